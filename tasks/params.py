@@ -92,6 +92,7 @@ class ValidateData(Section):
     min_rows_per_class: Positive
     max_class_share: Annotated[float, Field(gt=0.0, le=1.0)]
     max_duplicate_share: Share
+    max_conflicting_share: Share
     max_characters: Positive
     near_duplicate_similarity: Annotated[float, Field(gt=0.5, le=1.0)]
 
