@@ -1,7 +1,43 @@
-"""The axes along which a model shrinks, and how many parameters a shape has."""
+"""The axes along which a model shrinks, and the plan of what is kept along each."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 AXES: Final = ("vocabulary", "hidden", "heads", "ffn", "layers")
+
+Shape = Mapping[str, int]  # axis of AXES -> size
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The indices of the parent that a student keeps, all in ascending order.
+
+    `layers` numbers the parent's layers; `heads` and `ffn` have one list for each kept layer. `pooler` are the kept
+    output channels of the pooler, which has a space of its own. From the parent's weights and a plan the pruned weights
+    follow exactly, bit for bit.
+    """
+
+    vocabulary: list[int]
+    hidden: list[int]
+    layers: list[int]
+    heads: list[list[int]]
+    ffn: list[list[int]]
+    pooler: list[int]
+
+    def shape(self) -> dict[str, int]:
+        """Return the size of the student along each axis."""
+        return {
+            "vocabulary": len(self.vocabulary),
+            "hidden": len(self.hidden),
+            "heads": len(self.heads[0]),
+            "ffn": len(self.ffn[0]),
+            "layers": len(self.layers),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the plan of the `keep` part of a plan.json."""
+        return cls(**{name: values[name] for name in ("vocabulary", "hidden", "layers", "heads", "ffn", "pooler")})

@@ -1,0 +1,148 @@
+"""Sources of models and data: `pkg:PACKAGE/path`, `path:...` and `hub:ORG/NAME@REVISION`, pinned by digest.
+
+`sources.lock` holds the sha256 of every source a run used, as dvc.lock does for stages: `compactlm run` refreshes it, so
+changed data is noticed, and `fetch` refuses bytes that differ from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import Final
+
+from tasks.errors import SourceError
+from tasks.lineage.files import digest, read_json, write_json
+
+PICKLED: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+WEIGHTS: Final = (".safetensors", ".gguf")
+MODEL_FILES: Final = ("*.json", "*.txt", "*.model", "*.safetensors")
+HUB: Final = re.compile(r"^(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)$")
+
+
+def locate(source: str, key: str) -> Path:
+    """Return the local file or folder of a `pkg:` or `path:` source, downloading a `hub:` one; SourceError if absent.
+
+    `key` is the place in params.yaml, for the message.
+    """
+    kind, _, rest = source.partition(":")
+    if kind == "hub":
+        return _download(rest, key)
+    place = _inside_package(rest, key) if kind == "pkg" else Path(rest).expanduser()
+    if not place.exists():
+        raise SourceError(f"params.yaml: {key}: {source!r}: {rest} does not exist; give a path that does")
+    return place
+
+
+def _inside_package(rest: str, key: str) -> Path:
+    package, _, inner = rest.partition("/")
+    spec = importlib.util.find_spec(package)  # finds the folder without running the package
+    if spec is None or not spec.submodule_search_locations:
+        raise SourceError(
+            f"params.yaml: {key}: 'pkg:{rest}': there is no installed package {package!r}; "
+            f"install the distribution that holds it, or use path: or hub:"
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / inner
+
+
+def _download(rest: str, key: str) -> Path:
+    """Return the snapshot folder of a model or data set repository of the Hugging Face hub at a pinned revision."""
+    match = HUB.match(rest)
+    if match is None:
+        raise SourceError(f"params.yaml: {key}: 'hub:{rest}': write hub:ORG/NAME@REVISION; the revision is needed")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    is_model = key == "teacher.model"
+    try:
+        folder = snapshot_download(
+            match["repository"],
+            revision=match["revision"],
+            repo_type="model" if is_model else "dataset",
+            allow_patterns=list(MODEL_FILES) if is_model else None,
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise SourceError(
+            f"params.yaml: {key}: 'hub:{rest}' could not be downloaded ({type(error).__name__}); "
+            "check the name, the revision, the network and HF_TOKEN"
+        ) from error
+    return Path(folder)
+
+
+def model_files(folder: Path, key: str = "teacher.model") -> list[Path]:
+    """Return the files of a model folder worth copying; SourceError if it is no safetensors model.
+
+    A pickle can run any code when it is read, so weights in one are refused even where others lie beside them.
+    """
+    if folder.is_file():
+        folder_words = f"{folder.name} is a file"
+        raise SourceError(f"params.yaml: {key}: {folder_words}; give the folder with config.json and model.safetensors")
+    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLED)
+    if pickles:
+        raise SourceError(
+            f"params.yaml: {key}: {folder}: {', '.join(pickles)} is a pickle, and reading a pickle can run any code; "
+            "only safetensors are read: convert it with model.save_pretrained(..., safe_serialization=True)"
+        )
+    if not (folder / "config.json").exists():
+        raise SourceError(f"params.yaml: {key}: {folder}: config.json is missing; give a Hugging Face model folder")
+    if not any(folder.glob("*.safetensors")):
+        raise SourceError(f"params.yaml: {key}: {folder}: no *.safetensors file; only safetensors weights are read")
+    if not (folder / "tokenizer.json").exists():
+        raise SourceError(
+            f"params.yaml: {key}: {folder}: tokenizer.json is missing; save the fast tokenizer with save_pretrained"
+        )
+    return sorted({p for pattern in MODEL_FILES for p in folder.glob(pattern) if p.is_file()})
+
+
+def data_file(place: Path, key: str = "data.source") -> Path:
+    """Return the one data file at a place; SourceError when a folder holds none or several."""
+    if place.is_file():
+        return place
+    files = sorted(p for p in place.rglob("*") if p.suffix in (".csv", ".tsv", ".parquet", ".jsonl"))
+    if len(files) != 1:
+        found = ", ".join(p.name for p in files) or "none"
+        raise SourceError(
+            f"params.yaml: {key}: {place}: one .csv, .tsv, .parquet or .jsonl file is needed; found {found}"
+        )
+    return files[0]
+
+
+def source_digest(source: str, key: str) -> str:
+    """Return the sha256 over what `fetch` would copy of a source: names and bytes."""
+    place = locate(source, key)
+    if key == "data.source":
+        return str(digest(data_file(place))["sha256"])
+    listing = {path.name: digest(path)["sha256"] for path in model_files(place)}
+    return _listing_sha256(listing)
+
+
+def _listing_sha256(listing: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
+
+
+def refresh_lock(sources: dict[str, str], lock: Path) -> list[str]:
+    """Write the digests of `sources` (key -> source) to the lock; return a line for each that is new or changed."""
+    old = read_json(lock) if lock.exists() else {}
+    new = {key: {"source": source, "sha256": source_digest(source, key)} for key, source in sources.items()}
+    changed = [
+        f"{key}: {entry['source']} {'changed' if old.get(key, {}).get('source') == entry['source'] else 'is new'}"
+        for key, entry in new.items()
+        if old.get(key) != entry
+    ]
+    if changed:
+        write_json(lock, new)
+    return changed
+
+
+def check_lock(sources: dict[str, str], lock: Path) -> None:
+    """Raise SourceError when the lock knows a source and its bytes are other ones now."""
+    known = read_json(lock) if lock.exists() else {}
+    for key, source in sources.items():
+        entry = known.get(key)
+        if entry and entry["source"] == source and entry["sha256"] != source_digest(source, key):
+            raise SourceError(
+                f"{lock.name}: {key}: {source} has other bytes than those locked; "
+                "`compactlm run` accepts them and rewrites the lock"
+            )

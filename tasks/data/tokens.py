@@ -1,0 +1,91 @@
+"""Token ids of many texts as two flat arrays that can be memory-mapped.
+
+Row i holds `ids[offsets[i]:offsets[i + 1]]`. Shapes: B rows of a batch, T tokens of its longest row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+Ints = NDArray[np.int64]
+ROWS_AT_A_TIME = 10_000  # keeps memory flat whatever the number of texts
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """The token ids of a set of texts; `ids` is int32 and flat, `offsets` int64 with one more entry than rows."""
+
+    ids: NDArray[np.int32]
+    offsets: Ints
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Ints:
+        """Tokens of each row, int64."""
+        return np.diff(self.offsets)
+
+
+def tokenize(texts: Sequence[str], tokenizer_file: Path, max_tokens: int) -> TokenSet:
+    """Return the ids of `texts` with special tokens, cut at `max_tokens`, by a `tokenizer.json`."""
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.enable_truncation(max_tokens)
+    tokenizer.no_padding()
+    parts: list[NDArray[np.int32]] = []
+    lengths: list[int] = []
+    for start in range(0, len(texts), ROWS_AT_A_TIME):
+        encodings = tokenizer.encode_batch_fast(list(texts[start : start + ROWS_AT_A_TIME]))
+        lengths.extend(len(encoding.ids) for encoding in encodings)
+        parts.append(np.concatenate([np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]))
+    ids = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
+    return TokenSet(ids, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64))
+
+
+def save_tokens(tokens: TokenSet, prefix: Path) -> None:
+    """Write `prefix.ids.npy` and `prefix.offsets.npy`."""
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    np.save(f"{prefix}.ids.npy", tokens.ids)
+    np.save(f"{prefix}.offsets.npy", tokens.offsets)
+
+
+def load_tokens(prefix: Path) -> TokenSet:
+    """Return the tokens written by `save_tokens`, with the ids memory-mapped."""
+    return TokenSet(np.load(f"{prefix}.ids.npy", mmap_mode="r"), np.load(f"{prefix}.offsets.npy"))
+
+
+def collate(tokens: TokenSet, rows: Ints, pad_id: int = 0) -> tuple[Ints, Ints]:
+    """Return ids and mask of shape (B, T), int64; mask is 1 on tokens and 0 on padding."""
+    lengths = tokens.lengths[rows]
+    columns = np.arange(int(lengths.max(initial=1)))
+    mask_BT = columns[None, :] < lengths[:, None]
+    positions_BT = np.where(mask_BT, tokens.offsets[rows][:, None] + columns[None, :], 0)
+    ids_BT = np.where(mask_BT, np.asarray(tokens.ids)[positions_BT], pad_id)
+    return ids_BT.astype(np.int64), mask_BT.astype(np.int64)
+
+
+def bucketed(lengths: Ints, batch_rows: int) -> list[Ints]:
+    """Return batches of row numbers with similar lengths, shortest first; every row once."""
+    order = np.argsort(lengths, kind="stable")
+    return [order[start : start + batch_rows] for start in range(0, len(order), batch_rows)]
+
+
+def shuffled_buckets(lengths: Ints, batch_rows: int, rng: np.random.Generator, pool_batches: int = 50) -> list[Ints]:
+    """Return one epoch of batches: rows shuffled, similar lengths together within pools, batches shuffled.
+
+    Sorting pools of `pool_batches` batches, not the whole set, keeps the composition of batches random (the usual
+    trade-off of length bucketing); the last batch of a pool may be short.
+    """
+    order = rng.permutation(len(lengths))
+    batches: list[Ints] = []
+    for start in range(0, len(order), batch_rows * pool_batches):
+        pool = order[start : start + batch_rows * pool_batches]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += [pool[i : i + batch_rows] for i in range(0, len(pool), batch_rows)]
+    return [batches[i] for i in rng.permutation(len(batches))]

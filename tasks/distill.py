@@ -1,0 +1,114 @@
+"""Recovers a pruned student: it imitates the cached logits of the original teacher, on labelled and transfer rows.
+
+deps: rounds/<round>/{pruned,tokens}, data/sets, teacher_logits | params: seed, distill, rounds.<round>
+outs: rounds/<round>/trained
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tasks.data.frames import read_sets
+from tasks.data.tokens import TokenSet, collate, load_tokens
+from tasks.distillation.budget import joined, plan_batches
+from tasks.distillation.losses import distillation_loss
+from tasks.distillation.train import Rows, Schedule, train
+from tasks.lineage.files import digest
+from tasks.lineage.scratch import Scratch, scratch_key
+from tasks.models.checkpoint import load_classifier
+from tasks.models.devices import Device, pick
+from tasks.models.keeper import Keeper
+from tasks.params import Params
+from tasks.progress import Progress
+from tasks.stage import InPath, OutPath
+from tasks.teacher_logits import load_logits
+
+
+def run(
+    params: Params, *, round: str, pruned: InPath, tokens: InPath, sets: InPath, logits: InPath, out: OutPath
+) -> dict[str, Any]:
+    """Return the summary of the training, with its speed and the device it ran on."""
+    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    student = load_classifier(pruned / "model")
+    facts = distil(params, round, student, pruned / "model", tokens, sets, logits, out, device, "distill@")
+    return {**facts, **device.facts()}
+
+
+def distil(
+    params: Params,
+    round_name: str,
+    student: Any,
+    tokenizer: Path,
+    tokens: Path,
+    sets: Path,
+    logits: Path,
+    out: Path,
+    device: Device,
+    label: str,
+) -> dict[str, Any]:
+    """Train the student with the budget of a round, write `out` as `Keeper.finish` does, and return its summary."""
+    frames = read_sets(sets, ["train", "validation", "transfer"])
+    data = joined(load_tokens(tokens / "train"), load_tokens(tokens / "transfer"))
+    labels = np.concatenate([frames["train"]["label"], frames["transfer"]["label"]]).astype(np.int64)
+    teacher_logits = load_logits(logits, frames)
+    budget = params.rounds[round_name]
+    batches = plan_batches(
+        data.lengths, len(frames["train"]), budget.labelled_epochs, budget.transfer_epochs,
+        params.distill.batch_rows, params.seed,
+    )  # fmt: skip
+    key = scratch_key(
+        {"inputs": [digest(p)["sha256"] for p in (tokenizer, tokens, sets, logits)], "seed": params.seed,
+         "distill": params.distill.model_dump(), "round": budget.model_dump(), "device": device.facts(),
+         "torch": torch.__version__}
+    )  # fmt: skip
+    scratch = Scratch(f"{label}{round_name}", key)
+    validation = frames["validation"]["label"].to_numpy(dtype=np.int64)
+    keeper = Keeper(scratch, load_tokens(tokens / "validation"), validation, params.distill.batch_rows, device)
+    _without_dropout(student)
+    progress = Progress(f"{label}{round_name}", len(batches))
+    train(
+        student, batches, _loss_of(params, data, teacher_logits, labels, device), keeper.checkpoint,
+        _schedule(params, round_name), device, scratch, lambda step, loss: progress.update(step, loss=loss),
+    )  # fmt: skip
+    summary = keeper.finish(student, tokenizer, out, int(sum(data.lengths[rows].sum() for rows in batches)))
+    scratch.remove()
+    return summary
+
+
+def _loss_of(params: Params, data: TokenSet, teacher_logits: Any, labels: Rows, device: Device) -> Any:
+    """Return the function (model, rows) -> loss of the training loop."""
+    teacher = torch.from_numpy(teacher_logits).to(device.device)
+    targets = torch.from_numpy(labels).to(device.device)
+
+    def batch_loss(model: Any, rows: Rows) -> torch.Tensor:
+        ids_BT, mask_BT = (torch.from_numpy(a).to(device.device) for a in collate(data, rows))
+        chosen = torch.from_numpy(rows).to(device.device)
+        return distillation_loss(
+            model(input_ids=ids_BT, attention_mask=mask_BT).logits, teacher[chosen], targets[chosen],
+            loss=params.distill.loss, temperature=params.distill.temperature, kd_weight=params.distill.kd_weight,
+        )  # fmt: skip
+
+    return batch_loss
+
+
+def _without_dropout(model: Any) -> None:
+    """Switch dropout off: the teacher's soft targets already keep a small student from over-fitting."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+
+def _schedule(params: Params, round_name: str) -> Schedule:
+    section = params.distill
+    return Schedule(
+        learning_rate=params.rounds[round_name].learning_rate,
+        warmup_share=section.warmup_share,
+        weight_decay=section.weight_decay,
+        max_gradient_norm=section.max_gradient_norm,
+        checkpoints=section.checkpoints,
+        seed=params.seed,
+    )

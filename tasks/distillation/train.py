@@ -1,0 +1,137 @@
+"""The one training loop: batches in, trained weights out, able to go on after a kill with the same result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tasks.models.devices import Device
+
+Rows = NDArray[np.int64]
+RECORDS = 100  # points of the training curve
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The optimiser's settings: AdamW, linear warm-up over `warmup_share` of the steps, then linear decay to zero."""
+
+    learning_rate: float
+    warmup_share: float
+    weight_decay: float
+    max_gradient_norm: float
+    checkpoints: int
+    seed: int
+
+    def rate(self, step: int, num_steps: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        warmup = max(1, math.ceil(self.warmup_share * num_steps))
+        if step < warmup:
+            return self.learning_rate * (step + 1) / warmup
+        return self.learning_rate * (num_steps - step) / max(1, num_steps - warmup)
+
+    def checkpoint_steps(self, num_steps: int) -> set[int]:
+        """Return after how many steps a checkpoint is due; the last is always the end."""
+        count = min(self.checkpoints, num_steps)
+        return {num_steps * (i + 1) // count for i in range(count)}
+
+
+class Store(Protocol):
+    """Where the loop keeps its state between kills, and tells its numbers."""
+
+    def load(self) -> dict[str, Any] | None: ...
+    def due(self) -> bool: ...
+    def save(self, state: dict[str, Any]) -> None: ...
+    def record(self, line: dict[str, Any]) -> None: ...
+
+
+def train(
+    model: Any,
+    batches: Sequence[Rows],
+    batch_loss: Callable[[Any, Rows], Tensor],
+    on_checkpoint: Callable[[Any, int], dict[str, Any]],
+    schedule: Schedule,
+    device: Device,
+    store: Store,
+    on_step: Callable[[int, float], None],
+) -> None:
+    """Train `model` in place, one optimiser step a batch.
+
+    `batch_loss(model, rows)` is a scalar mean over rows. `on_checkpoint(model, step)` evaluates and saves, and returns
+    the numbers to record. With the same inputs the weights are the same, whether or not the process was killed between.
+    """
+    model.to(device.device)
+    optimiser = make_optimiser(model, schedule, device)
+    torch.manual_seed(schedule.seed)
+    state = store.load()
+    first, running = 0, [0.0, 0.0]
+    if state is not None:
+        first, running = int(state["step"]), list(state["running"])
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        _restore_rng(state["rng"], device)
+    num_steps = len(batches)
+    checkpoint_steps = schedule.checkpoint_steps(num_steps)
+    record_every = max(1, num_steps // RECORDS)
+    model.train()
+    for step in range(first, num_steps):
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.rate(step, num_steps)
+        with device.autocast():
+            loss = batch_loss(model, batches[step])
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.max_gradient_norm, error_if_nonfinite=True)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        done = step + 1
+        running = [running[0] + float(loss.detach()), running[1] + 1.0]
+        on_step(done, running[0] / running[1])
+        if done % record_every == 0 or done == num_steps:
+            rate = schedule.rate(step, num_steps)
+            store.record({"step": done, "loss": running[0] / running[1], "learning_rate": rate})
+            running = [0.0, 0.0]
+        if done in checkpoint_steps:
+            store.record({"step": done, **on_checkpoint(model, done)})
+            model.train()
+        if store.due():
+            store.save(_state(model, optimiser, done, running, device))
+
+
+def make_optimiser(model: Any, schedule: Schedule, device: Device) -> torch.optim.AdamW:
+    """Return AdamW over the model; weight decay on matrices only, as usual for transformers."""
+    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": schedule.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=device.device.type in ("cpu", "cuda"))
+
+
+def _state(
+    model: Any, optimiser: torch.optim.Optimizer, step: int, running: list[float], device: Device
+) -> dict[str, Any]:
+    return {
+        "step": step,
+        "running": running,
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "rng": [torch.get_rng_state(), *_device_rng(device)],
+    }
+
+
+def _device_rng(device: Device) -> list[Tensor]:
+    """Return the generator state of the accelerator, which dropout draws from there."""
+    return [torch.cuda.get_rng_state(device.device)] if device.device.type == "cuda" else []
+
+
+def _restore_rng(states: list[Tensor], device: Device) -> None:
+    torch.set_rng_state(states[0])
+    if device.device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device.device)

@@ -1,0 +1,69 @@
+"""Keeps the checkpoints of a training stage, each measured on the validation set, and the best of them as the model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from tasks.data.tokens import TokenSet
+from tasks.distillation.predict import predict_logits
+from tasks.evaluation.quality import accuracy, nll_nats_per_example
+from tasks.lineage.files import digest, file_sha256, read_json_lines, write_json
+from tasks.lineage.scratch import Scratch
+from tasks.models.checkpoint import save_classifier
+from tasks.models.devices import Device
+
+
+class Keeper:
+    """Saves and measures checkpoints in a scratch; `finish` makes the stage's outputs of them."""
+
+    def __init__(self, scratch: Scratch, tokens: TokenSet, labels: NDArray[np.int64], rows: int, device: Device) -> None:
+        self._scratch, self._tokens, self._labels, self._rows, self._device = scratch, tokens, labels, rows, device
+
+    def checkpoint(self, model: Any, step: int) -> dict[str, Any]:
+        """Save the model's weights and return its numbers on the validation set."""
+        logits = predict_logits(model, self._tokens, self._rows, self._device)
+        name = f"step-{step:06d}"
+        folder = self._scratch.checkpoints / name
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        return {
+            "checkpoint": name,
+            "validation_accuracy": accuracy(self._labels, logits.argmax(axis=1)),
+            "validation_nll_nats_per_example": nll_nats_per_example(logits, self._labels),
+        }
+
+    def finish(self, model: Any, tokenizer: Path, out: Path, tokens: int) -> dict[str, Any]:
+        """Write model/, checkpoints/, steps.jsonl and summary.json below `out`, and return the summary.
+
+        The best checkpoint has the highest validation accuracy; among equals the lowest validation NLL, then the first.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        records = [line for line in read_json_lines(self._scratch.steps) if "checkpoint" in line]
+        best = min(records, key=lambda r: (-r["validation_accuracy"], r["validation_nll_nats_per_example"], r["step"]))
+        shutil.copytree(self._scratch.checkpoints, out / "checkpoints", dirs_exist_ok=True)
+        shutil.copyfile(self._scratch.steps, out / "steps.jsonl")
+        model.load_state_dict(load_file(out / "checkpoints" / best["checkpoint"] / "model.safetensors"))
+        save_classifier(model.eval(), tokenizer, out / "model")
+        summary = {
+            "steps": records[-1]["step"],
+            "tokens": tokens,
+            "best_checkpoint": best["checkpoint"],
+            "best_validation_accuracy": best["validation_accuracy"],
+            "checkpoints": [self._described(record, out) for record in records],
+            "model_sha256": file_sha256(out / "model" / "model.safetensors"),
+        }
+        write_json(out / "summary.json", summary)
+        return summary
+
+    @staticmethod
+    def _described(record: dict[str, Any], out: Path) -> dict[str, Any]:
+        weights = out / "checkpoints" / record["checkpoint"] / "model.safetensors"
+        numbers = {key: record[key] for key in record if key.startswith("validation_")}
+        return {"name": record["checkpoint"], "step": record["step"], **digest(weights), **numbers}

@@ -1,0 +1,73 @@
+"""Checks that cost a second and save an hour: done before anything is written, by the command line and by `teacher`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.data.sources import data_file, locate, model_files
+from tasks.errors import ParamsError, ResourceError, SourceError
+from tasks.lineage.files import read_json
+from tasks.models.architectures import adapter_of
+from tasks.params import Params, check_shrinks
+from tasks.pruning.shapes import AXES
+
+# A run keeps, per model: checkpoints, the model, its ONNX files, and DVC's and MLflow's copies of them.
+COPIES_OF_A_MODEL = 12
+MARGIN_BYTES = 200_000_000
+
+
+def check(params: Params, workspace: Path) -> None:
+    """Raise a UserError when sources, shapes or free disk space would stop the run later."""
+    folder = locate(params.teacher.model, "teacher.model")
+    files = model_files(folder)
+    data_file(locate(params.data.source, "data.source"))
+    check_shapes(params, read_model_config(folder))
+    weights_bytes = sum(p.stat().st_size for p in files if p.suffix == ".safetensors")
+    check_disk(weights_bytes, workspace)
+
+
+def read_model_config(folder: Path) -> dict[str, Any]:
+    """Return config.json of a model folder; SourceError if it is not a JSON object."""
+    try:
+        config = read_json(folder / "config.json")
+    except ValueError as error:
+        raise SourceError(f"{folder / 'config.json'}: not readable as JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise SourceError(f"{folder / 'config.json'}: a JSON object is needed")
+    return config
+
+
+def check_shapes(params: Params, config: Mapping[str, Any]) -> None:
+    """Raise ParamsError unless every round fits the teacher's architecture and shrinks."""
+    adapter = adapter_of(config)
+    teacher_shape = adapter.shape(config)
+    head_size = teacher_shape["hidden"] // teacher_shape["heads"]
+    for name, target in params.rounds.items():
+        shape = {axis: target.axis(axis) for axis in AXES}
+        where = f"params.yaml: rounds.{name}"
+        if shape["hidden"] != shape["heads"] * head_size:
+            raise ParamsError(
+                f"{where}: hidden = {shape['hidden']} and heads = {shape['heads']} make heads of "
+                f"{shape['hidden'] / shape['heads']:g} channels; the teacher's have {head_size}, and a stock "
+                f"{config['model_type']} model loads only hidden = heads x {head_size}, "
+                f"here {shape['heads'] * head_size}"
+            )
+        if target.parent == "teacher":
+            try:
+                check_shrinks(where, shape, teacher_shape)
+            except ValueError as error:
+                raise ParamsError(str(error)) from None
+
+
+def check_disk(weights_bytes: int, workspace: Path) -> None:
+    """Raise ResourceError when the workspace's disk has clearly too little room for a run."""
+    needed = COPIES_OF_A_MODEL * weights_bytes + MARGIN_BYTES
+    free = shutil.disk_usage(workspace).free
+    if free < needed:
+        raise ResourceError(
+            f"{workspace}: a run needs about {needed / 1e9:.1f} GB of disk space and {free / 1e9:.1f} GB are free; "
+            "free some, or move the workspace"
+        )

@@ -1,0 +1,154 @@
+"""Cuts a parent to the shape of a round: scores from calibration rows, a plan of what stays, the smaller model.
+
+deps: parent model and tokens, data/sets | params: prune, rounds.<round>, data, seed | outs: rounds/<round>/pruned, rounds/<round>/tokens
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from tasks.data.frames import SETS_WITHOUT_CALIBRATION, read_sets
+from tasks.data.tokens import TokenSet, bucketed, collate, load_tokens, save_tokens, tokenize
+from tasks.distillation.predict import predict_logits
+from tasks.lineage.files import file_sha256, read_json, write_json
+from tasks.models.architectures import adapter_of
+from tasks.models.checkpoint import classifier_from_config, copy_tokenizer, load_classifier, read_config, save_classifier
+from tasks.models.devices import Device, pick
+from tasks.params import Params
+from tasks.progress import say
+from tasks.pruning.criteria import CRITERIA, Scores, keep_best
+from tasks.pruning.depth import blocks, harm_nats_per_row
+from tasks.pruning.shapes import AXES, Plan
+from tasks.pruning.vocabulary import choose_pieces, count_pieces, pieces_in_order, smaller_tokenizer, special_pieces
+from tasks.stage import InPath, OutPath
+
+CALIBRATION_BATCH_ROWS = 64
+
+
+def run(
+    params: Params, *, round: str, parent: InPath, tokens: InPath, sets: InPath, out: OutPath, student_tokens: OutPath
+) -> dict[str, Any]:
+    """Return the shapes before and after and the parameters of the student."""
+    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    device = Device(device.device, "fp32", device.threads)  # scores are read once and ranked: no reason to round them
+    target = {axis: params.rounds[round].axis(axis) for axis in AXES}
+    config = read_config(parent)
+    adapter = adapter_of(config)
+    before = adapter.shape(config)
+    model = load_classifier(parent)
+    calibration = load_tokens(tokens / "calibration")
+
+    scores = score(model, calibration, before["heads"], params.prune.criterion, device)
+    layers, harms = choose_layers(model, calibration, target["layers"], device)
+    tokenizer = read_json(parent / "tokenizer.json")
+    plan = make_plan(scores, layers, target, _kept_pieces(tokenizer, tokens, target["vocabulary"]))
+    head_size = before["hidden"] // before["heads"]
+    student = student_from_plan(parent, plan, head_size)
+
+    folder = out / "model"
+    save_classifier(student, parent, folder)
+    write_tokenizer(smaller_tokenizer(tokenizer, plan.vocabulary), parent, folder)
+    save_file(_named(scores), out / "scores.safetensors")
+    write_json(out / "plan.json", _plan_record(params, plan, parent, out, before, harms))
+    _tokenize_sets(params, sets, folder, student_tokens)
+    counted = adapter.count_parameters(config, target, len(params.data.labels))
+    assert counted["total"] == student.num_parameters(), "the plan's arithmetic and the model disagree"
+    say(f"{round}: {model.num_parameters():,} -> {counted['total']:,} parameters; layers kept: {layers}")
+    return {"shape_before": before, "shape_after": target, "params_total": counted["total"], **device.facts()}
+
+
+def score(model: Any, calibration: TokenSet, num_heads: int, criterion: str, device: Device) -> Scores:
+    """Return the criterion's scores of every structure, from one pass over the calibration rows."""
+    model.to(device.device)
+    adapter = adapter_of(model.config.to_dict())
+    with torch.inference_mode(), adapter.Recorder(model) as recorder:
+        for rows in bucketed(calibration.lengths, CALIBRATION_BATCH_ROWS):
+            ids_BT, mask_BT = (torch.from_numpy(a).to(device.device) for a in collate(calibration, rows))
+            recorder.batch(mask_BT)
+            model(input_ids=ids_BT, attention_mask=mask_BT)
+    return CRITERIA[criterion](recorder.statistics(), num_heads)
+
+
+def choose_layers(model: Any, calibration: TokenSet, count: int, device: Device) -> tuple[list[int], dict[str, float]]:
+    """Return the layers to keep and, for each block tried, the harm of dropping it in nats per calibration row."""
+    adapter = adapter_of(model.config.to_dict())
+    total = adapter.num_layers(model)
+    candidates = blocks(total, count)
+    if candidates == [set()]:
+        return list(range(total)), {}
+    full = torch.from_numpy(predict_logits(model, calibration, CALIBRATION_BATCH_ROWS, device))
+    harms: dict[str, float] = {}
+    for dropped in candidates:
+        with adapter.without_layers(model, dropped):
+            logits = torch.from_numpy(predict_logits(model, calibration, CALIBRATION_BATCH_ROWS, device))
+        harms[",".join(map(str, sorted(dropped)))] = harm_nats_per_row(full, logits)
+    best = min(range(len(candidates)), key=list(harms.values()).__getitem__)
+    return [i for i in range(total) if i not in candidates[best]], harms
+
+
+def make_plan(scores: Scores, layers: list[int], target: dict[str, int], pieces: list[int]) -> Plan:
+    """Return what is kept along each axis to reach the target shape."""
+    return Plan(
+        vocabulary=pieces,
+        hidden=keep_best(scores.hidden_D, target["hidden"]),
+        layers=layers,
+        heads=[keep_best(scores.heads_LH[layer], target["heads"]) for layer in layers],
+        ffn=[keep_best(scores.ffn_LF[layer], target["ffn"]) for layer in layers],
+        pooler=keep_best(scores.pooler_D, target["hidden"]),
+    )
+
+
+def student_from_plan(parent: Path, plan: Plan, head_size: int) -> Any:
+    """Return the pruned model that follows from the parent's folder and a plan, bit for bit."""
+    config = read_config(parent)
+    adapter = adapter_of(config)
+    weights = adapter.slice_weights(load_file(parent / "model.safetensors"), plan, head_size)
+    student = classifier_from_config(adapter.resized(config, plan.shape()))
+    student.load_state_dict(weights, strict=True)
+    return student
+
+
+def write_tokenizer(tokenizer: dict[str, Any], parent: Path, out: Path) -> None:
+    """Write a smaller tokenizer in the forms stock classes read: tokenizer.json, vocab.txt, and its settings."""
+    copy_tokenizer(parent, out)
+    (out / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False, indent=1), encoding="utf-8")
+    (out / "vocab.txt").write_text("\n".join(pieces_in_order(tokenizer)) + "\n", encoding="utf-8")
+
+
+def _kept_pieces(tokenizer: dict[str, Any], tokens: Path, size: int) -> list[int]:
+    pieces = pieces_in_order(tokenizer)
+    if size == len(pieces):
+        return list(range(size))
+    counts = sum(count_pieces(load_tokens(tokens / name).ids, len(pieces)) for name in ("train", "transfer"))
+    return choose_pieces(pieces, special_pieces(tokenizer), counts, size)
+
+
+def _tokenize_sets(params: Params, sets: Path, model: Path, out: Path) -> None:
+    frames = read_sets(sets, [*SETS_WITHOUT_CALIBRATION, *params.data.evaluation_sets, "calibration"])
+    for name, frame in frames.items():
+        tokens = tokenize(frame["text"].tolist(), model / "tokenizer.json", params.data.max_tokens)
+        save_tokens(tokens, out / name)
+
+
+def _named(scores: Scores) -> dict[str, torch.Tensor]:
+    return {name: tensor.float().contiguous() for name, tensor in vars(scores).items()}
+
+
+def _plan_record(
+    params: Params, plan: Plan, parent: Path, out: Path, before: dict[str, int], harms: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "criterion": params.prune.criterion,
+        "parent_sha256": file_sha256(parent / "model.safetensors"),
+        "scores_sha256": file_sha256(out / "scores.safetensors"),
+        "model_sha256": file_sha256(out / "model" / "model.safetensors"),
+        "shape_before": before,
+        "shape_after": plan.shape(),
+        "layer_block_harm_nats_per_row": harms,
+        "keep": vars(plan),
+    }

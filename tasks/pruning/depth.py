@@ -1,0 +1,24 @@
+"""Which layers to drop: a contiguous block, because scattered "least important" layers do worse after retraining.
+
+Source: arXiv:2408.11796, section 4 (layers 16-31 of 32 beat the 16 least important ones).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def blocks(num_layers: int, num_kept: int) -> list[set[int]]:
+    """Return the contiguous blocks of layers that may be dropped; the first layer stays, it reads the embeddings."""
+    dropped = num_layers - num_kept
+    if dropped == 0:
+        return [set()]
+    return [set(range(start, start + dropped)) for start in range(1, num_layers - dropped + 1)]
+
+
+def harm_nats_per_row(parent_logits_BC: Tensor, logits_BC: Tensor) -> float:
+    """Return KL(parent || without the block), nats per row, mean over rows; zero when nothing changed."""
+    log_parent = torch.log_softmax(parent_logits_BC.double(), dim=-1)
+    log_without = torch.log_softmax(logits_BC.double(), dim=-1)
+    return float((log_parent.exp() * (log_parent - log_without)).sum(dim=-1).mean())
