@@ -15,7 +15,8 @@ from typing import Any, Final
 import pandas as pd
 
 from tasks.data import checks
-from tasks.data.read import only_file, read_table, to_rows
+from tasks.data.read import read_table, to_rows
+from tasks.data.sources import data_file
 from tasks.data.splits import make_sets
 from tasks.errors import DataError
 from tasks.lineage.files import file_sha256, write_json
@@ -28,7 +29,7 @@ _OBSERVED: Final = ("observed_value", "element_count", "unexpected_count")
 def run(params: Params, *, data: InPath, out: OutPath) -> dict[str, Any]:
     """Return the number of rows, of expectations and of rows a set; raise DataError listing each failed expectation."""
     shutil.rmtree(out, ignore_errors=True)
-    file = only_file(data)
+    file = data_file(data)
     suites, sets, problems = _inspect(file.name, read_table(file), params)
     results = _expect(suites, out / "data_docs")
     for result in results:
@@ -72,13 +73,12 @@ def _inspect(
         suites["4-splits"] = (checks.split_frame(raw, data), checks.split_checks(file, raw, data))
     if _failed(suites):
         return suites, {}, []
-    threshold = limits["near_duplicate_similarity"]
     try:
-        sets = make_sets(raw, data, near_duplicate_similarity=threshold)
+        sets = make_sets(raw, data)
     except DataError as error:
         return suites, {}, [f"{file}: {error}"]
-    members = checks.set_frame(sets, threshold)
-    suites["5-sets"] = (members, checks.set_checks(file, members, threshold))
+    members = checks.set_frame(sets, data["near_duplicate_similarity"])
+    suites["5-sets"] = (members, checks.set_checks(file, members, data["near_duplicate_similarity"]))
     return suites, sets, []
 
 

@@ -146,7 +146,7 @@ def set_checks(file: str, members: pd.DataFrame, threshold: float) -> list[Check
     )
     leaks = (
         f"{file}: {len(near)} {_texts(len(near))} of train or transfer nearly equal to one of validation, test or an "
-        f"evaluation set (at least {threshold:g} of their words shared; validate_data.near_duplicate_similarity): "
+        f"evaluation set (at least {threshold:g} of their words shared; data.near_duplicate_similarity): "
         + "; ".join(f"{shorten(one.text)!r} ~ {shorten(one.near)!r}" for one in near.head(_EXAMPLES).itertuples())
         + ". Put both into the same split, or set data.columns.split: null to split by content."
     )

@@ -16,24 +16,12 @@ import pyarrow.parquet as pq
 from tasks.data.clean import clean_text
 from tasks.errors import DataError
 
-SUFFIXES: Final = (".csv", ".tsv", ".parquet", ".jsonl")
 _EXAMPLES: Final = 3
 _SHOWN: Final = 60
 
 
-def only_file(folder: Path) -> Path:
-    """Return the one data file of a folder; raise DataError if there is none, more, or of an unknown kind."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    if len(files) != 1:
-        names = ", ".join(path.name for path in files) or "none"
-        raise DataError(f"{folder}: exactly one data file is needed; found {names}")
-    if files[0].suffix not in SUFFIXES:
-        raise DataError(f"{files[0].name}: files are read as {', '.join(SUFFIXES)}; convert it to one of them")
-    return files[0]
-
-
 def read_table(path: Path) -> pd.DataFrame:
-    """Return the file as strings, one row a record, missing values as ''; raise DataError if it cannot be read."""
+    """Return a .csv, .tsv, .parquet or .jsonl file as strings, one row a record, missing values as ''; raise DataError if it cannot be read."""
     if path.suffix == ".parquet":
         return _read_parquet(path)
     text = _decode(path)

@@ -23,15 +23,13 @@ SPLITS: Final = ("train", "validation", "test")
 NO_LABEL: Final = -1
 
 
-def make_sets(
-    raw: pd.DataFrame, data: Mapping[str, Any], *, near_duplicate_similarity: float
-) -> dict[str, pd.DataFrame]:
+def make_sets(raw: pd.DataFrame, data: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Return the sets of a run by name, each with columns row_id, text, label, source, sorted by row_id.
 
     `raw` comes from `tasks.data.read.read_rows`, `data` is the section `data` of params.yaml as plain values. Raises
     DataError if a set cannot be filled.
     """
-    rows = unique_rows(raw)
+    rows, threshold = unique_rows(raw), data["near_duplicate_similarity"]
     _check_sources(rows, data)
     evaluation = _evaluation_sets(rows, data)
     taken = {row for chosen in evaluation.values() for row in chosen["row_id"]}
@@ -39,15 +37,15 @@ def make_sets(
     if data["columns"]["split"]:
         _check_given_split(raw, data)
     else:
-        split = split_of(task["row_id"].tolist(), task["text"].tolist(), data["splits"], near_duplicate_similarity)
+        split = split_of(task["row_id"].tolist(), task["text"].tolist(), data["splits"], threshold)
         task = task.assign(split=split)
     sets = {name: task[task["split"] == name] for name in SPLITS} | evaluation
     _check_classes(sets, data["labels"])
     held = pd.concat([sets["validation"], sets["test"], *evaluation.values()])
     foreign = [text for chosen in evaluation.values() for text in chosen["text"]]
-    sets["train"] = _without_near(sets["train"], foreign, near_duplicate_similarity)
+    sets["train"] = _without_near(sets["train"], foreign, threshold)
     rest = rows[~rows["row_id"].isin(taken | set(task["row_id"]))]
-    sets["transfer"] = _transfer(rest, sets["train"], held, data["transfer"], near_duplicate_similarity)
+    sets["transfer"] = _transfer(rest, sets["train"], held, data["transfer"], threshold)
     sets["calibration"] = _calibration(sets["train"], data["calibration_rows"])
     return {name: rows[COLUMNS].sort_values("row_id", ignore_index=True) for name, rows in sets.items()}
 
@@ -61,10 +59,10 @@ def unique_rows(raw: pd.DataFrame) -> pd.DataFrame:
 
 
 def split_of(
-    row_ids: list[str], texts: list[str], shares: Mapping[str, float], near_duplicate_similarity: float
+    row_ids: list[str], texts: list[str], shares: Mapping[str, float], threshold: float
 ) -> list[str]:
     """Return train, validation or test for each row, by the smallest hash of its cluster of near-duplicates."""
-    cluster = clusters(texts, near_duplicate_similarity)
+    cluster = clusters(texts, threshold)
     smallest: dict[int, str] = {}
     for row, root in zip(row_ids, cluster, strict=True):
         smallest[root] = min(smallest.get(root, row), row)
