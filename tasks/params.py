@@ -1,7 +1,7 @@
 """The typed schema of params.yaml: the one description of a run.
 
-Every stage validates the whole file before any work, so a typo costs seconds. The schema has no defaults: the file shows
-every value a run uses. Sections are named after the stages that read them.
+Every stage validates the whole file before any work, so a typo costs seconds. The schema has no defaults: the file
+shows every value a run uses. Sections are named after the stages that read them.
 """
 
 from __future__ import annotations
