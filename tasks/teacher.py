@@ -1,6 +1,6 @@
 """Fine-tunes the teacher on the labelled training set, or takes it as it is (`teacher.epochs: 0`).
 
-deps: fetched/teacher, data | params: seed, data.labels, teacher | outs: teacher/
+deps: fetched/teacher, data | params: seed, data.labels, teacher | outs: rounds/teacher/trained
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def run(params: Params, *, base: InPath, sets: InPath, tokens: InPath, out: OutP
     check_shapes(params, read_config(base))  # a round that cannot work is cheaper to hear of before the training
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     labels = read_sets(sets, ["train", "validation"])
-    targets = torch.from_numpy(labels["train"]["label"].to_numpy(dtype=np.int64)).to(device.device)
+    targets = torch.tensor(labels["train"]["label"].to_numpy(), dtype=torch.int64, device=device.device)
     torch.manual_seed(params.seed)  # the classification head is drawn from it
     model = load_classifier(base, len(params.data.labels), params.data.labels)
     if params.teacher.epochs == 0:
