@@ -47,11 +47,11 @@ def export_onnx(model: Any, out: Path) -> None:
     mask = example.clone()
     mask[1, 5:] = 0
     fused = model.config._attn_implementation
-    model.cpu().eval().set_attn_implementation("eager")
+    model.cpu().set_attn_implementation("eager")
     try:
         with _quiet_exporter():
             program = torch.onnx.export(
-                _Logits(model),
+                _Logits(model).eval(),
                 (example, mask),
                 dynamo=True,
                 verbose=False,
