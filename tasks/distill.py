@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from tasks.data.frames import read_sets
+from tasks.data.logits import load_logits
 from tasks.data.tokens import TokenSet, collate, load_tokens
 from tasks.distillation.budget import joined, plan_batches
 from tasks.distillation.losses import distillation_loss
@@ -25,7 +26,6 @@ from tasks.models.keeper import Keeper
 from tasks.params import Params
 from tasks.progress import Progress
 from tasks.stage import InPath, OutPath
-from tasks.teacher_logits import load_logits
 
 
 def run(

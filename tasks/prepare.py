@@ -1,6 +1,7 @@
 """Cleans, de-duplicates and splits the rows into sets, and tokenises each once with the teacher's tokenizer.
 
-deps: fetched/{data,teacher}, validation/summary.json | params: data | outs: data/{sets,summary.json}, rounds/teacher/tokens
+deps: fetched/{data,teacher}, validation/summary.json | params: data
+outs: data/{sets,summary.json}, rounds/teacher/tokens
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Cuts a parent to the shape of a round: scores from calibration rows, a plan of what stays, the smaller model.
 
-deps: parent model and tokens, data/sets | params: prune, rounds.<round>, data, seed | outs: rounds/<round>/pruned, rounds/<round>/tokens
+deps: parent model and tokens, data/sets | params: prune, rounds.<round>, data, seed
+outs: rounds/<round>/pruned, rounds/<round>/tokens
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from tasks.data.tokens import TokenSet, bucketed, collate, load_tokens, save_tok
 from tasks.distillation.predict import predict_logits
 from tasks.lineage.files import file_sha256, read_json, write_json
 from tasks.models.architectures import adapter_of
-from tasks.models.checkpoint import classifier_from_config, copy_tokenizer, load_classifier, read_config, save_classifier
+from tasks.models.checkpoint import (
+    classifier_from_config,
+    copy_tokenizer,
+    load_classifier,
+    read_config,
+    save_classifier,
+)
 from tasks.models.devices import Device, pick
 from tasks.params import Params
 from tasks.progress import say

@@ -66,9 +66,7 @@ def run(params: Params, *, base: InPath, sets: InPath, tokens: InPath, out: OutP
 def _batches(params: Params, lengths: Rows) -> list[Rows]:
     rng = np.random.default_rng(params.seed)
     return [
-        rows
-        for _ in range(params.teacher.epochs)
-        for rows in shuffled_buckets(lengths, params.teacher.batch_rows, rng)
+        rows for _ in range(params.teacher.epochs) for rows in shuffled_buckets(lengths, params.teacher.batch_rows, rng)
     ]
 
 

@@ -1,8 +1,9 @@
 """A warm start for stages: one process imports torch and transformers once, and forks a child for each stage.
 
-Importing them takes seconds, and a run has some fifteen stages that need them. The flow starts this server and passes its
-socket in `COMPACTLM_WARM`; `python -m tasks STAGE` then hands its arguments, environment and standard streams over and
-waits. Nothing else changes: without the variable, or when the server does not answer, the stage runs in its own process.
+Importing them takes seconds, and a run has some fifteen stages that need them. The flow starts this server and passes
+its socket in `COMPACTLM_WARM`; `python -m tasks STAGE` then hands its arguments, environment and standard streams over
+and waits. Nothing else changes: without the variable, or when the server does not answer, the stage runs in a process
+of its own.
 Linux only, because a child must die with its parent. The server ends when its standard input closes, so it never
 outlives the flow.
 """

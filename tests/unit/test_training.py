@@ -12,9 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.data.tokens import TokenSet, collate, shuffled_buckets
 from tasks.distillation.budget import joined, plan_batches
 from tasks.distillation.train import Schedule, train
-from tasks.data.tokens import TokenSet, collate, shuffled_buckets
 from tasks.lineage.scratch import Scratch
 from tasks.models.devices import Device
 
