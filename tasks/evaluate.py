@@ -6,13 +6,11 @@ params: data.labels, data.max_tokens, data.evaluation_sets, evaluate, seed | out
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from tasks.data.frames import read_sets
@@ -22,25 +20,22 @@ from tasks.errors import StageError
 from tasks.evaluation.cost import (
     bert_flops_per_example,
     count_parameters,
-    latency_record,
     peak_memory_bytes,
     random_batch,
-    time_interleaved,
     weights_bytes,
 )
 from tasks.evaluation.measure import Measures, frequency_of, measure
 from tasks.evaluation.quality import interval_of_mean
-from tasks.export import FP32_FILE, INT8_FILE
 from tasks.lineage.files import file_sha256, write_json
 from tasks.models.checkpoint import load_classifier
 from tasks.models.devices import Device, pick
-from tasks.models.onnx import OnnxClassifier
+from tasks.models.latency import LATENCY_THREADS, compare_latencies, torch_call
+from tasks.models.onnx import FP32_FILE, INT8_FILE, ONNX_FILES, OnnxClassifier
 from tasks.params import Params
-from tasks.progress import Progress, say
+from tasks.progress import Progress
 from tasks.stage import InPath, OutPath
 
 BATCH_ROWS: Final = 32
-LATENCY_THREADS: Final = 1  # what a service gives one request; more threads would hide the work under waiting
 INT8_SET: Final = "test"  # int8 is a variant of the same model: one set tells what the rounding costs
 
 
@@ -114,11 +109,11 @@ def write_predictions(predictions: pd.DataFrame, folder: Path, name: str) -> Non
 
 
 def read_predictions(evaluated: Path, name: str, frame: pd.DataFrame) -> NDArray[np.int64]:
-    """Return the classes an earlier evaluation chose for the rows of `frame`; StageError unless the rows are the same."""
+    """Return the classes an earlier evaluation chose for these rows; StageError unless it had the same ones."""
     place = evaluated / "predictions" / f"{name}.parquet"
     found = pd.read_parquet(place, columns=["row_id", "prediction"])
     if found["row_id"].tolist() != frame["row_id"].tolist():
-        raise StageError("evaluate", f"{place} holds other rows than {name}.parquet of the data; evaluate the teacher again")
+        raise StageError("evaluate", f"{place} holds other rows than the {name} set; evaluate the teacher again")
     return found["prediction"].to_numpy(dtype=np.int64)
 
 
@@ -143,7 +138,7 @@ def measure_cost(
     config = student.config.to_dict()
     student = student.cpu()
     counts = count_parameters(student)
-    ids, mask = _batch(config, max(section.latency_batches), section.latency_tokens)
+    batch = random_batch(int(config["vocab_size"]), max(section.latency_batches), section.latency_tokens, seed=0)
     return {
         "round": round_name,
         "params_total": counts["total"],
@@ -153,68 +148,17 @@ def measure_cost(
         "size_bytes_onnx_int8": (exported / INT8_FILE).stat().st_size,
         "flops_per_example": bert_flops_per_example(config, section.latency_tokens, len(params.data.labels)),
         "flops_tokens": section.latency_tokens,
-        "peak_memory_bytes": peak_memory_bytes(student, _torch_call(student, ids, mask)),
+        "peak_memory_bytes": peak_memory_bytes(student, torch_call(student, *batch)),
         "threads": LATENCY_THREADS,
-        "latency": _latencies(params, student, student_at, teacher_at),
+        "latency": compare_latencies(
+            student,
+            load_classifier(teacher_at[0]),
+            {kind: (exported / file, teacher_at[1] / file) for kind, file in ONNX_FILES.items()},
+            section.latency_batches,
+            section.latency_tokens,
+            section.latency_repeats,
+        ),
     }
-
-
-def _latencies(
-    params: Params, student: Any, student_at: tuple[Path, Path], teacher_at: tuple[Path, Path]
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Return format -> batch size -> LATENCY, student and teacher taking turns in this process."""
-    section = params.evaluate
-    teacher = load_classifier(teacher_at[0])
-    # Both read the same ids, so they come from the smaller vocabulary.
-    config = min(student.config.to_dict(), teacher.config.to_dict(), key=lambda c: int(c["vocab_size"]))
-    found: dict[str, dict[str, dict[str, float]]] = {"torch": {}, "onnx": {}, "onnx_int8": {}}
-    before = torch.get_num_threads()
-    torch.set_num_threads(LATENCY_THREADS)
-    try:
-        for kind, calls in _callers(student, teacher, student_at[1], teacher_at[1]):
-            for rows in section.latency_batches:
-                batch = _batch(config, rows, section.latency_tokens)
-                turns = {who: call(*batch) for who, call in calls.items()}
-                taken = time_interleaved(turns, section.latency_repeats)
-                record = found[kind][str(rows)] = latency_record(taken["student"], taken["teacher"])
-                say(f"latency {kind} batch {rows}: {record['latency_ms_p50']:.2f} ms, {1 / record['ratio_p50']:.1f}x")
-    finally:
-        torch.set_num_threads(before)
-    return found
-
-
-Batch = NDArray[np.int64]
-Caller = Callable[[Batch, Batch], Callable[[], object]]
-
-
-def _callers(student: Any, teacher: Any, exported: Path, teacher_exported: Path) -> Any:
-    """Yield each format with a function for student and teacher that binds a batch to a call without arguments."""
-    yield "torch", {"student": _torch_caller(student), "teacher": _torch_caller(teacher)}
-    for kind, file in (("onnx", FP32_FILE), ("onnx_int8", INT8_FILE)):
-        yield kind, {"student": _onnx_caller(exported / file), "teacher": _onnx_caller(teacher_exported / file)}
-
-
-def _torch_caller(model: Any) -> Caller:
-    return lambda ids, mask: _torch_call(model, ids, mask)
-
-
-def _onnx_caller(path: Path) -> Caller:
-    session = OnnxClassifier(path, LATENCY_THREADS)
-    return lambda ids, mask: lambda: session.logits(ids, mask)
-
-
-def _torch_call(model: Any, ids: Batch, mask: Batch) -> Callable[[], object]:
-    ids_BT, mask_BT = torch.from_numpy(ids), torch.from_numpy(mask)
-
-    def call() -> object:
-        with torch.inference_mode():
-            return model(input_ids=ids_BT, attention_mask=mask_BT).logits
-
-    return call
-
-
-def _batch(config: dict[str, Any], rows: int, tokens: int) -> tuple[Batch, Batch]:
-    return random_batch(int(config["vocab_size"]), rows, tokens, seed=0)
 
 
 def _headline(quality: dict[str, Any], cost: dict[str, Any]) -> dict[str, Any]:

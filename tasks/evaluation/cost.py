@@ -21,7 +21,7 @@ Latencies = NDArray[np.float64]
 
 WARM_UP: Final = 3  # first calls plan kernels and touch fresh memory
 MIN_REPEATS: Final = 10
-SECONDS_A_COMPARISON: Final = 4.0  # then it stops with fewer repeats: 60 large batches of a slow teacher would take minutes
+SECONDS_A_COMPARISON: Final = 4.0  # then fewer repeats must do: 60 large batches of a slow teacher take minutes
 
 
 def count_parameters(model: torch.nn.Module) -> dict[str, int]:
@@ -46,8 +46,8 @@ def bert_flops_per_example(config: Mapping[str, Any], tokens: int, classes: int)
     """Return the FLOPs of the matrix products of one forward pass over T tokens, two for each multiply-add.
 
     L * (8 T D^2 [query, key, value, output] + 4 T^2 D [scores, mix] + 4 T D F [feed-forward]) + 2 D^2 [pooler] + 2 D C.
-    Norms, activations and softmax are left out, as is usual: Kaplan et al., arXiv:2001.08361, table 1, with the attention
-    over T tokens added. Equals what `torch.utils.flop_counter` counts.
+    Norms, activations and softmax are left out, as is usual. Source: Kaplan et al., arXiv:2001.08361, table 1, with
+    attention both ways instead of causal. Equals what `torch.utils.flop_counter` counts.
     """
     D, F, L = (int(config[key]) for key in ("hidden_size", "intermediate_size", "num_hidden_layers"))
     T, C = tokens, classes
@@ -105,17 +105,19 @@ def peak_memory_bytes(model: torch.nn.Module, forward: Callable[[], object]) -> 
 
     Counted from the tensors torch makes, so it is the same on every machine; scratch space inside a kernel is not seen.
     """
-    weights = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers())}
-    with torch.inference_mode(), _LiveBytes(set(weights)) as live:
+    storages = [tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers())]
+    weights: dict[int, int] = {storage._cdata: storage.nbytes() for storage in storages}
+    live = _LiveBytes(set(weights))
+    with torch.inference_mode(), live:
         forward()
     return sum(weights.values()) + live.peak
 
 
-class _LiveBytes(TorchDispatchMode):
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Follows the bytes of all storages made inside it, except the `known` ones; `peak` is the most at once."""
 
     def __init__(self, known: set[int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._seen = set(known)
         self._live = self.peak = 0
 

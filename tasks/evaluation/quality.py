@@ -2,8 +2,8 @@
 
 Letters: N rows, C classes, B bins of confidence, S slices, R resamples, K columns of sums.
 
-Every metric is a function of sums over rows, so one resample is a vector of row counts and all resamples of all metrics of
-all slices are one matrix product: counts (R, N) @ columns (N, K). A student and a teacher measured on the same rows
+Every metric is a function of sums over rows: one resample is a vector of row counts, and all resamples of all metrics
+of a slice are one matrix product: counts (R, N) @ columns (N, K). A student and a teacher measured on the same rows
 with the same seed see the same counts, so their differences pair.
 """
 
@@ -28,7 +28,8 @@ def log_softmax(logits_NC: NDArray[np.floating]) -> Floats:
     """Return log-probabilities in nats, shape (N, C), in double precision."""
     shifted_NC = np.asarray(logits_NC, dtype=np.float64)
     shifted_NC = shifted_NC - shifted_NC.max(axis=1, keepdims=True)
-    return shifted_NC - np.log(np.exp(shifted_NC).sum(axis=1, keepdims=True))
+    normalised_NC: Floats = shifted_NC - np.log(np.exp(shifted_NC).sum(axis=1, keepdims=True))
+    return normalised_NC
 
 
 def accuracy(labels: Ints, predictions: Ints) -> float:
@@ -67,7 +68,7 @@ def calibration_error(logits: NDArray[np.floating], labels: Ints, bins: int) -> 
 
 
 def resample_counts(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """Yield chunks (r, N) of how often each row is drawn; together `resamples` rows, the same for the same arguments."""
+    """Yield chunks (r, N) of how often each row is drawn, `resamples` in all; the same for the same arguments."""
     rng = np.random.default_rng(seed)
     chunk = max(1, min(resamples, CHUNK_COUNTS // max(rows, 1)))
     for start in range(0, resamples, chunk):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-PENALTIES: Final = (1.0, 3.0, 10.0, 30.0)  # scikit-learn's C; around the best values for TF-IDF of short texts
+PENALTIES: Final = (1.0, 3.0, 10.0, 30.0, 100.0)  # scikit-learn's C; around the best values for TF-IDF of short texts
 UNSEEN_LOGIT: Final = -50.0  # of a class without a training row: never chosen, and its likelihood stays finite
 
 
@@ -37,7 +37,7 @@ def fit_tfidf_logistic(
     validation_labels: NDArray[np.int64],
     classes: int,
 ) -> TfidfLogistic:
-    """Return TF-IDF over words and word pairs with logistic regression, C chosen on validation; a tie takes the smaller."""
+    """Return TF-IDF of words and word pairs with logistic regression, C chosen on validation; the smaller of a tie."""
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     train = vectorizer.fit_transform(texts)
     validation = vectorizer.transform(validation_texts)

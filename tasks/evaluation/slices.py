@@ -15,15 +15,16 @@ LENGTHS: Final = ("length:short", "length:medium", "length:long")
 RARE: Final = "tokens:rare"
 NEGATION: Final = "negation"
 NEGATIONS: Final = frozenset(
-    "no not never none nobody nothing neither nor nowhere without hardly scarcely barely rarely cannot lacks lacking".split()
+    "no not never none nobody nothing neither nor nowhere cannot without hardly scarcely barely rarely".split()
 )
 RAREST_SHARE: Final = 0.1  # of a row's distinct words: a share, or long texts would always be the rare ones
-WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+APOSTROPHE: Final = "\N{RIGHT SINGLE QUOTATION MARK}"
+WORD: Final = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 
 
 def words(text: str) -> list[str]:
     """Return the lower-cased words of a text; `don't` is one word."""
-    return WORD.findall(text.lower().replace("’", "'"))
+    return WORD.findall(text.lower().replace(APOSTROPHE, "'"))
 
 
 def document_frequency(texts: Iterable[str]) -> Counter[str]:

@@ -22,6 +22,9 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from tasks.data.tokens import TokenSet, bucketed, collate
 
+FP32_FILE: Final = "model.onnx"
+INT8_FILE: Final = "model.int8.onnx"
+ONNX_FILES: Final = {"onnx": FP32_FILE, "onnx_int8": INT8_FILE}  # format, as in cost.json -> file
 INPUTS: Final = ("input_ids", "attention_mask")
 OUTPUT: Final = "logits"
 PRE_PROCESSED: Final = ("onnx.quant.pre_process", "onnxruntime.quant")  # the key by which the quantiser recognises it
@@ -114,8 +117,7 @@ class OnnxClassifier:
         assert batches, "an empty set has no logits"
         parts = [self.logits(*collate(tokens, rows)) for rows in batches]
         order = np.argsort(np.concatenate(batches), kind="stable")
-        found: NDArray[np.float32] = np.concatenate(parts)[order]
-        return found
+        return np.concatenate(parts)[order]
 
 
 @contextlib.contextmanager
