@@ -1,7 +1,8 @@
 """Writes the report: one HTML page with the front, the rounds, their verdicts, and where each thing came from.
 
-deps: rounds (evaluations, verdicts, training logs), baselines, validation/summary.json, selection.json, data/summary.json
-params: rounds, registry, seed; out: report.html. Receipts hold times, so they are shown but are no dependency.
+deps: rounds (evaluations, verdicts, training logs), baselines, validation/summary.json, selection.json,
+data/summary.json; params: rounds, registry, seed; out: report.html. Receipts hold times, so they are shown but are no
+dependency.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _model(folder: Path) -> dict[str, Any]:
 
 
 def _receipts(folder: Path | None, rounds: list[str]) -> list[dict[str, Any]]:
-    """Return the receipts of stages of this run; those of rounds that params.yaml no longer has, or of a report, not."""
+    """Return the receipts of the stages of this run, without a report's and those of rounds params.yaml has not."""
     if folder is None or not folder.is_dir():
         return []
     found = []

@@ -133,7 +133,9 @@ def _train(place: Path, best: float, seed: int) -> None:
                          f'"validation_nll_nats_per_example": 0.4}}\n')  # fmt: skip
     place.mkdir(parents=True)
     (place / "steps.jsonl").write_text("".join(lines), encoding="utf-8")
-    write_json(place / "summary.json", {"steps": 400, "best_checkpoint": "step-000400", "best_validation_accuracy": best})
+    write_json(
+        place / "summary.json", {"steps": 400, "best_checkpoint": "step-000400", "best_validation_accuracy": best}
+    )
 
 
 def _receipt(path: Path, stage: str, minute: int) -> None:

@@ -32,7 +32,7 @@ class Point:
 def front(points: Sequence[Point], line: tuple[str, float] | None, width: int, set_name: str) -> str:
     """Return the front: parameters (log) against accuracy, bubbles by latency, `line` a rival without parameters."""
     height, left, right, top, bottom = 400, 46, 22, 44, 48
-    values = [end for p in points for end in (p.low, p.high, *(p.int8[1:] if p.int8 else ()))]
+    values = [end for p in points for end in _ends(p)]
     values += [line[1]] if line else []
     low, high = min(values), max(values)
     pad = max(0.005, 0.08 * (high - low))
@@ -61,7 +61,7 @@ def front(points: Sequence[Point], line: tuple[str, float] | None, width: int, s
         parts.append(_bubble(p, x(p.params), y, longest))
         below = bool(placed) and x(p.params) - placed[-1][0] < _LABEL_WIDTH and not placed[-1][1]
         placed.append((x(p.params), below))
-        parts.append(_name(p, x(p.params), y(p.low) + 16 if below else y(p.high) - 21))
+        parts.append(_name(p, x(p.params), y(_ends(p)[0]) + 16 if below else y(_ends(p)[1]) - 21))
     words = "; ".join(_in_words(p) for p in points) + (f"; {line[0]}: {share(line[1])}" if line else "")
     return _svg(width, height, f"Accuracy on {set_name} against parameters", words, parts)
 
@@ -115,6 +115,12 @@ def _bubble(p: Point, x: float, y: Scale, longest: float) -> str:
     return f'<g class="{p.kind}">{"".join(parts)}</g>'
 
 
+def _ends(p: Point) -> tuple[float, float]:
+    """Return the lowest and the highest end of a model's whiskers."""
+    values = [p.low, p.high, *(p.int8[1:] if p.int8 else ())]
+    return min(values), max(values)
+
+
 def _whisker(x: float, low: float, high: float) -> str:
     return f'<path class="whisker" d="M{x:.1f} {low:.1f}V{high:.1f}M{x - 3:.1f} {low:.1f}h6M{x - 3:.1f} {high:.1f}h6"/>'
 
@@ -122,7 +128,8 @@ def _whisker(x: float, low: float, high: float) -> str:
 def _name(p: Point, x: float, y: float) -> str:
     tail = f" · {milliseconds(p.latency_ms)}" if p.latency_ms is not None else ""
     return (
-        f'<text class="label {p.kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="middle"><tspan class="name">{text(p.name)}</tspan>'
+        f'<text class="label {p.kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">'
+        f'<tspan class="name">{text(p.name)}</tspan>'
         f'<tspan x="{x:.1f}" dy="13">{count(p.params)}{tail}</tspan></text>'
     )
 
@@ -130,7 +137,8 @@ def _name(p: Point, x: float, y: float) -> str:
 def _in_words(p: Point) -> str:
     latency = f", {milliseconds(p.latency_ms)}" if p.latency_ms is not None else ""
     int8 = f", int8 {share(p.int8[0])}" if p.int8 else ""
-    return f"{p.name}: {count(p.params)} parameters, {share(p.accuracy)} ({share(p.low)} to {share(p.high)}){latency}{int8}"
+    accuracy = f"{share(p.accuracy)} ({share(p.low)} to {share(p.high)})"
+    return f"{p.name}: {count(p.params)} parameters, {accuracy}{latency}{int8}"
 
 
 def _linear(low: float, high: float, bottom: float, top: float, most: int = 6) -> tuple[Scale, list[float]]:

@@ -12,21 +12,33 @@ from typing import Any, Final
 from tasks.evaluation import page_details
 from tasks.evaluation.charts import Point, front
 from tasks.evaluation.page_parts import (
-    count, interval, milliseconds, percent, ratio, share, size, table, text, value_of, verdict_mark,
+    count,
+    interval,
+    milliseconds,
+    percent,
+    ratio,
+    share,
+    size,
+    table,
+    text,
+    value_of,
+    verdict_mark,
 )  # fmt: skip
 from tasks.evaluation.page_style import STYLE
 
 Story = Mapping[str, Any]
 MAIN_SET: Final = "test"
 RIVAL: Final = "tfidf_logistic"
+_TIMES: Final = "\N{MULTIPLICATION SIGN}"
 
 
 def render(story: Story) -> str:
     """Return the whole page."""
     title = headline(story)
+    name, sets = focus(story), set_names(story)
     sections = [
-        _front(story), _rounds(story), _verdicts(story), page_details.slices(story, focus(story)),
-        page_details.rivals(story, focus(story), set_names(story)), page_details.curves(story), page_details.origin(story),
+        _front(story), _rounds(story), _verdicts(story), page_details.slices(story, name),
+        page_details.rivals(story, name, sets), page_details.curves(story), page_details.origin(story),
     ]  # fmt: skip
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
@@ -170,13 +182,13 @@ def _verdict_cell(story: Story, name: str) -> str:
 def _against(story: Story, name: str, form: Any, key: str) -> str:
     mine, theirs = _cost(story, name, key), _cost(story, "teacher", key)
     factor = ratio(theirs, mine)
-    times = f"<small>{factor:.1f}× less</small>" if factor and name != "teacher" else ""  # noqa: RUF001
+    times = f"<small>{factor:.1f}{_TIMES} less</small>" if factor and name != "teacher" else ""
     return f"{form(mine)}{times}"
 
 
 def _latency_cell(story: Story, name: str, kind: str, batch: str) -> str:
     mine, ratio_p50 = (_cost(story, name, "latency", kind, batch, key) for key in ("latency_ms_p50", "ratio_p50"))
-    times = f"<small>{1 / ratio_p50:.1f}× faster</small>" if ratio_p50 and name != "teacher" else ""  # noqa: RUF001
+    times = f"<small>{1 / ratio_p50:.1f}{_TIMES} faster</small>" if ratio_p50 and name != "teacher" else ""
     return f"{milliseconds(mine)}{times}"
 
 

@@ -7,7 +7,14 @@ from typing import Any, Final
 
 from tasks.evaluation.charts import curve, thinned
 from tasks.evaluation.page_parts import (
-    NOTHING, digest, interval, milliseconds, size, table, text, value_of,
+    NOTHING,
+    digest,
+    interval,
+    milliseconds,
+    size,
+    table,
+    text,
+    value_of,
 )  # fmt: skip
 
 Story = Mapping[str, Any]
@@ -19,32 +26,31 @@ _RIVALS: Final = {"tfidf_logistic": "TF-IDF + logistic regression"}
 def slices(story: Story, name: str) -> str:
     """Return the slices on which a round lost most accuracy against the teacher, largest loss first."""
     losses = []
+    rows: list[list[str]] = []
     student, teacher = (story["models"][model]["quality"]["sets"] for model in (name, "teacher"))
     for set_name in student:
         for slice_name, mine in student[set_name]["slices"].items():
             theirs = value_of(teacher, set_name, "slices", slice_name, "accuracy")
-            if mine.get("support") and "accuracy" in mine and theirs:
+            is_whole = slice_name != "overall" and mine["support"] == student[set_name]["slices"]["overall"]["support"]
+            if mine["support"] and theirs and not is_whole:  # the one source of a set is the set again
                 lost = theirs["value"] - mine["accuracy"]["value"]
                 losses.append((lost, set_name, slice_name, mine, theirs))
     losses.sort(key=lambda one: (-round(one[0], 9), one[1], one[2]))
     worst = [one for one in losses if one[0] > 0][:_WORST]
     if not worst:
-        return f"<section><h2>Slices that lost most</h2><p>{text(name)} loses on no slice against the teacher.</p></section>\n"
-    widest = worst[0][0]
-    rows = [
-        [
-            f"{text(slice_name)}<small>{text(set_name)}</small>", f"{mine['support']:,}", interval(theirs),
-            interval(mine["accuracy"]), f"{100 * lost:.1f}<span class=\"bar\" style=\"width:{4 * lost / widest:.2f}em\"></span>",
-        ]
-        for lost, set_name, slice_name, mine, theirs in worst
-    ]  # fmt: skip
+        return f"<section><h2>Slices that lost most</h2><p>{text(name)} loses on none of them.</p></section>\n"
+    for lost, set_name, slice_name, mine, theirs in worst:
+        bar = f'<span class="track"><span class="bar" style="width:{100 * lost / worst[0][0]:.0f}%"></span></span>'
+        label = f"{text(slice_name)}<small>{text(set_name)}</small>"
+        scores = [interval(theirs), interval(mine["accuracy"])]
+        rows.append([label, f"{mine['support']:,}", *scores, f"{100 * lost:.1f}{bar}"])
     caption = f"Accuracy of {name} against the teacher. Few rows make wide intervals: read a loss together with them."
     header = ["slice", "rows", "teacher", text(name), "points lost"]
     return f"<section><h2>Slices that lost most</h2>\n{table(caption, header, rows)}</section>\n"
 
 
 def rivals(story: Story, name: str, sets: Sequence[str]) -> str:
-    """Return the table of what one could use instead: a linear model, the teacher in int8, the same shape from random."""
+    """Return the table of what one could use instead: a linear model, the teacher in int8, a random start."""
     header = ["", *[f"accuracy on {text(s)}" for s in sets], "bytes", "latency, batch 1", "latency, batch 32"]
     rows = [
         _model_row(story, name, "torch", name, sets),
@@ -94,10 +100,8 @@ def origin(story: Story) -> str:
         ("checks of the data", f"{passed} of {len(validation['expectations'])} expectations hold"),
         ("seed", text(story["seed"])),
     ]
-    for name in ("teacher", *story["rounds"]):
-        facts.append(
-            (f"weights of {text(name)}", f"sha256 {digest(value_of(story['models'][name]['quality'], 'model_sha256'))}")
-        )
+    weights = {name: value_of(story["models"][name]["quality"], "model_sha256") for name in ("teacher", *story["rounds"])}
+    facts += [(f"weights of {text(name)}", f"sha256 {digest(found)}") for name, found in weights.items()]
     facts += _environment(receipts)
     listed = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in facts)
     return (

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-NOTHING = "–"  # noqa: RUF001 (an en dash, for a cell without a value)
+NOTHING = "\N{EN DASH}"  # in a cell without a value
 
 
 def text(value: object) -> str:
@@ -41,14 +41,14 @@ def share(number: float | None) -> str:
 
 def percent(number: float | None) -> str:
     """Return a ratio in percent: 99.3 %."""
-    return NOTHING if number is None else f"{100 * number:.1f} %"
+    return NOTHING if number is None else f"{100 * number:.1f}\N{NO-BREAK SPACE}%"
 
 
 def interval(value: Mapping[str, float] | None) -> str:
     """Return the HTML of a value with its interval on a smaller line."""
     if value is None:
         return NOTHING
-    return f"{share(value['value'])}<small>{share(value['low'])} to {share(value['high'])}</small>"
+    return f"{share(value['value'])}<small>{share(value['low'])}\N{EN DASH}{share(value['high'])}</small>"
 
 
 def value_of(place: Mapping[str, Any] | None, *keys: str) -> Any:
@@ -73,8 +73,8 @@ def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], *,
     head = "".join(f'<th scope="col"{_numeric(i, numbers_from)}>{cell}</th>' for i, cell in enumerate(header))
     body = "".join(_row(row, len(header), numbers_from) for row in rows)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}"><table>'
-        f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n"
+        f'<p class="note">{text(caption)}</p><div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}">'
+        f'<table aria-label="{text(caption)}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n'
     )
 
 

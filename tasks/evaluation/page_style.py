@@ -13,12 +13,12 @@ STYLE: Final = """
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif;
 font-variant-numeric:tabular-nums}
 main{max-width:1120px;margin:0 auto;padding:40px 24px 80px}
-h1{font-size:clamp(1.45rem,1rem + 1.9vw,2.3rem);line-height:1.2;letter-spacing:-.012em;margin:.1em 0 .5em;max-width:30ch;
-text-wrap:balance}
+h1{font-size:clamp(1.45rem,1rem + 1.9vw,2.3rem);line-height:1.2;letter-spacing:-.012em;margin:.1em 0 .5em;
+max-width:34ch;text-wrap:balance}
 h2{font-size:1.25rem;line-height:1.3;margin:56px 0 6px;padding-top:18px;border-top:1px solid var(--rule)}
 h3{font-size:1rem;margin:22px 0 4px}
 p{margin:.4em 0 1em;max-width:68ch}
-.kicker,.note,figcaption,caption{color:var(--soft);font-size:.875rem}
+.kicker,.note,figcaption{color:var(--soft);font-size:.875rem}
 .kicker{margin:0}
 .facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:18px 28px;margin:26px 0 0;padding:0}
 .facts div{border-top:2px solid var(--ink);padding-top:8px}
@@ -45,9 +45,10 @@ g.chosen circle{fill-opacity:.85}
 .int8{fill:var(--paper);stroke:currentColor;stroke-width:1.5}
 .trace{fill:none;stroke:var(--accent);stroke-width:1.6;stroke-linejoin:round}
 .trace.dots{opacity:.55}.dot{fill:var(--accent)}
-.scroll{overflow-x:auto;margin:12px 0 4px}
+.scroll{overflow-x:auto;margin:6px 0 4px}
 table{border-collapse:collapse;width:100%;font-size:.875rem;line-height:1.35}
-caption{text-align:left;padding:0 0 8px;max-width:78ch}
+.note{max-width:78ch;margin:.4em 0 .2em}h3 .note{font-weight:400;margin-left:.4em}
+th[scope=row]{position:sticky;left:0;background:var(--paper)}
 th,td{text-align:left;vertical-align:top;padding:7px 14px 7px 0;border-bottom:1px solid var(--rule);font-weight:400}
 thead th{font-weight:650;vertical-align:bottom;border-bottom-color:var(--ink)}
 th.n,td.n{text-align:right;padding:7px 0 7px 14px;white-space:nowrap}
@@ -57,13 +58,14 @@ tr.group th{padding-top:18px;font-weight:650;color:var(--soft)}
 .rules{list-style:none;margin:0;padding:0}
 .rules li{display:grid;grid-template-columns:4.6rem 1fr;gap:8px;padding:6px 0;border-bottom:1px solid var(--rule);
 font-size:.9375rem}
-.bar{display:inline-block;height:.62em;margin-left:8px;background:var(--fail);opacity:.75;vertical-align:baseline}
+.track{display:inline-block;width:5em;margin-left:10px;text-align:left}
+.bar{display:inline-block;height:.62em;background:var(--fail);opacity:.75}
 code{font:.8125rem/1.4 ui-monospace,SFMono-Regular,Menlo,monospace;overflow-wrap:anywhere}
 dl.origin{display:grid;grid-template-columns:minmax(7rem,max-content) minmax(0,1fr);gap:4px 20px;font-size:.875rem}
 dl.origin dt{color:var(--soft)}dl.origin dd{margin:0}
 @media (max-width:640px){main{padding:22px 16px 56px}.wide{display:none}.narrow{display:block}
 h2{margin-top:42px}.facts{grid-template-columns:1fr 1fr;gap:14px 18px}.facts dd{font-size:1.3rem}
 table{font-size:.8125rem}th,td{padding-right:8px}th.n,td.n{padding-left:8px}
-td small,th small{font-size:.6875rem}}
+td small,th small{font-size:.65rem}.track{display:none}}
 @media print{main{max-width:none}.scroll{overflow:visible}}
 """
