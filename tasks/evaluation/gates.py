@@ -92,8 +92,11 @@ def _overall(results: list[str], warned: int) -> str:
         return "hold: no rule with severity block is asked, so nothing is proven"
     counts = [f"{results.count(name)} {words}" for name, words in
               (("pass", "kept"), ("fail", "broken"), ("hold", "undecided")) if name in results]  # fmt: skip
+    start = f"of {len(results)} blocking rules {', '.join(counts)}"
+    if results.count("pass") == len(results):
+        start = f"all {len(results)} blocking rules are kept"
     tail = f", {warned} warning{'s' if warned > 1 else ''}" if warned else ""
-    return f"of {len(results)} blocking rules {', '.join(counts)}{tail}"
+    return start + tail
 
 
 def _judge_rule(rule: Rule, evidence: Mapping[Key, Measurement]) -> dict[str, Any]:
@@ -188,7 +191,9 @@ def _sentence(rule: Rule, value: float, measured: float | None, reference: float
         wanted = "points above" if rule.bound == "min_gain" else "points below"
         return f"{got}, {points}; {most} {100 * rule.threshold:g} {wanted} is asked"
     wanted = "above" if rule.bound == "min_gain" else "below"
-    return f"{got}, {_format(rule.metric, abs(change))} {direction} {other}; {most} {rule.threshold:g} {wanted} is asked"
+    return (
+        f"{got}, {_format(rule.metric, abs(change))} {direction} {other}; {most} {rule.threshold:g} {wanted} is asked"
+    )
 
 
 def _subject(rule: Rule) -> str:
@@ -206,5 +211,5 @@ def _format(metric: str, number: float) -> str:
     if metric in _SHARES or metric == "nll_nats_per_example":
         return f"{number:.3f}"
     if metric.endswith("_difference"):
-        return f"{number:.2g}"
+        return f"{number:.2g}".replace("e-0", "e-")
     return f"{number:.2f}" if "latency" in metric else f"{number:,.0f}"
