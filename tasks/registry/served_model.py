@@ -23,7 +23,8 @@ class TextClassifier(PythonModel):  # type: ignore[misc]  # MLflow ships no type
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    # MLflow takes a type of `model_input` for a second signature, so it has none.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Return one row a text: the most probable `label` and its `score`."""
         import torch
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +19,8 @@ from urllib.parse import unquote, urlparse
 from tasks.registry.records import DataSet
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 PREFIX: Final = "compactlm."
 MAX_BATCH: Final = 900  # MLflow takes 1,000 items a batch; params are limited to 100
@@ -224,8 +228,23 @@ class Tracker:
                 return str(entry.version)
         if not self.client.search_registered_models(f"name = '{name}'"):
             self.client.create_registered_model(name)
-        made = self.client.create_model_version(name, f"models:/{model_id}", run_id=run_id, tags=every)
+        with self._as_default():
+            made = self.client.create_model_version(name, f"models:/{model_id}", run_id=run_id, tags=every)
         return str(made.version)
+
+    @contextmanager
+    def _as_default(self) -> Iterator[None]:
+        """Make our store MLflow's default for a moment: its registry looks a source up there, not in its own store."""
+        import mlflow
+
+        if os.environ.get("MLFLOW_TRACKING_URI"):
+            yield  # then ours is the default already
+            return
+        mlflow.set_tracking_uri(self.uri)
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(None)  # which also takes back the environment variable it had set
 
     def aliases(self, name: str) -> dict[str, str]:
         """Return alias -> version number of a registered model."""
@@ -253,13 +272,15 @@ def _save_servable(folder: Path, model: Path, onnx: Path) -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    mlflow.pyfunc.save_model(
-        path=str(folder),
-        python_model=str(Path(__file__).with_name("served_model.py")),
-        artifacts={"model": str(model), "onnx": str(onnx)},
-        # One column without a name, so that a plain list of texts is a valid input.
-        signature=ModelSignature(
-            inputs=Schema([ColSpec("string")]), outputs=Schema([ColSpec("string", "label"), ColSpec("double", "score")])
-        ),
-        pip_requirements=[f"{name}=={installed_version(name).partition('+')[0]}" for name in REQUIREMENTS],
-    )
+    # One column without a name, so that a plain list of texts is a valid input.
+    inputs, outputs = Schema([ColSpec("string")]), Schema([ColSpec("string", "label"), ColSpec("double", "score")])
+    with warnings.catch_warnings():
+        # It asks for an input example, to guess what the signature says exactly.
+        warnings.filterwarnings("ignore", message=".*An input example was not provided", category=UserWarning)
+        mlflow.pyfunc.save_model(
+            path=str(folder),
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"model": str(model), "onnx": str(onnx)},
+            signature=ModelSignature(inputs=inputs, outputs=outputs),
+            pip_requirements=[f"{name}=={installed_version(name).partition('+')[0]}" for name in REQUIREMENTS],
+        )
