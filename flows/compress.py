@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -26,11 +27,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.summary import publish_artifacts
 from tasks.errors import ResourceError, StageError
 from tasks.lineage.last_run import describe, sentence, write_last_run
-from tasks.lineage.pipeline import BusyError, Stage, StageRunner, pending, read_graph, stage_digests
+from tasks.lineage.pipeline import BusyError, Stage, StageRunner, pending, read_graph
 from tasks.lineage.start import prepare_run
 from tasks.params import Params
 from tasks.progress import PREFIX
-from tasks.registry.follow import Follower
 from tasks.registry.live import Recorder
 
 PROGRESS_SECONDS: Final = 5.0
@@ -66,7 +66,9 @@ def run_stage(name: str, runner: StageRunner, recorder: Recorder) -> tuple[str, 
 
 
 def _progress_artifact(name: str) -> Callable[[str], None]:
-    artifact = create_progress_artifact(progress=0.0, key=re.sub(r"[^a-z0-9]", "-", name), description=f"stage {name}")
+    key = re.sub(r"[^a-z0-9]", "-", name)
+    artifact = create_progress_artifact(progress=0.0, key=key, description=f"stage {name}")
+    assert isinstance(artifact, UUID)  # not a coroutine: this is a thread without an event loop
     last = time.monotonic()
 
     def show(line: str) -> None:
@@ -85,7 +87,7 @@ def compress(
 ) -> State[Any] | dict[str, Any]:
     """Return the record of the run, or the state NoChange when everything was up to date.
 
-    `started` is when the command began (seconds since the epoch); `checked` says that params and sources have been looked at.
+    `started`: when the command began, in seconds since the epoch; `checked`: params and sources have been looked at.
     """
     began = started or time.time()
     folder = Path(workspace).absolute()
@@ -109,11 +111,11 @@ def _run_all(
     seconds: dict[str, float] = {}
     state = "failed"
     try:
-        with ThreadPoolTaskRunner(max_workers=max_workers) as pool:
+        with _pool(max_workers) as pool:
             _run_graph(stages, runner, recorder, pool, outcomes, seconds)
         left = pending(folder, stages)
         if left:
-            raise StageError(left[0], "is still not up to date after the run; did something change its files meanwhile?")
+            raise StageError(left[0], "is not up to date after the run; did something change its files meanwhile?")
         runs = recorder.finish(outcomes)
         publish_artifacts(folder, params, runs, recorder.uri)
         state = "completed"
@@ -148,6 +150,10 @@ def _run_graph(
             outcomes[name] = "not run"
     if fault is not None:
         raise fault
+
+
+def _pool(max_workers: int) -> ThreadPoolTaskRunner[Any]:
+    return ThreadPoolTaskRunner(max_workers=max_workers)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def configure(workspace: Path) -> None:
-    """Keep Prefect's files in the workspace, its telemetry off and its console quiet, unless the user chose otherwise."""
+    """Keep Prefect's files in the workspace, telemetry off and the console quiet, unless the user chose otherwise."""
     chosen = {
         "PREFECT_HOME": str(workspace.absolute() / ".compactlm" / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

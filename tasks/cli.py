@@ -121,8 +121,14 @@ def status(as_json: Json = False) -> None:
     waiting = set(pending(workspace, stages))
     last = read_last_run(workspace) or {"stages": [], "state": "never run"}
     times = {row["name"]: row for row in last["stages"]}
-    rows = [{"name": stage.name, "state": "to do" if stage.name in waiting else "up to date",
-             "last": times.get(stage.name)} for stage in stages]  # fmt: skip
+    rows: list[dict[str, Any]] = [
+        {
+            "name": stage.name,
+            "state": "to do" if stage.name in waiting else "up to date",
+            "last": times.get(stage.name),
+        }
+        for stage in stages
+    ]
     keys = ("wall_seconds", "compute_seconds", "overhead_seconds", "overhead_share")
     facts = {"last_state": last["state"], **{key: last.get(key) for key in keys}}
     if as_json:

@@ -9,10 +9,10 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc import PythonModel  # type: ignore[attr-defined]
 
 
-class TextClassifier(PythonModel):  # type: ignore[misc]  # MLflow ships no types
+class TextClassifier(PythonModel):
     """Classifies text with a stock transformers model folder."""
 
     def load_context(self, context: Any) -> None:

@@ -136,7 +136,7 @@ class Tracker:
         inputs = []
         for item in datasets:
             source = CodeDatasetSource({"dvc_path": item.path})
-            entity = MetaDataset(source, name=item.name, digest=item.digest)._to_mlflow_entity()
+            entity = MetaDataset(source, item.name, item.digest)._to_mlflow_entity()  # type: ignore[abstract]
             inputs.append(DatasetInput(entity, [InputTag("mlflow.data.context", item.context)]))
         self.client.log_inputs(run_id, datasets=inputs)
 
@@ -244,7 +244,7 @@ class Tracker:
         try:
             yield
         finally:
-            mlflow.set_tracking_uri(None)  # which also takes back the environment variable it had set
+            mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # which also takes back the environment variable it had set
 
     def aliases(self, name: str) -> dict[str, str]:
         """Return alias -> version number of a registered model."""
@@ -268,16 +268,17 @@ class Tracker:
 
 def _save_servable(folder: Path, model: Path, onnx: Path) -> None:
     """Write an MLflow model folder: code as text, safetensors and ONNX, nothing pickled."""
-    import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
     # One column without a name, so that a plain list of texts is a valid input.
     inputs, outputs = Schema([ColSpec("string")]), Schema([ColSpec("string", "label"), ColSpec("double", "score")])
     with warnings.catch_warnings():
-        # It asks for an input example, to guess what the signature says exactly.
-        warnings.filterwarnings("ignore", message=".*An input example was not provided", category=UserWarning)
-        mlflow.pyfunc.save_model(
+        # It warns of type hints of its own, and asks for an example to guess what the signature says exactly.
+        warnings.filterwarnings("ignore", message=".*(An input example was not|Any type hint is|Add type hints to the)")
+        from mlflow.pyfunc import save_model
+
+        save_model(
             path=str(folder),
             python_model=str(Path(__file__).with_name("served_model.py")),
             artifacts={"model": str(model), "onnx": str(onnx)},
