@@ -17,7 +17,6 @@ from tasks.lineage.last_run import read_last_run
 
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[None]:
-    from prefect.settings import PREFECT_LOGGING_HANDLERS, temporary_settings  # noqa: F401
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=120):
