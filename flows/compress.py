@@ -46,8 +46,10 @@ def _worth_retrying(_task: Any, _run: Any, state: State[Any]) -> bool:
     task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False,
     retries=3, retry_delay_seconds=10, retry_condition_fn=_worth_retrying,
 )  # fmt: skip
-def run_stage(name: str, runner: StageRunner, recorder: Recorder) -> tuple[str, float]:
+def run_stage(name: str, needed: bool, runner: StageRunner, recorder: Recorder) -> tuple[str, float]:
     """Return how the stage was brought up to date (executed, restored or skipped) and the seconds that took."""
+    if not needed:  # neither it nor anything before it has changed: asking DVC again would cost a second
+        return "skipped", 0.0
     began = time.monotonic()
     logger = get_run_logger()
     trains = recorder.trains(name)
@@ -100,19 +102,19 @@ def compress(
             recorder.finish(dict.fromkeys((s.name for s in stages), "skipped"))
             console.info("nothing to do: all %d stages are up to date", len(stages))
             return Completed(name="NoChange", message="every stage is up to date")
-        return _run_all(folder, params, stages, recorder, began, max_workers)
+        return _run_all(folder, params, stages, waiting, recorder, began, max_workers)
 
 
 def _run_all(
-    folder: Path, params: Params, stages: list[Stage], recorder: Recorder, began: float, max_workers: int
-) -> dict[str, Any]:
+    folder: Path, params: Params, stages: list[Stage], waiting: list[str], recorder: Recorder, began: float, max_workers: int
+) -> dict[str, Any]:  # fmt: skip
     runner = StageRunner(folder)
     outcomes: dict[str, str] = {}
     seconds: dict[str, float] = {}
     state = "failed"
     try:
         with _pool(max_workers) as pool:
-            _run_graph(stages, runner, recorder, pool, outcomes, seconds)
+            _run_graph(stages, waiting, runner, recorder, pool, outcomes, seconds)
         left = pending(folder, stages)
         if left:
             raise StageError(left[0], "is not up to date after the run; did something change its files meanwhile?")
@@ -129,14 +131,14 @@ def _run_all(
 
 
 def _run_graph(
-    stages: list[Stage], runner: StageRunner, recorder: Recorder, pool: ThreadPoolTaskRunner[Any],
+    stages: list[Stage], waiting: list[str], runner: StageRunner, recorder: Recorder, pool: ThreadPoolTaskRunner[Any],
     outcomes: dict[str, str], seconds: dict[str, float],
 ) -> None:  # fmt: skip
     """Run every stage after those it waits for; raise the first fault when all that could run has ended."""
     futures: dict[str, PrefectFuture[Any]] = {}
     for stage in stages:
         upstream = [futures[name] for name in stage.upstream]
-        parameters = {"name": stage.name, "runner": runner, "recorder": recorder}
+        parameters = {"name": stage.name, "needed": stage.name in waiting, "runner": runner, "recorder": recorder}
         futures[stage.name] = pool.submit(run_stage, parameters, wait_for=upstream)
     fault: BaseException | None = None
     for name, future in futures.items():

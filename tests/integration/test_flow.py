@@ -37,37 +37,39 @@ def runs(store: Path) -> dict[str, str]:
     return {("parent" if name.startswith("compress") else name): status for name, status in found.items()}
 
 
-def test_a_run_goes_through_a_fault_then_ends_and_then_has_nothing_to_do(fresh: Path, store: Path) -> None:
-    plan = fresh / "misbehave.json"
-    plan.write_text(json.dumps({"stage": "prepare", "how": "refuse"}))
-    state = run(fresh)
+def test_a_run_goes_through_a_fault_then_ends_and_then_has_nothing_to_do(built: Path, store: Path) -> None:
+    path = built / "params.yaml"
+    path.write_text(path.read_text().replace("vocabulary: 12000", "vocabulary: 11999"))
+    plan = built / "misbehave.json"
+    plan.write_text(json.dumps({"stage": "prune@r2", "how": "refuse"}))
+    state = run(built)
     assert isinstance(state.result(raise_on_failure=False), DataError)
     assert runs(store) == {}  # bad input leaves no trace
 
     plan.write_text(json.dumps({"stage": "distill@r2", "how": "crash", "when": "in the middle"}))
-    state = run(fresh)
+    state = run(built)
     assert isinstance(state.result(raise_on_failure=False), StageError)
     assert runs(store)["parent"] == "FAILED"
-    record = read_last_run(fresh)
+    record = read_last_run(built)
     assert record is not None
     assert record["state"] == "failed"
     states = {row["name"]: row["state"] for row in record["stages"]}
-    assert (states["distill@r1"], states["distill@r2"], states["gate@r2"]) == ("executed", "failed", "not run")
+    assert (states["prune@r2"], states["distill@r2"], states["gate@r2"]) == ("executed", "failed", "not run")
 
     plan.unlink()
-    state = run(fresh)
+    state = run(built)
     record = state.result()
     assert state.is_completed()
     assert runs(store) == dict.fromkeys(("parent", "r0", "r1", "r2", "r3"), "FINISHED")
     assert record["compute_seconds"] == pytest.approx(0.5 * sum(r["state"] == "executed" for r in record["stages"]))
     assert record["overhead_seconds"] == pytest.approx(record["wall_seconds"] - record["compute_seconds"], abs=0.02)
-    assert read_last_run(fresh) == record
+    assert read_last_run(built) == record
 
     began = time.monotonic()
-    state = run(fresh)
+    state = run(built)
     assert (state.name, state.is_completed()) == ("NoChange", True)
     assert time.monotonic() - began < 10
-    assert read_last_run(fresh) == record
+    assert read_last_run(built) == record
     names = _task_run_names()
     assert "prune@r1" in names
 
