@@ -56,7 +56,9 @@ def _print_json(value: Any) -> None:
 @app.command(epilog="Example: compactlm run --set rounds.r3.layers=3")
 def run(
     params: Annotated[Path | None, typer.Option(help="Use this description of a run instead of params.yaml.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value; repeatable.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value; repeatable.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Stages to run at the same time.")] = 1,
     as_json: Json = False,
 ) -> None:
@@ -227,5 +229,3 @@ def ui(as_json: Json = False) -> None:
         sys.stdout.flush()
         while True:
             time.sleep(3600)
-
-

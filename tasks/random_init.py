@@ -26,7 +26,7 @@ from tasks.stage import InPath, OutPath
 def run(
     params: Params,
     *,
-    round: str,  # noqa: A002 - the flag is --round
+    round: str,
     pruned: InPath,
     tokens: InPath,
     sets: InPath,

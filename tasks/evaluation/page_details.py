@@ -100,7 +100,9 @@ def origin(story: Story) -> str:
         ("checks of the data", f"{passed} of {len(validation['expectations'])} expectations hold"),
         ("seed", text(story["seed"])),
     ]
-    weights = {name: value_of(story["models"][name]["quality"], "model_sha256") for name in ("teacher", *story["rounds"])}
+    weights = {
+        name: value_of(story["models"][name]["quality"], "model_sha256") for name in ("teacher", *story["rounds"])
+    }
     facts += [(f"weights of {text(name)}", f"sha256 {digest(found)}") for name, found in weights.items()]
     facts += _environment(receipts)
     listed = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in facts)
