@@ -92,8 +92,11 @@ def _overall(results: list[str], warned: int) -> str:
         return "hold: no rule with severity block is asked, so nothing is proven"
     counts = [f"{results.count(name)} {words}" for name, words in
               (("pass", "kept"), ("fail", "broken"), ("hold", "undecided")) if name in results]  # fmt: skip
+    start = f"of {len(results)} blocking rules {', '.join(counts)}"
+    if results.count("pass") == len(results):
+        start = f"all {len(results)} blocking rules are kept"
     tail = f", {warned} warning{'s' if warned > 1 else ''}" if warned else ""
-    return f"of {len(results)} blocking rules {', '.join(counts)}{tail}"
+    return start + tail
 
 
 def _judge_rule(rule: Rule, evidence: Mapping[Key, Measurement]) -> dict[str, Any]:
@@ -208,5 +211,5 @@ def _format(metric: str, number: float) -> str:
     if metric in _SHARES or metric == "nll_nats_per_example":
         return f"{number:.3f}"
     if metric.endswith("_difference"):
-        return f"{number:.2g}"
+        return f"{number:.2g}".replace("e-0", "e-")
     return f"{number:.2f}" if "latency" in metric else f"{number:,.0f}"

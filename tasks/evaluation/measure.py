@@ -34,7 +34,7 @@ class Measures:
 def measures_of(
     labels: Mapping[int, str], settings: Mapping[str, Any], seed: int, learnt_from: Iterable[pd.DataFrame]
 ) -> Measures:
-    """Return how a run measures: `settings` is its section `evaluate`; rare words are rare in the texts `learnt_from`."""
+    """Return how a run measures, by its section `evaluate`; rare words are those rare in the texts `learnt_from`."""
     return Measures(
         label_names=[labels[i] for i in sorted(labels)],
         frequency=document_frequency(text for frame in learnt_from for text in frame["text"]),

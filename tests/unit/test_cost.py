@@ -49,9 +49,8 @@ def test_shared_weights_count_once_and_a_tied_head_is_an_embedding():
 
 
 def test_peak_memory_is_the_weights_and_the_largest_pair_of_activations():
-    model = torch.nn.Sequential(
-        torch.nn.Linear(100, 1000, bias=False), torch.nn.ReLU(), torch.nn.Linear(1000, 10, bias=False)
-    )
+    first, second = torch.nn.Linear(100, 1000, bias=False), torch.nn.Linear(1000, 10, bias=False)
+    model = torch.nn.Sequential(first, torch.nn.ReLU(), second)
     x = torch.zeros(8, 100)
     # ReLU reads 8 x 1000 numbers and writes as many; the input was made before and does not count.
     assert cost.peak_memory_bytes(model, lambda: model(x)) == 4 * (100 * 1000 + 1000 * 10 + 2 * 8 * 1000)
