@@ -1,7 +1,8 @@
 """Judges a round by the rules of params.yaml, on metrics recomputed from the predictions.
 
-deps: rounds/<r>/evaluated, rounds/<r>/exported, rounds/teacher/evaluated, baselines; params: gates, evaluate, data.labels;
-out: verdict.json. What does not agree with its own predictions, or was measured on other rows, is held, not passed.
+deps: rounds/<r>/evaluated, rounds/<r>/exported, rounds/teacher/evaluated, baselines
+params: gates, evaluate.calibration_bins, data.labels; out: verdict.json. What does not agree with its own predictions,
+or was measured on other rows than the teacher, is held, not passed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _RIVAL: Final = "tfidf_logistic"
 def run(
     params: Params,
     *,
-    round: str,  # noqa: A002 (the flag is --round)
+    round: str,
     evaluated: InPath,
     exported: InPath,
     teacher: InPath,
@@ -78,15 +79,15 @@ def _costs(evaluated: Path, teacher: Path, exported: Path) -> dict[Key, Measurem
     return found
 
 
-def _quality(
-    who: str, rule: Rule, folders: Mapping[str, tuple[Path, Any]], num_classes: int, bins: int
-) -> Measurement:
+def _quality(who: str, rule: Rule, folders: Mapping[str, tuple[Path, Any]], num_classes: int, bins: int) -> Measurement:
     """Return a metric recomputed from predictions, doubtful if it differs from the report or the rows do."""
     assert rule.set is not None  # the schema asks for it
     folder, sets = folders[who]
     reported = sets.get(rule.set)
     if reported is None:
-        return Measurement(None, doubt=f"quality.json of {who} has no set {rule.set!r}; it has {', '.join(sorted(sets))}")
+        return Measurement(
+            None, doubt=f"quality.json of {who} has no set {rule.set!r}; it has {', '.join(sorted(sets))}"
+        )
     rows = _predictions(folder, who, rule.set)
     teacher = _predictions(folders["teacher"][0], "teacher", rule.set)
     if rows is None or teacher is None:
@@ -101,7 +102,7 @@ def _quality(
     values = {name: rows[name][chosen] for name in ("label", "prediction", "logits")}
     value = _metric(rule.metric, values, teacher["prediction"][chosen], num_classes, bins)
     told = reported.get("slices", {}).get(rule.slice, {}).get(rule.metric, {}).get("value")
-    return Measurement(value, support, _disagreement(who, rule, value, told))
+    return Measurement(value, support, _disagreement(who, value, told))
 
 
 def _metric(metric: str, rows: Mapping[str, Any], teacher: Any, num_classes: int, bins: int) -> float:
@@ -117,7 +118,7 @@ def _metric(metric: str, rows: Mapping[str, Any], teacher: Any, num_classes: int
     return float(agreement(rows["prediction"], teacher))
 
 
-def _disagreement(who: str, rule: Rule, value: float, told: object) -> str | None:
+def _disagreement(who: str, value: float, told: object) -> str | None:
     if isinstance(told, float | int) and math.isfinite(told) and abs(told - value) <= TOLERANCE:
         return None
     return (

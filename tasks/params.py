@@ -102,6 +102,7 @@ class Teacher(Section):
 
     model: Source
     epochs: Annotated[int, Field(ge=0)]
+    frozen_layers: Annotated[int, Field(ge=0)] | None
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
     batch_rows: Positive
     warmup_share: Share

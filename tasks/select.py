@@ -1,7 +1,7 @@
 """Chooses the smallest round whose gates pass.
 
-deps: rounds/<r>/verdict.json, rounds/<r>/evaluated; params: rounds; out: selection.json. The test set enters through the
-verdicts alone: the best of many on the test numbers themselves would look better than it is.
+deps: rounds/<r>/verdict.json, rounds/<r>/evaluated; params: rounds; out: selection.json. The test set enters through
+the verdicts alone: the best of many on the test numbers themselves would look better than it is.
 """
 
 from __future__ import annotations

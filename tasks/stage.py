@@ -29,7 +29,7 @@ OutPath = Annotated[Path, "output"]
 ERROR_FILE_VARIABLE: Final = "COMPACTLM_ERROR_FILE"  # where the flow looks for the words of a refused stage
 STAGES: Final = (
     "fetch", "validate_data", "prepare", "teacher", "teacher_logits", "baselines",
-    "prune", "distill", "export", "evaluate", "gate", "select", "report",
+    "prune", "distill", "random_init", "export", "evaluate", "gate", "select", "report",
 )  # fmt: skip
 
 Run = Callable[..., dict[str, Any]]

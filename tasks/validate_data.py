@@ -89,12 +89,12 @@ def _failed(suites: Mapping[str, tuple[pd.DataFrame, list[checks.Check]]]) -> bo
 def _expect(suites: Mapping[str, tuple[pd.DataFrame, list[checks.Check]]], docs: Path) -> list[dict[str, Any]]:
     """Return what Great Expectations found for each check, and write its data docs."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read on import
-    import great_expectations as gx  # noqa: PLC0415 (3.5 s, and only this stage needs it)
-    from great_expectations.expectations.registry import get_expectation_impl  # noqa: PLC0415
+    import great_expectations as gx  # 3.5 s, and only this stage needs it
+    from great_expectations.expectations.registry import get_expectation_impl
 
     results = []
     with tempfile.TemporaryDirectory() as scratch:
-        context = gx.get_context(mode="file", project_root_dir=scratch)
+        context: Any = gx.get_context(mode="file", project_root_dir=scratch)
         context.variables.progress_bars = {"globally": False}
         sites = context.variables.data_docs_sites
         sites["local_site"] |= {"show_how_to_buttons": False, "site_section_builders": _SECTIONS}
@@ -106,7 +106,9 @@ def _expect(suites: Mapping[str, tuple[pd.DataFrame, list[checks.Check]]], docs:
                 expectation = get_expectation_impl(check.expectation)
                 suite.add_expectation(expectation(**check.arguments, meta={"name": check.name}))
             batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
-            definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
+            definition: Any = context.validation_definitions.add(
+                gx.ValidationDefinition(name=name, data=batch, suite=suite)
+            )
             outcome = definition.run(batch_parameters={"dataframe": frame}, result_format="BASIC")
             found = {result.expectation_config.meta["name"]: result for result in outcome.results}
             results += [_result(name, check, found[check.name]) for check in listed]

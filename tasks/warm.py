@@ -17,7 +17,9 @@ import os
 import selectors
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +28,25 @@ VARIABLE: Final = "COMPACTLM_WARM"
 PR_SET_PDEATHSIG: Final = 1
 REQUEST_BYTES: Final = 1 << 20
 STREAMS: Final = 3
+
+
+@contextlib.contextmanager
+def warm_server(workspace: Path) -> Iterator[dict[str, str]]:
+    """Start a server for the length of a `with` and give the environment through which stages find it."""
+    if sys.platform != "linux":
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="compactlm-") as folder:
+        place = Path(folder) / "warm"
+        command = [sys.executable, "-m", "tasks.warm", str(place)]
+        # A session of its own: Ctrl-C reaches the flow alone, which ends its stages in order.
+        server = subprocess.Popen(command, cwd=workspace, stdin=subprocess.PIPE, start_new_session=True)
+        assert server.stdin is not None
+        try:
+            yield {VARIABLE: str(place)}
+        finally:
+            server.stdin.close()
+            server.wait()
 
 
 def run_warm(argv: Sequence[str]) -> int | None:

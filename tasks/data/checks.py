@@ -36,7 +36,10 @@ def file_checks(file: str, table: pd.DataFrame, columns: Mapping[str, str | None
 
 
 def row_frame(table: pd.DataFrame, data: Mapping[str, Any]) -> pd.DataFrame:
-    """Return row (from 1), text (cleaned), label (as written), row_id, conflicting (1.0: also there with another label)."""
+    """Return row (from 1), text (cleaned), label (as written), row_id, characters, conflicting.
+
+    `conflicting` is 1.0 where the text also stands there with another label.
+    """
     columns = data["columns"]
     frame = pd.DataFrame({"text": table[columns["text"]].map(clean_text), "label": table[columns["label"]].str.strip()})
     frame.insert(0, "row", range(1, len(frame) + 1))
@@ -111,8 +114,8 @@ def split_checks(file: str, raw: pd.DataFrame, data: Mapping[str, Any]) -> list[
     repeated = repeated_over_splits(raw, data)
     examples = "; ".join(f"{shorten(one.text)!r} in {one.split}" for one in repeated.head(_EXAMPLES).itertuples())
     words = (
-        f"{file}: {len(repeated)} {_texts(len(repeated))} in two splits: {examples}. What a model has trained on cannot "
-        "test it: keep each text in one split, or set data.columns.split: null to split by content."
+        f"{file}: {len(repeated)} {_texts(len(repeated))} in two splits: {examples}. What a model has trained on "
+        "cannot test it: keep each text in one split, or set data.columns.split: null to split by content."
     )
     return [
         Check("splits", "expect_column_values_to_be_in_set", {"column": "split", "value_set": list(SPLITS)},
@@ -123,7 +126,7 @@ def split_checks(file: str, raw: pd.DataFrame, data: Mapping[str, Any]) -> list[
 
 
 def set_frame(sets: Mapping[str, pd.DataFrame], threshold: float) -> pd.DataFrame:
-    """Return set, row_id, text and held_out (1.0: near-duplicate of a held-out text, which is `near`) of each member."""
+    """Return set, row_id, text, held_out (1.0: near-duplicate of the held-out text `near`) and near of each member."""
     parts = [rows.assign(set=name) for name, rows in sorted(sets.items()) if name != "calibration"]  # part of train
     members = pd.concat(parts, ignore_index=True)[["set", "row_id", "text"]]
     seen = members["set"].isin(["train", "transfer"])
@@ -140,9 +143,8 @@ def set_checks(file: str, members: pd.DataFrame, threshold: float) -> list[Check
     """Return the checks that no set leaks into another."""
     twice = members[members["row_id"].duplicated(keep=False)].sort_values(["row_id", "set"])
     near = members[members["held_out"] > 0].sort_values("row_id")
-    shared = (
-        f"{file}: {twice['row_id'].nunique()} texts in two sets, e.g. "
-        + "; ".join(f"{shorten(one.text)!r} in {one.set}" for one in twice.head(_EXAMPLES).itertuples())
+    shared = f"{file}: {twice['row_id'].nunique()} texts in two sets, e.g. " + "; ".join(
+        f"{shorten(one.text)!r} in {one.set}" for one in twice.head(_EXAMPLES).itertuples()
     )
     leaks = (
         f"{file}: {len(near)} {_texts(len(near))} of train or transfer nearly equal to one of validation, test or an "
@@ -151,7 +153,8 @@ def set_checks(file: str, members: pd.DataFrame, threshold: float) -> list[Check
         + ". Put both into the same split, or set data.columns.split: null to split by content."
     )
     return [
-        Check("one_set_a_text", "expect_column_values_to_be_unique", {"column": "row_id"}, [shared] if len(twice) else []),
+        Check("one_set_a_text", "expect_column_values_to_be_unique", {"column": "row_id"},
+              [shared] if len(twice) else []),
         Check("near_duplicates_held_out", "expect_column_max_to_be_between",
               {"column": "held_out", "max_value": 0.0}, [leaks] if len(near) else []),
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Final
 
 _TAG: Final = re.compile(r"<[A-Za-z/!][^<>]*>")  # `a < b` is no tag: a name, a slash or a bang must follow
 # A sentence ends at its stop (and closing quotes) before white space and something that can begin the next one.
-_END: Final = re.compile(r"[.!?…]+[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[A-Z0-9])")
+_END: Final = re.compile(r"[.!?…]+[\"'”\u2019)\]]*\s+(?=[\"'“\u2018(\[]?[A-Z0-9])")
 _TITLES: Final = frozenset({"Mr", "Mrs", "Ms", "Dr", "St", "Prof", "Sgt", "Lt", "vs"})
 
 

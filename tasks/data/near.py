@@ -34,7 +34,7 @@ def near_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, in
 
 
 def near_held(texts: Sequence[str], held: Sequence[str], threshold: float) -> dict[int, int]:
-    """Return for each text that is a near-duplicate of a held one: its index -> the smallest index of such a held one."""
+    """Return index of a text -> smallest index of a held one it is a near-duplicate of; other texts are left out."""
     found: dict[int, int] = {}
     sets = [words(text) for text in [*texts, *held]]
     for one, other in _pairs(sets, threshold, first_held=len(texts)):

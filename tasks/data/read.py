@@ -21,7 +21,10 @@ _SHOWN: Final = 60
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Return a .csv, .tsv, .parquet or .jsonl file as strings, one row a record, missing values as ''; raise DataError if it cannot be read."""
+    """Return a .csv, .tsv, .parquet or .jsonl file as strings, one row a record, missing values as ''.
+
+    Raises DataError if it cannot be read.
+    """
     if path.suffix == ".parquet":
         return _read_parquet(path)
     text = _decode(path)
@@ -51,7 +54,7 @@ def read_rows(path: Path, data: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def to_rows(table: pd.DataFrame, data: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the columns the pipeline works on, of a table without faults; the source of a file without one is `data`."""
+    """Return text, label, source and split of a table without faults; without a source column the source is `data`."""
     columns, codes = data["columns"], label_codes(data["labels"])
     nothing = pd.Series("", index=table.index, dtype=str)
     return pd.DataFrame(
@@ -112,8 +115,9 @@ def empty_texts(file: str, table: pd.DataFrame, data: Mapping[str, Any]) -> list
     ]
 
 
-def shorten(text: str) -> str:
+def shorten(value: object) -> str:
     """Return the start of a text, for a message."""
+    text = str(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
@@ -166,4 +170,5 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         frame = table.to_pandas()
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise DataError(f"{path.name}: not readable as Parquet with UTF-8 text: {error}; write the file anew") from None
-    return frame.astype(object).where(frame.notna(), "").astype(str)
+    strings: pd.DataFrame = frame.astype(object).where(frame.notna(), "").astype(str)
+    return strings

@@ -58,9 +58,7 @@ def unique_rows(raw: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values(["row_id", "source", "split", "text"]).drop_duplicates("row_id", ignore_index=True)
 
 
-def split_of(
-    row_ids: list[str], texts: list[str], shares: Mapping[str, float], threshold: float
-) -> list[str]:
+def split_of(row_ids: list[str], texts: list[str], shares: Mapping[str, float], threshold: float) -> list[str]:
     """Return train, validation or test for each row, by the smallest hash of its cluster of near-duplicates."""
     cluster = clusters(texts, threshold)
     smallest: dict[int, str] = {}
@@ -117,7 +115,9 @@ def unknown_splits(raw: pd.DataFrame, data: Mapping[str, Any]) -> list[str]:
         return []
     near = difflib.get_close_matches(bad[0], SPLITS, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return [f"column {data['columns']['split']!r} (data.columns.split) has {bad[0]!r}{hint} Allowed: {', '.join(SPLITS)}."]
+    return [
+        f"column {data['columns']['split']!r} (data.columns.split) has {bad[0]!r}{hint} Allowed: {', '.join(SPLITS)}."
+    ]
 
 
 def repeated_over_splits(raw: pd.DataFrame, data: Mapping[str, Any]) -> pd.DataFrame:
@@ -141,8 +141,8 @@ def _check_given_split(raw: pd.DataFrame, data: Mapping[str, Any]) -> None:
         raise DataError(problems[0])
     repeated = repeated_over_splits(raw, data)
     if len(repeated):
-        text, splits = repeated.at[0, "text"], repeated.at[0, "split"]
-        raise DataError(f"{len(repeated)} texts stand in two splits, e.g. {shorten(text)!r} in {splits}; keep one of each.")
+        text, splits = shorten(repeated.at[0, "text"]), str(repeated.at[0, "split"])
+        raise DataError(f"{len(repeated)} texts stand in two splits, e.g. {text!r} in {splits}; keep one of each.")
 
 
 def _check_classes(sets: Mapping[str, pd.DataFrame], labels: Mapping[int, str]) -> None:

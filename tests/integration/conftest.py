@@ -1,11 +1,156 @@
-"""The tiny model exported once for all tests that read the files."""
+"""A small pipeline under real Git and real DVC whose stages write the files of docs/artifacts.md without training."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tasks.lineage.pipeline import StageRunner, read_graph
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES_FILE = Path(__file__).with_name("small_stages.py")
+
+
+def shell(folder: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def seed_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a stock two-class BERT of a few thousand weights and a word tokenizer."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("seed") / "model"
+    words = ["[PAD]", "[UNK]", "a", "fine", "film", "dull"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=32, id2label={0: "negative", 1: "positive"}, label2id={"negative": 0, "positive": 1},
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fresh_template(tmp_path_factory: pytest.TempPathFactory, seed_model: Path) -> Path:
+    """Return a committed project in which no stage has run."""
+    folder = tmp_path_factory.mktemp("fresh") / "project"
+    (folder / "tasks").mkdir(parents=True)
+    shutil.copyfile(STAGES_FILE, folder / "tasks" / "small_stages.py")
+    shutil.copytree(seed_model, folder / "seed_model")
+    shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
+    (folder / "sources.lock").write_text("{}\n", encoding="utf-8")
+    (folder / ".gitignore").write_text("/artifacts/\n/.compactlm/\n__pycache__/\n", encoding="utf-8")
+    (folder / "dvc.yaml").write_text(dvc_yaml(), encoding="utf-8")
+    shell(folder, "git", "init", "-q", "-b", "main")
+    shell(folder, sys.executable, "-m", "dvc", "init", "-q")
+    (folder / ".dvcignore").write_text("__pycache__\n.compactlm\n", encoding="utf-8")
+    shell(folder, "git", "add", "-A")
+    shell(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built_template(tmp_path_factory: pytest.TempPathFactory, fresh_template: Path) -> Path:
+    """Return the same project after one run of every stage."""
+    folder = tmp_path_factory.mktemp("built") / "project"
+    shutil.copytree(fresh_template, folder, symlinks=True)
+    shell(folder, sys.executable, "-m", "dvc", "repro", "-q")
+    return folder
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, fresh_template: Path) -> Path:
+    return Path(shutil.copytree(fresh_template, tmp_path / "project", symlinks=True))
+
+
+@pytest.fixture
+def built(tmp_path: Path, built_template: Path) -> Path:
+    return Path(shutil.copytree(built_template, tmp_path / "project", symlinks=True))
+
+
+@pytest.fixture(scope="session")
+def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty MLflow database; making one takes seconds, copying it none."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(store_template: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Put an empty MLflow store into the test's project, where a run looks for it by default."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = tmp_path / "project" / ".compactlm" / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(store_template, folder / "mlflow.db"))
+
+
+@pytest.fixture
+def runner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StageRunner]:
+    made = StageRunner(tmp_path / "project")
+    yield made
+    made.stop()
+
+
+def stage_names(workspace: Path) -> list[str]:
+    return [stage.name for stage in read_graph(workspace)]
+
+
+def dvc_yaml() -> str:
+    """Return a dvc.yaml with the stages of the real one; each runs `small_stages.py STAGE`."""
+    rounds = {"r1": "teacher", "r2": "r1", "r3": "r2"}
+    model = {r: f"artifacts/rounds/{r}/trained" for r in ("teacher", *rounds)}
+    lines = ["stages:"]
+
+    def add(name: str, deps: list[str], outs: list[str], params: str) -> None:
+        receipt = f"artifacts/receipts/{name}.json"
+        lines.append(f"  {name}:")
+        lines.append(f"    cmd: {sys.executable} tasks/small_stages.py {name}")
+        lines.append(f"    deps: [{', '.join(['tasks/small_stages.py', *deps])}]")
+        lines.append(f"    params: [{params}]")
+        lines.append(f"    outs: [{', '.join([*outs, receipt])}]")
+
+    def add_each(name: str, entries: dict[str, tuple[list[str], list[str]]], params: str) -> None:
+        lines.append(f"  {name}:\n    foreach:")
+        for key, (deps, outs) in entries.items():
+            lines.append(f"      {key}:\n        deps: [{', '.join(deps)}]\n        outs: [{', '.join(outs)}]")
+            assert len(deps) == 1
+            assert len(outs) == 1
+        lines.append("    do:")
+        lines.append(f"      cmd: {sys.executable} tasks/small_stages.py {name}@${{key}}")
+        lines.append("      deps:\n        - tasks/small_stages.py\n        - ${item.deps[0]}")
+        lines.append(f"      params:\n        - {params}")
+        lines.append(f"      outs:\n        - ${{item.outs[0]}}\n        - artifacts/receipts/{name}@${{key}}.json")
+
+    add("fetch", ["sources.lock"], ["artifacts/fetched"], "data.source")
+    add("prepare", ["artifacts/fetched"], ["artifacts/data"], "data")
+    add("teacher", ["artifacts/data", "seed_model"], ["artifacts/rounds/teacher/trained"], "teacher")
+    add("export_teacher", ["artifacts/rounds/teacher/trained"], ["artifacts/rounds/teacher/exported"], "seed")
+    add("evaluate_teacher", ["artifacts/rounds/teacher/trained"], ["artifacts/rounds/teacher/evaluated"], "evaluate")
+    add("baselines", ["artifacts/data"], ["artifacts/baselines"], "baselines")
+    folder = "artifacts/rounds"
+    add_each("prune", {r: ([model[p]], [f"{folder}/{r}/pruned"]) for r, p in rounds.items()}, "rounds.${key}")
+    add_each("distill", {r: ([f"{folder}/{r}/pruned"], [model[r]]) for r in rounds}, "distill")
+    add_each("export", {r: ([model[r]], [f"{folder}/{r}/exported"]) for r in rounds}, "seed")
+    add_each("evaluate", {r: ([model[r]], [f"{folder}/{r}/evaluated"]) for r in rounds}, "evaluate")
+    add_each("gate", {r: ([f"{folder}/{r}/evaluated"], [f"{folder}/{r}/verdict.json"]) for r in rounds}, "gates")
+    add("select", [f"{folder}/{r}/verdict.json" for r in rounds], ["artifacts/selection.json"], "seed")
+    add("report", ["artifacts/selection.json"], ["artifacts/report.html"], "seed")
+    return "\n".join(lines) + "\n"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,176 @@
+"""The flow `compress`: DVC's graph as a Prefect flow, one task run a stage, and the record of it in MLflow.
+
+DVC decides what must run; Prefect decides when, and shows it. Run it with `compactlm run`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
+from prefect.states import Completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.summary import publish_artifacts
+from tasks.errors import ResourceError, StageError
+from tasks.lineage.last_run import describe, sentence, write_last_run
+from tasks.lineage.pipeline import BusyError, Stage, StageRunner, pending, read_graph
+from tasks.lineage.start import prepare_run
+from tasks.params import Params
+from tasks.progress import PREFIX
+from tasks.registry.live import Recorder
+from tasks.warm import warm_server
+
+PROGRESS_SECONDS: Final = 5.0
+console = logging.getLogger("compactlm")  # what a person at the terminal sees; the command line listens to it
+
+
+def _worth_retrying(_task: Any, _run: Any, state: State[Any]) -> bool:
+    fault = state.result(raise_on_failure=False)
+    return isinstance(fault, BusyError)
+
+
+@task(
+    task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False,
+    retries=3, retry_delay_seconds=10, retry_condition_fn=_worth_retrying,
+)  # fmt: skip
+def run_stage(name: str, needed: bool, runner: StageRunner, recorder: Recorder) -> tuple[str, float]:
+    """Return how the stage was brought up to date (executed, restored or skipped) and the seconds that took."""
+    if not needed:  # neither it nor anything before it has changed: asking DVC again would cost a second
+        return "skipped", 0.0
+    began = time.monotonic()
+    logger = get_run_logger()
+    trains = recorder.trains(name)
+    show_progress = _progress_artifact(name) if trains else None
+
+    def on_line(line: str) -> None:
+        logger.info(line)
+        console.info(line, extra={"stage": name})
+        if show_progress and line.startswith(PREFIX):
+            show_progress(line)
+
+    with recorder.follow(name) if trains else nullcontext():
+        outcome = runner.run(name, on_line)
+    console.info("%s %s in %.1f s", name, outcome, time.monotonic() - began)
+    return outcome, time.monotonic() - began
+
+
+def _progress_artifact(name: str) -> Callable[[str], None]:
+    key = re.sub(r"[^a-z0-9]", "-", name)
+    artifact = create_progress_artifact(progress=0.0, key=key, description=f"stage {name}")
+    assert isinstance(artifact, UUID)  # not a coroutine: this is a thread without an event loop
+    last = time.monotonic()
+
+    def show(line: str) -> None:
+        nonlocal last
+        found = re.search(r"(\d+)%", line)
+        if found and time.monotonic() - last > PROGRESS_SECONDS:
+            last = time.monotonic()
+            update_progress_artifact(artifact, progress=float(found[1]), description=line.removeprefix(PREFIX).strip())
+
+    return show
+
+
+@flow(name="compress", persist_result=False, validate_parameters=False)
+def compress(
+    workspace: str = ".", max_workers: int = 1, started: float | None = None, checked: bool = False
+) -> State[Any] | dict[str, Any]:
+    """Return the record of the run, or the state NoChange when everything was up to date.
+
+    `started`: when the command began, in seconds since the epoch; `checked`: params and sources have been looked at.
+    """
+    began = started or time.time()
+    folder = Path(workspace).absolute()
+    with _only_run(folder):
+        params = prepare_run(folder, checked=checked)
+        stages = read_graph(folder)
+        waiting = pending(folder, stages)
+        recorder = Recorder(folder, params, stages, _git_facts(folder))
+        if not waiting:
+            recorder.finish(dict.fromkeys((s.name for s in stages), "skipped"))
+            console.info("nothing to do: all %d stages are up to date", len(stages))
+            return Completed(name="NoChange", message="every stage is up to date")
+        return _run_all(folder, params, stages, waiting, recorder, began, max_workers)
+
+
+def _run_all(
+    folder: Path, params: Params, stages: list[Stage], waiting: list[str], recorder: Recorder, began: float, max_workers: int
+) -> dict[str, Any]:  # fmt: skip
+    outcomes: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    state = "failed"
+    try:
+        with warm_server(folder) as env, _pool(max_workers) as pool, StageRunner(folder, env) as runner:
+            _run_graph(stages, waiting, runner, recorder, pool, outcomes, seconds)
+        left = pending(folder, stages)
+        if left:
+            raise StageError(left[0], "is not up to date after the run; did something change its files meanwhile?")
+        runs = recorder.finish(outcomes)
+        publish_artifacts(folder, params, runs, recorder.uri)
+        state = "completed"
+    finally:
+        if state != "completed":
+            recorder.fail()
+        record = write_last_run(folder, state, describe(folder, outcomes, seconds), time.time() - began)
+        console.info(sentence(record))
+    return record
+
+
+def _run_graph(
+    stages: list[Stage], waiting: list[str], runner: StageRunner, recorder: Recorder, pool: ThreadPoolTaskRunner[Any],
+    outcomes: dict[str, str], seconds: dict[str, float],
+) -> None:  # fmt: skip
+    """Run every stage after those it waits for; raise the first fault when all that could run has ended."""
+    futures: dict[str, PrefectFuture[Any]] = {}
+    for stage in stages:
+        upstream = [futures[name] for name in stage.upstream]
+        parameters = {"name": stage.name, "needed": stage.name in waiting, "runner": runner, "recorder": recorder}
+        futures[stage.name] = pool.submit(run_stage, parameters, wait_for=upstream)
+    fault: BaseException | None = None
+    for name, future in futures.items():
+        future.wait()
+        if future.state.is_completed():
+            outcomes[name], seconds[name] = future.result()
+        elif future.state.is_failed() or future.state.is_crashed():
+            outcomes[name] = "failed"
+            fault = fault or future.result(raise_on_failure=False)
+        else:
+            outcomes[name] = "not run"
+    if fault is not None:
+        raise fault
+
+
+def _pool(max_workers: int) -> ThreadPoolTaskRunner[Any]:
+    return ThreadPoolTaskRunner(max_workers=max_workers)
+
+
+@contextmanager
+def _only_run(workspace: Path) -> Iterator[None]:
+    """Hold the workspace for one run; ResourceError when another one works in it."""
+    place = workspace / ".compactlm" / "run.lock"
+    place.parent.mkdir(exist_ok=True)
+    with place.open("a+", encoding="utf-8") as file:
+        try:
+            # The system gives the lock back when the process ends, however it ends.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResourceError(f"{workspace}: another run is under way here; wait for it or stop it") from None
+        yield
+
+
+def _git_facts(workspace: Path) -> dict[str, str]:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=workspace, capture_output=True, text=True, check=False)
+    return {"git_commit": done.stdout.strip()} if done.returncode == 0 else {}

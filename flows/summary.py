@@ -1,0 +1,69 @@
+"""What a run shows on its Prefect page: the table of rounds, a plot of size against accuracy, and a link to MLflow."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from tasks.lineage.files import read_json
+from tasks.params import Params
+from tasks.registry.records import TEACHER, RoundFiles, latency, overall
+
+WIDTH: Final = 480
+HEIGHT: Final = 260
+MARGIN: Final = 45
+
+
+def publish_artifacts(workspace: Path, params: Params, runs: Mapping[str, str], uri: str) -> None:
+    """Create the artifacts of a finished run on its Prefect page."""
+    rows = [_row(RoundFiles(workspace, name)) for name in (TEACHER, *params.rounds)]
+    create_table_artifact(rows, key="rounds", description="Every round: size, accuracy on test, latency, verdict")
+    plot = base64.b64encode(
+        svg_plot([(r["round"], r["parameters"], r["test_accuracy"]) for r in rows]).encode()
+    ).decode()
+    text = f"## Size and accuracy\n\n![size against accuracy](data:image/svg+xml;base64,{plot})\n"
+    create_markdown_artifact(text + "\nThe full report: `compactlm report`.\n", key="front")
+    if uri.startswith("http"):
+        link = f"{uri}/#/experiments?searchFilter={params.registry.model_name}"
+        create_link_artifact(link, link_text="runs in MLflow", key="mlflow")
+    else:
+        lines = "".join(f"- {name}: run `{run_id}`\n" for name, run_id in runs.items())
+        create_markdown_artifact(f"`compactlm ui` opens the pages of these runs in MLflow.\n\n{lines}", key="mlflow")
+
+
+def _row(files: RoundFiles) -> dict[str, Any]:
+    cost = files.cost()
+    quality = overall(read_json(files.folder / "evaluated" / "quality.json"))
+    return {
+        "round": files.label,
+        "parameters": cost["params_total"],
+        "size_mb": round(cost["size_bytes"] / 1e6, 1),
+        "test_accuracy": round(quality["test"]["accuracy"], 4),
+        "latency_ms_p50": min(latency(cost, "latency_ms_p50").values()),
+        "verdict": files.verdict() or "",
+    }
+
+
+def svg_plot(points: Sequence[tuple[str, float, float]]) -> str:
+    """Return an SVG with one labelled dot a round: total parameters to the right, accuracy upwards."""
+    largest = max(size for _, size, _ in points)
+    low = min(value for _, _, value in points) - 0.02
+    high = max(value for _, _, value in points) + 0.02
+    dots = []
+    for name, size, value in points:
+        x = MARGIN + (WIDTH - 2 * MARGIN) * size / largest
+        y = HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * (value - low) / (high - low)
+        dots.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="#2563eb"/>')
+        dots.append(f'<text x="{x:.1f}" y="{y - 10:.1f}" text-anchor="middle">{name} {value:.3f}</text>')
+    bottom, right = HEIGHT - MARGIN, WIDTH - MARGIN
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">'
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>'
+        f'<path d="M{MARGIN} {MARGIN}V{bottom}H{right}" fill="none" stroke="#888"/>{"".join(dots)}'
+        f'<text x="{right}" y="{HEIGHT - 15}" text-anchor="end">parameters, up to {largest:,}</text>'
+        f'<text x="{MARGIN}" y="{MARGIN - 18}" text-anchor="middle">accuracy</text></svg>'
+    )

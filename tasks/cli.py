@@ -1,0 +1,231 @@
+"""`compactlm`: run the pipeline, see what it made, serve it on a schedule."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import psutil
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tasks.console import RunLines
+from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, CompactlmError, UserError
+from tasks.lineage.last_run import read_last_run, sentence, write_last_run
+from tasks.lineage.start import check_run, find_workspace
+from tasks.params import load_params
+
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="compactlm", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    help="Make a language model smaller, and prove what was made.",
+)  # fmt: skip
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
+
+
+def main() -> None:
+    """Run the command line; exit code 0, 1 (a stage failed), 2 (the user can mend it) or 130 (interrupted)."""
+    try:
+        app()
+    except UserError as error:
+        err.print(f"error: {error}", markup=False)
+        sys.exit(EXIT_USER_ERROR)
+    except CompactlmError as error:
+        err.print(f"failed: {error}", markup=False)
+        sys.exit(EXIT_STAGE_ERROR)
+    except KeyboardInterrupt:
+        err.print("interrupted; `compactlm run` goes on where this stopped")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+@app.command(epilog="Example: compactlm run --set rounds.r3.layers=3")
+def run(
+    params: Annotated[Path | None, typer.Option(help="Use this description of a run instead of params.yaml.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value; repeatable.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Stages to run at the same time.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Bring every stage up to date and record the result.
+
+    --params and --set change params.yaml itself, after everything was checked, and say how to undo it.
+    """
+    from tasks.workspace_params import planned_text, require_file, write_text
+
+    started = psutil.Process().create_time()
+    workspace = find_workspace(Path.cwd())
+    require_file(params)
+    text, planned = planned_text(workspace, params, set_ or [])
+    check_run(planned, workspace)
+    for line in write_text(workspace, text):
+        err.print(line, markup=False)
+    with _run_lines():
+        record = _run_flow(workspace, workers, started)
+    if as_json:
+        _print_json(record)
+
+
+def _run_flow(workspace: Path, workers: int, started: float) -> dict[str, Any]:
+    from flows.environment import configure
+
+    configure(workspace)
+    from flows.compress import compress
+
+    result = compress(str(workspace), workers, started, checked=True)
+    if not isinstance(result, dict):
+        return {"state": "no change", "wall_seconds": round(time.time() - started, 2), "stages": []}
+    # Measured again: the flow's own end takes a second or two, which belongs to the run as well.
+    record = write_last_run(workspace, result["state"], result["stages"], time.time() - started)
+    err.print(sentence(record))
+    return record
+
+
+@contextmanager
+def _run_lines() -> Iterator[None]:
+    """Show what the flow and its stages say, with one line that moves for progress."""
+    logger = logging.getLogger("compactlm")
+    handler = RunLines(err)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        with handler:
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
+
+
+@app.command(epilog="Example: compactlm status --json")
+def status(as_json: Json = False) -> None:
+    """Show which stages are up to date and where the time of the last run with work to do went."""
+    from tasks.lineage.pipeline import pending, read_graph
+
+    workspace = find_workspace(Path.cwd())
+    load_params(workspace / "params.yaml")
+    stages = read_graph(workspace)
+    waiting = set(pending(workspace, stages))
+    last = read_last_run(workspace) or {"stages": [], "state": "never run"}
+    times = {row["name"]: row for row in last["stages"]}
+    rows: list[dict[str, Any]] = [
+        {
+            "name": stage.name,
+            "state": "to do" if stage.name in waiting else "up to date",
+            "last": times.get(stage.name),
+        }
+        for stage in stages
+    ]
+    keys = ("wall_seconds", "compute_seconds", "overhead_seconds", "overhead_share")
+    facts = {"last_state": last["state"], **{key: last.get(key) for key in keys}}
+    if as_json:
+        return _print_json({"stages": rows, **facts})
+    table = Table("stage", "state", "last run", "seconds", box=None)
+    for row in rows:
+        seen = row["last"] or {}
+        table.add_row(row["name"], row["state"], seen.get("state", ""), str(seen.get("seconds", "")))
+    out.print(table)
+    out.print(f"last run: {last['state']}" + (f", {sentence(last)}" if "wall_seconds" in last else ""))
+
+
+@app.command(epilog="Example: compactlm models --json")
+def models(as_json: Json = False) -> None:
+    """List the registered models: what they cost, how good they are, how they were judged."""
+    rows = _model_rows(find_workspace(Path.cwd()))
+    if as_json:
+        return _print_json(rows)
+    if not rows:
+        return out.print("no model is registered yet; `compactlm run` makes some")
+    table = Table("model", "round", "aliases", "parameters", "MB", "ms (batch)", "test accuracy", "verdict", box=None)
+    for row in rows:
+        latency = ", ".join(f"{value:.1f} ({batch})" for batch, value in row["latency_ms_p50"].items())
+        accuracy, teacher = (row[key]["test"]["accuracy"] for key in ("metrics", "teacher_metrics"))
+        table.add_row(
+            f"{row['name']} v{row['version']}", row["round"], ", ".join(row["aliases"]), f"{row['params_total']:,}",
+            f"{row['size_bytes'] / 1e6:.1f}", latency, f"{accuracy:.3f} (teacher {teacher:.3f})", row["verdict"]["verdict"],
+        )  # fmt: skip
+    out.print(table)
+    out.print("folders of the weights: compactlm models --json")
+
+
+def _model_rows(workspace: Path) -> list[dict[str, Any]]:
+    from tasks.registry.tracking import store_exists
+
+    if not store_exists(workspace):
+        return []
+    from tasks.registry.listing import list_models
+    from tasks.registry.tracking import Tracker
+
+    return list_models(Tracker(workspace, load_params(workspace / "params.yaml").registry.model_name))
+
+
+@app.command(epilog="Example: compactlm report --open")
+def report(
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False, as_json: Json = False
+) -> None:
+    """Print where the report of the last run is."""
+    path = find_workspace(Path.cwd()) / "artifacts" / "report.html"
+    if not path.exists():
+        raise UserError(f"{path}: there is no report yet; `compactlm run` writes it")
+    _print_json({"path": str(path)}) if as_json else out.print(str(path), markup=False)
+    if open_:
+        webbrowser.open(path.as_uri())
+
+
+@app.command(epilog='Example: compactlm serve --cron "0 2 * * *"')
+def serve(
+    cron: Annotated[str, typer.Option(help="When to run, as five cron fields.")] = "0 2 * * *",
+    overlap: Annotated[
+        Literal["skip", "enqueue"], typer.Option(help="What to do with a tick while a run is under way.")
+    ] = "skip",
+    as_json: Json = False,
+) -> None:
+    """Run on a schedule from this machine until Ctrl-C; a tick with nothing to do adds nothing."""
+    from flows.environment import configure
+
+    workspace = find_workspace(Path.cwd())
+    check_run(load_params(workspace / "params.yaml"), workspace)
+    configure(workspace)
+    from flows import deploy
+    from flows.server import prefect_server
+
+    deploy.check_cron(cron)
+    with prefect_server() as url:
+        facts = {"cron": cron, "overlap": overlap, "prefect": url, "workspace": str(workspace)}
+        _print_json(facts) if as_json else out.print(f"serving {workspace} at '{cron}'; runs are shown at {url}")
+        sys.stdout.flush()
+        deploy.serve(workspace, cron, overlap)
+
+
+@app.command(epilog="Example: compactlm ui")
+def ui(as_json: Json = False) -> None:
+    """Open the pages of Prefect and MLflow over this workspace's records until Ctrl-C."""
+    from flows.environment import configure
+
+    workspace = find_workspace(Path.cwd())
+    load_params(workspace / "params.yaml")
+    configure(workspace)
+    from flows.server import mlflow_page, prefect_server
+    from tasks.registry.tracking import default_uri
+
+    with prefect_server() as prefect, mlflow_page(default_uri(workspace)) as mlflow:
+        facts = {"prefect": prefect, "mlflow": mlflow}
+        _print_json(facts) if as_json else out.print(f"Prefect: {prefect}\nMLflow:  {mlflow}\nCtrl-C ends both")
+        sys.stdout.flush()
+        while True:
+            time.sleep(3600)

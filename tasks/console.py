@@ -1,0 +1,50 @@
+"""What a person sees while a run works: a line for each thing that happens, and one that moves for progress."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from rich.console import Console
+from rich.status import Status
+
+from tasks.progress import PREFIX
+
+# What DVC says around a stage; the flow says the same in its own words.
+NOISE: Final = ("Running stage '", "> ", "Updating lock file", "Use `dvc push`", "Stage '", "To track the changes", "\tgit add",
+                "To enable auto staging", "Generating lock file", "Data and pipelines are up to date")  # fmt: skip
+
+
+class RunLines(logging.Handler):
+    """Prints log records to a console; lines that start with `progress:` replace each other on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self.console = console
+        self._status: Status | None = None
+
+    def __enter__(self) -> RunLines:
+        if self.console.is_terminal:
+            self._status = self.console.status("starting")
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one line: a stage's with the stage's name before it."""
+        line = record.getMessage()
+        stage = getattr(record, "stage", None)
+        if stage is not None and line.startswith(NOISE):
+            if line.startswith("Running stage '") and self._status is not None:
+                self._status.update(stage)
+            return
+        if line.startswith(PREFIX):
+            words = line.removeprefix(PREFIX).strip()
+            if self._status is not None:
+                self._status.update(f"{stage or ''} {words}")
+                return
+            line = words
+        self.console.print(f"{stage}: {line}" if stage else line, markup=False)

@@ -1,0 +1,62 @@
+"""The registered models as rows a person or a program can choose from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tasks.lineage.files import read_json
+from tasks.registry.records import latency, overall
+from tasks.registry.tracking import PREFIX, Tracker
+
+
+def list_models(tracker: Tracker) -> list[dict[str, Any]]:
+    """Return one row a registered version, oldest first: where it is, what it costs, how good it is, how it was judged."""
+    rows = []
+    aliases: dict[str, dict[str, str]] = {}
+    for entry in tracker.versions():
+        if entry.name not in aliases:
+            aliases[entry.name] = tracker.aliases(entry.name)
+        tags = {k.removeprefix(PREFIX): v for k, v in entry.tags.items() if k.startswith(PREFIX)}
+        row = {
+            "name": entry.name,
+            "version": int(entry.version),
+            "round": tags["round"],
+            "aliases": sorted(alias for alias, number in aliases[entry.name].items() if number == str(entry.version)),
+            "parent": tags["parent"],
+            "model_sha256": tags["model_sha256"],
+            "model_id": tags["model_id"],
+            "run_id": tags["run_id"],
+        }
+        rows.append(
+            row | _files(tracker, tags["model_id"]) | _evidence(tracker, tags["run_id"], tags["teacher_run_id"])
+        )
+    return rows
+
+
+def _files(tracker: Tracker, model_id: str) -> dict[str, str]:
+    folder = tracker.local_model(model_id) / "artifacts"
+    # MLflow names each artifact folder after the folder it was given.
+    return {"path": str(folder / "model"), "onnx_path": str(folder / "model.onnx")}
+
+
+def _evidence(tracker: Tracker, run_id: str, teacher_run_id: str) -> dict[str, Any]:
+    cost = _read(tracker, run_id, "cost.json")
+    verdict = _read(tracker, run_id, "verdict.json")
+    return {
+        **{key: cost[key] for key in ("params_total", "params_non_embedding", "size_bytes", "flops_per_example")},
+        "size_bytes_onnx": cost["size_bytes_onnx"],
+        "size_bytes_onnx_int8": cost["size_bytes_onnx_int8"],
+        "latency_ms_p50": latency(cost, "latency_ms_p50"),
+        "latency_ms_p95": latency(cost, "latency_ms_p95"),
+        "metrics": overall(_read(tracker, run_id, "quality.json")),
+        "teacher_metrics": overall(_read(tracker, teacher_run_id, "quality.json")),
+        "verdict": {"verdict": verdict["verdict"], "rules": verdict["rules"]},
+    }
+
+
+def _read(tracker: Tracker, run_id: str, name: str) -> Any:
+    path = tracker.local_file(run_id, f"evidence/{name}")
+    if path is None:
+        raise FileNotFoundError(f"run {run_id} has no evidence/{name}; `compactlm run` records it again")
+    return read_json(Path(path))

@@ -1,0 +1,71 @@
+"""Ties a run to its record: follows training stages live, records rounds when all is done, marks failures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import StageError
+from tasks.lineage.pipeline import Stage, stage_digests
+from tasks.params import Params
+from tasks.registry.follow import Follower
+from tasks.registry.publish import Publication, inputs_digest
+from tasks.registry.records import TEACHER, RoundFiles, step_points
+from tasks.registry.tracking import Tracker, default_uri
+
+
+class Recorder:
+    """Records one pipeline run. MLflow is opened when the first training stage begins, or at the end if nothing trains."""
+
+    def __init__(self, workspace: Path, params: Params, stages: Sequence[Stage], facts: Mapping[str, str]) -> None:
+        self.workspace, self.params, self.facts = workspace, params, facts
+        self.uri = default_uri(workspace)
+        self._code = sorted({dep for stage in stages for dep in stage.deps if dep.startswith("tasks/")})
+        rounds = [RoundFiles(workspace, name) for name in (TEACHER, *params.rounds)]
+        self._training = {files.training_stage: files for files in rounds}
+        self._publication: Publication | None = None
+        self._lock = threading.Lock()
+
+    def trains(self, stage: str) -> bool:
+        """Return whether a stage trains a model and so writes curves."""
+        return stage in self._training
+
+    @contextmanager
+    def follow(self, stage: str) -> Iterator[None]:
+        """Record the curves of a training stage as they grow; one that fails is recorded even before its first line."""
+        files = self._training[stage]
+        scratch = self.workspace / ".compactlm" / "scratch" / stage
+
+        def record(lines: list[dict[str, Any]]) -> None:
+            with self._lock:
+                publication = self._open()
+                run_id = publication.begin_training(files)
+                publication.tracker.log_points(run_id, step_points(lines))
+
+        try:
+            with Follower(scratch / "steps.jsonl", record):
+                yield
+        except StageError:
+            record([])
+            raise
+
+    def finish(self, outcomes: Mapping[str, str]) -> dict[str, str]:
+        """Record everything that is done; return round -> run id."""
+        with self._lock:
+            return self._open().finish(stage_digests(self.workspace), outcomes)
+
+    def fail(self) -> None:
+        """Record what is done and end the open runs as FAILED; a run that never trained leaves no trace."""
+        with self._lock:
+            if self._publication is not None and self._publication.begun:
+                self._publication.fail()
+
+    def _open(self) -> Publication:
+        if self._publication is None:
+            tracker = Tracker(self.workspace, self.params.registry.model_name)
+            inputs = inputs_digest(self.workspace, self.params, self._code)
+            self._publication = Publication(tracker, self.params, inputs, self.facts)
+        return self._publication

@@ -1,0 +1,184 @@
+"""Records a run in MLflow from the files of docs/artifacts.md: one parent run, one child run a round, models and versions.
+
+Everything is keyed by digests, and a round's digest is written last. So a round that was recorded whole is left alone, one that
+was cut short is gone over again without doubling anything, and the whole index can be made anew from Git and DVC.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tasks.lineage.files import digest, read_json
+from tasks.params import Params
+from tasks.registry.records import (
+    TEACHER,
+    RoundFiles,
+    flatten_params,
+    flatten_quality,
+    read_datasets,
+    step_points,
+    tag_key,
+)
+from tasks.registry.tracking import Point, Tracker
+
+RUN_FILES: Final = ("selection.json", "report.html", "baselines/quality.json", "validation/summary.json")
+
+
+def inputs_digest(workspace: Path, params: Params, code: list[str]) -> str:
+    """Return the digest of all that decides a run: params, sources.lock, dvc.yaml and the code its stages depend on."""
+    files = {name: digest(workspace / name)["sha256"] for name in sorted({"sources.lock", "dvc.yaml", *code})
+             if (workspace / name).exists()}  # fmt: skip
+    return _sha256({"params": params.model_dump(mode="json"), "files": files})
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+class Publication:
+    """One pipeline run in MLflow. The parent run is made on first need, so bad input leaves no trace."""
+
+    def __init__(self, tracker: Tracker, params: Params, inputs: str, facts: Mapping[str, str]) -> None:
+        self.tracker, self.params, self.inputs, self.facts = tracker, params, inputs, facts
+        self.workspace = tracker.workspace
+        self._parent: str | None = None
+        self._children: dict[str, str] = {}
+
+    @property
+    def begun(self) -> bool:
+        """Return whether this object has touched its parent run."""
+        return self._parent is not None
+
+    def parent(self) -> str:
+        """Return the id of the parent run of these inputs, going on with an earlier one when there is one."""
+        if self._parent is None:
+            key = {"kind": "pipeline", "inputs_digest": self.inputs}
+            found = self.tracker.find_run(key)
+            self._parent = found or self.tracker.create_run(f"compress {self.inputs[:8]}", {**key, **self.facts})
+            self.tracker.log_params(self._parent, flatten_params("", self.params.model_dump(mode="json")))
+        return self._parent
+
+    def begin_training(self, files: RoundFiles) -> str:
+        """Return the id of the round's run, under way, for a training stage that is about to start."""
+        self.tracker.set_status(self.parent(), "RUNNING")
+        child = self._unfinished_child(files)
+        self.tracker.set_status(child, "RUNNING")
+        return child
+
+    def _unfinished_child(self, files: RoundFiles) -> str:
+        if files.name not in self._children:
+            key = {"kind": "round", "round": files.label, "parent_inputs": self.inputs}
+            found = self.tracker.find_run(key, without="round_digest")
+            self._children[files.name] = found or self.tracker.create_run(files.label, key, self.parent())
+        return self._children[files.name]
+
+    def fail(self) -> None:
+        """End the runs that are under way as FAILED; the next run with the same inputs goes on with them."""
+        if self._parent is not None:
+            for run_id in [*self._children.values(), self._parent]:
+                if "round_digest" not in self.tracker.run_tags(run_id):
+                    self.tracker.set_status(run_id, "FAILED")
+
+    def publish_rounds(self, digests: Mapping[str, str]) -> dict[str, str]:
+        """Record every round whose stages are all done (`digests`: stage -> digest); return round -> run id."""
+        runs: dict[str, str] = {}
+        models: dict[str, str] = {}
+        for name in (TEACHER, *self.params.rounds):
+            files = RoundFiles(self.workspace, name)
+            if any(stage not in digests for stage in files.stages) or not files.evidence():
+                continue
+            round_digest = _sha256({stage: digests[stage] for stage in files.stages})
+            parent_round = self.params.rounds[name].parent if name != TEACHER else None
+            lineage = {"teacher_run_id": runs.get(TEACHER, ""), "teacher_model_id": models.get(TEACHER, "")}
+            if parent_round is not None:
+                lineage |= {"parent": parent_round, "parent_model_id": models.get(parent_round, "")}
+            runs[name] = self.tracker.find_run({"kind": "round", "round_digest": round_digest}) or ""
+            complete = bool(runs[name])
+            runs[name] = runs[name] or self._unfinished_child(files)
+            models[name] = self._best_model(files, runs[name], lineage)
+            if not complete:
+                self._record_round(files, runs[name], models[name])
+                self.tracker.set_status(runs[name], "FINISHED")
+                self.tracker.set_tags(runs[name], {**lineage, "round_digest": round_digest, "model_id": models[name]})
+            if name != TEACHER:
+                self._version(files, runs[name], models[name], lineage)
+        return runs
+
+    def finish(self, digests: Mapping[str, str], outcomes: Mapping[str, str]) -> dict[str, str]:
+        """Record the rounds and the run as a whole; return round -> run id. Nothing changes when all is there already."""
+        runs = self.publish_rounds(digests)
+        parent = self.parent()
+        known = self.tracker.run_tags(parent)
+        tags = {f"round/{name}": run_id for name, run_id in runs.items()}
+        for stage, outcome in outcomes.items():
+            key = f"stage/{tag_key(stage)}"
+            # A later run that skips a stage does not hide that this run once executed it.
+            if outcome != "skipped" or key not in known:
+                tags[key] = outcome
+        content = _sha256(dict(digests))
+        if known.get("content_digest") != content:
+            artifacts = self.workspace / "artifacts"
+            self.tracker.log_datasets(parent, read_datasets(self.workspace))
+            self.tracker.log_points(parent, self._rival_points(artifacts / "baselines/quality.json"))
+            self.tracker.log_files(parent, [p for p in (artifacts / name for name in RUN_FILES) if p.exists()])
+            tags["content_digest"] = content
+        if {**known, **tags} != known:
+            self.tracker.set_tags(parent, tags)
+        self._set_aliases()
+        self.tracker.set_status(parent, "FINISHED")
+        return runs
+
+    def _rival_points(self, path: Path) -> list[Point]:
+        rivals = read_json(path)["rivals"] if path.exists() else {}
+        return [(f"{name}/{key}", value, 0) for name, quality in rivals.items()
+                for key, value in flatten_quality(quality).items()]  # fmt: skip
+
+    def _record_round(self, files: RoundFiles, run_id: str, model_id: str) -> None:
+        values = self.params.model_dump(mode="json")
+        sections = [TEACHER] if files.name == TEACHER else ["prune", "distill", "rounds"]
+        chosen = {s: values[s][files.name] if s == "rounds" else values[s] for s in sections}
+        self.tracker.log_params(run_id, {"seed": str(self.params.seed), **flatten_params("", chosen)})
+        self.tracker.log_datasets(run_id, read_datasets(self.workspace))
+        for checkpoint in files.checkpoints():
+            key = {"checkpoint": f"{files.label}/{checkpoint.name}", "sha256": checkpoint.sha256}
+            pointer = self.tracker.ensure_pointer(
+                f"{files.label}-{checkpoint.name}", run_id, key,
+                {"path": checkpoint.path, "round": files.label, "best_model_id": model_id},
+            )  # fmt: skip
+            points = [(f"checkpoint/{name}", value, checkpoint.step) for name, value in checkpoint.metrics.items()]
+            self.tracker.log_points(run_id, points, pointer)
+        self.tracker.log_points(run_id, step_points(files.steps()))
+        self.tracker.log_points(run_id, [(key, value, 0) for key, value in files.metrics().items()], model_id)
+        self.tracker.log_files(run_id, files.evidence(), "evidence")
+        self.tracker.log_files(run_id, files.receipts(), "receipts")
+
+    def _best_model(self, files: RoundFiles, run_id: str, lineage: Mapping[str, str]) -> str:
+        key = {"model_sha256": files.model_sha256(), "best_of": files.label}
+        tags = {"round": files.label, "path": (files.trained / "model").relative_to(self.workspace).as_posix()}
+        tags |= {k: v for k, v in lineage.items() if k != "teacher_run_id"}
+        return self.tracker.ensure_model(files.label, run_id, key, tags, files.trained / "model", files.onnx)
+
+    def _version(self, files: RoundFiles, run_id: str, model_id: str, lineage: Mapping[str, str]) -> None:
+        tags = {"round": files.label, "model_sha256": files.model_sha256(), "onnx_sha256": files.onnx_sha256()}
+        tags |= {"verdict": files.verdict() or "", "run_id": run_id, "model_id": model_id, **lineage}
+        tags |= {key: str(files.cost()[key]) for key in ("params_total", "params_non_embedding", "size_bytes")}
+        self.tracker.ensure_version(self.params.registry.model_name, model_id, run_id, tags)
+
+    def _set_aliases(self) -> None:
+        """Point `challenger` at the selected round; the first one ever becomes `champion` as well."""
+        path = self.workspace / "artifacts" / "selection.json"
+        selected = read_json(path)["selected"] if path.exists() else None
+        if selected is None:
+            return
+        name, sha256 = self.params.registry.model_name, RoundFiles(self.workspace, selected).model_sha256()
+        numbers = {v.tags["compactlm.model_sha256"]: str(v.version) for v in self.tracker.versions(name)}
+        self.tracker.set_alias(name, "challenger", numbers[sha256])
+        # The tag, not the alias, says that there has been one: a champion that was taken away stays away.
+        if self.tracker.model_tag(name, "first_champion") is None:
+            if "champion" not in self.tracker.aliases(name):
+                self.tracker.set_alias(name, "champion", numbers[sha256])
+            self.tracker.set_model_tag(name, "first_champion", numbers[sha256])

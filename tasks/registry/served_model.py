@@ -1,0 +1,41 @@
+"""The served form of a model: MLflow copies this file beside the weights and runs it to load them.
+
+It stands alone (nothing of this project is imported), so a version can be served where only its requirements are installed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.pyfunc import PythonModel  # type: ignore[attr-defined]
+
+
+class TextClassifier(PythonModel):
+    """Classifies text with a stock transformers model folder."""
+
+    def load_context(self, context: Any) -> None:
+        """Load weights and tokenizer from the version's own files, never from a network."""
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        folder = context.artifacts["model"]
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
+
+    # MLflow takes a type of `model_input` for a second signature, so it has none.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        """Return one row a text: the most probable `label` and its `score`."""
+        import torch
+
+        texts = [str(text) for text in pd.DataFrame(model_input).iloc[:, 0]]
+        length = int(self.model.config.max_position_embeddings)
+        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
+        with torch.no_grad():
+            probabilities = self.model(**tokens).logits.float().softmax(dim=-1)
+        scores, classes = probabilities.max(dim=-1)
+        names = [str(self.model.config.id2label[int(index)]) for index in classes]
+        return pd.DataFrame({"label": names, "score": scores.double().tolist()})
+
+
+mlflow.models.set_model(TextClassifier())

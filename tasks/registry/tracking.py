@@ -1,0 +1,289 @@
+"""The one door to MLflow: small operations that find before they make, so doing them twice adds nothing.
+
+What is recorded, and when, is decided in `tasks.registry.publish`; `import mlflow` costs seconds and happens on first use.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlparse
+
+from tasks.registry.records import DataSet
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+PREFIX: Final = "compactlm."
+MAX_BATCH: Final = 900  # MLflow takes 1,000 items a batch; params are limited to 100
+REQUIREMENTS: Final = ("mlflow", "transformers", "torch", "tokenizers", "safetensors", "pandas")
+
+Point = tuple[str, float, int]  # metric, value, step
+
+
+def default_uri(workspace: Path) -> str:
+    """Return the tracking store: MLFLOW_TRACKING_URI, else a SQLite file below the workspace's `.compactlm`."""
+    return (
+        os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(workspace / '.compactlm/mlflow/mlflow.db').absolute()}"
+    )
+
+
+def store_exists(workspace: Path) -> bool:
+    """Return whether there is something to read; a store of our own is made by the first run only."""
+    return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (workspace / ".compactlm/mlflow/mlflow.db").exists()
+
+
+class Tracker:
+    """One experiment of one MLflow store."""
+
+    def __init__(self, workspace: Path, experiment: str) -> None:
+        import mlflow
+
+        self.workspace = workspace
+        self.uri = default_uri(workspace)
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            (workspace / ".compactlm/mlflow").mkdir(parents=True, exist_ok=True)
+        self.client = mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI"))
+        self.experiment_id = self._experiment(experiment)
+
+    def _experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        # A server decides itself where artifacts go; the store of the workspace keeps them beside its database.
+        local = not os.environ.get("MLFLOW_TRACKING_URI")
+        place = (self.workspace / ".compactlm/mlflow/artifacts").absolute().as_uri() if local else None
+        return str(self.client.create_experiment(name, artifact_location=place))
+
+    # Runs
+
+    def find_run(self, tags: Mapping[str, str], without: str | None = None) -> str | None:
+        """Return the id of the newest run with all `tags` (names without our prefix) and no tag `without`."""
+        words = [f"tags.`{PREFIX}{key}` = '{value}'" for key, value in tags.items()]
+        for run in self.client.search_runs([self.experiment_id], " and ".join(words), max_results=100):
+            if without is None or PREFIX + without not in run.data.tags:
+                return str(run.info.run_id)
+        return None
+
+    def create_run(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
+        """Return the id of a new run that is under way."""
+        all_tags = {PREFIX + key: value for key, value in tags.items()}
+        if parent is not None:
+            all_tags["mlflow.parentRunId"] = parent
+        run = self.client.create_run(self.experiment_id, run_name=name, tags=all_tags)
+        return str(run.info.run_id)
+
+    def run_tags(self, run_id: str) -> dict[str, str]:
+        """Return our tags of a run, without the prefix."""
+        tags = self.client.get_run(run_id).data.tags
+        return {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
+
+    def set_status(self, run_id: str, status: str) -> None:
+        """Set RUNNING, FINISHED, FAILED or KILLED, unless it stands so already."""
+        if self.client.get_run(run_id).info.status == status:
+            return
+        if status == "RUNNING":
+            self.client.update_run(run_id, status=status)
+        else:
+            self.client.set_terminated(run_id, status)
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set our tags of a run."""
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(run_id, tags=[RunTag(PREFIX + key, value) for key, value in tags.items()])
+
+    def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        """Record params; the same ones again change nothing."""
+        from mlflow.entities import Param
+
+        items = [Param(key, value) for key, value in params.items()]
+        for start in range(0, len(items), 100):
+            self.client.log_batch(run_id, params=items[start : start + 100])
+
+    def steps_of(self, run_id: str, keys: Iterable[str]) -> set[tuple[str, int]]:
+        """Return (metric, step) of every point a run has of these metrics."""
+        known = self.client.get_run(run_id).data.metrics
+        return {(k, p.step) for k in keys if k in known for p in self.client.get_metric_history(run_id, k)}
+
+    def log_points(self, run_id: str, points: Sequence[Point], model_id: str | None = None) -> None:
+        """Record points; those of which the run has the metric at the step already are left out."""
+        from mlflow.entities import Metric
+
+        known = self.steps_of(run_id, {key for key, _, _ in points})
+        now = int(time.time() * 1000)
+        new = [Metric(key, v, now, step, model_id=model_id) for key, v, step in points if (key, step) not in known]
+        for start in range(0, len(new), MAX_BATCH):
+            self.client.log_batch(run_id, metrics=new[start : start + MAX_BATCH])
+
+    def log_files(self, run_id: str, paths: Iterable[Path], folder: str | None = None) -> None:
+        """Record copies of small files with a run, replacing earlier copies."""
+        for path in paths:
+            self.client.log_artifact(run_id, str(path), folder)
+
+    def log_datasets(self, run_id: str, datasets: Iterable[DataSet]) -> None:
+        """Record which sets of rows a run used, by our own digests."""
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+        from mlflow.entities import DatasetInput, InputTag
+
+        inputs = []
+        for item in datasets:
+            source = CodeDatasetSource({"dvc_path": item.path})
+            entity = MetaDataset(source, item.name, item.digest)._to_mlflow_entity()  # type: ignore[abstract]
+            inputs.append(DatasetInput(entity, [InputTag("mlflow.data.context", item.context)]))
+        self.client.log_inputs(run_id, datasets=inputs)
+
+    # Models
+
+    def find_models(self, tags: Mapping[str, str]) -> list[Any]:
+        """Return the logged models with all `tags` (names without our prefix), finished or not."""
+        words = [f"tags.`{PREFIX}{key}` = '{value}'" for key, value in tags.items()]
+        return list(self.client.search_logged_models([self.experiment_id], " AND ".join(words)))
+
+    def ensure_pointer(self, name: str, run_id: str, key: Mapping[str, str], tags: Mapping[str, str]) -> str:
+        """Return the id of the logged model with the tags `key`, made without bytes of its own when there is none."""
+        found = self.find_models(key)
+        every = {PREFIX + k: v for k, v in {**key, **tags}.items()} | {"mlflow.model.isExternal": "true"}
+        if found:
+            if {**found[0].tags, **every} != found[0].tags:
+                self.client.set_logged_model_tags(found[0].model_id, every)
+            return str(found[0].model_id)
+        made = self.client.create_logged_model(
+            self.experiment_id, name=name, source_run_id=run_id, tags=every, model_type="checkpoint"
+        )
+        self.client.finalize_logged_model(made.model_id, "READY")
+        return str(made.model_id)
+
+    def ensure_model(
+        self, name: str, run_id: str, key: Mapping[str, str], tags: Mapping[str, str], model: Path, onnx: Path
+    ) -> str:
+        """Return the id of the servable model with the tags `key`, uploading it when it is not there whole."""
+        found = self.find_models(key)
+        every = {PREFIX + k: v for k, v in {**key, **tags}.items()}
+        if found and str(found[0].status) == "READY":
+            if {**found[0].tags, **every} != found[0].tags:
+                self.client.set_logged_model_tags(found[0].model_id, every)
+            return str(found[0].model_id)
+        entry = (
+            found[0]
+            if found
+            else self.client.create_logged_model(
+                self.experiment_id, name=name, source_run_id=run_id, tags=every, model_type="student"
+            )
+        )
+        # The partial copy is made beside the workspace's stores: /tmp may be small.
+        with tempfile.TemporaryDirectory(dir=self.workspace / ".compactlm") as folder:
+            _save_servable(Path(folder) / "model", model, onnx)
+            self.client.log_model_artifacts(entry.model_id, str(Path(folder) / "model"))
+        self.client.finalize_logged_model(entry.model_id, "READY")
+        return str(entry.model_id)
+
+    def local_model(self, model_id: str) -> Path:
+        """Return a local folder with a logged model's files, fetching them once when they are kept elsewhere."""
+        place = urlparse(self.client.get_logged_model(model_id).artifact_location)
+        if place.scheme in ("", "file"):
+            return Path(unquote(place.path))
+        import mlflow
+
+        folder = self.workspace / ".compactlm" / "models" / model_id
+        if not (folder / "MLmodel").exists():
+            mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=str(folder), tracking_uri=self.uri)
+        return folder
+
+    def local_file(self, run_id: str, name: str) -> Path | None:
+        """Return a local path of a run's recorded file, fetching it when kept elsewhere; None when there is none."""
+        place = urlparse(self.client.get_run(run_id).info.artifact_uri)
+        if place.scheme in ("", "file"):
+            path = Path(unquote(place.path)) / name
+            return path if path.exists() else None
+        if not any(item.path == name for item in self.client.list_artifacts(run_id, str(Path(name).parent))):
+            return None
+        folder = self.workspace / ".compactlm" / "runs" / run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(self.client.download_artifacts(run_id, name, str(folder)))
+
+    # Registry
+
+    def versions(self, name: str | None = None) -> list[Any]:
+        """Return the versions this project registered, oldest first, of one model name or of all."""
+        found = self.client.search_model_versions(f"name = '{name}'" if name else None)
+        ours = [entry for entry in found if PREFIX + "model_sha256" in entry.tags]
+        return sorted(ours, key=lambda entry: (entry.name, int(entry.version)))
+
+    def ensure_version(self, name: str, model_id: str, run_id: str, tags: Mapping[str, str]) -> str:
+        """Return the version number of the model with tag model_sha256, registered when new; tags are brought up to date."""
+        every = {PREFIX + key: value for key, value in tags.items()}
+        for entry in self.versions(name):
+            if entry.tags[PREFIX + "model_sha256"] == tags["model_sha256"]:
+                for key, value in every.items():
+                    if entry.tags.get(key) != value:
+                        self.client.set_model_version_tag(name, entry.version, key, value)
+                return str(entry.version)
+        if not self.client.search_registered_models(f"name = '{name}'"):
+            self.client.create_registered_model(name)
+        with self._as_default():
+            made = self.client.create_model_version(name, f"models:/{model_id}", run_id=run_id, tags=every)
+        return str(made.version)
+
+    @contextmanager
+    def _as_default(self) -> Iterator[None]:
+        """Make our store MLflow's default for a moment: its registry looks a source up there, not in its own store."""
+        import mlflow
+
+        if os.environ.get("MLFLOW_TRACKING_URI"):
+            yield  # then ours is the default already
+            return
+        mlflow.set_tracking_uri(self.uri)
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # which also takes back the environment variable it had set
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """Return alias -> version number of a registered model."""
+        found = self.client.search_registered_models(f"name = '{name}'")
+        return {alias: str(number) for alias, number in found[0].aliases.items()} if found else {}
+
+    def set_alias(self, name: str, alias: str, number: str) -> None:
+        """Point an alias at a version, unless it does already."""
+        if self.aliases(name).get(alias) != number:
+            self.client.set_registered_model_alias(name, alias, number)
+
+    def model_tag(self, name: str, key: str) -> str | None:
+        """Return one of our tags of a registered model."""
+        found = self.client.search_registered_models(f"name = '{name}'")
+        return found[0].tags.get(PREFIX + key) if found else None
+
+    def set_model_tag(self, name: str, key: str, value: str) -> None:
+        """Set one of our tags of a registered model."""
+        self.client.set_registered_model_tag(name, PREFIX + key, value)
+
+
+def _save_servable(folder: Path, model: Path, onnx: Path) -> None:
+    """Write an MLflow model folder: code as text, safetensors and ONNX, nothing pickled."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    # One column without a name, so that a plain list of texts is a valid input.
+    inputs, outputs = Schema([ColSpec("string")]), Schema([ColSpec("string", "label"), ColSpec("double", "score")])
+    with warnings.catch_warnings():
+        # It warns of type hints of its own, and asks for an example to guess what the signature says exactly.
+        warnings.filterwarnings("ignore", message=".*(An input example was not|Any type hint is|Add type hints to the)")
+        from mlflow.pyfunc import save_model
+
+        save_model(
+            path=str(folder),
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"model": str(model), "onnx": str(onnx)},
+            signature=ModelSignature(inputs=inputs, outputs=outputs),
+            pip_requirements=[f"{name}=={installed_version(name).partition('+')[0]}" for name in REQUIREMENTS],
+        )
