@@ -275,7 +275,7 @@ def _save_servable(folder: Path, model: Path, onnx: Path) -> None:
     inputs, outputs = Schema([ColSpec("string")]), Schema([ColSpec("string", "label"), ColSpec("double", "score")])
     with warnings.catch_warnings():
         # It warns of type hints of its own, and asks for an example to guess what the signature says exactly.
-        warnings.filterwarnings("ignore", message=".*(An input example was not|Any type hint is|Add type hints to the)")
+        warnings.filterwarnings("ignore", message=".*(An input example was not|Any type hint is)")
         from mlflow.pyfunc import save_model
 
         save_model(

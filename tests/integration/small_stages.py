@@ -109,7 +109,7 @@ def run(stage: str) -> None:
         write(ART / "baselines/quality.json", {"rivals": {"tfidf_logistic": {"sets": {"test": {
             "rows": 64, "slices": {"overall": {"support": 64, "accuracy": interval(0.7)}}}}}}})  # fmt: skip
     elif verb == "prune":
-        write(folder / "pruned/plan.json", {"round": key})
+        write(folder / "pruned/plan.json", {"round": key, "params_sha256": sha256(Path("params.yaml"))})
     elif verb == "distill":
         train(stage, folder / "distilled", key + Path("params.yaml").read_text()[-1:], Path("seed_model"))
     elif verb in ("export", "export_teacher"):
