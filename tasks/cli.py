@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 import webbrowser
 from collections.abc import Iterator
@@ -56,7 +57,9 @@ def _print_json(value: Any) -> None:
 @app.command(epilog="Example: compactlm run --set rounds.r3.layers=3")
 def run(
     params: Annotated[Path | None, typer.Option(help="Use this description of a run instead of params.yaml.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value; repeatable.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value; repeatable.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Stages to run at the same time.")] = 1,
     as_json: Json = False,
 ) -> None:
@@ -84,7 +87,10 @@ def _run_flow(workspace: Path, workers: int, started: float) -> dict[str, Any]:
 
     configure(workspace)
     from flows.compress import compress
+    from tasks.registry.tracking import preload
 
+    # Prefect's server takes seconds to start in a process of its own; meanwhile this one can import.
+    threading.Thread(target=preload, daemon=True).start()
     result = compress(str(workspace), workers, started, checked=True)
     if not isinstance(result, dict):
         return {"state": "no change", "wall_seconds": round(time.time() - started, 2), "stages": []}
@@ -155,7 +161,8 @@ def models(as_json: Json = False) -> None:
         accuracy, teacher = (row[key]["test"]["accuracy"] for key in ("metrics", "teacher_metrics"))
         table.add_row(
             str(row["version"]), row["round"], ", ".join(row["aliases"]), f"{row['params_total']:,}",
-            f"{row['size_bytes'] / 1e6:.1f}", latency, f"{accuracy:.3f} of {teacher:.3f}", row["verdict"]["verdict"],
+            f"{row['size_bytes'] / 1e6:.1f}", latency, f"{accuracy:.3f} of {teacher:.3f}",
+            row["verdict"]["verdict"],
         )  # fmt: skip
     out.print(table)
     out.print(f"model {rows[0]['name']}; folders of the weights: compactlm models --json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 from pathlib import Path
 
@@ -45,7 +44,7 @@ def write_text(workspace: Path, text: str) -> list[str]:
         undo = f"cp {KEPT} params.yaml (your edits, not committed, are kept there)"
     partial = path.with_name("params.yaml.partial")
     partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
     (workspace / OURS).parent.mkdir(exist_ok=True)
     (workspace / OURS).write_text(_sha256(text), encoding="utf-8")
     return [*said, f"params.yaml was changed; undo with: {undo}"]

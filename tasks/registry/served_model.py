@@ -23,7 +23,12 @@ class TextClassifier(PythonModel):
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
 
-    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self,
+        context: Any,  # noqa: ARG002 - MLflow calls by these names
+        model_input: list[str],
+        params: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> pd.DataFrame:
         """Return one row a text: the most probable `label` and its `score`."""
         import torch
 

@@ -39,6 +39,11 @@ def store_exists(workspace: Path) -> bool:
     return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (workspace / ".compactlm/mlflow/mlflow.db").exists()
 
 
+def preload() -> None:
+    """Import MLflow now, so that its first use does not wait for it."""
+    import mlflow  # noqa: F401
+
+
 class Tracker:
     """One experiment of one MLflow store."""
 

@@ -37,7 +37,7 @@ def train(stage: str, out: Path, salt: str, source: Path) -> None:
                "checkpoint": f"step-{s:06d}"} for s in (20, 40)]  # fmt: skip
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (scratch / "steps.jsonl").write_text(text[: len(text) // 2], encoding="utf-8")
-    print(f"progress: {stage} 20/40 steps 50%", file=sys.stderr, flush=True)
+    sys.stderr.write(f"progress: {stage} 20/40 steps 50%\n")
     misbehave(stage, "in the middle")
     shutil.copytree(source, out / "model")
     config = json.loads((out / "model/config.json").read_text())
@@ -131,6 +131,6 @@ def run(stage: str) -> None:
                                                "startup_seconds": 0.1, "compute_seconds": 0.5})  # fmt: skip
 
 
-print("small stage", sys.argv[1], flush=True)
+sys.stderr.write(f"small stage {sys.argv[1]}\n")
 misbehave(sys.argv[1], "at once")
 run(sys.argv[1])
