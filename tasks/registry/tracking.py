@@ -41,6 +41,11 @@ def store_exists(workspace: Path) -> bool:
     return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (workspace / ".compactlm/mlflow/mlflow.db").exists()
 
 
+def preload() -> None:
+    """Import MLflow now, so that its first use does not wait for it."""
+    import mlflow  # noqa: F401
+
+
 class Tracker:
     """One experiment of one MLflow store."""
 
@@ -277,7 +282,7 @@ def _save_servable(folder: Path, model: Path, onnx: Path) -> None:
     inputs, outputs = Schema([ColSpec("string")]), Schema([ColSpec("string", "label"), ColSpec("double", "score")])
     with warnings.catch_warnings():
         # It warns of type hints of its own, and asks for an example to guess what the signature says exactly.
-        warnings.filterwarnings("ignore", message=".*(An input example was not|Any type hint is|Add type hints to the)")
+        warnings.filterwarnings("ignore", message=".*(An input example was not|Any type hint is)")
         from mlflow.pyfunc import save_model
 
         save_model(
