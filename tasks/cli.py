@@ -155,7 +155,8 @@ def models(as_json: Json = False) -> None:
         return _print_json(rows)
     if not rows:
         return out.print("no model is registered yet; `compactlm run` makes some")
-    table = Table("version", "round", "aliases", "parameters", "MB", "ms (batch)", "test accuracy of teacher's", "verdict", box=None)
+    heads = ("version", "round", "aliases", "parameters", "MB", "ms (batch)", "test accuracy of teacher's", "verdict")
+    table = Table(*heads, box=None)
     for row in rows:
         latency = ", ".join(f"{value:.1f} ({batch})" for batch, value in row["latency_ms_p50"].items())
         accuracy, teacher = (row[key]["test"]["accuracy"] for key in ("metrics", "teacher_metrics"))

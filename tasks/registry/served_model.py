@@ -25,9 +25,9 @@ class TextClassifier(PythonModel):
 
     def predict(
         self,
-        context: Any,  # noqa: ARG002 - MLflow calls by these names
+        context: Any,
         model_input: list[str],
-        params: dict[str, Any] | None = None,  # noqa: ARG002
+        params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Return one row a text: the most probable `label` and its `score`."""
         import torch
