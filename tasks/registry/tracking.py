@@ -143,7 +143,7 @@ class Tracker:
         inputs = []
         for item in datasets:
             source = CodeDatasetSource({"dvc_path": item.path})
-            entity = MetaDataset(source, item.name, item.digest)._to_mlflow_entity()  # type: ignore[abstract]
+            entity = MetaDataset(source, item.name, item.digest)._to_mlflow_entity()
             inputs.append(DatasetInput(entity, [InputTag("mlflow.data.context", item.context)]))
         self.client.log_inputs(run_id, datasets=inputs)
 
@@ -251,7 +251,7 @@ class Tracker:
         try:
             yield
         finally:
-            mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # which also takes back the environment variable it had set
+            mlflow.set_tracking_uri(None)  # which also takes back the environment variable it had set
 
     def aliases(self, name: str) -> dict[str, str]:
         """Return alias -> version number of a registered model."""
