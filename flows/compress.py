@@ -32,6 +32,7 @@ from tasks.lineage.start import prepare_run
 from tasks.params import Params
 from tasks.progress import PREFIX
 from tasks.registry.live import Recorder
+from tasks.warm import warm_server
 
 PROGRESS_SECONDS: Final = 5.0
 console = logging.getLogger("compactlm")  # what a person at the terminal sees; the command line listens to it
@@ -108,12 +109,11 @@ def compress(
 def _run_all(
     folder: Path, params: Params, stages: list[Stage], waiting: list[str], recorder: Recorder, began: float, max_workers: int
 ) -> dict[str, Any]:  # fmt: skip
-    runner = StageRunner(folder)
     outcomes: dict[str, str] = {}
     seconds: dict[str, float] = {}
     state = "failed"
     try:
-        with _pool(max_workers) as pool:
+        with warm_server(folder) as env, _pool(max_workers) as pool, StageRunner(folder, env) as runner:
             _run_graph(stages, waiting, runner, recorder, pool, outcomes, seconds)
         left = pending(folder, stages)
         if left:
@@ -122,7 +122,6 @@ def _run_all(
         publish_artifacts(folder, params, runs, recorder.uri)
         state = "completed"
     finally:
-        runner.stop()
         if state != "completed":
             recorder.fail()
         record = write_last_run(folder, state, describe(folder, outcomes, seconds), time.time() - began)

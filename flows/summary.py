@@ -22,7 +22,9 @@ def publish_artifacts(workspace: Path, params: Params, runs: Mapping[str, str], 
     """Create the artifacts of a finished run on its Prefect page."""
     rows = [_row(RoundFiles(workspace, name)) for name in (TEACHER, *params.rounds)]
     create_table_artifact(rows, key="rounds", description="Every round: size, accuracy on test, latency, verdict")
-    plot = base64.b64encode(svg_plot([(r["round"], r["parameters"], r["test_accuracy"]) for r in rows]).encode()).decode()
+    plot = base64.b64encode(
+        svg_plot([(r["round"], r["parameters"], r["test_accuracy"]) for r in rows]).encode()
+    ).decode()
     text = f"## Size and accuracy\n\n![size against accuracy](data:image/svg+xml;base64,{plot})\n"
     create_markdown_artifact(text + "\nThe full report: `compactlm report`.\n", key="front")
     if uri.startswith("http"):

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 
-from tasks.stage import main
+from tasks.warm import run_warm
 
-sys.exit(main(sys.argv[1:]))
+os.environ.setdefault("COMPACTLM_STAGE_STARTED", str(time.time()))
+code = run_warm(sys.argv[1:])
+if code is None:
+    from tasks.stage import main
+
+    code = main(sys.argv[1:])
+sys.exit(code)

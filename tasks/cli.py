@@ -234,5 +234,3 @@ def ui(as_json: Json = False) -> None:
         sys.stdout.flush()
         while True:
             time.sleep(3600)
-
-

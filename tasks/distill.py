@@ -1,6 +1,7 @@
 """Recovers a pruned student: it imitates the cached logits of the original teacher, on labelled and transfer rows.
 
-deps: rounds/<round>/pruned, data/sets, teacher_logits | params: seed, distill, rounds.<round> | outs: rounds/<round>/distilled
+deps: rounds/<round>/{pruned,tokens}, data/sets, teacher_logits | params: seed, distill, rounds.<round>
+outs: rounds/<round>/trained
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from tasks.data.frames import read_sets
+from tasks.data.logits import load_logits
 from tasks.data.tokens import TokenSet, collate, load_tokens
 from tasks.distillation.budget import joined, plan_batches
 from tasks.distillation.losses import distillation_loss
@@ -24,14 +26,15 @@ from tasks.models.keeper import Keeper
 from tasks.params import Params
 from tasks.progress import Progress
 from tasks.stage import InPath, OutPath
-from tasks.teacher_logits import load_logits
 
 
-def run(params: Params, *, round: str, pruned: InPath, sets: InPath, logits: InPath, out: OutPath) -> dict[str, Any]:
+def run(
+    params: Params, *, round: str, pruned: InPath, tokens: InPath, sets: InPath, logits: InPath, out: OutPath
+) -> dict[str, Any]:
     """Return the summary of the training, with its speed and the device it ran on."""
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     student = load_classifier(pruned / "model")
-    facts = distil(params, round, student, pruned / "model", pruned / "tokens", sets, logits, out, device, "distill@")
+    facts = distil(params, round, student, pruned / "model", tokens, sets, logits, out, device, "distill@")
     return {**facts, **device.facts()}
 
 

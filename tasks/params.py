@@ -1,7 +1,7 @@
 """The typed schema of params.yaml: the one description of a run.
 
-Every stage validates the whole file before any work, so a typo costs seconds. The schema has no defaults: the file shows
-every value a run uses. Sections are named after the stages that read them.
+Every stage validates the whole file before any work, so a typo costs seconds. The schema has no defaults: the file
+shows every value a run uses. Sections are named after the stages that read them.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Data(Section):
     labels: dict[int, str]
     task_sources: list[str] | None
     splits: Splits
+    near_duplicate_similarity: Annotated[float, Field(gt=0.5, le=1.0)]
     transfer: Transfer
     evaluation_sets: dict[Name, EvaluationSet]
     calibration_rows: Positive
@@ -92,8 +93,8 @@ class ValidateData(Section):
     min_rows_per_class: Positive
     max_class_share: Annotated[float, Field(gt=0.0, le=1.0)]
     max_duplicate_share: Share
+    max_conflicting_share: Share
     max_characters: Positive
-    near_duplicate_similarity: Annotated[float, Field(gt=0.5, le=1.0)]
 
 
 class Teacher(Section):
@@ -101,6 +102,7 @@ class Teacher(Section):
 
     model: Source
     epochs: Annotated[int, Field(ge=0)]
+    frozen_layers: Annotated[int, Field(ge=0)] | None
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
     batch_rows: Positive
     warmup_share: Share

@@ -1,6 +1,7 @@
 """Cuts a parent to the shape of a round: scores from calibration rows, a plan of what stays, the smaller model.
 
-deps: parent model and tokens, data/sets | params: prune, rounds.<round>, data, seed | outs: rounds/<round>/pruned
+deps: parent model and tokens, data/sets | params: prune, rounds.<round>, data, seed
+outs: rounds/<round>/pruned, rounds/<round>/tokens
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from tasks.data.tokens import TokenSet, bucketed, collate, load_tokens, save_tok
 from tasks.distillation.predict import predict_logits
 from tasks.lineage.files import file_sha256, read_json, write_json
 from tasks.models.architectures import adapter_of
-from tasks.models.checkpoint import classifier_from_config, copy_tokenizer, load_classifier, read_config, save_classifier
+from tasks.models.checkpoint import (
+    classifier_from_config,
+    copy_tokenizer,
+    load_classifier,
+    read_config,
+    save_classifier,
+)
 from tasks.models.devices import Device, pick
 from tasks.params import Params
 from tasks.progress import say
@@ -30,7 +37,9 @@ from tasks.stage import InPath, OutPath
 CALIBRATION_BATCH_ROWS = 64
 
 
-def run(params: Params, *, round: str, parent: InPath, tokens: InPath, sets: InPath, out: OutPath) -> dict[str, Any]:
+def run(
+    params: Params, *, round: str, parent: InPath, tokens: InPath, sets: InPath, out: OutPath, student_tokens: OutPath
+) -> dict[str, Any]:
     """Return the shapes before and after and the parameters of the student."""
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     device = Device(device.device, "fp32", device.threads)  # scores are read once and ranked: no reason to round them
@@ -53,7 +62,7 @@ def run(params: Params, *, round: str, parent: InPath, tokens: InPath, sets: InP
     write_tokenizer(smaller_tokenizer(tokenizer, plan.vocabulary), parent, folder)
     save_file(_named(scores), out / "scores.safetensors")
     write_json(out / "plan.json", _plan_record(params, plan, parent, out, before, harms))
-    _tokenize_sets(params, sets, folder, out / "tokens")
+    _tokenize_sets(params, sets, folder, student_tokens)
     counted = adapter.count_parameters(config, target, len(params.data.labels))
     assert counted["total"] == student.num_parameters(), "the plan's arithmetic and the model disagree"
     say(f"{round}: {model.num_parameters():,} -> {counted['total']:,} parameters; layers kept: {layers}")

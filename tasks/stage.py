@@ -1,7 +1,7 @@
 """Runs one stage: arguments from the function's signature, params checked whole, a receipt of what happened.
 
-A stage is a module of `tasks` with `run(params, ...) -> facts`. Its keyword arguments are annotated `InPath`, `OutPath` or
-`str` and become `--flags`; paths come from dvc.yaml alone. The receipt lists the digests of every input and output.
+A stage is a module of `tasks` with `run(params, ...) -> facts`. Its keyword arguments are annotated `InPath`, `OutPath`
+or `str` and become `--flags`; paths come from dvc.yaml alone. The receipt lists the digests of every input and output.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final, get_args, get_type_hints
 
 from tasks.errors import EXIT_USER_ERROR, ResourceError, UserError
-from tasks.lineage.receipts import collect_receipt
 from tasks.lineage.files import write_json
+from tasks.lineage.receipts import collect_receipt
 from tasks.params import load_params
 
 InPath = Annotated[Path, "input"]
@@ -29,7 +29,7 @@ OutPath = Annotated[Path, "output"]
 ERROR_FILE_VARIABLE: Final = "COMPACTLM_ERROR_FILE"  # where the flow looks for the words of a refused stage
 STAGES: Final = (
     "fetch", "validate_data", "prepare", "teacher", "teacher_logits", "baselines",
-    "prune", "distill", "export", "evaluate", "gate", "select", "report",
+    "prune", "distill", "random_init", "export", "evaluate", "gate", "select", "report",
 )  # fmt: skip
 
 Run = Callable[..., dict[str, Any]]
@@ -119,17 +119,17 @@ def _parser(stage: str, run: Run) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m tasks {stage}",
         description=inspect.getdoc(sys.modules[run.__module__]),
-        epilog=f"example: python -m tasks {stage} {flags}\ndvc.yaml has the paths: `dvc repro -s {stage}` fills them in.",
+        epilog=f"example: python -m tasks {stage} {flags}\ndvc.yaml knows the paths: `dvc repro -s {stage}`",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parameters = inspect.signature(run).parameters
     for name in _keywords(run):
         kind = Path if name in roles else str
         optional = parameters[name].default is not inspect.Parameter.empty
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, required=not optional, help=roles.get(name, "name"))
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, required=not optional, help=roles.get(name, "name")
+        )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="description of the run")
     parser.add_argument("--receipt", type=Path, help="where to write the receipt")
     parser.add_argument("--json", action="store_true", help="print the facts of the run as JSON")
     return parser
-
-

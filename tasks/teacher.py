@@ -1,6 +1,6 @@
 """Fine-tunes the teacher on the labelled training set, or takes it as it is (`teacher.epochs: 0`).
 
-deps: fetched/teacher, data | params: seed, data.labels, teacher | outs: teacher/
+deps: fetched/teacher, data | params: seed, data.labels, teacher | outs: rounds/teacher/trained
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tasks.distillation.train import Rows, Schedule, train
 from tasks.errors import SourceError
 from tasks.lineage.files import digest, file_sha256, write_json
 from tasks.lineage.scratch import Scratch, scratch_key
+from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import load_classifier, read_config, save_classifier
 from tasks.models.devices import Device, pick
 from tasks.models.keeper import Keeper
@@ -30,9 +31,11 @@ def run(params: Params, *, base: InPath, sets: InPath, tokens: InPath, out: OutP
     check_shapes(params, read_config(base))  # a round that cannot work is cheaper to hear of before the training
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     labels = read_sets(sets, ["train", "validation"])
-    targets = torch.from_numpy(labels["train"]["label"].to_numpy(dtype=np.int64)).to(device.device)
+    targets = torch.tensor(labels["train"]["label"].to_numpy(), dtype=torch.int64, device=device.device)
     torch.manual_seed(params.seed)  # the classification head is drawn from it
     model = load_classifier(base, len(params.data.labels), params.data.labels)
+    if params.teacher.frozen_layers is not None:
+        adapter_of(model.config.to_dict()).freeze(model, params.teacher.frozen_layers)
     if params.teacher.epochs == 0:
         return _take_as_is(params, base, model, out, device)
 
@@ -66,9 +69,7 @@ def run(params: Params, *, base: InPath, sets: InPath, tokens: InPath, out: OutP
 def _batches(params: Params, lengths: Rows) -> list[Rows]:
     rng = np.random.default_rng(params.seed)
     return [
-        rows
-        for _ in range(params.teacher.epochs)
-        for rows in shuffled_buckets(lengths, params.teacher.batch_rows, rng)
+        rows for _ in range(params.teacher.epochs) for rows in shuffled_buckets(lengths, params.teacher.batch_rows, rng)
     ]
 
 

@@ -6,27 +6,21 @@ The cache is keyed by teacher, tokenizer and text; `load_logits` refuses rows it
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from tasks.data.frames import read_sets
+from tasks.data.logits import CACHED_SETS, rows_sha256
 from tasks.data.tokens import load_tokens
 from tasks.distillation.predict import predict_logits
-from tasks.errors import DataError
-from tasks.lineage.files import file_sha256, read_json, write_json
+from tasks.lineage.files import file_sha256, write_json
 from tasks.models.checkpoint import load_classifier
 from tasks.models.devices import pick
 from tasks.params import Params
 from tasks.progress import Progress
 from tasks.stage import InPath, OutPath
 
-CACHED_SETS = ("train", "transfer")
 BATCH_ROWS = 64
 
 
@@ -50,21 +44,3 @@ def run(params: Params, *, teacher: InPath, sets: InPath, tokens: InPath, out: O
     }
     write_json(out / "fingerprint.json", fingerprint)
     return {"rows": sum(map(len, frames.values())), **device.facts()}
-
-
-def rows_sha256(frames: Mapping[str, pd.DataFrame]) -> dict[str, str]:
-    """Return, for each cached set, the sha256 of its row ids and texts in order."""
-    return {name: _rows_sha256(frames[name]) for name in CACHED_SETS}
-
-
-def _rows_sha256(frame: pd.DataFrame) -> str:
-    lines = "\n".join(f"{row_id}\t{text}" for row_id, text in zip(frame["row_id"], frame["text"], strict=True))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def load_logits(folder: Path, frames: Mapping[str, pd.DataFrame]) -> NDArray[np.float32]:
-    """Return the cached logits of train then transfer rows; DataError if they were made for other rows."""
-    known = read_json(folder / "fingerprint.json")["rows_sha256"]
-    if known != rows_sha256(frames):
-        raise DataError(f"{folder}: the cached teacher logits belong to other rows; run `dvc repro teacher_logits`")
-    return np.concatenate([np.load(folder / f"{name}.npy") for name in CACHED_SETS])

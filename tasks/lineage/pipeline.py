@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 from tasks import errors
 from tasks.errors import StageError, UserError
@@ -131,20 +131,21 @@ def _sha256(text: str) -> str:
 class StageRunner:
     """Runs stages of one workspace as child processes; `stop` ends those that are running and refuses new ones."""
 
-    def __init__(self, workspace: Path) -> None:
+    def __init__(self, workspace: Path, env: Mapping[str, str] | None = None) -> None:
         self.workspace = workspace
+        self._env = dict(env or {})
         self._running: dict[subprocess.Popen[str], int] = {}
         self._lock = threading.Lock()
         self._stopped = False
 
-    def run(self, name: str, on_line: Callable[[str], None], env: Mapping[str, str] | None = None) -> Outcome:
+    def run(self, name: str, on_line: Callable[[str], None]) -> Outcome:
         """Bring one stage up to date and return how; each line it prints goes to `on_line`.
 
         Raises the UserError with which the stage refused, BusyError if trying again may help, else StageError.
         """
         with tempfile.TemporaryDirectory(prefix="compactlm-") as folder:
             error_file = Path(folder) / "error.json"
-            child = self._start(name, {**(env or {}), ERROR_FILE_VARIABLE: str(error_file)})
+            child = self._start(name, {**self._env, ERROR_FILE_VARIABLE: str(error_file)})
             try:
                 outcome, lines = _follow(name, child, on_line)
             finally:
@@ -154,6 +155,12 @@ class StageRunner:
             if error_file.exists():
                 raise _refusal(json.loads(error_file.read_text(encoding="utf-8")))
         raise _fault(name, child.returncode, lines)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def stop(self) -> None:
         """End every running stage, kindly at first, and wait until it is gone."""
@@ -175,7 +182,7 @@ class StageRunner:
             child = subprocess.Popen(
                 [sys.executable, "-c", GUARDED_DVC, str(ours), *command],
                 cwd=self.workspace,
-                env={**os.environ, **env, STARTED_VARIABLE: str(time.time()), "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **env, **_own_python(), STARTED_VARIABLE: str(time.time()), "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -195,6 +202,11 @@ class StageRunner:
             child.stdout.close()
         with self._lock:
             os.close(self._running.pop(child))
+
+
+def _own_python() -> dict[str, str]:
+    """Return a PATH on which `python`, as dvc.yaml writes it, is the one that runs us, activated or not."""
+    return {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])}
 
 
 def _follow(name: str, child: subprocess.Popen[str], on_line: Callable[[str], None]) -> tuple[Outcome, list[str]]:

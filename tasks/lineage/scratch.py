@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -55,7 +54,7 @@ class Scratch:
         """Write the state whole or not at all; it must hold `step`."""
         partial = self._state.with_suffix(".partial")
         torch.save(state, partial)
-        os.replace(partial, self._state)
+        partial.replace(self._state)
         self._last_save = time.monotonic()
 
     def record(self, line: dict[str, Any]) -> None:

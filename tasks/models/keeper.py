@@ -22,7 +22,9 @@ from tasks.models.devices import Device
 class Keeper:
     """Saves and measures checkpoints in a scratch; `finish` makes the stage's outputs of them."""
 
-    def __init__(self, scratch: Scratch, tokens: TokenSet, labels: NDArray[np.int64], rows: int, device: Device) -> None:
+    def __init__(
+        self, scratch: Scratch, tokens: TokenSet, labels: NDArray[np.int64], rows: int, device: Device
+    ) -> None:
         self._scratch, self._tokens, self._labels, self._rows, self._device = scratch, tokens, labels, rows, device
 
     def checkpoint(self, model: Any, step: int) -> dict[str, Any]:

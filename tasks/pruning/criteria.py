@@ -18,8 +18,8 @@ from torch import Tensor
 class Statistics:
     """Root of the summed squares, over rows, of the mean |activation| of a row's tokens; fp32.
 
-    `ffn_LF`: input of the second feed-forward product. `attention_LD`: input of the attention output product, heads side by
-    side. `hidden_SD`: output of each layer norm. `pooler_D`: output of the pooler.
+    `ffn_LF`: input of the second feed-forward product. `attention_LD`: input of the attention output product, heads
+    side by side. `hidden_SD`: output of each layer norm. `pooler_D`: output of the pooler.
     """
 
     ffn_LF: Tensor

@@ -1,6 +1,7 @@
 """A smaller WordPiece vocabulary: which pieces stay, and the tokenizer that uses them.
 
-Dropping a piece never makes a word unknown as long as its characters stay: WordPiece then spells it with shorter pieces.
+Dropping a piece never makes a word unknown as long as its characters stay: WordPiece then spells it with shorter
+pieces.
 """
 
 from __future__ import annotations

@@ -28,7 +28,9 @@ def list_models(tracker: Tracker) -> list[dict[str, Any]]:
             "model_id": tags["model_id"],
             "run_id": tags["run_id"],
         }
-        rows.append(row | _files(tracker, tags["model_id"]) | _evidence(tracker, tags["run_id"], tags["teacher_run_id"]))
+        rows.append(
+            row | _files(tracker, tags["model_id"]) | _evidence(tracker, tags["run_id"], tags["teacher_run_id"])
+        )
     return rows
 
 

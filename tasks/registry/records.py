@@ -61,7 +61,7 @@ class RoundFiles:
     @property
     def trained(self) -> Path:
         """Return the folder of the training stage: `model/`, `checkpoints/`, `steps.jsonl`, `summary.json`."""
-        return self.workspace / "artifacts" / TEACHER if self.name == TEACHER else self.folder / "distilled"
+        return self.folder / "trained"
 
     @property
     def onnx(self) -> Path:

@@ -31,7 +31,9 @@ Point = tuple[str, float, int]  # metric, value, step
 
 def default_uri(workspace: Path) -> str:
     """Return the tracking store: MLFLOW_TRACKING_URI, else a SQLite file below the workspace's `.compactlm`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(workspace / '.compactlm/mlflow/mlflow.db').absolute()}"
+    return (
+        os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(workspace / '.compactlm/mlflow/mlflow.db').absolute()}"
+    )
 
 
 def store_exists(workspace: Path) -> bool:

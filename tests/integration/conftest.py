@@ -112,7 +112,7 @@ def stage_names(workspace: Path) -> list[str]:
 def dvc_yaml() -> str:
     """Return a dvc.yaml with the stages of the real one; each runs `small_stages.py STAGE`."""
     rounds = {"r1": "teacher", "r2": "r1", "r3": "r2"}
-    model = {"teacher": "artifacts/teacher", **{r: f"artifacts/rounds/{r}/distilled" for r in rounds}}
+    model = {r: f"artifacts/rounds/{r}/trained" for r in ("teacher", *rounds)}
     lines = ["stages:"]
 
     def add(name: str, deps: list[str], outs: list[str], params: str) -> None:
@@ -137,9 +137,9 @@ def dvc_yaml() -> str:
 
     add("fetch", ["sources.lock"], ["artifacts/fetched"], "data.source")
     add("prepare", ["artifacts/fetched"], ["artifacts/data"], "data")
-    add("teacher", ["artifacts/data", "seed_model"], ["artifacts/teacher"], "teacher")
-    add("export_teacher", ["artifacts/teacher"], ["artifacts/rounds/teacher/exported"], "seed")
-    add("evaluate_teacher", ["artifacts/teacher"], ["artifacts/rounds/teacher/evaluated"], "evaluate")
+    add("teacher", ["artifacts/data", "seed_model"], ["artifacts/rounds/teacher/trained"], "teacher")
+    add("export_teacher", ["artifacts/rounds/teacher/trained"], ["artifacts/rounds/teacher/exported"], "seed")
+    add("evaluate_teacher", ["artifacts/rounds/teacher/trained"], ["artifacts/rounds/teacher/evaluated"], "evaluate")
     add("baselines", ["artifacts/data"], ["artifacts/baselines"], "baselines")
     folder = "artifacts/rounds"
     add_each("prune", {r: ([model[p]], [f"{folder}/{r}/pruned"]) for r, p in rounds.items()}, "rounds.${key}")

@@ -44,7 +44,9 @@ def train(stage: str, out: Path, salt: str, source: Path) -> None:
     write(out / "model/config.json", {**config, "salt": salt})
     weights = (source / "model.safetensors").read_bytes()
     # A safetensors file ends with numbers; changing the last byte gives each round weights of its own.
-    (out / "model/model.safetensors").write_bytes(weights[:-4] + hashlib.sha256(salt.encode()).digest()[:2] + weights[-2:])
+    (out / "model/model.safetensors").write_bytes(
+        weights[:-4] + hashlib.sha256(salt.encode()).digest()[:2] + weights[-2:]
+    )
     checkpoints = []
     for step in (20, 40):
         name = f"step-{step:06d}"
@@ -64,8 +66,17 @@ def evaluate(name: str, trained: Path) -> None:
     out = ART / "rounds" / name / "evaluated"
     size = {"teacher": 1000, "r1": 500, "r2": 250, "r3": 120}[name]
     overall = {"support": 64, "accuracy": interval(0.8), "macro_f1": interval(0.79), "agreement": interval(0.9)}
-    slices = {"overall": overall, "class:negative": {"support": 30, "accuracy": interval(0.75)}, "length:long": {"support": 0}}
-    one = {"rows": 64, "rows_sha256": "0" * 64, "variants": {"onnx_int8": {"accuracy": interval(0.79)}}, "slices": slices}
+    slices = {
+        "overall": overall,
+        "class:negative": {"support": 30, "accuracy": interval(0.75)},
+        "length:long": {"support": 0},
+    }
+    one = {
+        "rows": 64,
+        "rows_sha256": "0" * 64,
+        "variants": {"onnx_int8": {"accuracy": interval(0.79)}},
+        "slices": slices,
+    }
     write(out / "quality.json", {"round": name, "model_sha256": sha256(trained / "model/model.safetensors"),
                                  "confidence": 0.95, "sets": {"test": one, "validation": one, "imdb": one}})  # fmt: skip
     times = {"latency_ms_p50": 2.0, "latency_ms_p95": 2.5, "teacher_latency_ms_p50": 16.0,
@@ -96,7 +107,7 @@ def misbehave(stage: str, when: str) -> None:
 def run(stage: str) -> None:
     verb, _, key = stage.partition("@")
     folder = ART / "rounds" / key
-    trained = ART / "teacher" if "teacher" in stage else folder / "distilled"
+    trained = ART / "rounds" / (key or "teacher") / "trained"
     if stage == "fetch":
         write(ART / "fetched/data/rows.json", 1)
     elif stage == "prepare":
@@ -111,7 +122,7 @@ def run(stage: str) -> None:
     elif verb == "prune":
         write(folder / "pruned/plan.json", {"round": key, "params_sha256": sha256(Path("params.yaml"))})
     elif verb == "distill":
-        train(stage, folder / "distilled", key + Path("params.yaml").read_text()[-1:], Path("seed_model"))
+        train(stage, folder / "trained", key + Path("params.yaml").read_text()[-1:], Path("seed_model"))
     elif verb in ("export", "export_teacher"):
         out = ART / "rounds" / (key or "teacher") / "exported"
         out.mkdir(parents=True)
@@ -122,7 +133,10 @@ def run(stage: str) -> None:
         evaluate(key or "teacher", trained)
     elif verb == "gate":
         verdict = "fail" if key == "r3" else "pass"
-        write(folder / "verdict.json", {"round": key, "verdict": verdict, "rules": [{"metric": "accuracy", "result": verdict}]})
+        write(
+            folder / "verdict.json",
+            {"round": key, "verdict": verdict, "rules": [{"metric": "accuracy", "result": verdict}]},
+        )
     elif stage == "select":
         write(ART / "selection.json", {"selected": "r2", "candidates": [], "num_candidates": 3, "rule": "smallest"})
     else:

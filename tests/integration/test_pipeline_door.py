@@ -35,7 +35,9 @@ def test_graph_lists_every_stage_after_those_it_waits_for(fresh: Path) -> None:
 def test_a_change_makes_its_stage_and_what_follows_pending(built: Path) -> None:
     stages = read_graph(built)
     assert pending(built, stages) == []
-    (built / "params.yaml").write_text((built / "params.yaml").read_text().replace("vocabulary: 8000", "vocabulary: 7999"))
+    (built / "params.yaml").write_text(
+        (built / "params.yaml").read_text().replace("vocabulary: 8000", "vocabulary: 7999")
+    )
     waiting = pending(built, stages)
     assert "distill@r1" not in waiting
     assert waiting[0].startswith("prune@")
@@ -110,7 +112,9 @@ def test_stages_end_when_the_process_that_runs_them_is_killed(fresh: Path) -> No
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("line", ["ERROR: Unable to acquire lock. Most likely", "ERROR: 'a.txt' is busy, it is being blocked"])
+@pytest.mark.parametrize(
+    "line", ["ERROR: Unable to acquire lock. Most likely", "ERROR: 'a.txt' is busy, it is being blocked"]
+)
 def test_locks_are_worth_another_try(line: str) -> None:
     assert isinstance(_fault("prepare", 255, ["x", line]), BusyError)
     assert not isinstance(_fault("prepare", 1, ["Connection reset"]), BusyError)

@@ -76,7 +76,7 @@ def test_a_run_is_recorded_with_rounds_models_versions_and_aliases(built: Path, 
     models = made.search_logged_models([experiment])
     assert sorted(m.name for m in models if m.name.startswith("r3")) == ["r3", "r3-step-000020", "r3-step-000040"]
     pointer = next(m for m in models if m.name == "r3-step-000020")
-    assert pointer.tags["compactlm.path"] == "artifacts/rounds/r3/distilled/checkpoints/step-000020"
+    assert pointer.tags["compactlm.path"] == "artifacts/rounds/r3/trained/checkpoints/step-000020"
     assert {(m.key, m.step) for m in pointer.metrics} >= {("checkpoint/validation_accuracy", 20)}
     assert len(made.search_model_versions(f"name = '{NAME}'")) == 3
     challenger = made.get_model_version_by_alias(NAME, "challenger")
@@ -172,7 +172,7 @@ def test_a_changed_verdict_makes_a_new_round_run_but_no_new_version(built: Path,
 
 
 def test_live_points_are_not_doubled_by_a_resumed_run_or_the_final_record(built: Path, store: Path) -> None:
-    steps = built / "artifacts/rounds/r1/distilled/steps.jsonl"
+    steps = built / "artifacts/rounds/r1/trained/steps.jsonl"
     lines = steps.read_text().splitlines(keepends=True)
     live = built / ".compactlm/scratch/distill@r1/steps.jsonl"
     live.parent.mkdir(parents=True)

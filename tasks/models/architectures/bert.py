@@ -98,6 +98,15 @@ def num_layers(model: Any) -> int:
     return len(model.bert.encoder.layer)
 
 
+def freeze(model: Any, count: int) -> None:
+    """Keep the embeddings and the `count` lowest layers as they are: no gradients, and no dropout noise."""
+    for part in [model.bert.embeddings, *model.bert.encoder.layer[:count]]:
+        part.requires_grad_(False)
+        for module in part.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+
+
 @contextmanager
 def without_layers(model: Any, dropped: set[int]) -> Iterator[None]:
     """Make the model skip the layers numbered in `dropped` while the context lasts."""

@@ -1,0 +1,49 @@
+"""Measures honest rivals on the same sets with the same intervals: TF-IDF with logistic regression.
+
+deps: data/sets | params: data.labels, data.evaluation_sets, evaluate, seed | outs: baselines/
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from tasks.data.frames import read_sets
+from tasks.evaluate import evaluation_frames, measures_of, write_predictions
+from tasks.evaluation.measure import measure
+from tasks.evaluation.rivals import fit_tfidf_logistic
+from tasks.lineage.files import write_json
+from tasks.params import Params
+from tasks.progress import say
+from tasks.stage import InPath, OutPath
+
+TFIDF: Final = "tfidf_logistic"
+
+
+def run(params: Params, *, sets: InPath, out: OutPath) -> dict[str, Any]:
+    """Return each rival's accuracy on the test set and what it chose on validation."""
+    rivals: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
+    rivals[TFIDF], facts[TFIDF] = tfidf_rival(params, sets, out)
+    write_json(out / "quality.json", {"confidence": params.evaluate.confidence, "rivals": rivals})
+    return {"rivals": facts}
+
+
+def tfidf_rival(params: Params, sets: InPath, out: OutPath) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the rival's entry of quality.json and its facts; writes its predictions."""
+    frames = read_sets(sets, ["train", "validation"])
+    texts = {name: frame["text"].tolist() for name, frame in frames.items()}
+    labels = {name: frame["label"].to_numpy(dtype=np.int64) for name, frame in frames.items()}
+    rival = fit_tfidf_logistic(
+        texts["train"], labels["train"], texts["validation"], labels["validation"], len(params.data.labels)
+    )
+    how = measures_of(params, sets)
+    entries = {}
+    for name, frame in evaluation_frames(params, sets).items():
+        entries[name], predictions = measure(frame, rival.logits(frame["text"].tolist()), None, how)
+        write_predictions(predictions, out / "predictions" / TFIDF, name)
+    test = entries["test"]["slices"]["overall"]["accuracy"]["value"]
+    say(f"baselines: {TFIDF} C {rival.penalty:g}: test accuracy {test:.3f}")
+    facts = {"penalty": rival.penalty, "validation_accuracy": rival.validation_accuracy, "test_accuracy": test}
+    return {"sets": entries}, facts

@@ -1,0 +1,35 @@
+"""Cached teacher logits, tied by fingerprint to the rows they were made for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tasks.errors import DataError
+from tasks.lineage.files import read_json
+
+CACHED_SETS: Final = ("train", "transfer")
+
+
+def rows_sha256(frames: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """Return, for each cached set, the sha256 of its row ids and texts in order."""
+    return {name: _rows_sha256(frames[name]) for name in CACHED_SETS}
+
+
+def _rows_sha256(frame: pd.DataFrame) -> str:
+    lines = "\n".join(f"{row_id}\t{text}" for row_id, text in zip(frame["row_id"], frame["text"], strict=True))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def load_logits(folder: Path, frames: Mapping[str, pd.DataFrame]) -> NDArray[np.float32]:
+    """Return the cached logits of train then transfer rows; DataError if they were made for other rows."""
+    known = read_json(folder / "fingerprint.json")["rows_sha256"]
+    if known != rows_sha256(frames):
+        raise DataError(f"{folder}: the cached teacher logits belong to other rows; run `dvc repro teacher_logits`")
+    return np.concatenate([np.load(folder / f"{name}.npy") for name in CACHED_SETS])

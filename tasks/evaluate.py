@@ -1,0 +1,169 @@
+"""Measures a model: quality with intervals and slices on every evaluation set, and its cost beside the teacher's.
+
+deps: model, its exports and tokens, data/sets, the teacher, its exports and predictions
+params: data.labels, data.max_tokens, data.evaluation_sets, evaluate, seed | outs: rounds/<round>/evaluated
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tasks.data.frames import read_sets
+from tasks.data.tokens import TokenSet, load_tokens, tokenize
+from tasks.distillation.predict import predict_logits
+from tasks.errors import StageError
+from tasks.evaluation.cost import (
+    bert_flops_per_example,
+    count_parameters,
+    peak_memory_bytes,
+    random_batch,
+    weights_bytes,
+)
+from tasks.evaluation.measure import Measures, frequency_of, measure
+from tasks.evaluation.quality import interval_of_mean
+from tasks.lineage.files import file_sha256, write_json
+from tasks.models.checkpoint import load_classifier
+from tasks.models.devices import Device, pick
+from tasks.models.latency import LATENCY_THREADS, compare_latencies, torch_call
+from tasks.models.onnx import FP32_FILE, INT8_FILE, ONNX_FILES, OnnxClassifier
+from tasks.params import Params
+from tasks.progress import Progress
+from tasks.stage import InPath, OutPath
+
+BATCH_ROWS: Final = 32
+INT8_SET: Final = "test"  # int8 is a variant of the same model: one set tells what the rounding costs
+
+
+def run(
+    params: Params,
+    *,
+    round: str,
+    model: InPath,
+    exported: InPath,
+    sets: InPath,
+    tokens: InPath,
+    teacher: InPath,
+    teacher_exported: InPath,
+    out: OutPath,
+    teacher_evaluated: InPath | None = None,
+) -> dict[str, Any]:
+    """Return the headline numbers; without `teacher_evaluated` the model is the teacher and agrees with itself."""
+    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    device = Device(device.device, "fp32", device.threads)  # a verdict should not hang on the rounding of bf16
+    classifier = load_classifier(model)
+    how = measures_of(params, sets)
+    entries = {}
+    for name, frame in evaluation_frames(params, sets).items():
+        rows = _tokens_of(tokens / name, frame, model, params.data.max_tokens)
+        progress = Progress(f"evaluate@{round} {name}", len(rows), "rows")
+        logits = predict_logits(classifier, rows, BATCH_ROWS, device, progress.update)
+        teacher_predictions = logits.argmax(axis=1)
+        if teacher_evaluated is not None:
+            teacher_predictions = read_predictions(teacher_evaluated, name, frame)
+        entry, predictions = measure(frame, logits, teacher_predictions, how)
+        entry["variants"] = {}
+        if name == INT8_SET:
+            entry["variants"]["onnx_int8"] = _int8_quality(exported / INT8_FILE, rows, frame, how, device.threads)
+        entries[name] = entry
+        write_predictions(predictions, out / "predictions", name)
+    quality = {
+        "round": round,
+        "model_sha256": file_sha256(model / "model.safetensors"),
+        "confidence": params.evaluate.confidence,
+        "sets": entries,
+    }
+    write_json(out / "quality.json", quality)
+    cost = measure_cost(params, round, classifier, (model, exported), (teacher, teacher_exported))
+    write_json(out / "cost.json", cost)
+    return {**_headline(quality, cost), **device.facts()}
+
+
+def measures_of(params: Params, sets: Path) -> Measures:
+    """Return how this run measures; rare words are those rare in the texts the student learns from."""
+    section = params.evaluate
+    return Measures(
+        label_names=[params.data.labels[i] for i in sorted(params.data.labels)],
+        frequency=frequency_of(read_sets(sets, ["train", "transfer"]).values()),
+        rare_share=section.rare_token_share,
+        bins=section.calibration_bins,
+        resamples=section.bootstrap_resamples,
+        confidence=section.confidence,
+        seed=params.seed,
+    )
+
+
+def evaluation_frames(params: Params, sets: Path) -> dict[str, pd.DataFrame]:
+    """Return the labelled sets on which models are measured."""
+    return read_sets(sets, ["validation", "test", *params.data.evaluation_sets])
+
+
+def write_predictions(predictions: pd.DataFrame, folder: Path, name: str) -> None:
+    """Write the predictions of a set as `<folder>/<name>.parquet`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    predictions.to_parquet(folder / f"{name}.parquet", index=False)
+
+
+def read_predictions(evaluated: Path, name: str, frame: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the classes an earlier evaluation chose for these rows; StageError unless it had the same ones."""
+    place = evaluated / "predictions" / f"{name}.parquet"
+    found = pd.read_parquet(place, columns=["row_id", "prediction"])
+    if found["row_id"].tolist() != frame["row_id"].tolist():
+        raise StageError("evaluate", f"{place} holds other rows than the {name} set; evaluate the teacher again")
+    return found["prediction"].to_numpy(dtype=np.int64)
+
+
+def _tokens_of(prefix: Path, frame: pd.DataFrame, model: Path, max_tokens: int) -> TokenSet:
+    if Path(f"{prefix}.ids.npy").exists():
+        return load_tokens(prefix)
+    return tokenize(frame["text"].tolist(), model / "tokenizer.json", max_tokens)
+
+
+def _int8_quality(path: Path, tokens: TokenSet, frame: pd.DataFrame, how: Measures, threads: int) -> dict[str, Any]:
+    logits = OnnxClassifier(path, threads).predict(tokens, BATCH_ROWS)
+    right = logits.argmax(axis=1) == frame["label"].to_numpy(dtype=np.int64)
+    return {"accuracy": interval_of_mean(right, how.resamples, how.confidence, how.seed)}
+
+
+def measure_cost(
+    params: Params, round_name: str, student: Any, student_at: tuple[Path, Path], teacher_at: tuple[Path, Path]
+) -> dict[str, Any]:
+    """Return the content of cost.json; a model is given by its folder and the folder of its exports."""
+    folder, exported = student_at
+    section = params.evaluate
+    config = student.config.to_dict()
+    student = student.cpu()
+    counts = count_parameters(student)
+    batch = random_batch(int(config["vocab_size"]), max(section.latency_batches), section.latency_tokens, seed=0)
+    return {
+        "round": round_name,
+        "params_total": counts["total"],
+        "params_non_embedding": counts["non_embedding"],
+        "size_bytes": weights_bytes(folder),
+        "size_bytes_onnx": (exported / FP32_FILE).stat().st_size,
+        "size_bytes_onnx_int8": (exported / INT8_FILE).stat().st_size,
+        "flops_per_example": bert_flops_per_example(config, section.latency_tokens, len(params.data.labels)),
+        "flops_tokens": section.latency_tokens,
+        "peak_memory_bytes": peak_memory_bytes(student, torch_call(student, *batch)),
+        "threads": LATENCY_THREADS,
+        "latency": compare_latencies(
+            student,
+            load_classifier(teacher_at[0]),
+            {kind: (exported / file, teacher_at[1] / file) for kind, file in ONNX_FILES.items()},
+            section.latency_batches,
+            section.latency_tokens,
+            section.latency_repeats,
+        ),
+    }
+
+
+def _headline(quality: dict[str, Any], cost: dict[str, Any]) -> dict[str, Any]:
+    """Return the numbers worth a line of a log or a receipt."""
+    found = {key: cost[key] for key in ("params_total", "size_bytes", "flops_per_example")}
+    for name, entry in quality["sets"].items():
+        found[f"{name}_accuracy"] = entry["slices"]["overall"]["accuracy"]["value"]
+    return found

@@ -1,0 +1,84 @@
+"""Exports a model to ONNX (fp32 and dynamic int8) and tries all three forms against it: the load-back contract.
+
+deps: a model folder, data/sets | params: data.max_tokens | outs: rounds/<round>/exported
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tasks.data.frames import read_sets
+from tasks.data.tokens import TokenSet, collate, tokenize
+from tasks.lineage.files import write_json
+from tasks.models.checkpoint import load_classifier
+from tasks.models.devices import pick
+from tasks.models.load_back import LoadBack
+from tasks.models.onnx import FP32_FILE, INT8_FILE, OnnxClassifier, export_onnx, quantise_int8
+from tasks.params import Params
+from tasks.progress import say
+from tasks.stage import InPath, OutPath
+
+PARITY_ROWS: Final = 64
+ATOL: Final = 1e-4
+
+Logits = NDArray[np.float32]
+
+
+def run(params: Params, *, model: InPath, sets: InPath, out: OutPath) -> dict[str, Any]:
+    """Return the content of parity.json. A broken promise is recorded there and left to the gate."""
+    device = pick("cpu", "fp32", params.runtime.threads)  # the files are read by CPU runtimes
+    texts = read_sets(sets, ["validation"])["validation"]["text"].tolist()[:PARITY_ROWS]
+    out.mkdir(parents=True, exist_ok=True)
+    with LoadBack(model, texts, params.data.max_tokens, device.threads) as fresh:
+        classifier = load_classifier(model)
+        tokens = tokenize(texts, model / "tokenizer.json", params.data.max_tokens)
+        reference = _torch_logits(classifier, tokens)
+        export_onnx(classifier, out / FP32_FILE)
+        quantise_int8(out / FP32_FILE, out / INT8_FILE)
+        parity = compare(
+            reference,
+            load_back=fresh.logits(),
+            onnx=_onnx_logits(out / FP32_FILE, tokens, device.threads),
+            onnx_int8=_onnx_logits(out / INT8_FILE, tokens, device.threads),
+        )
+    write_json(out / "parity.json", parity)
+    say(
+        f"export: load-back differs by {parity['load_back_max_difference']:.1e}, onnx by "
+        f"{parity['onnx_max_difference']:.1e}; int8 agrees on {parity['onnx_int8_agreement']:.0%} of {len(texts)} rows"
+    )
+    return parity
+
+
+def compare(reference: Logits, *, load_back: Logits, onnx: Logits, onnx_int8: Logits) -> dict[str, Any]:
+    """Return the content of parity.json from the logits of the four forms, each of shape (rows, classes)."""
+    return {
+        "rows": len(reference),
+        "atol": ATOL,
+        "load_back_max_difference": _max_difference(reference, load_back),
+        "onnx_max_difference": _max_difference(reference, onnx),
+        "onnx_int8_max_difference": _max_difference(reference, onnx_int8),
+        "onnx_int8_agreement": round(float(np.mean(reference.argmax(axis=1) == onnx_int8.argmax(axis=1))), 6),
+    }
+
+
+def _max_difference(first: Logits, second: Logits) -> float:
+    """Return the largest absolute difference, shortened to three digits; a NaN counts as the largest float there is."""
+    largest = float(np.abs(first.astype(np.float64) - second).max())
+    return float(f"{largest:.3g}") if np.isfinite(largest) else float(np.finfo(np.float64).max)
+
+
+def _torch_logits(model: Any, tokens: TokenSet) -> Logits:
+    """Return the logits of all rows as one batch: the same shapes as in the fresh process, so the same rounding."""
+    ids_BT, mask_BT = (torch.from_numpy(array) for array in collate(tokens, np.arange(len(tokens))))
+    with torch.inference_mode():
+        logits: Logits = model(input_ids=ids_BT, attention_mask=mask_BT).logits.numpy()
+    return logits
+
+
+def _onnx_logits(path: Path, tokens: TokenSet, threads: int) -> Logits:
+    return OnnxClassifier(path, threads).logits(*collate(tokens, np.arange(len(tokens))))

@@ -1,0 +1,85 @@
+"""Student and teacher timed against each other, in torch and in ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tasks.evaluation.cost import latency_record, random_batch, time_interleaved
+from tasks.models.onnx import OnnxClassifier
+from tasks.progress import say
+
+LATENCY_THREADS: Final = 1  # what a service gives one request; more threads would hide the work behind waiting
+
+Batch = NDArray[np.int64]
+Call = Callable[[], object]
+
+
+def compare_latencies(
+    student: Any,
+    teacher: Any,
+    files: Mapping[str, tuple[Path, Path]],
+    batches: Sequence[int],
+    tokens: int,
+    repeats: int,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return format -> batch size -> LATENCY of cost.json, student and teacher taking turns on one thread.
+
+    `files` gives for each ONNX format the student's and the teacher's file; each format is compared with itself.
+    """
+    # Both read the same ids, so they come from the smaller vocabulary.
+    vocabulary = min(int(model.config.vocab_size) for model in (student, teacher))
+    inputs = {rows: random_batch(vocabulary, rows, tokens, seed=0) for rows in batches}
+    before = torch.get_num_threads()
+    torch.set_num_threads(LATENCY_THREADS)
+    try:
+        found = {
+            "torch": _compare("torch", partial(torch_call, student), partial(torch_call, teacher), inputs, repeats)
+        }
+        for kind, paths in files.items():
+            sessions = (partial(onnx_call, OnnxClassifier(path, LATENCY_THREADS)) for path in paths)
+            found[kind] = _compare(kind, *sessions, inputs=inputs, repeats=repeats)
+    finally:
+        torch.set_num_threads(before)
+    return found
+
+
+def torch_call(model: Any, ids: Batch, mask: Batch) -> Call:
+    """Return a call without arguments that runs the model on this batch."""
+    ids_BT, mask_BT = torch.from_numpy(ids), torch.from_numpy(mask)
+
+    def call() -> object:
+        with torch.inference_mode():
+            return model(input_ids=ids_BT, attention_mask=mask_BT).logits
+
+    return call
+
+
+def onnx_call(session: OnnxClassifier, ids: Batch, mask: Batch) -> Call:
+    """Return a call without arguments that runs the session on this batch."""
+    return partial(session.logits, ids, mask)
+
+
+def _compare(
+    kind: str,
+    student: Callable[[Batch, Batch], Call],
+    teacher: Callable[[Batch, Batch], Call],
+    inputs: Mapping[int, tuple[Batch, Batch]],
+    repeats: int,
+) -> dict[str, dict[str, float]]:
+    found = {}
+    for rows, batch in inputs.items():
+        taken = time_interleaved({"student": student(*batch), "teacher": teacher(*batch)}, repeats)
+        record = latency_record(taken["student"], taken["teacher"])
+        say(
+            f"latency {kind} batch {rows}: {record['latency_ms_p50']:.2f} ms, "
+            f"teacher {record['teacher_latency_ms_p50']:.2f} ms"
+        )
+        found[str(rows)] = record
+    return found

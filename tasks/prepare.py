@@ -1,0 +1,46 @@
+"""Cleans, de-duplicates and splits the rows into sets, and tokenises each once with the teacher's tokenizer.
+
+deps: fetched/{data,teacher}, validation/summary.json | params: data
+outs: data/{sets,summary.json}, rounds/teacher/tokens
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.data.frames import write_sets
+from tasks.data.read import read_rows
+from tasks.data.sources import data_file
+from tasks.data.splits import make_sets
+from tasks.data.tokens import save_tokens, tokenize
+from tasks.lineage.files import write_json
+from tasks.params import Params
+from tasks.stage import InPath, OutPath
+
+
+def run(
+    params: Params,
+    *,
+    data: InPath,
+    teacher: InPath,
+    validation: InPath,  # noqa: ARG001 - read by nobody, but there is nothing to prepare before the data is valid
+    sets: OutPath,
+    summary: OutPath,
+    tokens: OutPath,
+) -> dict[str, Any]:
+    """Return the number of rows and tokens of each set."""
+    section = params.data.model_dump()
+    frames = make_sets(read_rows(data_file(data), section), section)
+    write_sets(frames, sets)
+    described = {}
+    for name, frame in frames.items():
+        tokenised = tokenize(frame["text"].tolist(), teacher / "tokenizer.json", params.data.max_tokens)
+        save_tokens(tokenised, tokens / name)
+        labels = frame["label"].value_counts().sort_index()
+        described[name] = {
+            "rows": len(frame),
+            "tokens": int(tokenised.offsets[-1]),
+            "labels": {str(label): int(count) for label, count in labels.items()},
+        }
+    write_json(summary, {"sets": described})
+    return {"sets": described}

@@ -1,0 +1,53 @@
+"""Trains the shape of a round from random weights with the same distillation budget: what the pruning is worth.
+
+deps: rounds/<round>/{pruned,tokens}, data/sets, teacher_logits, rounds/teacher/evaluated
+params: seed, data, distill, evaluate, rounds.<round> | outs: rounds/<round>/random_init
+Runs for the rounds listed in `baselines.random_init` alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tasks.data.tokens import load_tokens
+from tasks.distill import distil
+from tasks.distillation.predict import predict_logits
+from tasks.evaluate import BATCH_ROWS, evaluation_frames, measures_of, read_predictions, write_predictions
+from tasks.evaluation.measure import measure
+from tasks.lineage.files import file_sha256, write_json
+from tasks.models.checkpoint import classifier_from_config, load_classifier, read_config
+from tasks.models.devices import pick
+from tasks.params import Params
+from tasks.stage import InPath, OutPath
+
+
+def run(
+    params: Params,
+    *,
+    round: str,
+    pruned: InPath,
+    tokens: InPath,
+    sets: InPath,
+    logits: InPath,
+    teacher_evaluated: InPath,
+    out: OutPath,
+) -> dict[str, Any]:
+    """Return the accuracy on the test set, and the device it ran on."""
+    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    torch.manual_seed(params.seed)
+    student = classifier_from_config(read_config(pruned / "model"))
+    distil(params, round, student, pruned / "model", tokens, sets, logits, out / "trained", device, "random_init@")
+    student = load_classifier(out / "trained" / "model")
+    how = measures_of(params, sets)
+    entries = {}
+    for name, frame in evaluation_frames(params, sets).items():
+        teacher_predictions = read_predictions(teacher_evaluated, name, frame)
+        found = predict_logits(student, load_tokens(tokens / name), BATCH_ROWS, device)
+        entries[name], predictions = measure(frame, found, teacher_predictions, how)
+        write_predictions(predictions, out / "predictions", name)
+    sha256 = file_sha256(out / "trained" / "model" / "model.safetensors")
+    quality = {"round": round, "model_sha256": sha256, "confidence": how.confidence, "sets": entries}
+    write_json(out / "quality.json", quality)
+    return {"test_accuracy": entries["test"]["slices"]["overall"]["accuracy"]["value"], **device.facts()}

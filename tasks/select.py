@@ -1,0 +1,39 @@
+"""Chooses the smallest round whose gates pass.
+
+deps: rounds/<r>/verdict.json, rounds/<r>/evaluated; params: rounds; out: selection.json. The test set enters through
+the verdicts alone: the best of many on the test numbers themselves would look better than it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.lineage.files import read_json, write_json
+from tasks.params import Params
+from tasks.stage import InPath, OutPath
+
+
+def run(params: Params, *, rounds: InPath, out: OutPath) -> dict[str, Any]:
+    """Return the selected round (None if no verdict is pass) and how many there were to choose from."""
+    candidates = []
+    for name in params.rounds:
+        evaluated = rounds / name / "evaluated"
+        validation = read_json(evaluated / "quality.json")["sets"]["validation"]
+        candidates.append(
+            {
+                "round": name,
+                "verdict": read_json(rounds / name / "verdict.json")["verdict"],
+                "params_total": read_json(evaluated / "cost.json")["params_total"],
+                "validation_accuracy": validation["slices"]["overall"]["accuracy"]["value"],
+            }
+        )
+    passed = [one for one in candidates if one["verdict"] == "pass"]
+    best = min(passed, key=lambda one: (one["params_total"], -one["validation_accuracy"]), default=None)
+    selection = {
+        "selected": best and best["round"],
+        "candidates": candidates,
+        "num_candidates": len(candidates),
+        "rule": "smallest round whose gates pass",
+    }
+    write_json(out, selection)
+    return {"selected": selection["selected"], "num_candidates": len(candidates)}

@@ -1,0 +1,127 @@
+"""The training loop: schedule, budget, and the same weights after a kill as without one."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.data.tokens import TokenSet, collate, shuffled_buckets
+from tasks.distillation.budget import joined, plan_batches
+from tasks.distillation.train import Schedule, train
+from tasks.lineage.scratch import Scratch
+from tasks.models.devices import Device
+
+CPU = Device(torch.device("cpu"), "fp32", 1)
+SCHEDULE = Schedule(
+    learning_rate=0.05, warmup_share=0.2, weight_decay=0.01, max_gradient_norm=1.0, checkpoints=3, seed=0
+)
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL: leaves the loop at once."""
+
+
+def small_model() -> torch.nn.Module:
+    torch.manual_seed(1)
+    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+
+
+def fit(folder: Path, kill_after: int | None = None) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Return weights and the lines of steps.jsonl of 30 steps, killed after some step if asked."""
+    model, scratch = small_model(), Scratch("distill@r1", "key", folder)
+    scratch.due = lambda: True  # type: ignore[method-assign]
+    x = torch.linspace(-1, 1, 40).reshape(10, 4)
+    batches = [np.array([i % 10, (3 * i) % 10]) for i in range(30)]
+
+    def loss(model: Any, rows: Any) -> torch.Tensor:
+        return (model(x[torch.from_numpy(rows)]) ** 2).mean()
+
+    def on_step(step: int, _loss: float) -> None:
+        if step == kill_after:
+            raise KilledError
+
+    train(model, batches, loss, lambda _m, s: {"checkpoint": s}, SCHEDULE, CPU, scratch, on_step)
+    return model.state_dict(), scratch.steps.read_text().splitlines()
+
+
+@pytest.mark.parametrize("kill_after", [1, 2, 11, 29])
+def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, kill_after: int) -> None:
+    expected, lines = fit(tmp_path / "undisturbed")
+    with pytest.raises(KilledError):
+        fit(tmp_path / "killed", kill_after)
+    weights, resumed_lines = fit(tmp_path / "killed")
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert resumed_lines == lines
+
+
+def test_a_scratch_of_other_inputs_is_thrown_away(tmp_path: Path) -> None:
+    first = Scratch("teacher", "one", tmp_path)
+    first.save({"step": 3})
+    assert Scratch("teacher", "one", tmp_path).load() == {"step": 3}
+    assert Scratch("teacher", "two", tmp_path).load() is None
+
+
+def test_the_rate_warms_up_and_decays_to_nearly_zero() -> None:
+    rates = [SCHEDULE.rate(step, 50) for step in range(50)]
+    peak = int(np.argmax(rates))
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert max(rates) <= SCHEDULE.learning_rate
+    assert 0 < rates[-1] < 0.05 * SCHEDULE.learning_rate
+
+
+@given(num_steps=st.integers(1, 200), checkpoints=st.integers(1, 10))
+def test_the_last_step_is_always_a_checkpoint(num_steps: int, checkpoints: int) -> None:
+    schedule = Schedule(0.1, 0.1, 0.0, 1.0, checkpoints, 0)
+    steps = schedule.checkpoint_steps(num_steps)
+    assert num_steps in steps
+    assert len(steps) == min(checkpoints, num_steps)
+    assert min(steps) >= 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+    model = small_model()
+
+    def loss(model: Any, rows: Any) -> torch.Tensor:
+        return model(torch.full((1, 4), math.inf)).sum()
+
+    with pytest.raises(RuntimeError, match="non-finite"):
+        train(model, [np.array([0])], loss, lambda *_: {}, SCHEDULE, CPU, Scratch("s", "k", tmp_path), lambda *_: None)
+
+
+@given(
+    num_train=st.integers(1, 40), num_transfer=st.integers(0, 40), labelled=st.integers(0, 3),
+    transfer=st.floats(0, 3), batch=st.integers(1, 16), seed=st.integers(0, 9),
+)  # fmt: skip
+def test_the_budget_is_spent_exactly(
+    num_train: int, num_transfer: int, labelled: int, transfer: float, batch: int, seed: int
+) -> None:
+    lengths = np.arange(num_train + num_transfer) % 7 + 3
+    batches = plan_batches(lengths, num_train, labelled, transfer, batch, seed)
+    rows = np.concatenate([*batches, np.zeros(0, dtype=np.int64)])
+    assert (np.bincount(rows[rows < num_train], minlength=num_train)[:num_train] == labelled).all()
+    expected = sum(round(float(np.clip(transfer - turn, 0, 1)) * num_transfer) for turn in range(math.ceil(transfer)))
+    assert (rows >= num_train).sum() == expected
+    assert all(len(b) <= batch for b in batches)
+
+
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=300), batch=st.integers(1, 32))
+def test_buckets_hold_every_row_once(lengths: list[int], batch: int) -> None:
+    batches = shuffled_buckets(np.array(lengths), batch, np.random.default_rng(0))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+
+
+def test_collate_pads_and_masks() -> None:
+    tokens = TokenSet(np.array([5, 6, 7, 8], dtype=np.int32), np.array([0, 3, 4]))
+    ids, mask = collate(tokens, np.array([1, 0]), pad_id=9)
+    assert ids.tolist() == [[8, 9, 9], [5, 6, 7]]
+    assert mask.tolist() == [[1, 0, 0], [1, 1, 1]]
+    both = joined(tokens, tokens)
+    assert collate(both, np.array([2, 3]))[0].tolist() == [[5, 6, 7], [8, 0, 0]]
