@@ -277,9 +277,11 @@ def _save_servable(folder: Path, model: Path, onnx: Path) -> None:
     """Write an MLflow model folder: code as text, safetensors and ONNX, nothing pickled."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
 
-    # One column without a name, so that a plain list of texts is a valid input.
-    inputs, outputs = Schema([ColSpec("string")]), Schema([ColSpec("string", "label"), ColSpec("double", "score")])
+    # One column without a name, so that a plain list of texts is a valid input; it must equal what MLflow infers from
+    # the types of `TextClassifier.predict`, and for a data frame MLflow infers that it may hold anything.
+    signature = ModelSignature(inputs=Schema([ColSpec("string")]), outputs=Schema([ColSpec(AnyType())]))
     with warnings.catch_warnings():
         # It warns of type hints of its own, and asks for an example to guess what the signature says exactly.
         warnings.filterwarnings("ignore", message=".*(An input example was not|Any type hint is)")
@@ -289,6 +291,6 @@ def _save_servable(folder: Path, model: Path, onnx: Path) -> None:
             path=str(folder),
             python_model=str(Path(__file__).with_name("served_model.py")),
             artifacts={"model": str(model), "onnx": str(onnx)},
-            signature=ModelSignature(inputs=inputs, outputs=outputs),
+            signature=signature,
             pip_requirements=[f"{name}=={installed_version(name).partition('+')[0]}" for name in REQUIREMENTS],
         )
