@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from tasks.lineage.files import digest, file_sha256, read_json
 from tasks.params import apply_overrides
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("flows", "tasks", "dvc.yaml", "params.yaml", ".gitignore", ".dvcignore")
 FILLERS = [f"{a}{b}" for a in "cdfglmnprst" for b in ("a", "e", "i", "o", "un", "ar", "el")]
+TABLES = ("runs", "params", "metrics", "tags", "logged_models", "model_versions", "registered_model_aliases")
 OPINIONS = (["bad", "dull", "slow"], ["good", "great", "fine"])
 SMALL = [
     "data.task_sources=[home]",
@@ -103,6 +107,10 @@ class Project:
         assert done.returncode == 0, done.stderr
         return {row["name"]: row["state"] for row in json.loads(done.stdout)["stages"]}
 
+    def states(self) -> dict[str, str]:
+        """Return how the last run with work to do brought each stage up to date."""
+        return {row["name"]: row["state"] for row in read_json(self.folder / ".compactlm/last_run.json")["stages"]}
+
     def shell(self, *command: str) -> str:
         """Return what a command prints; it must succeed."""
         done = subprocess.run(command, cwd=self.folder, env=_environment(), capture_output=True, text=True, check=False)
@@ -112,6 +120,20 @@ class Project:
     def dvc(self, *arguments: str) -> str:
         """Return what `dvc ARGUMENTS` prints; it must succeed."""
         return self.shell(sys.executable, "-m", "dvc", *arguments)
+
+    def facts(self) -> dict[str, str]:
+        """Return the digests of what a run leaves, and how much the MLflow store holds."""
+        names = ("params.yaml", "sources.lock", "dvc.lock", ".compactlm/last_run.json")
+        found = {name: file_sha256(self.folder / name) for name in names if (self.folder / name).exists()}
+        if (self.folder / "artifacts").exists():
+            files = digest(self.folder / "artifacts")["files"]
+            found |= {f"artifacts/{name}": entry["sha256"] for name, entry in files.items()}
+        store = self.folder / ".compactlm" / "mlflow" / "mlflow.db"
+        if store.exists():
+            with contextlib.closing(sqlite3.connect(store)) as connection:
+                for table in TABLES:
+                    found[table] = str(connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
+        return found
 
 
 def _environment() -> dict[str, str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
-import sqlite3
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
 from tasks.lineage.files import digest, read_json
 from tasks.lineage.pipeline import read_graph
@@ -20,7 +21,6 @@ from tests.tiny_project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")
 
-STORE = ".compactlm/mlflow/mlflow.db"
 PATIENCE_SECONDS = 300.0
 FIELDS = {
     "name", "version", "round", "aliases", "parent", "model_sha256", "params_total", "params_non_embedding",
@@ -29,32 +29,8 @@ FIELDS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def finished(tiny_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project after its first `compactlm run`."""
-    project = tiny_project.copy(tmp_path_factory.mktemp("finished") / "project")
-    states = project.run()
-    assert set(states.values()) == {"executed"}
-    return project
-
-
-@pytest.fixture
-def project(finished: Project, tmp_path: Path) -> Project:
-    return finished.copy(tmp_path / "project")
-
-
 def executed(states: dict[str, str]) -> set[str]:
     return {name for name, state in states.items() if state == "executed"}
-
-
-def everything(project: Project) -> dict[str, str]:
-    """Return the digest of each file below artifacts/, and what the MLflow store counts."""
-    files = {name: facts["sha256"] for name, facts in digest(project.folder / "artifacts")["files"].items()}
-    with sqlite3.connect(project.folder / STORE) as connection:
-        for table in ("runs", "metrics", "params", "logged_models", "model_versions", "registered_model_aliases"):
-            files[table] = str(connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
-    connection.close()
-    return files
 
 
 def test_the_first_run_registers_three_models_that_load_with_stock_classes(finished: Project) -> None:
@@ -99,18 +75,20 @@ def test_the_files_of_a_run_agree_with_each_other(finished: Project) -> None:
 
 
 def test_a_second_run_and_dvc_itself_find_nothing_to_do(project: Project) -> None:
-    before = everything(project)
+    before = project.facts()
     done = project.compactlm("run", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["state"] == "no change"
     said = project.dvc("repro")
     assert "Running stage" not in said
     assert "Data and pipelines are up to date" in said
-    assert everything(project) == before
+    assert project.facts() == before
 
 
 def test_a_change_runs_only_what_follows_from_it(project: Project) -> None:
-    states = project.run("--set", "rounds.r3.learning_rate=4.0e-3", "--set", "gates=[{metric: params_total, max: 9999}]")
+    states = project.run(
+        "--set", "rounds.r3.learning_rate=4.0e-3", "--set", "gates=[{metric: params_total, max: 9999}]"
+    )
     third = {f"{stage}@r3" for stage in ("prune", "distill", "export", "evaluate", "gate")}
     assert executed(states) == {*third, "gate@r1", "gate@r2", "select", "report"}
     assert {state for name, state in states.items() if name not in executed(states)} == {"skipped"}
@@ -137,10 +115,6 @@ def test_a_run_killed_in_the_middle_of_training_ends_with_the_same_bytes(project
 
 def _forget(folder: Path, stage: str) -> None:
     """Take from DVC all it knows of a stage's result, and let training save its state soon."""
-    import shutil
-
-    from ruamel.yaml import YAML
-
     lock = read_yaml(folder / "dvc.lock")
     del lock["stages"][stage]
     YAML().dump(lock, folder / "dvc.lock")
