@@ -41,6 +41,7 @@ class Scratch:
     def load(self) -> dict[str, Any] | None:
         """Return the last saved state, or None when there is none; tensors only, no pickled code."""
         if not self._state.exists():
+            self._cut_steps(0)
             return None
         state: dict[str, Any] = torch.load(self._state, map_location="cpu", weights_only=True)
         self._cut_steps(int(state["step"]))

@@ -33,10 +33,12 @@ def small_model() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Tanh(), torch.nn.Linear(8, 2))
 
 
-def fit(folder: Path, kill_after: int | None = None) -> tuple[dict[str, torch.Tensor], list[str]]:
+def fit(
+    folder: Path, kill_after: int | None = None, *, saves: bool = True
+) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Return weights and the lines of steps.jsonl of 30 steps, killed after some step if asked."""
     model, scratch = small_model(), Scratch("distill@r1", "key", folder)
-    scratch.due = lambda: True  # type: ignore[method-assign]
+    scratch.due = lambda: saves  # type: ignore[method-assign]
     x = torch.linspace(-1, 1, 40).reshape(10, 4)
     batches = [np.array([i % 10, (3 * i) % 10]) for i in range(30)]
 
@@ -59,6 +61,16 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, kill_after: int) -
     weights, resumed_lines = fit(tmp_path / "killed")
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert resumed_lines == lines
+
+
+def test_a_run_killed_before_its_first_save_leaves_no_lines_behind(tmp_path: Path) -> None:
+    expected, lines = fit(tmp_path / "undisturbed")
+    with pytest.raises(KilledError):
+        fit(tmp_path / "killed", 17, saves=False)
+    assert (tmp_path / "killed/distill@r1/steps.jsonl").read_text() != ""
+    weights, again = fit(tmp_path / "killed")
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert again == lines
 
 
 def test_a_scratch_of_other_inputs_is_thrown_away(tmp_path: Path) -> None:

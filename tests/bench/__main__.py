@@ -1,0 +1,98 @@
+"""Measures speed on the artifacts of a finished run and prints it; nothing is written.
+
+example: python -m tests.bench throughput --rows 512
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks.errors import EXIT_USER_ERROR, UserError
+from tasks.lineage.start import find_workspace
+
+NAMES: Final = ("throughput", "noop", "latency")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the benchmarks named by argv, all of them without a name, and return an exit code."""
+    options = _parser().parse_args(argv)
+    unknown = sorted(set(options.names) - set(NAMES))
+    if unknown:
+        _parser().error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    try:
+        workspace = find_workspace(options.workspace)
+        if not (workspace / "artifacts" / "report.html").exists():
+            raise UserError(f"{workspace / 'artifacts'}: no finished run to measure; `compactlm run` makes one")
+        found = {name: _measure(name, workspace, options) for name in options.names or NAMES}
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    if options.json:
+        print(json.dumps(found, indent=1, sort_keys=True))
+    else:
+        for name, facts in found.items():
+            Console(highlight=False).print(_latency_table(facts) if name == "latency" else _table(name, facts))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all without a name")
+    parser.add_argument("--rows", type=int, default=1024, help="throughput: rows of train, and as many of transfer")
+    parser.add_argument("--round", help="throughput: whose student; the last round without it")
+    parser.add_argument("--turns", type=int, default=3, help="throughput and noop: times each side is measured")
+    parser.add_argument("--repeats", type=int, default=100, help="latency: calls of each model")
+    parser.add_argument("--workspace", type=Path, default=Path.cwd(), help="project with a finished run")
+    parser.add_argument("--json", action="store_true", help="print one JSON value for programs")
+    return parser
+
+
+def _measure(name: str, workspace: Path, options: argparse.Namespace) -> dict[str, Any]:
+    if name == "throughput":
+        from tasks.params import load_params
+        from tests.bench import throughput
+
+        rounds = load_params(workspace / "params.yaml").rounds
+        chosen = options.round or list(rounds)[-1]
+        if chosen not in rounds:
+            raise UserError(f"--round {chosen}: not a round; allowed: {', '.join(rounds)}")
+        return throughput.measure(workspace, chosen, options.rows, options.turns)
+    if name == "noop":
+        from tests.bench import noop
+
+        return noop.measure(workspace, options.turns)
+    from tests.bench import latency
+
+    return latency.measure(workspace, options.repeats)
+
+
+def _table(name: str, facts: dict[str, Any]) -> Table:
+    table = Table(name, "", box=None)
+    for key, value in facts.items():
+        table.add_row(key.replace("_", " "), str(value))
+    return table
+
+
+def _latency_table(facts: dict[str, Any]) -> Table:
+    title = f"latency, {facts['tokens']} tokens, {facts['threads']} thread, {facts['turns']} turns"
+    table = Table("round", "format", "batch", "ms p50", "teacher ms p50", "ratio", title=title, box=None)
+    for name, formats in facts["rounds"].items():
+        for kind, batches in formats.items():
+            for rows, one in batches.items():
+                mine, hers = one["latency_ms_p50"], one["teacher_latency_ms_p50"]
+                table.add_row(name, kind, rows, f"{mine:.2f}", f"{hers:.2f}", f"{one['ratio_p50']:.3f}")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

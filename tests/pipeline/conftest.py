@@ -1,0 +1,30 @@
+"""A copy of the repository for tests that go through the real command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_project import Project, make_project
+
+
+@pytest.fixture(scope="session")
+def tiny_project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Project:
+    """A committed project in which nothing has run; copy it before changing it."""
+    return make_project(tmp_path_factory.mktemp("tiny"), tiny_model)
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project after its first `compactlm run`; copy it before changing it."""
+    project = tiny_project.copy(tmp_path_factory.mktemp("finished") / "project")
+    states = project.run()
+    assert set(states.values()) == {"executed"}
+    return project
+
+
+@pytest.fixture
+def project(finished: Project, tmp_path: Path) -> Project:
+    """A copy of the finished project that a test may change."""
+    return finished.copy(tmp_path / "project")

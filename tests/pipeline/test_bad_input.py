@@ -1,0 +1,144 @@
+"""Bad input through the real command line: exit code 2, words that name file, key and value, and nothing left behind."""
+
+from __future__ import annotations
+
+import collections
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.errors import ResourceError
+from tasks.models.preflight import check_disk
+from tasks.params import read_yaml
+from tests.tiny_project import Project, labelled_rows, write_rows
+
+CPU_SECONDS = 20.0  # a quiet machine takes a few; a training or a Prefect server would take more
+
+
+def _refusal(project: Project, *arguments: str) -> str:
+    """Return what `compactlm run` says when it refuses to run, at once and leaving everything as it was."""
+    before, cpu = project.facts(), _children_seconds()
+    listing = sorted(path.name for path in project.folder.iterdir())
+    done = project.compactlm("run", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert _children_seconds() - cpu < CPU_SECONDS
+    assert project.facts() == before
+    assert sorted(path.name for path in project.folder.iterdir()) == listing
+    return done.stderr
+
+
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+@pytest.fixture
+def fresh(tiny_project: Project, tmp_path: Path) -> Project:
+    return tiny_project.copy(tmp_path / "project")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("kd_weight:", "kd_wieght:", "params.yaml: distill.kd_wieght: unknown key; did you mean 'kd_weight'?"),
+        ("hidden: 16, heads: 2", "hidden: 32, heads: 4", "rounds.r2.hidden: 32 is larger than its parent's 24"),
+        ("hidden: 16, heads: 2", "hidden: 16, heads: 3", "rounds.r2.heads: 3 does not divide rounds.r2.hidden = 16"),
+    ],
+    ids=["typo", "rounds_do_not_shrink", "heads_do_not_divide"],
+)
+def test_a_wrong_params_file(fresh: Project, old: str, new: str, message: str) -> None:
+    path = fresh.folder / "params.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    assert message in _refusal(fresh)
+
+
+def test_a_model_that_does_not_exist(fresh: Project) -> None:
+    said = _refusal(fresh, "--set", "teacher.model=path:/no/such/model")
+    assert "params.yaml: teacher.model: 'path:/no/such/model': /no/such/model does not exist" in said
+
+
+def test_a_pickled_weight_file(fresh: Project, tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "pickled"))
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    said = _refusal(fresh, "--set", f"teacher.model=path:{folder}")
+    assert f"params.yaml: teacher.model: {folder}: pytorch_model.bin is a pickle" in said
+    assert "only safetensors are read" in said
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 40 MB, where this user may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(place)]
+    if sys.platform != "linux" or os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs Linux and root; the next test replaces the system's answer")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk(tiny_project: Project, small_disk: Path) -> None:
+    said = _refusal(tiny_project.copy(small_disk / "project"))
+    assert "a run needs about 0.2 GB of disk space and 0.0 GB are free; free some, or move the workspace" in said
+
+
+def test_too_little_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = collections.namedtuple("usage", "free")  # noqa: PYI024 - as the standard library does
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1_000_000_000))
+    check_disk(10_000_000, tmp_path)
+    with pytest.raises(ResourceError, match=r"needs about 1\.4 GB of disk space and 1\.0 GB are free"):
+        check_disk(100_000_000, tmp_path)
+
+
+def _without_label(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"text": row["text"], "labels": row["label"], "source": row["source"]} for row in rows]
+
+
+def _in_two_splits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    names = ("train", "train", "train", "validation", "test")
+    split = [{**row, "split": names[number % 5]} for number, row in enumerate(rows)]
+    return [*split, {**split[0], "split": "test"}]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "overrides", "message"),
+    [
+        (_without_label, [], "bad.csv: no column 'label', which data.columns.label names; did you mean 'labels'?"),
+        (_in_two_splits, ["data.columns.split=split"], "bad.csv: 1 text is in two splits: "),
+    ],
+    ids=["missing_column", "same_sentence_in_two_splits"],
+)
+def test_bad_data_stops_before_any_training(
+    project: Project, tmp_path: Path, spoil: Any, overrides: list[str], message: str
+) -> None:
+    write_rows(tmp_path / "bad.csv", spoil(labelled_rows()))
+    project.set(f"data.source=path:{tmp_path / 'bad.csv'}", *overrides)
+    before = project.facts()
+    lock = read_yaml(project.folder / "dvc.lock")["stages"]
+    done = project.compactlm("run")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+    after = project.facts()
+    touched = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+    # `fetch` had new bytes to bring, and what GX found stays to be looked at; no model, record or version has changed
+    places = ("sources.lock", "dvc.lock", ".compactlm/last_run.json", "artifacts/fetched/", "artifacts/validation/",
+              "artifacts/receipts/")  # fmt: skip
+    assert {name for name in touched if not name.startswith(places)} == set()
+    now = read_yaml(project.folder / "dvc.lock")["stages"]
+    assert {name for name in {*lock, *now} if lock.get(name) != now.get(name)} == {"fetch"}
+    states = project.states()
+    assert states["validate_data"] == "failed"
+    assert {state for name, state in states.items() if name not in ("fetch", "validate_data")} == {"not run"}
