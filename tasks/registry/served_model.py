@@ -33,7 +33,9 @@ class TextClassifier(PythonModel):
         import torch
 
         length = int(self.model.config.max_position_embeddings)
-        tokens = self.tokenizer(list(model_input), padding=True, truncation=True, max_length=length, return_tensors="pt")
+        tokens = self.tokenizer(
+            list(model_input), padding=True, truncation=True, max_length=length, return_tensors="pt"
+        )
         with torch.no_grad():
             probabilities = self.model(**tokens).logits.float().softmax(dim=-1)
         scores, classes = probabilities.max(dim=-1)

@@ -94,7 +94,7 @@ def test_a_full_disk(tiny_project: Project, small_disk: Path) -> None:
 
 
 def test_too_little_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = collections.namedtuple("usage", "free")  # noqa: PYI024 - as the standard library does
+    usage = collections.namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1_000_000_000))
     check_disk(10_000_000, tmp_path)
     with pytest.raises(ResourceError, match=r"needs about 1\.4 GB of disk space and 1\.0 GB are free"):
