@@ -131,8 +131,8 @@ def _kept_pieces(tokenizer: dict[str, Any], tokens: Path, size: int) -> list[int
     pieces = pieces_in_order(tokenizer)
     if size == len(pieces):
         return list(range(size))
-    counts = sum(count_pieces(load_tokens(tokens / name).ids, len(pieces)) for name in ("train", "transfer"))
-    return choose_pieces(pieces, special_pieces(tokenizer), counts, size)
+    train, transfer = (count_pieces(load_tokens(tokens / name).ids, len(pieces)) for name in ("train", "transfer"))
+    return choose_pieces(pieces, special_pieces(tokenizer), train + transfer, size)
 
 
 def _tokenize_sets(params: Params, sets: Path, model: Path, out: Path) -> None:

@@ -97,7 +97,7 @@ def _take_as_is(params: Params, base: InPath, model: Any, out: OutPath, device: 
     save_classifier(model, base, out / "model")
     (out / "steps.jsonl").write_text("", encoding="utf-8")
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-    summary = {
+    summary: dict[str, Any] = {
         "steps": 0, "tokens": 0, "best_checkpoint": None, "best_validation_accuracy": None, "checkpoints": [],
         "model_sha256": file_sha256(out / "model" / "model.safetensors"),
     }  # fmt: skip

@@ -12,7 +12,7 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel  # type: ignore[attr-defined]
 
 
-class TextClassifier(PythonModel):
+class TextClassifier(PythonModel):  # type: ignore[misc]
     """Classifies text with a stock transformers model folder."""
 
     def load_context(self, context: Any) -> None:
