@@ -235,6 +235,7 @@ class Params(Section):
         seen: dict[str, Round] = {}
         for name, target in self.rounds.items():
             _check_round(name, target, seen)
+            _check_budget(f"rounds.{name}", target, self.data.transfer.rows)
             seen[name] = target
         for name in self.baselines.random_init:
             if name not in self.rounds:
@@ -257,6 +258,14 @@ def _check_round(name: str, target: Round, earlier: Mapping[str, Round]) -> None
         allowed = ", ".join(["teacher", *earlier])
         raise ValueError(f"{where}.parent: {target.parent!r} is not an earlier round; allowed: {allowed}")
     check_shrinks(where, {a: target.axis(a) for a in AXES}, {a: earlier[target.parent].axis(a) for a in AXES})
+
+
+def _check_budget(where: str, target: Round, transfer_rows: int) -> None:
+    if target.labelled_epochs == 0 and target.transfer_epochs * transfer_rows < 1:
+        raise ValueError(
+            f"{where}: labelled_epochs = 0 and transfer_epochs = {target.transfer_epochs} of {transfer_rows} transfer rows "
+            "leave nothing to train on; make one of them larger"
+        )
 
 
 def check_shrinks(where: str, child: Mapping[str, int], parent: Mapping[str, int]) -> None:

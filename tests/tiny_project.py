@@ -59,8 +59,9 @@ def labelled_rows() -> list[dict[str, Any]]:
     found = []
     for number in range(420):
         label, home = number % 2, number < 300
-        sentences = [" ".join([rng.choice(OPINIONS[label]), *rng.sample(FILLERS, 6)]) for _ in range(1 if home else 3)]
-        found.append({"text": ". ".join(sentences) + ".", "label": label, "source": "home" if home else "away"})
+        words = [[rng.choice(OPINIONS[label]), *rng.sample(FILLERS, 6)] for _ in range(1 if home else 3)]
+        text = " ".join(" ".join(sentence).capitalize() + "." for sentence in words)
+        found.append({"text": text, "label": label, "source": "home" if home else "away"})
     return found
 
 

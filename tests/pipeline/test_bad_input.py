@@ -50,11 +50,13 @@ def fresh(tiny_project: Project, tmp_path: Path) -> Project:
     ("old", "new", "message"),
     [
         ("kd_weight:", "kd_wieght:", "params.yaml: distill.kd_wieght: unknown key; did you mean 'kd_weight'?"),
-        ("hidden: 16, heads: 2", "hidden: 32, heads: 4", "rounds.r2.hidden: 32 is larger than its parent's 24"),
-        ("hidden: 16, heads: 2", "hidden: 16, heads: 3", "rounds.r2.heads: 3 does not divide rounds.r2.hidden = 16"),
+        ("hidden: 16\n    heads: 2", "hidden: 32\n    heads: 4", "rounds.r2.hidden: 32 is larger than its parent's 24"),
+        ("labelled_epochs: 1\n    transfer_epochs: 0.5", "labelled_epochs: 0\n    transfer_epochs: 0.0",
+         "rounds.r1: labelled_epochs = 0 and transfer_epochs = 0.0 of 150 transfer rows leave nothing to train on"),
+        ("hidden: 16\n    heads: 2", "hidden: 16\n    heads: 3", "rounds.r2.heads: 3 does not divide rounds.r2.hidden = 16"),
     ],
-    ids=["typo", "rounds_do_not_shrink", "heads_do_not_divide"],
-)
+    ids=["typo", "rounds_do_not_shrink", "nothing_to_train_on", "heads_do_not_divide"],
+)  # fmt: skip
 def test_a_wrong_params_file(fresh: Project, old: str, new: str, message: str) -> None:
     path = fresh.folder / "params.yaml"
     text = path.read_text(encoding="utf-8")
@@ -94,7 +96,7 @@ def test_a_full_disk(tiny_project: Project, small_disk: Path) -> None:
 
 
 def test_too_little_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = collections.namedtuple("usage", "free")  # noqa: PYI024 - as the standard library does
+    usage = collections.namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1_000_000_000))
     check_disk(10_000_000, tmp_path)
     with pytest.raises(ResourceError, match=r"needs about 1\.4 GB of disk space and 1\.0 GB are free"):
@@ -135,7 +137,7 @@ def test_bad_data_stops_before_any_training(
     touched = {name for name in {*before, *after} if before.get(name) != after.get(name)}
     # `fetch` had new bytes to bring, and what GX found stays to be looked at; no model, record or version has changed
     places = ("sources.lock", "dvc.lock", ".compactlm/last_run.json", "artifacts/fetched/", "artifacts/validation/",
-              "artifacts/receipts/")  # fmt: skip
+              "artifacts/receipts/fetch", "artifacts/receipts/validate_data")  # fmt: skip
     assert {name for name in touched if not name.startswith(places)} == set()
     now = read_yaml(project.folder / "dvc.lock")["stages"]
     assert {name for name in {*lock, *now} if lock.get(name) != now.get(name)} == {"fetch"}

@@ -92,7 +92,7 @@ def test_a_change_runs_only_what_follows_from_it(project: Project) -> None:
     third = {f"{stage}@r3" for stage in ("prune", "distill", "export", "evaluate", "gate")}
     assert executed(states) == {*third, "gate@r1", "gate@r2", "select", "report"}
     assert {state for name, state in states.items() if name not in executed(states)} == {"skipped"}
-    assert "learning_rate: 4.0e-3" in (project.folder / "params.yaml").read_text(encoding="utf-8")
+    assert read_yaml(project.folder / "params.yaml")["rounds"]["r3"]["learning_rate"] == 0.004
 
 
 def test_a_run_killed_in_the_middle_of_training_ends_with_the_same_bytes(project: Project) -> None:
