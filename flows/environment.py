@@ -19,4 +19,6 @@ def configure(workspace: Path) -> None:
     }
     for name, value in chosen.items():
         os.environ.setdefault(name, value)
-    Path(os.environ["PREFECT_HOME"]).expanduser().mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only
+    Path(os.environ["PREFECT_HOME"]).expanduser().mkdir(
+        parents=True, exist_ok=True
+    )  # Prefect makes the last folder only

@@ -5,13 +5,13 @@ deps: data/sets | params: data.labels, data.evaluation_sets, evaluate, seed | ou
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from tasks.data.frames import read_sets
-from tasks.evaluate import evaluation_frames, measures_of, write_predictions
-from tasks.evaluation.measure import measure
+from tasks.evaluation.measure import measure, measures_of, write_predictions
 from tasks.evaluation.rivals import fit_tfidf_logistic
 from tasks.lineage.files import write_json
 from tasks.params import Params
@@ -30,17 +30,18 @@ def run(params: Params, *, sets: InPath, out: OutPath) -> dict[str, Any]:
     return {"rivals": facts}
 
 
-def tfidf_rival(params: Params, sets: InPath, out: OutPath) -> tuple[dict[str, Any], dict[str, Any]]:
+def tfidf_rival(params: Params, sets: Path, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the rival's entry of quality.json and its facts; writes its predictions."""
-    frames = read_sets(sets, ["train", "validation"])
+    frames = read_sets(sets, ["train", "validation", "transfer"])
     texts = {name: frame["text"].tolist() for name, frame in frames.items()}
     labels = {name: frame["label"].to_numpy(dtype=np.int64) for name, frame in frames.items()}
     rival = fit_tfidf_logistic(
         texts["train"], labels["train"], texts["validation"], labels["validation"], len(params.data.labels)
     )
-    how = measures_of(params, sets)
+    learnt_from = [frames["train"], frames["transfer"]]
+    how = measures_of(params.data.labels, params.evaluate.model_dump(), params.seed, learnt_from)
     entries = {}
-    for name, frame in evaluation_frames(params, sets).items():
+    for name, frame in read_sets(sets, ["validation", "test", *params.data.evaluation_sets]).items():
         entries[name], predictions = measure(frame, rival.logits(frame["text"].tolist()), None, how)
         write_predictions(predictions, out / "predictions" / TFIDF, name)
     test = entries["test"]["slices"]["overall"]["accuracy"]["value"]

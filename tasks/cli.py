@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 import webbrowser
 from collections.abc import Iterator
@@ -86,7 +87,10 @@ def _run_flow(workspace: Path, workers: int, started: float) -> dict[str, Any]:
 
     configure(workspace)
     from flows.compress import compress
+    from tasks.registry.tracking import preload
 
+    # Prefect's server takes seconds to start in a process of its own; meanwhile this one can import.
+    threading.Thread(target=preload, daemon=True).start()
     result = compress(str(workspace), workers, started, checked=True)
     if not isinstance(result, dict):
         return {"state": "no change", "wall_seconds": round(time.time() - started, 2), "stages": []}
@@ -151,16 +155,18 @@ def models(as_json: Json = False) -> None:
         return _print_json(rows)
     if not rows:
         return out.print("no model is registered yet; `compactlm run` makes some")
-    table = Table("model", "round", "aliases", "parameters", "MB", "ms (batch)", "test accuracy", "verdict", box=None)
+    heads = ("version", "round", "aliases", "parameters", "MB", "ms (batch)", "test accuracy of teacher's", "verdict")
+    table = Table(*heads, box=None)
     for row in rows:
         latency = ", ".join(f"{value:.1f} ({batch})" for batch, value in row["latency_ms_p50"].items())
         accuracy, teacher = (row[key]["test"]["accuracy"] for key in ("metrics", "teacher_metrics"))
         table.add_row(
-            f"{row['name']} v{row['version']}", row["round"], ", ".join(row["aliases"]), f"{row['params_total']:,}",
-            f"{row['size_bytes'] / 1e6:.1f}", latency, f"{accuracy:.3f} (teacher {teacher:.3f})", row["verdict"]["verdict"],
+            str(row["version"]), row["round"], ", ".join(row["aliases"]), f"{row['params_total']:,}",
+            f"{row['size_bytes'] / 1e6:.1f}", latency, f"{accuracy:.3f} of {teacher:.3f}",
+            row["verdict"]["verdict"],
         )  # fmt: skip
     out.print(table)
-    out.print("folders of the weights: compactlm models --json")
+    out.print(f"model {rows[0]['name']}; folders of the weights: compactlm models --json")
 
 
 def _model_rows(workspace: Path) -> list[dict[str, Any]]:

@@ -11,8 +11,19 @@ from rich.status import Status
 from tasks.progress import PREFIX
 
 # What DVC says around a stage; the flow says the same in its own words.
-NOISE: Final = ("Running stage '", "> ", "Updating lock file", "Use `dvc push`", "Stage '", "To track the changes", "\tgit add",
-                "To enable auto staging", "Generating lock file", "Data and pipelines are up to date")  # fmt: skip
+NOISE: Final = (
+    "Running stage '",
+    "> ",
+    "Updating lock file",
+    "Use `dvc push`",
+    "Stage '",
+    "To track the changes",
+    "\tgit add",
+    "\tdvc config core.autostage",
+    "To enable auto staging",
+    "Generating lock file",
+    "Data and pipelines are up to date",
+)
 
 
 class RunLines(logging.Handler):

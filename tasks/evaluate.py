@@ -24,7 +24,7 @@ from tasks.evaluation.cost import (
     random_batch,
     weights_bytes,
 )
-from tasks.evaluation.measure import Measures, frequency_of, measure
+from tasks.evaluation.measure import Measures, measure, measures_of, write_predictions
 from tasks.evaluation.quality import interval_of_mean
 from tasks.lineage.files import file_sha256, write_json
 from tasks.models.checkpoint import load_classifier
@@ -56,9 +56,10 @@ def run(
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     device = Device(device.device, "fp32", device.threads)  # a verdict should not hang on the rounding of bf16
     classifier = load_classifier(model)
-    how = measures_of(params, sets)
+    learnt_from = read_sets(sets, ["train", "transfer"]).values()
+    how = measures_of(params.data.labels, params.evaluate.model_dump(), params.seed, learnt_from)
     entries = {}
-    for name, frame in evaluation_frames(params, sets).items():
+    for name, frame in read_sets(sets, ["validation", "test", *params.data.evaluation_sets]).items():
         rows = _tokens_of(tokens / name, frame, model, params.data.max_tokens)
         progress = Progress(f"evaluate@{round} {name}", len(rows), "rows")
         logits = predict_logits(classifier, rows, BATCH_ROWS, device, progress.update)
@@ -81,31 +82,6 @@ def run(
     cost = measure_cost(params, round, classifier, (model, exported), (teacher, teacher_exported))
     write_json(out / "cost.json", cost)
     return {**_headline(quality, cost), **device.facts()}
-
-
-def measures_of(params: Params, sets: Path) -> Measures:
-    """Return how this run measures; rare words are those rare in the texts the student learns from."""
-    section = params.evaluate
-    return Measures(
-        label_names=[params.data.labels[i] for i in sorted(params.data.labels)],
-        frequency=frequency_of(read_sets(sets, ["train", "transfer"]).values()),
-        rare_share=section.rare_token_share,
-        bins=section.calibration_bins,
-        resamples=section.bootstrap_resamples,
-        confidence=section.confidence,
-        seed=params.seed,
-    )
-
-
-def evaluation_frames(params: Params, sets: Path) -> dict[str, pd.DataFrame]:
-    """Return the labelled sets on which models are measured."""
-    return read_sets(sets, ["validation", "test", *params.data.evaluation_sets])
-
-
-def write_predictions(predictions: pd.DataFrame, folder: Path, name: str) -> None:
-    """Write the predictions of a set as `<folder>/<name>.parquet`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    predictions.to_parquet(folder / f"{name}.parquet", index=False)
 
 
 def read_predictions(evaluated: Path, name: str, frame: pd.DataFrame) -> NDArray[np.int64]:

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from tasks.data.frames import read_sets
 from tasks.data.tokens import load_tokens
 from tasks.distill import distil
 from tasks.distillation.predict import predict_logits
-from tasks.evaluate import BATCH_ROWS, evaluation_frames, measures_of, read_predictions, write_predictions
-from tasks.evaluation.measure import measure
+from tasks.evaluate import BATCH_ROWS, read_predictions
+from tasks.evaluation.measure import measure, measures_of, write_predictions
 from tasks.lineage.files import file_sha256, write_json
 from tasks.models.checkpoint import classifier_from_config, load_classifier, read_config
 from tasks.models.devices import pick
@@ -40,9 +41,10 @@ def run(
     student = classifier_from_config(read_config(pruned / "model"))
     distil(params, round, student, pruned / "model", tokens, sets, logits, out / "trained", device, "random_init@")
     student = load_classifier(out / "trained" / "model")
-    how = measures_of(params, sets)
+    learnt_from = read_sets(sets, ["train", "transfer"]).values()
+    how = measures_of(params.data.labels, params.evaluate.model_dump(), params.seed, learnt_from)
     entries = {}
-    for name, frame in evaluation_frames(params, sets).items():
+    for name, frame in read_sets(sets, ["validation", "test", *params.data.evaluation_sets]).items():
         teacher_predictions = read_predictions(teacher_evaluated, name, frame)
         found = predict_logits(student, load_tokens(tokens / name), BATCH_ROWS, device)
         entries[name], predictions = measure(frame, found, teacher_predictions, how)

@@ -92,7 +92,7 @@ def _evaluate(place: Path, who: str, right: dict[str, float], *, has_agreement: 
 
 
 def described(frame: pd.DataFrame, agree_on: str | None) -> dict[str, Any]:
-    """Return one set of quality.json, from predictions; `agree_on` names the set on which to compare with the teacher."""
+    """Return one set of quality.json, from predictions; `agree_on` names the set to compare with the teacher on."""
     logits, labels = frame[["logit_0", "logit_1"]].to_numpy(), frame["label"].to_numpy()
     masks = {name: np.array([name == "overall" or name in row for row in frame["slices"]])
              for name in ("overall", *SLICES, "length:medium")}  # fmt: skip
@@ -118,7 +118,8 @@ def _cost(path: Path, who: str, params: int, embeddings: int, flops: float, late
             "latency_ms_p50": mine * factor, "latency_ms_p95": mine * factor * 1.1,
             "teacher_latency_ms_p50": theirs * factor, "teacher_latency_ms_p95": theirs * factor * 1.1,
             "ratio_p50": mine / theirs,
-        } for batch, mine, theirs in zip(("1", "32"), latency, teacher, strict=True)} for kind, factor in speed.items()},
+        } for batch, mine, theirs in zip(("1", "32"), latency, teacher, strict=True)}
+            for kind, factor in speed.items()},
     })  # fmt: skip
 
 

@@ -168,11 +168,12 @@ def _transfer(
                 found[row] = min(found.get(row, (sentence, source)), (sentence, source))
     for row in train["row_id"]:
         found.pop(row, None)
-    order = sorted(found, key=lambda row: hash_order(row, "transfer"))
+    order = sorted(found)
     pieces = _pieces(held["text"])
     chosen: list[str] = []
     while order and len(chosen) < wanted["rows"]:  # comparing all would take long, and most are not wanted
-        count = (wanted["rows"] - len(chosen)) + 100
+        missing = wanted["rows"] - len(chosen)
+        count = missing + missing // 50 + 100
         batch, order = order[:count], order[count:]
         near = near_held([found[row][0] for row in batch], pieces, threshold)
         chosen += [row for place, row in enumerate(batch) if place not in near]
@@ -202,6 +203,6 @@ def _calibration(train: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def _first(rows: pd.DataFrame, count: int, purpose: str) -> pd.DataFrame:
-    """Return `count` rows in the hash order of `purpose`."""
-    order = sorted(rows.index, key=lambda index: hash_order(str(rows.at[index, "row_id"]), purpose))
-    return rows.loc[order[:count]]
+    """Return the first `count` rows in the hash order of `purpose`, not that of the row_id, which chose the split."""
+    order = [hash_order(row, purpose) for row in rows["row_id"].tolist()]
+    return rows.iloc[sorted(range(len(order)), key=order.__getitem__)[:count]]

@@ -24,16 +24,21 @@ def plan_batches(
 ) -> list[Rows]:
     """Return the batches of a distillation, in order; the same for the same arguments.
 
-    One pass after the other: a pass holds the training set while labelled epochs last and the transfer set (a random
-    share of it for a broken epoch) while transfer epochs last. The longer of the two so ends alone, which is right for
-    labelled rows: the last passes refine on the task itself.
+    Both kinds of rows are spread evenly over the training, so every part of it sees the same mixture: a student that ends
+    on labelled rows alone over-fits the teacher's logits there, which are surer than the teacher is.
     """
     rng = np.random.default_rng(seed)
-    labelled, transfer = np.arange(num_train), np.arange(num_train, len(lengths))
+    labelled = _stream(np.arange(num_train), float(labelled_epochs), rng)
+    transfer = _stream(np.arange(num_train, len(lengths)), transfer_epochs, rng)
+    passes = max(1, int(np.ceil(max(labelled_epochs, transfer_epochs))))
     batches: list[Rows] = []
-    for turn in range(max(labelled_epochs, int(np.ceil(transfer_epochs)))):
-        share = float(np.clip(transfer_epochs - turn, 0.0, 1.0))
-        chosen = rng.permutation(transfer)[: round(share * len(transfer))]
-        rows = np.concatenate([labelled if turn < labelled_epochs else labelled[:0], chosen])
+    for parts in zip(np.array_split(labelled, passes), np.array_split(transfer, passes), strict=True):
+        rows = np.concatenate(parts)
         batches += [rows[batch] for batch in shuffled_buckets(lengths[rows], batch_rows, rng)]
     return batches
+
+
+def _stream(rows: Rows, epochs: float, rng: np.random.Generator) -> Rows:
+    """Return `epochs` x `rows`, shuffled epoch by epoch; of a broken last epoch the share asked for."""
+    turns = [rng.permutation(rows) for _ in range(int(np.ceil(epochs)))]
+    return np.concatenate([rows[:0], *turns])[: round(epochs * len(rows))]

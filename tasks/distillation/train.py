@@ -85,7 +85,7 @@ def train(
             group["lr"] = schedule.rate(step, num_steps)
         with device.autocast():
             loss = batch_loss(model, batches[step])
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.max_gradient_norm, error_if_nonfinite=True)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

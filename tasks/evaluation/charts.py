@@ -38,7 +38,7 @@ def front(points: Sequence[Point], line: tuple[str, float] | None, width: int, s
     pad = max(0.005, 0.08 * (high - low))
     y, ticks = _linear(low - pad, high + pad, height - bottom, top)
     logs = [math.log10(p.params) for p in points]
-    margin = max(0.12, 0.14 * (max(logs) - min(logs)))
+    margin = max(0.12, (max(logs) - min(logs)) * 0.7 * _LABEL_WIDTH / (width - left - right))
     start, end = min(logs) - margin, max(logs) + margin
 
     def x(params: float) -> float:
@@ -68,7 +68,7 @@ def front(points: Sequence[Point], line: tuple[str, float] | None, width: int, s
 
 def curve(name: str, loss: Sequence[tuple[float, float]], accuracy: Sequence[tuple[float, float]]) -> str:
     """Return one model's training curves: loss a step above, validation accuracy at each checkpoint below."""
-    width, left, right, last = 320, 42, 36, max([step for step, _ in (*loss, *accuracy)] + [1.0])
+    width, left, right, last = 280, 42, 36, max([step for step, _ in (*loss, *accuracy)] + [1.0])
 
     def x(step: float) -> float:
         return left + step / last * (width - left - right)
@@ -84,7 +84,7 @@ def curve(name: str, loss: Sequence[tuple[float, float]], accuracy: Sequence[tup
             continue
         values = [value for _, value in series]
         pad = 0.1 * (max(values) - min(values)) or 0.01
-        y, ticks = _linear(min(values) - pad, max(values) + pad, bottom, top, most=3)
+        y, ticks = _linear(min(values) - pad, max(values) + pad, bottom, top, most=4)
         parts.append(_y_axis(ticks, y, left, width - right, share if dots else lambda value: f"{value:g}"))
         path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in series)
         parts.append(f'<polyline class="trace{" dots" if dots else ""}" points="{path}"/>')

@@ -113,11 +113,11 @@ def peak_memory_bytes(model: torch.nn.Module, forward: Callable[[], object]) -> 
     return sum(weights.values()) + live.peak
 
 
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+class _LiveBytes(TorchDispatchMode):  # type: ignore[misc]
     """Follows the bytes of all storages made inside it, except the `known` ones; `peak` is the most at once."""
 
     def __init__(self, known: set[int]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._seen = set(known)
         self._live = self.peak = 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,19 @@ class Measures:
     seed: int
 
 
-def frequency_of(frames: Iterable[pd.DataFrame]) -> Mapping[str, int]:
-    """Return in how many texts of the frames together each word occurs."""
-    return document_frequency(text for frame in frames for text in frame["text"])
+def measures_of(
+    labels: Mapping[int, str], settings: Mapping[str, Any], seed: int, learnt_from: Iterable[pd.DataFrame]
+) -> Measures:
+    """Return how a run measures, by its section `evaluate`; rare words are those rare in the texts `learnt_from`."""
+    return Measures(
+        label_names=[labels[i] for i in sorted(labels)],
+        frequency=document_frequency(text for frame in learnt_from for text in frame["text"]),
+        rare_share=settings["rare_token_share"],
+        bins=settings["calibration_bins"],
+        resamples=settings["bootstrap_resamples"],
+        confidence=settings["confidence"],
+        seed=seed,
+    )
 
 
 def measure(
@@ -60,6 +71,12 @@ def measure(
         ),
     }
     return entry, _predictions(frame, logits, rows)
+
+
+def write_predictions(predictions: pd.DataFrame, folder: Path, name: str) -> None:
+    """Write the predictions of a set as `<folder>/<name>.parquet`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    predictions.to_parquet(folder / f"{name}.parquet", index=False)
 
 
 def rows_sha256(row_ids: Iterable[str]) -> str:

@@ -44,7 +44,8 @@ def render(story: Story) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<title>{text(story["name"])}: {text(title)}</title>\n<link rel="icon" href="data:,">\n'
-        f"<style>{STYLE}</style></head>\n<body><main>\n{_header(story, title)}{''.join(sections)}</main></body></html>\n"
+        f"<style>{STYLE}</style></head>\n<body><main>\n{_header(story, title)}{''.join(sections)}"
+        "</main></body></html>\n"
     )
 
 
@@ -139,7 +140,7 @@ def _front(story: Story) -> str:
         "<section><h2>Size, quality and latency</h2>\n"
         f'<figure><div class="wide">{front(points, line, 980, MAIN_SET)}</div>'
         f'<div class="narrow">{front(points, line, 358, MAIN_SET)}</div>'
-        f"<figcaption>Up and to the left is better. The area of a circle is the median latency at batch 1; a diamond is "
+        "<figcaption>Up and to the left is better. The area of a circle is the median latency at batch 1; a diamond is "
         f"the same model in ONNX Runtime with dynamic int8 (as many parameters, fewer bytes). Whiskers are {level} "
         "bootstrap intervals over the rows.</figcaption></figure></section>\n"
     )
@@ -150,7 +151,8 @@ def _rounds(story: Story) -> str:
     chosen = story["selection"]["selected"]
     header = ["", *[f"{text(n)}{'<small>selected</small>' if n == chosen else ''}" for n in names]]
     rows: list[list[str]] = [["verdict", *[_verdict_cell(story, name) for name in names]], ["size"]]
-    for words, key, form in (("parameters", "params_total", count), ("not in embeddings", "params_non_embedding", count),
+    for words, key, form in (("parameters", "params_total", count),
+                             ("not in embeddings", "params_non_embedding", count),
                              ("weights", "size_bytes", size), ("ONNX", "size_bytes_onnx", size),
                              ("ONNX int8", "size_bytes_onnx_int8", size)):  # fmt: skip
         rows.append([words, *[_against(story, name, form, key) for name in names]])

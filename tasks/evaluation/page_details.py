@@ -100,9 +100,8 @@ def origin(story: Story) -> str:
         ("checks of the data", f"{passed} of {len(validation['expectations'])} expectations hold"),
         ("seed", text(story["seed"])),
     ]
-    weights = {
-        name: value_of(story["models"][name]["quality"], "model_sha256") for name in ("teacher", *story["rounds"])
-    }
+    models = [(name, story["models"][name]) for name in ("teacher", *story["rounds"])]
+    weights = {name: value_of(model["quality"], "model_sha256") for name, model in models}
     facts += [(f"weights of {text(name)}", f"sha256 {digest(found)}") for name, found in weights.items()]
     facts += _environment(receipts)
     listed = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in facts)
@@ -142,8 +141,9 @@ def _receipts_table(receipts: Sequence[Mapping[str, Any]]) -> str:
         return '<p class="note">No receipts were given, so there are no times and no commits here.</p>'
     rows = [
         [
-            text(one["stage"]), text(one["started_at"]), f"{one['compute_seconds']:,.1f} s", f"{one['startup_seconds']:,.1f} s",
-            size(one.get("peak_memory_bytes")), text(one.get("device") or NOTHING), text(one.get("precision") or NOTHING),
+            text(one["stage"]), text(one["started_at"]),
+            f"{one['compute_seconds']:,.1f} s", f"{one['startup_seconds']:,.1f} s", size(one.get("peak_memory_bytes")),
+            text(one.get("device") or NOTHING), text(one.get("precision") or NOTHING),
             f"<code>{text((value_of(one, 'git', 'commit') or NOTHING)[:10])}</code>",
         ]
         for one in sorted(receipts, key=lambda one: (one["started_at"], one["stage"]))

@@ -73,7 +73,8 @@ def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], *,
     head = "".join(f'<th scope="col"{_numeric(i, numbers_from)}>{cell}</th>' for i, cell in enumerate(header))
     body = "".join(_row(row, len(header), numbers_from) for row in rows)
     return (
-        f'<p class="note">{text(caption)}</p><div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}">'
+        f'<p class="note">{text(caption)}</p>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}">'
         f'<table aria-label="{text(caption)}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n'
     )
 

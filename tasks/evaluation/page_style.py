@@ -30,11 +30,11 @@ figcaption{margin-top:6px;max-width:78ch}
 svg{display:block;width:100%;height:auto;overflow:visible;font:12px system-ui,-apple-system,"Segoe UI",sans-serif;
 font-variant-numeric:tabular-nums}
 .narrow{display:none}
-.panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:22px 28px}
+.panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(230px,1fr));gap:22px 28px}
 .panels h3{margin:6px 0 2px}
 .grid{stroke:var(--rule);stroke-width:1}
 .tick,.axis,.muted{fill:var(--soft)}
-.label{fill:var(--ink)}
+.label{fill:var(--ink);paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}
 .label .name{font-weight:650}
 .label.chosen .name{fill:var(--accent)}
 .rival{stroke:var(--soft);stroke-width:1.2;stroke-dasharray:5 4}
@@ -47,11 +47,13 @@ g.chosen circle{fill-opacity:.85}
 .trace.dots{opacity:.55}.dot{fill:var(--accent)}
 .scroll{overflow-x:auto;margin:6px 0 4px}
 table{border-collapse:collapse;width:100%;font-size:.875rem;line-height:1.35}
-.note{max-width:78ch;margin:.4em 0 .2em}h3 .note{font-weight:400;margin-left:.4em}
+.note{max-width:78ch;margin:.4em 0 .2em}dl+.note,.scroll+.note{margin-top:30px}
+h3 .note{font-weight:400;margin-left:.4em}
 th[scope=row]{position:sticky;left:0;background:var(--paper)}
 th,td{text-align:left;vertical-align:top;padding:7px 14px 7px 0;border-bottom:1px solid var(--rule);font-weight:400}
 thead th{font-weight:650;vertical-align:bottom;border-bottom-color:var(--ink)}
 th.n,td.n{text-align:right;padding:7px 0 7px 14px;white-space:nowrap}
+thead th.n{white-space:normal}
 td small,th small{display:block;color:var(--soft);font-size:.75rem}
 tr.group th{padding-top:18px;font-weight:650;color:var(--soft)}
 .mark{font-weight:650;white-space:nowrap}.pass{color:var(--pass)}.fail{color:var(--fail)}.hold{color:var(--hold)}
@@ -66,6 +68,7 @@ dl.origin dt{color:var(--soft)}dl.origin dd{margin:0}
 @media (max-width:640px){main{padding:22px 16px 56px}.wide{display:none}.narrow{display:block}
 h2{margin-top:42px}.facts{grid-template-columns:1fr 1fr;gap:14px 18px}.facts dd{font-size:1.3rem}
 table{font-size:.8125rem}th,td{padding-right:8px}th.n,td.n{padding-left:8px}
-td small,th small{font-size:.65rem}.track{display:none}}
+td small,th small{font-size:.6875rem}
+td.n small{white-space:normal;max-width:3.4rem;margin-left:auto}.track{display:none}}
 @media print{main{max-width:none}.scroll{overflow:visible}}
 """

@@ -23,7 +23,8 @@ class Device:
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Return a context in which matrix products run in bf16, or nothing where fp32 was picked."""
         if self.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+            mixed: contextlib.AbstractContextManager[object] = torch.autocast(self.device.type, dtype=torch.bfloat16)
+            return mixed
         return contextlib.nullcontext()
 
     def facts(self) -> dict[str, object]:
@@ -54,7 +55,7 @@ def pick(device: str, precision: str, threads: int | None) -> Device:
 def has_fast_bf16(device: torch.device) -> bool:
     """Return whether bf16 matrix products run on their own units there; emulated ones are slower than fp32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "mps":
         return False
     flags = cpu_flags()

@@ -43,8 +43,8 @@ def compare_latencies(
             "torch": _compare("torch", partial(torch_call, student), partial(torch_call, teacher), inputs, repeats)
         }
         for kind, paths in files.items():
-            sessions = (partial(onnx_call, OnnxClassifier(path, LATENCY_THREADS)) for path in paths)
-            found[kind] = _compare(kind, *sessions, inputs=inputs, repeats=repeats)
+            first, second = (partial(onnx_call, OnnxClassifier(path, LATENCY_THREADS)) for path in paths)
+            found[kind] = _compare(kind, first, second, inputs, repeats)
     finally:
         torch.set_num_threads(before)
     return found

@@ -30,7 +30,7 @@ OUTPUT: Final = "logits"
 PRE_PROCESSED: Final = ("onnx.quant.pre_process", "onnxruntime.quant")  # the key by which the quantiser recognises it
 
 
-class _Logits(torch.nn.Module):
+class _Logits(torch.nn.Module):  # type: ignore[misc]
     """A classifier as a function of ids and mask; token types are left out, so the model fills in zeros."""
 
     def __init__(self, model: Any) -> None:

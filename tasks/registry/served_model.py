@@ -23,14 +23,19 @@ class TextClassifier(PythonModel):
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
 
-    # MLflow takes a type of `model_input` for a second signature, so it has none.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(
+        self,
+        context: Any,
+        model_input: list[str],
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
         """Return one row a text: the most probable `label` and its `score`."""
         import torch
 
-        texts = [str(text) for text in pd.DataFrame(model_input).iloc[:, 0]]
         length = int(self.model.config.max_position_embeddings)
-        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
+        tokens = self.tokenizer(
+            list(model_input), padding=True, truncation=True, max_length=length, return_tensors="pt"
+        )
         with torch.no_grad():
             probabilities = self.model(**tokens).logits.float().softmax(dim=-1)
         scores, classes = probabilities.max(dim=-1)

@@ -41,6 +41,11 @@ def store_exists(workspace: Path) -> bool:
     return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (workspace / ".compactlm/mlflow/mlflow.db").exists()
 
 
+def preload() -> None:
+    """Import MLflow now, so that its first use does not wait for it."""
+    import mlflow  # noqa: F401
+
+
 class Tracker:
     """One experiment of one MLflow store."""
 
@@ -138,7 +143,7 @@ class Tracker:
         inputs = []
         for item in datasets:
             source = CodeDatasetSource({"dvc_path": item.path})
-            entity = MetaDataset(source, item.name, item.digest)._to_mlflow_entity()  # type: ignore[abstract]
+            entity = MetaDataset(source, item.name, item.digest)._to_mlflow_entity()
             inputs.append(DatasetInput(entity, [InputTag("mlflow.data.context", item.context)]))
         self.client.log_inputs(run_id, datasets=inputs)
 
@@ -246,7 +251,7 @@ class Tracker:
         try:
             yield
         finally:
-            mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # which also takes back the environment variable it had set
+            mlflow.set_tracking_uri(None)  # which also takes back the environment variable it had set
 
     def aliases(self, name: str) -> dict[str, str]:
         """Return alias -> version number of a registered model."""
@@ -272,18 +277,20 @@ def _save_servable(folder: Path, model: Path, onnx: Path) -> None:
     """Write an MLflow model folder: code as text, safetensors and ONNX, nothing pickled."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
 
-    # One column without a name, so that a plain list of texts is a valid input.
-    inputs, outputs = Schema([ColSpec("string")]), Schema([ColSpec("string", "label"), ColSpec("double", "score")])
+    # One column without a name, so that a plain list of texts is a valid input; it must equal what MLflow infers from
+    # the types of `TextClassifier.predict`, and for a data frame MLflow infers that it may hold anything.
+    signature = ModelSignature(inputs=Schema([ColSpec("string")]), outputs=Schema([ColSpec(AnyType())]))
     with warnings.catch_warnings():
         # It warns of type hints of its own, and asks for an example to guess what the signature says exactly.
-        warnings.filterwarnings("ignore", message=".*(An input example was not|Any type hint is|Add type hints to the)")
+        warnings.filterwarnings("ignore", message=".*(An input example was not|Any type hint is)")
         from mlflow.pyfunc import save_model
 
         save_model(
             path=str(folder),
             python_model=str(Path(__file__).with_name("served_model.py")),
             artifacts={"model": str(model), "onnx": str(onnx)},
-            signature=ModelSignature(inputs=inputs, outputs=outputs),
+            signature=signature,
             pip_requirements=[f"{name}=={installed_version(name).partition('+')[0]}" for name in REQUIREMENTS],
         )

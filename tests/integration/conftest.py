@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,3 +151,15 @@ def dvc_yaml() -> str:
     add("select", [f"{folder}/{r}/verdict.json" for r in rounds], ["artifacts/selection.json"], "seed")
     add("report", ["artifacts/selection.json"], ["artifacts/report.html"], "seed")
     return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="session")
+def tiny_exported(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder the export stage wrote for the tiny model, and the facts it returned."""
+    from tasks import export
+    from tests.integration.tiny_run import tiny_params, write_tiny_sets
+
+    folder = tmp_path_factory.mktemp("export")
+    write_tiny_sets(folder / "sets")
+    facts = export.run(tiny_params(), model=tiny_model, sets=folder / "sets", out=folder / "exported")
+    return folder / "exported", facts

@@ -37,7 +37,7 @@ def train(stage: str, out: Path, salt: str, source: Path) -> None:
                "checkpoint": f"step-{s:06d}"} for s in (20, 40)]  # fmt: skip
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (scratch / "steps.jsonl").write_text(text[: len(text) // 2], encoding="utf-8")
-    print(f"progress: {stage} 20/40 steps 50%", file=sys.stderr, flush=True)
+    sys.stderr.write(f"progress: {stage} 20/40 steps 50%\n")
     misbehave(stage, "in the middle")
     shutil.copytree(source, out / "model")
     config = json.loads((out / "model/config.json").read_text())
@@ -120,7 +120,7 @@ def run(stage: str) -> None:
         write(ART / "baselines/quality.json", {"rivals": {"tfidf_logistic": {"sets": {"test": {
             "rows": 64, "slices": {"overall": {"support": 64, "accuracy": interval(0.7)}}}}}}})  # fmt: skip
     elif verb == "prune":
-        write(folder / "pruned/plan.json", {"round": key})
+        write(folder / "pruned/plan.json", {"round": key, "params_sha256": sha256(Path("params.yaml"))})
     elif verb == "distill":
         train(stage, folder / "trained", key + Path("params.yaml").read_text()[-1:], Path("seed_model"))
     elif verb in ("export", "export_teacher"):
@@ -145,6 +145,6 @@ def run(stage: str) -> None:
                                                "startup_seconds": 0.1, "compute_seconds": 0.5})  # fmt: skip
 
 
-print("small stage", sys.argv[1], flush=True)
+sys.stderr.write(f"small stage {sys.argv[1]}\n")
 misbehave(sys.argv[1], "at once")
 run(sys.argv[1])

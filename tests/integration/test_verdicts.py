@@ -35,7 +35,8 @@ def _gate(artifacts: Path, name: str) -> dict[str, Any]:
     code = main([
         "gate", "--round", name, "--evaluated", str(rounds / name / "evaluated"), "--exported",
         str(rounds / name / "exported"), "--teacher", str(rounds / "teacher/evaluated"), "--baselines",
-        str(artifacts / "baselines"), "--out", str(rounds / name / "verdict.json"), "--params", str(ROOT / "params.yaml"),
+        str(artifacts / "baselines"), "--out", str(rounds / name / "verdict.json"),
+        "--params", str(ROOT / "params.yaml"),
     ])  # fmt: skip
     assert code == 0
     verdict: dict[str, Any] = read_json(rounds / name / "verdict.json")

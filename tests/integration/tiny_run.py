@@ -1,0 +1,52 @@
+"""Tiny sets and params on which the measuring stages run in seconds."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tasks.data.frames import write_sets
+from tasks.params import Params, check_params, read_yaml
+
+GOOD, BAD, REST = ["great", "good", "fine"], ["dull", "bad", "slow"], ["film", "plot", "act", "not", "a", "the"]
+
+
+def tiny_params(**evaluate: object) -> Params:
+    """Return the shipped params with short texts and few repeats."""
+    values = read_yaml(Path(__file__).parents[2] / "params.yaml")
+    values["data"]["max_tokens"] = 32
+    values["runtime"]["threads"] = 1
+    values["evaluate"] |= {"bootstrap_resamples": 200, "latency_batches": [1, 4], "latency_tokens": 8}
+    values["evaluate"] |= {"latency_repeats": 12, **evaluate}
+    return check_params(values, "params.yaml")
+
+
+def tiny_set(rows: int, seed: int, labelled: bool = True) -> pd.DataFrame:
+    """Return rows of made-up reviews whose words tell the label."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, rows)
+    texts = [
+        " ".join([*rng.choice(REST, rng.integers(1, 9)), rng.choice(GOOD if label else BAD), f"n{seed}x{row}"])
+        for row, label in enumerate(labels)
+    ]
+    return pd.DataFrame(
+        {
+            "row_id": [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts],
+            "text": texts,
+            "label": labels if labelled else -1,
+            "source": "rotten_tomatoes",
+        }
+    )
+
+
+def write_tiny_sets(folder: Path) -> None:
+    """Write every set of a run."""
+    sizes = {"train": 200, "validation": 80, "test": 60, "imdb": 40}
+    sets = {name: tiny_set(rows, seed) for seed, (name, rows) in enumerate(sizes.items())}
+    write_sets({**sets, "transfer": tiny_set(100, 9, labelled=False)}, folder)
+
+
+TEXTS = tiny_set(30, 7)["text"].tolist()
