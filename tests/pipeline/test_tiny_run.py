@@ -74,6 +74,7 @@ def test_the_files_of_a_run_agree_with_each_other(finished: Project) -> None:
     assert receipts == {stage.name for stage in read_graph(finished.folder)}
 
 
+@pytest.mark.slow
 def test_a_second_run_and_dvc_itself_find_nothing_to_do(project: Project) -> None:
     before = project.facts()
     done = project.compactlm("run", "--json")
@@ -85,6 +86,7 @@ def test_a_second_run_and_dvc_itself_find_nothing_to_do(project: Project) -> Non
     assert project.facts() == before
 
 
+@pytest.mark.slow
 def test_a_change_runs_only_what_follows_from_it(project: Project) -> None:
     states = project.run(
         "--set", "rounds.r3.learning_rate=4.0e-3", "--set", "gates=[{metric: params_total, max: 9999}]"
@@ -95,6 +97,7 @@ def test_a_change_runs_only_what_follows_from_it(project: Project) -> None:
     assert read_yaml(project.folder / "params.yaml")["rounds"]["r3"]["learning_rate"] == 0.004
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_of_training_ends_with_the_same_bytes(project: Project) -> None:
     folder = project.folder
     expected = digest(folder / "artifacts/rounds/r2/trained")
