@@ -54,7 +54,7 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
-@app.command(epilog="Example: compactlm run --set rounds.r3.layers=3")
+@app.command(epilog="Example: compactlm run --set rounds.r3.layers=2")
 def run(
     params: Annotated[Path | None, typer.Option(help="Use this description of a run instead of params.yaml.")] = None,
     set_: Annotated[

@@ -346,7 +346,7 @@ def apply_overrides(text: str, overrides: list[str], file: str) -> str:
     for override in overrides:
         key, separator, raw = override.partition("=")
         if not separator:
-            raise ParamsError(f"--set {override}: no '='; write --set rounds.r3.layers=3")
+            raise ParamsError(f"--set {override}: no '='; write --set rounds.r3.layers=2")
         place = document
         *parents, last = key.strip().split(".")
         for part in parents:

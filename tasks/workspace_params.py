@@ -37,6 +37,8 @@ def write_text(workspace: Path, text: str) -> list[str]:
     if old == text:
         return []
     said = [f"params.yaml: {line}" for line in changes(load_params(path), load_text(text, path.name))]
+    if not said:  # the same values, at most written in another way
+        return []
     undo = "git checkout params.yaml"
     if not _is_kept(workspace, old):
         (workspace / KEPT).parent.mkdir(exist_ok=True)

@@ -54,16 +54,16 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
 
 
 def test_overrides_are_written_with_comments_kept_and_can_be_undone(project: Path) -> None:
-    text, params = planned_text(project, None, ["rounds.r3.layers=3"])
-    assert params.rounds["r3"].layers == 3
+    text, params = planned_text(project, None, ["rounds.r3.layers=2"])
+    assert params.rounds["r3"].layers == 2
     said = write_text(project, text)
     assert said == [
-        "params.yaml: rounds.r3.layers: 4 -> 3",
+        "params.yaml: rounds.r3.layers: 3 -> 2",
         "params.yaml was changed; undo with: git checkout params.yaml",
     ]
     assert "# The one description of a run" in (project / "params.yaml").read_text()
     assert write_text(project, text) == []
-    again, _ = planned_text(project, None, ["rounds.r3.layers=2"])
+    again, _ = planned_text(project, None, ["rounds.r3.layers=1"])
     assert "git checkout" in write_text(project, again)[-1]
     assert not (project / ".compactlm/params-before.yaml").exists()
 
