@@ -9,7 +9,7 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.pyfunc import PythonModel  # type: ignore[attr-defined]
+from mlflow.pyfunc import PythonModel
 
 
 class TextClassifier(PythonModel):  # type: ignore[misc]
