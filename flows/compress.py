@@ -21,6 +21,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -104,6 +105,13 @@ def compress(
             console.info("nothing to do: all %d stages are up to date", len(stages))
             return Completed(name="NoChange", message="every stage is up to date")
         return _run_all(folder, params, stages, waiting, recorder, began, max_workers)
+
+
+def compress_at(api_url: str, workspace: Path, max_workers: int, started: float) -> State[Any] | dict[str, Any]:
+    """Return what `compress` returns, run on the Prefect server at `api_url`, for input that has been checked."""
+    # Prefect reads its environment once, on import, which was before the server had an address.
+    with temporary_settings({PREFECT_API_URL: api_url}):
+        return compress(str(workspace), max_workers, started, checked=True)
 
 
 def _run_all(

@@ -8,6 +8,7 @@ from typing import Literal
 
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
@@ -31,18 +32,20 @@ def check_cron(cron: str) -> None:
         raise ParamsError(f"--cron {cron!r}: {error.errors()[0]['msg']}; write it like '0 2 * * *'") from None
 
 
-def serve(workspace: Path, cron: str | None, overlap: Overlap = "skip") -> None:
-    """Serve the flow from this process until it is stopped; needs a Prefect server (PREFECT_API_URL).
+def serve(workspace: Path, cron: str | None, api_url: str, overlap: Overlap = "skip") -> None:
+    """Serve the flow from this process until it is stopped, for the Prefect server at `api_url`.
 
     One run at a time: two runs in one workspace would change each other's files.
     """
     os.chdir(workspace)  # served runs start in the current directory
     limit = ConcurrencyLimitConfig(limit=1, collision_strategy=STRATEGIES[overlap])
-    compress.serve(
-        name=f"compactlm {workspace.name}",
-        cron=cron,
-        global_limit=limit,
-        parameters={"workspace": str(workspace)},
-        entrypoint_type=EntrypointType.MODULE_PATH,
-        print_starting_message=False,
-    )
+    # Prefect reads its environment once, on import, which was before our server had an address.
+    with temporary_settings({PREFECT_API_URL: api_url}):
+        compress.serve(
+            name=f"compactlm {workspace.name}",
+            cron=cron,
+            global_limit=limit,
+            parameters={"workspace": str(workspace)},
+            entrypoint_type=EntrypointType.MODULE_PATH,
+            print_starting_message=False,
+        )

@@ -1,20 +1,23 @@
-"""A Prefect server of this workspace, for as long as it is needed."""
+"""A Prefect server of this workspace, for as long as it is needed; it never outlives us, not even after a SIGKILL."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tasks.errors import ResourceError
 
 START_SECONDS = 120.0
+PR_SET_PDEATHSIG = 1
 
 
 def free_port() -> int:
@@ -24,15 +27,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _end_with_parent() -> None:
+    """Have the system end this child process when the thread that started it ends; Linux only, elsewhere nothing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 @contextmanager
-def page(name: str, command: list[str], url: str, health: str, env: dict[str, str] | None = None) -> Iterator[str]:
-    """Run a server as a child process until the end of the `with`; give its `url` once `health` answers."""
+def child_server(command: list[str], env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server as a child process until the end of the `with`."""
     # A session of its own: Ctrl-C reaches us alone, and we end the server in order.
     child = subprocess.Popen(command, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+                             stderr=subprocess.DEVNULL, start_new_session=True,
+                             preexec_fn=_end_with_parent)  # fmt: skip
     try:
-        _wait(name, child, url + health)
-        yield url
+        yield child
     finally:
         child.terminate()
         try:
@@ -40,6 +49,14 @@ def page(name: str, command: list[str], url: str, health: str, env: dict[str, st
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+@contextmanager
+def page(name: str, command: list[str], url: str, health: str, env: dict[str, str] | None = None) -> Iterator[str]:
+    """Run a server as a child process until the end of the `with`; give its `url` once `health` answers."""
+    with child_server(command, env) as child:
+        _wait(name, child, url + health)
+        yield url
 
 
 def _wait(name: str, child: subprocess.Popen[bytes], url: str) -> None:
@@ -51,7 +68,7 @@ def _wait(name: str, child: subprocess.Popen[bytes], url: str) -> None:
             with urllib.request.urlopen(url, timeout=5):
                 return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.3)
+            time.sleep(0.1)
     raise ResourceError(f"the {name} server did not answer within {START_SECONDS:.0f} s at {url}")
 
 
@@ -63,14 +80,35 @@ def prefect_server() -> Iterator[str]:
         yield given.removesuffix("/api")
         return
     port = free_port()
-    url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with page("Prefect", command, url, "/api/health"):
-        os.environ["PREFECT_API_URL"] = f"{url}/api"
-        try:
-            yield url
-        finally:
-            del os.environ["PREFECT_API_URL"]
+    with page("Prefect", command, f"http://127.0.0.1:{port}", "/api/health") as url:
+        yield url
+
+
+@contextmanager
+def run_server() -> Iterator[Callable[[], str]]:
+    """Start the server one run needs, without pages and schedules; give a function that waits for it and says its API.
+
+    It is for the length of the `with`, and PREFECT_API_URL's server takes its place. Starting takes seconds: import
+    meanwhile.
+    """
+    given = os.environ.get("PREFECT_API_URL")
+    if given:
+        yield lambda: given
+        return
+    port = free_port()
+    api = f"http://127.0.0.1:{port}/api"
+    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1",
+               "--port", str(port), "--log-level", "error", "--lifespan", "on"]  # fmt: skip
+    # What Prefect sets for the temporary servers it starts itself.
+    env = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    with child_server(command, env) as child:
+
+        def ready() -> str:
+            _wait("Prefect", child, f"{api}/health")
+            return api
+
+        yield ready
 
 
 @contextmanager

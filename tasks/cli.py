@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import threading
 import time
 import webbrowser
 from collections.abc import Iterator
@@ -86,12 +85,15 @@ def _run_flow(workspace: Path, workers: int, started: float) -> dict[str, Any]:
     from flows.environment import configure
 
     configure(workspace)
-    from flows.compress import compress
-    from tasks.registry.tracking import preload
+    from flows.server import run_server
 
-    # Prefect's server takes seconds to start in a process of its own; meanwhile this one can import.
-    threading.Thread(target=preload, daemon=True).start()
-    result = compress(str(workspace), workers, started, checked=True)
+    with run_server() as ready:
+        # The server takes seconds to start in a process of its own; meanwhile this one can import.
+        from flows.compress import compress_at
+        from tasks.registry.tracking import preload
+
+        preload()
+        result = compress_at(ready(), workspace, workers, started)
     if not isinstance(result, dict):
         return {"state": "no change", "wall_seconds": round(time.time() - started, 2), "stages": []}
     # Measured again: the flow's own end takes a second or two, which belongs to the run as well.
@@ -215,7 +217,7 @@ def serve(
         facts = {"cron": cron, "overlap": overlap, "prefect": url, "workspace": str(workspace)}
         _print_json(facts) if as_json else out.print(f"serving {workspace} at '{cron}'; runs are shown at {url}")
         sys.stdout.flush()
-        deploy.serve(workspace, cron, overlap)
+        deploy.serve(workspace, cron, f"{url}/api", overlap)
 
 
 @app.command(epilog="Example: compactlm ui")

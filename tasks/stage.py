@@ -12,6 +12,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,9 @@ STAGES: Final = (
     "fetch", "validate_data", "prepare", "teacher", "teacher_logits", "baselines",
     "prune", "distill", "random_init", "export", "evaluate", "gate", "select", "report",
 )  # fmt: skip
+FULL_DISK_WORDS: Final = re.compile(
+    r"No space left on device|StorageFull|PytorchStreamWriter failed writing|\d+ requested and \d+ written"
+)
 
 Run = Callable[..., dict[str, Any]]
 
@@ -42,11 +46,18 @@ def main(argv: Sequence[str]) -> int:
         return _main(argv, started)
     except UserError as error:
         return _refuse(argv, error)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if not _disk_is_full(error):
             raise
-        full = ResourceError(f"{error.filename or 'disk'}: no space left on the device; free some and run again")
-        return _refuse(argv, full)
+        place = getattr(error, "filename", None) or "disk"
+        return _refuse(argv, ResourceError(f"{place}: no space left on the device; free some and run again"))
+
+
+def _disk_is_full(error: Exception) -> bool:
+    """Return whether a write failed for want of space; safetensors, torch and numpy tell it in words only."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return FULL_DISK_WORDS.search(str(error)) is not None
 
 
 def _main(argv: Sequence[str], started: float) -> int:

@@ -14,13 +14,22 @@ from typing import Any, Final
 
 import torch
 
+from tasks.lineage.files import file_sha256
+
 ROOT: Final = Path(".compactlm") / "scratch"
 SAVE_EVERY_SECONDS: Final = 20.0
 
 
 def scratch_key(facts: dict[str, Any]) -> str:
-    """Return the digest of the facts a resumable piece of work depends on."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    """Return the digest of what a resumable piece of work depends on: the facts, and the code of `tasks`."""
+    whole = {**facts, "code": _code_sha256(Path(__file__).parents[1])}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def _code_sha256(folder: Path) -> str:
+    """Return one digest of the names and contents of a package's modules."""
+    lines = [f"{path.relative_to(folder)}\t{file_sha256(path)}" for path in sorted(folder.rglob("*.py"))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 class Scratch:

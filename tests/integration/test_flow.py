@@ -13,6 +13,7 @@ import pytest
 
 from tasks.errors import DataError, StageError
 from tasks.lineage.last_run import read_last_run
+from tasks.params import apply_overrides
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,7 +40,7 @@ def runs(store: Path) -> dict[str, str]:
 
 def test_a_run_goes_through_a_fault_then_ends_and_then_has_nothing_to_do(built: Path, store: Path) -> None:
     path = built / "params.yaml"
-    path.write_text(path.read_text().replace("vocabulary: 12000", "vocabulary: 11999"))
+    path.write_text(apply_overrides(path.read_text(), ["rounds.r2.vocabulary=11999"], path.name))
     plan = built / "misbehave.json"
     plan.write_text(json.dumps({"stage": "prune@r2", "how": "refuse"}))
     state = run(built)

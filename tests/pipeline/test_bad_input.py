@@ -12,9 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from tasks.errors import ResourceError
+from tasks import stage
+from tasks.errors import EXIT_USER_ERROR, ResourceError
 from tasks.models.preflight import check_disk
 from tasks.params import read_yaml
 from tests.tiny_project import Project, labelled_rows, write_rows
@@ -93,6 +97,27 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk(tiny_project: Project, small_disk: Path) -> None:
     said = _refusal(tiny_project.copy(small_disk / "project"))
     assert "a run needs about 0.2 GB of disk space and 0.0 GB are free; free some, or move the workspace" in said
+
+
+WRITES = {
+    "safetensors": lambda place: save_file({"weights": torch.zeros(20_000_000)}, place),
+    "torch": lambda place: torch.save(torch.zeros(20_000_000), place),
+    "numpy": lambda place: np.save(place, np.zeros(20_000_000, dtype=np.float32)),
+    "python": lambda place: place.write_bytes(bytes(80_000_000)),
+}
+
+
+@pytest.mark.parametrize("library", WRITES)
+def test_a_disk_that_fills_up_while_a_stage_writes(
+    library: str, small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(_argv: list[str], _started: float) -> int:
+        WRITES[library](small_disk / "file")
+        raise AssertionError("80 MB went onto a disk of 40 MB")
+
+    monkeypatch.setattr(stage, "_main", write)
+    assert stage.main(["distill"]) == EXIT_USER_ERROR
+    assert "no space left on the device; free some and run again" in capsys.readouterr().err
 
 
 def test_too_little_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
