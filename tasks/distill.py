@@ -20,7 +20,7 @@ from tasks.distillation.losses import distillation_loss
 from tasks.distillation.train import Rows, Schedule, train
 from tasks.lineage.files import digest
 from tasks.lineage.scratch import Scratch, scratch_key
-from tasks.models.checkpoint import load_classifier
+from tasks.models.checkpoint import attend_plainly, load_classifier
 from tasks.models.devices import Device, pick
 from tasks.models.keeper import Keeper
 from tasks.params import Params
@@ -69,6 +69,7 @@ def distil(
     validation = frames["validation"]["label"].to_numpy(dtype=np.int64)
     keeper = Keeper(scratch, load_tokens(tokens / "validation"), validation, params.distill.batch_rows, device)
     _without_dropout(student)
+    attend_plainly(student, device.device)
     progress = Progress(f"{label}{round_name}", len(batches))
     train(
         student, batches, _loss_of(params, data, teacher_logits, labels, device), keeper.checkpoint,

@@ -49,12 +49,13 @@ class Splits(Section):
 
 
 class Transfer(Section):
-    """Unlabelled sentences on which the student imitates the teacher."""
+    """Unlabelled text on which the student imitates the teacher: sentences of `sources`, and spliced training rows."""
 
     sources: list[str]
     min_words: Positive
     max_words: Positive
     rows: Annotated[int, Field(ge=0)]
+    spliced_rows: Annotated[int, Field(ge=0)]
 
 
 class EvaluationSet(Section):
@@ -235,7 +236,7 @@ class Params(Section):
         seen: dict[str, Round] = {}
         for name, target in self.rounds.items():
             _check_round(name, target, seen)
-            _check_budget(f"rounds.{name}", target, self.data.transfer.rows)
+            _check_budget(f"rounds.{name}", target, self.data.transfer.rows + self.data.transfer.spliced_rows)
             seen[name] = target
         for name in self.baselines.random_init:
             if name not in self.rounds:

@@ -17,7 +17,7 @@ from tasks.errors import SourceError
 from tasks.lineage.files import digest, file_sha256, write_json
 from tasks.lineage.scratch import Scratch, scratch_key
 from tasks.models.architectures import adapter_of
-from tasks.models.checkpoint import load_classifier, read_config, save_classifier
+from tasks.models.checkpoint import attend_plainly, load_classifier, read_config, save_classifier
 from tasks.models.devices import Device, pick
 from tasks.models.keeper import Keeper
 from tasks.models.preflight import check_shapes
@@ -34,6 +34,7 @@ def run(params: Params, *, base: InPath, sets: InPath, tokens: InPath, out: OutP
     targets = torch.tensor(labels["train"]["label"].to_numpy(), dtype=torch.int64, device=device.device)
     torch.manual_seed(params.seed)  # the classification head is drawn from it
     model = load_classifier(base, len(params.data.labels), params.data.labels)
+    attend_plainly(model, device.device)
     if params.teacher.frozen_layers is not None:
         adapter_of(model.config.to_dict()).freeze(model, params.teacher.frozen_layers)
     if params.teacher.epochs == 0:

@@ -9,6 +9,7 @@ from typing import Final
 import pandas as pd
 
 COLUMNS: Final = ("row_id", "text", "label", "source")
+NO_LABEL: Final = -1
 SETS_WITHOUT_CALIBRATION: Final = ("train", "validation", "test", "transfer")
 
 

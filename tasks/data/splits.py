@@ -8,19 +8,19 @@ Sets of a fixed size (evaluation, transfer, calibration) take the first rows in 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import pandas as pd
 
-from tasks.data.clean import clean_text, cleaned_row_id, hash_order, sentences
+from tasks.data.clean import clean_text, cleaned_row_id, hash_order
+from tasks.data.frames import COLUMNS, NO_LABEL
 from tasks.data.near import clusters, near_held
 from tasks.data.read import shorten
+from tasks.data.transfer import transfer_set
 from tasks.errors import DataError
 
-COLUMNS: Final = ["row_id", "text", "label", "source"]
 SPLITS: Final = ("train", "validation", "test")
-NO_LABEL: Final = -1
 
 
 def make_sets(raw: pd.DataFrame, data: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
@@ -45,9 +45,9 @@ def make_sets(raw: pd.DataFrame, data: Mapping[str, Any]) -> dict[str, pd.DataFr
     foreign = [text for chosen in evaluation.values() for text in chosen["text"]]
     sets["train"] = _without_near(sets["train"], foreign, threshold)
     rest = rows[~rows["row_id"].isin(taken | set(task["row_id"]))]
-    sets["transfer"] = _transfer(rest, sets["train"], held, data["transfer"], threshold)
+    sets["transfer"] = transfer_set(rest, sets["train"], held["text"].tolist(), data["transfer"], threshold)
     sets["calibration"] = _calibration(sets["train"], data["calibration_rows"])
-    return {name: rows[COLUMNS].sort_values("row_id", ignore_index=True) for name, rows in sets.items()}
+    return {name: rows[list(COLUMNS)].sort_values("row_id", ignore_index=True) for name, rows in sets.items()}
 
 
 def unique_rows(raw: pd.DataFrame) -> pd.DataFrame:
@@ -153,42 +153,6 @@ def _check_classes(sets: Mapping[str, pd.DataFrame], labels: Mapping[int, str]) 
                     f"set {name} has {len(sets[name])} rows and none of class {words!r}; every class is needed in "
                     "train, validation and test. Add rows of it, or raise data.splits."
                 )
-
-
-def _transfer(
-    rest: pd.DataFrame, train: pd.DataFrame, held: pd.DataFrame, wanted: Mapping[str, Any], threshold: float
-) -> pd.DataFrame:
-    """Return sentences of the rows that no labelled set uses, none of them a near-duplicate of a held-out text."""
-    donors = rest[rest["source"].isin(wanted["sources"])]
-    found: dict[str, tuple[str, str]] = {}
-    for text, source in zip(donors["text"], donors["source"], strict=True):
-        for sentence in sentences(text):
-            if wanted["min_words"] <= len(sentence.split()) <= wanted["max_words"]:
-                row = cleaned_row_id(sentence)
-                found[row] = min(found.get(row, (sentence, source)), (sentence, source))
-    for row in train["row_id"]:
-        found.pop(row, None)
-    order = sorted(found)
-    pieces = _pieces(held["text"])
-    chosen: list[str] = []
-    while order and len(chosen) < wanted["rows"]:  # comparing all would take long, and most are not wanted
-        missing = wanted["rows"] - len(chosen)
-        count = missing + missing // 50 + 100
-        batch, order = order[:count], order[count:]
-        near = near_held([found[row][0] for row in batch], pieces, threshold)
-        chosen += [row for place, row in enumerate(batch) if place not in near]
-    if wanted["rows"] and not chosen:
-        raise DataError(
-            f"data.transfer: no sentence of {wanted['min_words']} to {wanted['max_words']} words is left in sources "
-            f"{', '.join(wanted['sources']) or '(none)'}; name a source, widen the limits, or set rows: 0."
-        )
-    rows = [(row, found[row][0], NO_LABEL, found[row][1]) for row in chosen[: wanted["rows"]]]
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"label": "int64"})
-
-
-def _pieces(texts: Iterable[str]) -> list[str]:
-    """Return the texts and the sentences of each: a transfer sentence may not repeat a part of a held-out text."""
-    return sorted({piece for text in texts for piece in (text, *sentences(text))})
 
 
 def _without_near(rows: pd.DataFrame, held: list[str], threshold: float) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from tasks.distillation.losses import distillation_loss
 from tasks.distillation.predict import predict_logits
 from tasks.distillation.train import train
 from tasks.errors import UserError
-from tasks.models.checkpoint import load_classifier
+from tasks.models.checkpoint import attend_plainly, load_classifier
 from tasks.models.devices import Device, pick
 from tasks.params import Params, load_params
 
@@ -76,6 +76,7 @@ def measure(workspace: Path, round_name: str, rows: int, turns: int) -> dict[str
     def ours() -> None:
         model = copy.deepcopy(student)
         _without_dropout(model)
+        attend_plainly(model, device.device)
         loss = _loss_of(params, tokens, logits, labels, device)
         schedule = _schedule(params, round_name)
         train(model, batches, loss, lambda *_: {}, schedule, device, NoStore(), lambda *_: None)

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.data.frames import NO_LABEL
 from tasks.data.near import clusters, near_held, near_pairs, similarity
-from tasks.data.splits import NO_LABEL, make_sets, split_of
+from tasks.data.splits import make_sets, split_of
 from tasks.errors import DataError
 
 WORDS = [f"{a}{b}" for a in "bdfglmnprst" for b in ("a", "e", "i", "o", "un", "ar", "el")]
@@ -22,7 +23,7 @@ DATA: dict[str, Any] = {
     "task_sources": ["home"],
     "splits": {"validation": 0.2, "test": 0.2},
     "near_duplicate_similarity": 0.9,
-    "transfer": {"sources": ["away"], "min_words": 3, "max_words": 12, "rows": 40},
+    "transfer": {"sources": ["away"], "min_words": 3, "max_words": 12, "rows": 40, "spliced_rows": 30},
     "evaluation_sets": {"far": {"sources": ["away"], "rows": 10}},
     "calibration_rows": 20,
 }
@@ -106,7 +107,7 @@ def test_sets_share_no_text_nor_near_duplicate(seed: int) -> None:
 def test_sizes_classes_and_labels() -> None:
     sets = make_sets(_raw(0), DATA)
     assert sets["far"]["label"].value_counts().to_dict() == {0: 5, 1: 5}
-    assert len(sets["transfer"]) == 40
+    assert sets["transfer"]["source"].value_counts().to_dict() == {"away": 40, "spliced": 30}
     assert len(sets["calibration"]) == 20
     assert set(sets["transfer"]["label"]) == set(sets["calibration"]["label"]) == {NO_LABEL}
     assert set(sets["far"]["source"]) == {"away"}
@@ -124,6 +125,23 @@ def test_transfer_repeats_no_sentence_of_a_held_out_text() -> None:
     sets = make_sets(more, DATA | {"transfer": DATA["transfer"] | {"rows": 10**6}})
     parts = {part.strip(". ").lower() for text in sets["far"]["text"] for part in text.split(". ")}
     assert not parts & {text.strip(". ").lower() for text in sets["transfer"]["text"]}
+
+
+def test_a_splice_is_the_beginning_of_one_training_text_and_the_end_of_another() -> None:
+    sets = make_sets(_raw(0), DATA)
+    train = [text.split() for text in sets["train"]["text"]]
+    spliced = sets["transfer"].query("source == 'spliced'")["text"]
+    beginnings = {tuple(text[:cut]) for text in train for cut in range(len(text) + 1)}
+    ends = {tuple(text[cut:]) for text in train for cut in range(len(text) + 1)}
+    for words in spliced.str.split().map(tuple):
+        assert any(words[:cut] in beginnings and words[cut:] in ends for cut in range(1, len(words) + 1))
+    assert not set(sets["transfer"]["row_id"]) & set(sets["train"]["row_id"])
+
+
+def test_without_enough_training_rows_there_are_fewer_splices() -> None:
+    sets = make_sets(_raw(0), DATA | {"transfer": DATA["transfer"] | {"rows": 0, "spliced_rows": 10**5}})
+    assert 1000 < len(sets["transfer"]) < 10**5
+    assert sets["transfer"]["row_id"].is_unique
 
 
 def test_a_text_with_two_labels_is_left_out() -> None:

@@ -1,0 +1,95 @@
+"""The transfer set: unlabelled text on which a student imitates its teacher.
+
+Two kinds of rows. Sentences of texts that no labelled set uses; and splices, the first words of one training sentence
+followed by the last words of another: they keep the task's vocabulary, and what the teacher says of mixed and of cut-off
+statements is more than the labels told. No row is a near-duplicate of a held-out text.
+Source of splicing: n-gram sampling in Tang et al., arXiv:1903.12136, section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import islice, pairwise
+from typing import Any, Final
+
+import pandas as pd
+
+from tasks.data.clean import cleaned_row_id, hash_order, sentences
+from tasks.data.frames import COLUMNS, NO_LABEL
+from tasks.data.near import near_held
+from tasks.errors import DataError
+
+SPLICED: Final = "spliced"  # their `source`
+MOST_TURNS: Final = 100  # through the training set, in search of new splices
+
+Texts = dict[str, tuple[str, str]]  # row_id -> text and source
+
+
+def transfer_set(
+    rest: pd.DataFrame, train: pd.DataFrame, held: list[str], wanted: Mapping[str, Any], threshold: float
+) -> pd.DataFrame:
+    """Return the transfer rows that `wanted` (the section data.transfer) asks for, with the columns `COLUMNS`.
+
+    `rest` are the rows no labelled set uses, `held` the held-out texts. Raises DataError if there is no sentence.
+    """
+    pieces = sorted({piece for text in held for piece in (text, *sentences(text))})
+    taken = set(train["row_id"])
+    found = _new_rows(_sentences(rest, wanted, taken), wanted["rows"], pieces, threshold)
+    if wanted["rows"] and not found:
+        raise DataError(
+            f"data.transfer: no sentence of {wanted['min_words']} to {wanted['max_words']} words is left in sources "
+            f"{', '.join(wanted['sources']) or '(none)'}; name a source, widen the limits, or set rows: 0."
+        )
+    spliced = _splices(train, wanted["spliced_rows"], taken | set(found))
+    found |= _new_rows(spliced, wanted["spliced_rows"], pieces, threshold)
+    rows = [(row, text, NO_LABEL, source) for row, (text, source) in found.items()]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"label": "int64"})
+
+
+def _sentences(rest: pd.DataFrame, wanted: Mapping[str, Any], taken: set[str]) -> Texts:
+    """Return the sentences of the donors that have a length asked for, in the order of their row ids."""
+    donors = rest[rest["source"].isin(wanted["sources"])]
+    found: Texts = {}
+    for text, source in zip(donors["text"], donors["source"], strict=True):
+        for sentence in sentences(text):
+            if wanted["min_words"] <= len(sentence.split()) <= wanted["max_words"]:
+                row = cleaned_row_id(sentence)
+                found[row] = min(found.get(row, (sentence, source)), (sentence, source))
+    return {row: found[row] for row in sorted(found) if row not in taken}
+
+
+def _splices(train: pd.DataFrame, count: int, taken: set[str]) -> Texts:
+    """Return splices, some more than `count` where the training set gives them; chosen by hashes alone."""
+    texts = dict(zip(train["row_id"], train["text"], strict=True))
+    found: Texts = {}
+    for turn in range(MOST_TURNS):
+        if len(found) >= count + count // 50:
+            break
+        order = sorted(texts, key=lambda row: hash_order(row, f"splice {turn}"))
+        for first, second in pairwise(order):
+            text = _splice(texts[first].split(), texts[second].split(), hash_order(first + second, f"cut {turn}"))
+            row = cleaned_row_id(text)
+            if row not in taken:
+                found.setdefault(row, (text, SPLICED))
+    return found
+
+
+def _splice(first: list[str], second: list[str], cuts: str) -> str:
+    """Return 1 or more first words of one text and none or more last words of the other, as the hex digits `cuts` say."""
+    head = 1 + int(cuts[:8], 16) % len(first)
+    tail = int(cuts[8:16], 16) % (len(second) + 1)
+    return " ".join(first[:head] + second[len(second) - tail :])
+
+
+def _new_rows(candidates: Texts, count: int, held: Iterable[str], threshold: float) -> Texts:
+    """Return the first `count` candidates that are no near-duplicate of a held-out text."""
+    left, held = iter(candidates.items()), list(held)
+    chosen: Texts = {}
+    while len(chosen) < count:  # comparing all would take long, and most are not wanted
+        missing = count - len(chosen)
+        batch = list(islice(left, missing + missing // 50 + 100))
+        if not batch:
+            break
+        near = near_held([text for _, (text, _) in batch], held, threshold)
+        chosen |= dict(islice((entry for place, entry in enumerate(batch) if place not in near), missing))
+    return chosen
