@@ -20,7 +20,9 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.events.worker import EventsWorker
 from prefect.futures import PrefectFuture
+from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -36,6 +38,7 @@ from tasks.registry.live import Recorder
 from tasks.warm import warm_server
 
 PROGRESS_SECONDS: Final = 5.0
+FLUSH_SECONDS: Final = 10.0
 console = logging.getLogger("compactlm")  # what a person at the terminal sees; the command line listens to it
 
 
@@ -111,7 +114,12 @@ def compress_at(api_url: str, workspace: Path, max_workers: int, started: float)
     """Return what `compress` returns, run on the Prefect server at `api_url`, for input that has been checked."""
     # Prefect reads its environment once, on import, which was before the server had an address.
     with temporary_settings({PREFECT_API_URL: api_url}):
-        return compress(str(workspace), max_workers, started, checked=True)
+        try:
+            return compress(str(workspace), max_workers, started, checked=True)
+        finally:
+            # What is still on its way would be tried for a minute after the server has gone.
+            APILogHandler().flush()
+            EventsWorker.drain_all(timeout=FLUSH_SECONDS)
 
 
 def _run_all(

@@ -158,7 +158,7 @@ def _rounds(story: Story) -> str:
         rows.append([words, *[_against(story, name, form, key) for name in names]])
     rows.append(["cost of an answer"])
     rows.append(["FLOPs an example", *[_against(story, name, count, "flops_per_example") for name in names]])
-    for kind, words in (("torch", "PyTorch"), ("onnx_int8", "ONNX int8")):
+    for kind, words in (("torch", "PyTorch"), ("onnx", "ONNX"), ("onnx_int8", "ONNX int8")):
         for batch in sorted(value_of(story["models"]["teacher"]["cost"], "latency", kind) or (), key=int):
             label = f"latency, batch {text(batch)}<small>{words}, median</small>"
             rows.append([label, *[_latency_cell(story, name, kind, batch) for name in names]])
