@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tasks import cli_registry
 from tasks.console import RunLines
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, CompactlmError, UserError
 from tasks.lineage.last_run import read_last_run, sentence, write_last_run
@@ -29,6 +30,7 @@ app = typer.Typer(
     name="compactlm", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
     help="Make a language model smaller, and prove what was made.",
 )  # fmt: skip
+cli_registry.add_commands(app)
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]

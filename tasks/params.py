@@ -17,11 +17,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.errors import ParamsError
-from tasks.evaluation.gates import BOUNDS, METRICS
+from tasks.evaluation.rules import BOUNDS, COUNTS, METRICS, PAIRED
 from tasks.pruning.shapes import AXES
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Source = Annotated[str, Field(pattern=r"^(pkg|path|hub):.+$")]
 
@@ -173,30 +174,71 @@ class Gate(Section):
 
     metric: str
     set: str | None = None
-    slice: str = "overall"
-    versus: Literal["teacher", "tfidf_logistic"] | None = None
-    min: float | None = None
-    max: float | None = None
-    min_ratio: float | None = None
-    max_ratio: float | None = None
-    min_gain: float | None = None
-    max_drop: float | None = None
+    slice: str | None = None
+    slices: str | None = None
+    versus: Literal["teacher", "tfidf_logistic", "champion"] | None = None
+    min: Finite | None = None
+    max: Finite | None = None
+    min_ratio: Finite | None = None
+    max_ratio: Finite | None = None
+    min_gain: Finite | None = None
+    max_drop: Finite | None = None
+    test: Literal["paired_bootstrap", "mcnemar"] | None = None
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] | None = None
+    prove: Literal["kept", "broken"] | None = None
+    min_support: Positive | None = None
+    resamples: Annotated[int, Field(ge=1000)] | None = None
     severity: Literal["block", "warn"] = "block"
+
+    @property
+    def bound(self) -> str:
+        """Return the name of the one bound that is given."""
+        return next(name for name in BOUNDS if getattr(self, name) is not None)
 
     @model_validator(mode="after")
     def _is_one_comparison(self) -> Self:
         given = [bound for bound in BOUNDS if getattr(self, bound) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of {', '.join(BOUNDS)} is needed; got {', '.join(given) or 'none'}")
-        if (given[0] in ("min", "max")) == (self.versus is not None):
-            raise ValueError(f"{given[0]} {'takes no' if self.versus else 'needs'} `versus`")
         if self.metric not in METRICS:
             near = difflib.get_close_matches(self.metric, METRICS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"metric {self.metric!r} is not one of {', '.join(sorted(METRICS))}{hint}")
+        if self.metric == "churn" and (given[0] != "max" or self.versus is None):
+            raise ValueError("churn counts rows that change against another model: it needs `versus` and `max`")
+        if self.metric != "churn" and (given[0] in ("min", "max")) == (self.versus is not None):
+            raise ValueError(f"{given[0]} {'takes no' if self.versus else 'needs'} `versus`")
         if METRICS[self.metric] != (self.set is not None):
             raise ValueError(f"metric {self.metric} {'needs' if METRICS[self.metric] else 'takes no'} `set`")
         return self
+
+    @model_validator(mode="after")
+    def _has_no_idle_key(self) -> Self:
+        if self.set is None and (self.slice or self.slices or self.min_support):
+            raise ValueError(f"metric {self.metric} is not measured on rows: it takes no slice, slices or min_support")
+        if self.slice is not None and self.slices is not None:
+            raise ValueError("`slice` names one slice and `slices` is a pattern of several; give one of them")
+        if (self.confidence is not None or self.slices is not None) and self.min_support is None:
+            raise ValueError("`min_support` is needed with `confidence` or `slices`: fewer rows than it prove nothing")
+        if (self.test is not None) != (self.confidence is not None and self.metric != "churn"):
+            raise ValueError("`test` and `confidence` need each other (churn has an exact bound and takes no `test`)")
+        if self.test is not None and (self.metric != "accuracy" or self.bound not in ("max_drop", "min_gain")):
+            raise ValueError("`test` compares accuracies: it needs metric accuracy and max_drop or min_gain")
+        if self.test is not None and not 0.0 <= getattr(self, self.bound) < 1.0:
+            raise ValueError(f"{self.bound} is a share of rows here: at least 0 and below 1 (0.02 is 2 points)")
+        if self.confidence is not None and self.metric not in PAIRED:
+            raise ValueError(f"`confidence` is for {' and '.join(PAIRED)}")
+        if self.prove is not None and self.test is None:
+            raise ValueError("`prove` says what a `test` has to show; without `test` it changes nothing")
+        if self.resamples is not None and self.test != "paired_bootstrap":
+            raise ValueError("`resamples` belongs to test: paired_bootstrap")
+        return self
+
+
+class Promotion(Section):
+    """What is asked once more when a model is to become champion; here a rule may be `versus: champion`."""
+
+    gates: list[Gate]
 
 
 class Registry(Section):
@@ -226,8 +268,30 @@ class Params(Section):
     evaluate: Evaluate
     baselines: Baselines
     gates: list[Gate]
+    promotion: Promotion
     registry: Registry
     runtime: Runtime
+
+    @model_validator(mode="after")
+    def _gates_can_be_judged(self) -> Self:
+        sets = ["validation", "test", *self.data.evaluation_sets]
+        for where, gates in (("gates", self.gates), ("promotion.gates", self.promotion.gates)):
+            for place, gate in enumerate(gates):
+                if gate.set is not None and gate.set not in sets:
+                    near = difflib.get_close_matches(gate.set, sets, n=1)
+                    hint = f"; did you mean {near[0]!r}?" if near else ""
+                    raise ValueError(f"{where}.{place}.set: {gate.set!r} is not one of {', '.join(sets)}{hint}")
+        if any(gate.versus == "champion" for gate in self.gates):
+            raise ValueError(
+                "gates: who is champion is known to the registry only; ask `versus: champion` in promotion.gates"
+            )
+        if any(gate.versus == "tfidf_logistic" for gate in self.promotion.gates):
+            raise ValueError("promotion.gates: versus tfidf_logistic is asked in gates; here it is teacher or champion")
+        if any(not METRICS[gate.metric] and gate.metric not in COUNTS for gate in self.promotion.gates):
+            raise ValueError(
+                f"promotion.gates: differences of exports are asked in gates; here {', '.join(sorted(COUNTS))}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rounds_shrink(self) -> Self:

@@ -1,84 +1,51 @@
 """Gate rules: evidence in, a verdict out. A verdict is data, never an exit code.
 
 Each rule ends as pass, fail or hold. Hold means that it cannot be decided: evidence missing, not finite, of the wrong
-type, doubtful, or without rows. A hold is never a pass.
+type, doubtful, on too few rows, or not enough for the proof that is asked. A hold is never a pass.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Final
 
-BOUNDS: Final = ("min", "max", "min_ratio", "max_ratio", "min_gain", "max_drop")
-
-# metric -> does it belong to an evaluation set (and so needs `set`)?
-METRICS: Final[dict[str, bool]] = {
-    "accuracy": True,
-    "macro_f1": True,
-    "nll_nats_per_example": True,
-    "calibration_error": True,
-    "agreement": True,
-    "params_total": False,
-    "params_non_embedding": False,
-    "size_bytes": False,
-    "flops_per_example": False,
-    "latency_ms_p50_batch_1": False,
-    "load_back_max_difference": False,
-    "onnx_max_difference": False,
-}
-
-_SHARES: Final = frozenset({"accuracy", "macro_f1", "calibration_error", "agreement"})
-_COUNTS: Final = frozenset(
-    {"params_total", "params_non_embedding", "size_bytes", "flops_per_example", "latency_ms_p50_batch_1"}
+from tasks.evaluation.gate_tests import Finding, decide, describe, find
+from tasks.evaluation.paired import Pairs
+from tasks.evaluation.rules import (
+    COUNTS,
+    SHARES,
+    WHO,
+    Key,
+    Measurement,
+    Rule,
+    formatted,
+    keeps,
+    points,
+    possessive,
+    subject,
 )
-_ROUNDING: Final = 1e-12  # 0.83 - 0.80 is a little less than 0.03 in floating point
-_NAMES: Final = {
-    "nll_nats_per_example": "negative log-likelihood (nats per example)",
-    "params_total": "total parameters",
-    "params_non_embedding": "non-embedding parameters",
-    "size_bytes": "bytes of the weights",
-    "flops_per_example": "FLOPs per example",
-    "latency_ms_p50_batch_1": "median latency at batch 1 (ms)",
-    "load_back_max_difference": "largest difference of logits after loading back",
-    "onnx_max_difference": "largest difference of logits in ONNX",
-    "macro_f1": "macro-F1",
-}
-_WHO: Final = {"teacher": "the teacher", "tfidf_logistic": "TF-IDF + logistic regression"}
 
-Key = tuple[str, str, str | None, str]  # (who, metric, set, slice); who: student, teacher or a rival
+PairKey = tuple[str, str, str]  # (versus, set, slice)
+_WORST: Final = ("pass", "hold", "fail")
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One rule of params.yaml: a metric, what it is compared with, one bound, and whether it blocks or warns."""
-
-    metric: str
-    set: str | None
-    slice: str
-    versus: str | None
-    bound: str
-    threshold: float
-    severity: str
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A measured value, on how many rows (None: not a matter of rows), and a sentence if it cannot be trusted."""
-
-    value: object
-    support: int | None = None
-    doubt: str | None = None
-
-
-def judge(rules: Sequence[Rule], evidence: Mapping[Key, Measurement]) -> dict[str, Any]:
+def judge(
+    rules: Sequence[Rule],
+    evidence: Mapping[Key, Measurement],
+    pairs: Mapping[PairKey, Pairs | str] | None = None,
+    slices: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
     """Return `verdict` (pass, fail or hold), its `sentence`, and the `rules` with value, result and sentence each.
 
     fail: a block rule fails; else hold: a block rule holds, or there is none; else pass. Warn rules change nothing.
+    `pairs` has the counts for paired rules, or the sentence why there are none; `slices` the names of each set's slices.
     """
-    judged = [_judge_rule(rule, evidence) for rule in rules]
+    judged = [
+        _judge_slices(rule, evidence, pairs or {}, (slices or {}).get(rule.set or "", ()), seed) for rule in rules
+    ]
     results = [one["result"] for one in judged if one["severity"] == "block"]
     verdict = "pass" if results and all(result == "pass" for result in results) else "hold"
     if "fail" in results:
@@ -99,6 +66,94 @@ def _overall(results: list[str], warned: int) -> str:
     return start + tail
 
 
+def _judge_slices(
+    rule: Rule, evidence: Mapping[Key, Measurement], pairs: Mapping[PairKey, Pairs | str], names: Sequence[str], seed: int
+) -> dict[str, Any]:  # fmt: skip
+    """Return the result of a rule; over a pattern of slices that of the worst one, with every slice's below `slices`."""
+    parts = rule.of_slices(names)
+    if not parts:
+        return _entry(rule, "hold", f"{subject(rule)}: cannot be decided: no slice is called {rule.slices!r}")
+    judged = _judge_pairs(parts, evidence, pairs, seed) if rule.is_paired else [_judge_rule(p, evidence) for p in parts]
+    if rule.slices is None:
+        return judged[0]
+    worst = max(judged, key=lambda one: (_WORST.index(one["result"]), _excess(rule, one["value"])))
+    keys = ("slice", "value", "low", "high", "support", "p_value", "result", "sentence")
+    counts = [
+        f"{sum(one['result'] == name for one in judged)} {words}"
+        for name, words in (("pass", "kept"), ("fail", "broken"), ("hold", "undecided"))
+        if name in [one["result"] for one in judged]
+    ]
+    sentence = f"{', '.join(counts)} of {len(parts)} slices {rule.slices!r}; worst: {worst['sentence']}"  # fmt: skip
+    return {**worst, **identity(rule), "worst_slice": worst["slice"], "sentence": sentence,
+            "slices": [{key: one[key] for key in keys} for one in judged]}  # fmt: skip
+
+
+def _excess(rule: Rule, value: float | None) -> float:
+    """Return how far a value is on the wrong side of the bound; without a value nothing is worse."""
+    if value is None:
+        return math.inf
+    return rule.threshold - value if rule.bound.startswith("min") else value - rule.threshold
+
+
+def _judge_pairs(
+    rules: list[Rule], evidence: Mapping[Key, Measurement], pairs: Mapping[PairKey, Pairs | str], seed: int
+) -> list[dict[str, Any]]:
+    """Return the results of paired rules of one family."""
+    found: list[Finding | str] = []
+    counts: list[Pairs | None] = []
+    for rule in rules:
+        given = pairs.get((rule.versus or "", rule.set or "", rule.slice), "there are no predictions to pair")
+        if isinstance(given, Pairs) and not given.possible:
+            given = f"{given} cannot be counts of rows"
+        if isinstance(given, Pairs) and given.rows < max(1, rule.min_support):
+            given = f"{given.rows} rows are too few; at least {rule.min_support} are asked"
+        trouble = _bound_trouble(rule)
+        if trouble is None and isinstance(given, Pairs) and rule.metric != "churn":
+            trouble = _pair_trouble(rule, evidence)
+        counts.append(given if isinstance(given, Pairs) else None)
+        found.append(trouble or (given if isinstance(given, str) else find(rule, given, seed)))
+    entries = []
+    for rule, one, count, (result, p_value) in zip(rules, found, counts, decide(rules, found), strict=True):
+        if isinstance(one, str) or count is None:
+            entries.append(_entry(rule, result, f"{subject(rule)}: cannot be decided: {one}"))
+            continue
+        measured = _number(evidence.get(("student", rule.metric, rule.set, rule.slice)))
+        reference = _number(evidence.get((rule.versus or "", rule.metric, rule.set, rule.slice)))
+        words = describe(rule, count, measured or 0.0, reference or 0.0, one, result)
+        entries.append(_entry(rule, result, words, one.value, measured, reference, one.support,
+                              low=one.low, high=one.high, p_value=p_value))  # fmt: skip
+    return entries
+
+
+def _pair_trouble(rule: Rule, evidence: Mapping[Key, Measurement]) -> str | None:
+    """Return why the measurements behind the pairs prove nothing: a metric must be sound before its difference is."""
+    mine = evidence.get(("student", rule.metric, rule.set, rule.slice))
+    theirs = evidence.get((rule.versus or "", rule.metric, rule.set, rule.slice))
+    return _trouble(rule, "the student", mine) or _trouble(rule, WHO.get(rule.versus or "", str(rule.versus)), theirs)
+
+
+def _entry(
+    rule: Rule, result: str, sentence: str, value: float | None = None, measured: float | None = None,
+    reference: float | None = None, support: int | None = None, low: float | None = None, high: float | None = None,
+    p_value: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return a rule as asked, with what came of it."""
+    return {
+        **identity(rule), "value": value, "low": low, "high": high, "p_value": p_value, "measured": measured,
+        "reference": reference, "support": support, "result": result, "sentence": sentence,
+    }  # fmt: skip
+
+
+def identity(rule: Rule) -> dict[str, Any]:
+    """Return what a rule asks, as verdict.json has it."""
+    return {
+        "metric": rule.metric, "set": rule.set, "slice": None if rule.slices else rule.slice, "pattern": rule.slices,
+        "versus": rule.versus, "bound": rule.bound, "threshold": rule.threshold, "severity": rule.severity,
+        "test": rule.test, "confidence": rule.confidence, "prove": rule.prove, "min_support": rule.min_support,
+        "resamples": rule.resamples,
+    }  # fmt: skip
+
+
 def _judge_rule(rule: Rule, evidence: Mapping[Key, Measurement]) -> dict[str, Any]:
     mine = evidence.get(("student", rule.metric, rule.set, rule.slice))
     theirs = evidence.get((rule.versus, rule.metric, rule.set, rule.slice)) if rule.versus else None
@@ -106,18 +161,14 @@ def _judge_rule(rule: Rule, evidence: Mapping[Key, Measurement]) -> dict[str, An
     value: float | None = None
     trouble = _trouble(rule, "the student", mine)
     if rule.versus:
-        trouble = trouble or _trouble(rule, _WHO.get(rule.versus, rule.versus), theirs)
+        trouble = trouble or _trouble(rule, WHO.get(rule.versus, rule.versus), theirs)
     if trouble is None:
         value, trouble = _compare(rule, measured, reference)
     if trouble is not None or value is None:
-        result, words = "hold", f"{_subject(rule)}: cannot be decided: {trouble}"
+        result, words = "hold", f"{subject(rule)}: cannot be decided: {trouble}"
     else:
-        result, words = ("pass" if _keeps(rule, value) else "fail"), _sentence(rule, value, measured, reference)
-    return {
-        "metric": rule.metric, "set": rule.set, "slice": rule.slice, "versus": rule.versus, "bound": rule.bound,
-        "threshold": rule.threshold, "severity": rule.severity, "value": value, "measured": measured,
-        "reference": reference, "support": mine.support if mine else None, "result": result, "sentence": words,
-    }  # fmt: skip
+        result, words = ("pass" if keeps(rule, value) else "fail"), _sentence(rule, value, measured, reference)
+    return _entry(rule, result, words, value, measured, reference, mine.support if mine else None)
 
 
 def _number(measurement: Measurement | None) -> float | None:
@@ -144,16 +195,19 @@ def _trouble(rule: Rule, who: str, measurement: Measurement | None) -> str | Non
     support = measurement.support
     if support is not None and (isinstance(support, bool) or not isinstance(support, int) or support < 1):
         return f"{who} was measured on no rows"
-    low, high = (0.0, 1.0) if rule.metric in _SHARES else (0.0, math.inf)
-    if not low <= number <= high or (rule.metric in _COUNTS and number == 0):
+    if support is not None and support < rule.min_support:
+        return f"{support} rows are too few; at least {rule.min_support} are asked"
+    low, high = (0.0, 1.0) if rule.metric in SHARES else (0.0, math.inf)
+    if not low <= number <= high or (rule.metric in COUNTS and number == 0):
         return f"{number:g} of {who} is impossible for this metric"
     return None
 
 
 def _compare(rule: Rule, measured: float | None, reference: float | None) -> tuple[float | None, str | None]:
     """Return the number the bound is about, or why there is none."""
-    if not math.isfinite(rule.threshold):
-        return None, f"the bound {rule.bound}: {rule.threshold} is not a finite number"
+    trouble = _bound_trouble(rule)
+    if trouble is not None:
+        return None, trouble
     if measured is None or (rule.versus and reference is None):
         return None, "a measurement is missing"
     if rule.bound in ("min", "max"):
@@ -168,48 +222,28 @@ def _compare(rule: Rule, measured: float | None, reference: float | None) -> tup
     return (measured - reference if rule.bound == "min_gain" else reference - measured), None
 
 
-def _keeps(rule: Rule, value: float) -> bool:
-    if rule.bound.startswith("min"):
-        return value >= rule.threshold - _ROUNDING
-    return value <= rule.threshold + _ROUNDING
+def _bound_trouble(rule: Rule) -> str | None:
+    if math.isfinite(rule.threshold):
+        return None
+    return f"the bound {rule.bound}: {rule.threshold} is not a finite number"
 
 
 def _sentence(rule: Rule, value: float, measured: float | None, reference: float | None) -> str:
     assert measured is not None  # a rule without trouble has its measurement
     most = "at least" if rule.bound.startswith("min") else "at most"
-    got = f"{_subject(rule)}: {_format(rule.metric, measured)}"
+    got = f"{subject(rule)}: {formatted(rule.metric, measured)}"
     if rule.bound in ("min", "max"):
-        return f"{got}; {most} {_format(rule.metric, rule.threshold)} is asked"
+        return f"{got}; {most} {formatted(rule.metric, rule.threshold)} is asked"
     assert reference is not None
-    other = f"{_possessive(rule.versus)} {_format(rule.metric, reference)}"
+    other = f"{possessive(rule.versus)} {formatted(rule.metric, reference)}"
     if rule.bound in ("min_ratio", "max_ratio"):
         return f"{got}, {100 * value:.1f} % of {other}; {most} {100 * rule.threshold:g} % is asked"
     change = measured - reference
     direction = "above" if change >= 0 else "below"
-    if rule.metric in _SHARES:
-        points = f"{100 * abs(change):.1f} points {direction} {other}"
+    if rule.metric in SHARES:
         wanted = "points above" if rule.bound == "min_gain" else "points below"
-        return f"{got}, {points}; {most} {100 * rule.threshold:g} {wanted} is asked"
+        return f"{got}, {points(change)} {other}; {most} {100 * rule.threshold:g} {wanted} is asked"
     wanted = "above" if rule.bound == "min_gain" else "below"
     return (
-        f"{got}, {_format(rule.metric, abs(change))} {direction} {other}; {most} {rule.threshold:g} {wanted} is asked"
+        f"{got}, {formatted(rule.metric, abs(change))} {direction} {other}; {most} {rule.threshold:g} {wanted} is asked"
     )
-
-
-def _subject(rule: Rule) -> str:
-    place = f" on {rule.set}" if rule.set else ""
-    part = f" ({rule.slice})" if rule.set and rule.slice != "overall" else ""
-    return f"{_NAMES.get(rule.metric, rule.metric.replace('_', ' '))}{place}{part}"
-
-
-def _possessive(versus: str | None) -> str:
-    return {"teacher": "the teacher's", "tfidf_logistic": "the TF-IDF baseline's"}.get(versus or "", f"{versus}'s")
-
-
-def _format(metric: str, number: float) -> str:
-    """Return a number as people write it: shares with three decimals, counts in groups of three."""
-    if metric in _SHARES or metric == "nll_nats_per_example":
-        return f"{number:.3f}"
-    if metric.endswith("_difference"):
-        return f"{number:.2g}".replace("e-0", "e-")
-    return f"{number:.2f}" if "latency" in metric else f"{number:,.0f}"

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from tasks.lineage.files import digest, read_json
 from tasks.params import Params
+from tasks.registry.first_champion import settle_champion
 from tasks.registry.records import (
     TEACHER,
     RoundFiles,
@@ -154,6 +155,7 @@ class Publication:
         self.tracker.log_points(run_id, step_points(files.steps()))
         self.tracker.log_points(run_id, [(key, value, 0) for key, value in files.metrics().items()], model_id)
         self.tracker.log_files(run_id, files.evidence(), "evidence")
+        self.tracker.log_files(run_id, files.predictions(), "predictions")
         self.tracker.log_files(run_id, files.receipts(), "receipts")
 
     def _best_model(self, files: RoundFiles, run_id: str, lineage: Mapping[str, str]) -> str:
@@ -169,16 +171,12 @@ class Publication:
         self.tracker.ensure_version(self.params.registry.model_name, model_id, run_id, tags)
 
     def _set_aliases(self) -> None:
-        """Point `challenger` at the selected round; the first one ever becomes `champion` as well."""
+        """Point `challenger` at the selected round; the first one ever becomes `champion`, by a decision in the log."""
         path = self.workspace / "artifacts" / "selection.json"
         selected = read_json(path)["selected"] if path.exists() else None
-        if selected is None:
-            return
-        name, sha256 = self.params.registry.model_name, RoundFiles(self.workspace, selected).model_sha256()
-        numbers = {v.tags["compactlm.model_sha256"]: str(v.version) for v in self.tracker.versions(name)}
-        self.tracker.set_alias(name, "challenger", numbers[sha256])
-        # The tag, not the alias, says that there has been one: a champion that was taken away stays away.
-        if self.tracker.model_tag(name, "first_champion") is None:
-            if "champion" not in self.tracker.aliases(name):
-                self.tracker.set_alias(name, "champion", numbers[sha256])
-            self.tracker.set_model_tag(name, "first_champion", numbers[sha256])
+        name = self.params.registry.model_name
+        if selected is not None:
+            sha256 = RoundFiles(self.workspace, selected).model_sha256()
+            numbers = {v.tags["compactlm.model_sha256"]: str(v.version) for v in self.tracker.versions(name)}
+            self.tracker.set_alias(name, "challenger", numbers[sha256])
+            settle_champion(self.tracker, name, numbers[sha256], selected)

@@ -75,6 +75,10 @@ class RoundFiles:
         found += [self.trained / "summary.json", self.folder / "pruned" / "plan.json"]
         return [path for path in found if path.exists()]
 
+    def predictions(self) -> list[Path]:
+        """Return the predictions row by row, a file a set; a later model is paired with them."""
+        return sorted((self.folder / "evaluated" / "predictions").glob("*.parquet"))
+
     def receipts(self) -> list[Path]:
         """Return the receipts of the round's stages, those that exist."""
         paths = [self.workspace / "artifacts" / "receipts" / f"{stage}.json" for stage in self.stages]

@@ -263,6 +263,10 @@ class Tracker:
         if self.aliases(name).get(alias) != number:
             self.client.set_registered_model_alias(name, alias, number)
 
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Take an alias away."""
+        self.client.delete_registered_model_alias(name, alias)
+
     def model_tag(self, name: str, key: str) -> str | None:
         """Return one of our tags of a registered model."""
         found = self.client.search_registered_models(f"name = '{name}'")

@@ -18,7 +18,7 @@ from rich.table import Table
 from tasks.errors import EXIT_USER_ERROR, UserError
 from tasks.lineage.start import find_workspace
 
-NAMES: Final = ("throughput", "noop", "latency")
+NAMES: Final = ("throughput", "noop", "latency", "gates")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         _parser().error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
     try:
         workspace = find_workspace(options.workspace)
-        if not (workspace / "artifacts" / "report.html").exists():
+        if options.names != ["gates"] and not (workspace / "artifacts" / "report.html").exists():
             raise UserError(f"{workspace / 'artifacts'}: no finished run to measure; `compactlm run` makes one")
         found = {name: _measure(name, workspace, options) for name in options.names or NAMES}
     except UserError as error:
@@ -52,6 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--round", help="throughput: whose student; the last round without it")
     parser.add_argument("--turns", type=int, default=3, help="throughput and noop: times each side is measured")
     parser.add_argument("--repeats", type=int, default=100, help="latency: calls of each model")
+    parser.add_argument(
+        "--test-rows", type=int, default=964, help="gates: rows of the test set; the default run has 964"
+    )
+    parser.add_argument("--models", type=int, default=1000, help="gates: simulated students of each kind")
     parser.add_argument("--workspace", type=Path, default=Path.cwd(), help="project with a finished run")
     parser.add_argument("--json", action="store_true", help="print one JSON value for programs")
     return parser
@@ -71,6 +75,11 @@ def _measure(name: str, workspace: Path, options: argparse.Namespace) -> dict[st
         from tests.bench import noop
 
         return noop.measure(workspace, options.turns)
+    if name == "gates":
+        from tasks.params import load_params
+        from tests.bench import gates
+
+        return gates.measure(load_params(workspace / "params.yaml"), options.test_rows, options.models)
     from tests.bench import latency
 
     return latency.measure(workspace, options.repeats)

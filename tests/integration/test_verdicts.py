@@ -76,7 +76,7 @@ def test_honest_evidence_is_decided(artifacts: Path) -> None:
     first = verdict["rules"][0]
     told = read_json(artifacts / "rounds/r3/evaluated/quality.json")["sets"]["test"]["slices"]["overall"]["accuracy"]
     assert first["measured"] == pytest.approx(told["value"], abs=1e-6)
-    assert first["support"] == 400
+    assert first["support"] == 964
 
 
 def _lift(quality: dict[str, Any]) -> None:

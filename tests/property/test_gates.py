@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.evaluation.gates import BOUNDS, METRICS, Key, Measurement, Rule, judge
+from tasks.evaluation.gates import judge
+from tasks.evaluation.rules import BOUNDS, METRICS, Key, Measurement, Rule
 
 RATIO = Rule("accuracy", "test", "overall", "teacher", "min_ratio", 0.97, "block")
 SIZE = Rule("params_total", None, "overall", "teacher", "max_ratio", 0.55, "block")
@@ -136,6 +137,8 @@ def test_a_better_student_never_loses_a_pass(student: float, teacher: float, thr
 
 def test_every_metric_and_bound_has_a_sentence() -> None:
     for metric, of_set in METRICS.items():
+        if metric == "churn":  # needs pairs: test_adversarial_gates.py
+            continue
         place = "test" if of_set else None
         evidence = {(who, metric, place, "overall"): Measurement(0.5, 10) for who in ("student", "teacher")}
         for bound in BOUNDS:

@@ -45,7 +45,10 @@ def end(monkeypatch: pytest.MonkeyPatch, project: Path, *arguments: str) -> int:
     return int(exit_.value.code or 0)
 
 
-@pytest.mark.parametrize("command", ["run", "status", "models", "report", "serve", "ui"])
+@pytest.mark.parametrize(
+    "command",
+    ["run", "status", "models", "report", "serve", "ui", "gate", "promote", "rollback", "history", "compare"],
+)
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = CliRunner().invoke(cli.app, [command, "--help"])
     assert result.exit_code == 0

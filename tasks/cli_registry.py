@@ -1,0 +1,204 @@
+"""The commands of `compactlm` that decide about registered models and tell what was decided."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tasks.errors import UserError
+from tasks.lineage.start import find_workspace
+from tasks.params import Params, load_params
+
+if TYPE_CHECKING:
+    from tasks.registry.tracking import Tracker
+
+out = Console(highlight=False, soft_wrap=True)
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="Version number or alias, as in `compactlm models`.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add gate, promote, rollback, history and compare to the command line."""
+    app.command(epilog="Example: compactlm gate challenger")(gate)
+    app.command(epilog="Example: compactlm promote challenger")(promote)
+    app.command(epilog='Example: compactlm rollback --reason "too many wrong refunds"')(rollback)
+    app.command(epilog="Example: compactlm history --check")(history)
+    app.command(epilog="Example: compactlm compare champion challenger")(compare)
+
+
+def gate(version: Version = "challenger", as_json: Json = False) -> None:
+    """Judge a version as a promotion would, against today's champion, and change nothing."""
+    from tasks.registry.decisions import read_log
+    from tasks.registry.promotion import describe, state_of
+    from tasks.registry.promotion_gate import judge_promotion
+
+    tracker, params, name = _registry()
+    candidate = describe(tracker, name, _number(tracker, name, version))
+    champion = state_of(read_log(tracker.workspace), name)["champion"]
+    verdict = judge_promotion(tracker, params, candidate, champion)
+    if as_json:
+        return _print_json({"candidate": candidate, "champion": champion, **verdict})
+    _print_rules(f"version {candidate['version']} ({candidate['round']})", verdict)
+
+
+def promote(
+    version: Version = "challenger",
+    reason: Annotated[str, typer.Option(help="Why, for the log.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Make a version champion if its gates pass; a refusal is recorded too and ends with exit code 2."""
+    from tasks.registry.promotion import Ask, actor, decide
+    from tasks.registry.promotion_gate import judge_promotion
+
+    tracker, params, name = _registry()
+    ask = Ask("promote", _number(tracker, name, version), reason, actor())
+    _told(
+        decide(tracker, name, ask, lambda candidate, champion: judge_promotion(tracker, params, candidate, champion)),
+        as_json,
+    )
+
+
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why; needed, and it stays in the log.")] = "",
+    to: Annotated[str, typer.Option(metavar="VERSION", help="Version or alias to go back to.")] = "previous",
+    as_json: Json = False,
+) -> None:
+    """Make an earlier champion champion again; its bytes are checked, no metric is asked."""
+    from tasks.registry.decisions import read_log
+    from tasks.registry.promotion import Ask, actor, decide, describe
+    from tasks.registry.promotion_gate import judge_rollback
+
+    if not reason.strip():
+        raise UserError("rollback: a reason is needed; it stays in the log: compactlm rollback --reason WHY")
+    tracker, _, name = _registry()
+    number = _number(tracker, name, to)
+    wanted = describe(tracker, name, number)["model_sha256"]
+    past = [entry["champion"] for entry in read_log(tracker.workspace) if entry["model"] == name and entry["champion"]]
+    if wanted not in [one["model_sha256"] for one in past]:
+        known = ", ".join(sorted({one["version"] for one in past})) or "none"
+        raise UserError(f"--to {to}: version {number} has never been champion; those that have: {known}. `compactlm promote` "
+                        "makes a new one")  # fmt: skip
+    ask = Ask("rollback", number, reason, actor())
+    _told(decide(tracker, name, ask, lambda candidate, _: judge_rollback(tracker, candidate)), as_json)
+
+
+def history(
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare the log with its other copy and with MLflow.")
+    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Bring log copies and aliases to what was decided.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show every decision, oldest first; --check ends with exit code 2 if something was changed without one."""
+    from tasks.registry.decisions import LOG, read_lines, read_log, read_refs
+    from tasks.registry.promotion import differences, reconcile, state_of
+
+    workspace = find_workspace(Path.cwd())
+    name = load_params(workspace / "params.yaml").registry.model_name
+    log = [entry for entry in read_log(workspace) if entry["model"] == name]
+    facts: dict[str, Any] = {"decisions": log}
+    if repair:
+        facts["repaired"] = reconcile(_registry()[0], name, repair=True)
+    if check:
+        facts["differences"] = differences(_registry()[0], name, state_of(log, name)) if log else []
+        copies = len(read_lines(workspace)), len(read_refs(workspace))
+        if copies[0] != copies[1]:
+            facts["differences"].append(f"{LOG} has {copies[0]} decisions, the Git refs have {copies[1]}")
+    if as_json:
+        _print_json(facts)
+    else:
+        _print_history(log, name)
+        for line in facts.get("repaired", ()):
+            out.print(line, markup=False)
+        if check and not facts["differences"]:
+            out.print("the log is intact, and the aliases are what it says")
+    if facts.get("differences"):
+        words = "; ".join(facts["differences"])
+        raise UserError(f"{name}: {words}. `compactlm history --repair` puts it back to what was decided")
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="Version or alias.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Version or alias.")],
+    as_json: Json = False,
+) -> None:
+    """Show two versions side by side on the same rows: accuracy by set and slice, and how many rows changed."""
+    from tasks.registry.compare import compare_versions
+    from tasks.registry.promotion import describe
+
+    tracker, params, name = _registry()
+    sides = [describe(tracker, name, _number(tracker, name, one)) for one in (first, second)]
+    rows = compare_versions(tracker, params, *sides)
+    if as_json:
+        return _print_json({"a": sides[0], "b": sides[1], "rows": rows})
+    heads = ("set", "slice", "rows", "A", "B", "points (95 %)", "lost", "won", "other")
+    table = Table(*heads, box=None, title=f"A: version {sides[0]['version']}, B: version {sides[1]['version']}")
+    for row in rows:
+        if row["doubt"]:
+            table.add_row(row["set"], row["slice"], "", "", "", row["doubt"], "", "", "")
+            continue
+        change = f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
+        table.add_row(row["set"], row["slice"], str(row["rows"]), f"{row['a']:.3f}", f"{row['b']:.3f}", change,
+                      str(row["lost"]), str(row["gained"]), str(row["flipped"]))  # fmt: skip
+    out.print(table)
+    out.print("accuracy of A and B; rows that B lost, won, and answers otherwise than A")
+
+
+def _registry() -> tuple[Tracker, Params, str]:
+    from tasks.registry.tracking import Tracker, store_exists
+
+    workspace = find_workspace(Path.cwd())
+    params = load_params(workspace / "params.yaml")
+    if not store_exists(workspace):
+        raise UserError(f"{workspace}: no model is registered yet; `compactlm run` makes some")
+    return Tracker(workspace, params.registry.model_name), params, params.registry.model_name
+
+
+def _number(tracker: Tracker, name: str, version: str) -> str:
+    """Return the number behind a version number or alias."""
+    aliases = tracker.aliases(name)
+    if version.isdecimal() or version in aliases:
+        return aliases.get(version, version)
+    known = ", ".join(sorted(aliases)) or "none"
+    raise UserError(f"{name}: {version!r} is neither a version number nor an alias; aliases: {known}")
+
+
+def _told(entry: dict[str, Any], as_json: bool) -> None:
+    candidate, verdict = entry["candidate"], entry["verdict"]
+    words = f"version {candidate['version']} ({candidate['round']})"
+    if as_json:
+        _print_json(entry)
+    else:
+        _print_rules(words, verdict)
+    if entry["outcome"] != "done":
+        raise UserError(f"decision {entry['number']}: {words} is refused: {verdict['sentence']}")
+    if not as_json:
+        out.print(f"decision {entry['number']}: {words} is champion; to go back: compactlm rollback --reason WHY")
+
+
+def _print_rules(words: str, verdict: dict[str, Any]) -> None:
+    out.print(f"{words}: {verdict['verdict']}", markup=False)
+    for rule in verdict["rules"]:
+        warning = " (a warning)" if rule["severity"] == "warn" else ""
+        out.print(f"  {rule['result']}  {rule['sentence']}{warning}", markup=False)
+
+
+def _print_history(log: list[dict[str, Any]], name: str) -> None:
+    if not log:
+        return out.print(f"no decision about {name} yet; the first round whose gates pass makes one")
+    for entry in log:
+        candidate, done = entry["candidate"], entry["outcome"] == "done"
+        words = f"{entry['kind']} version {candidate['version']} ({candidate['round']}): {entry['outcome']}, by {entry['actor']}"
+        out.print(f"{entry['number']:>4}  {entry['at']}  {words}", markup=False)
+        for line in filter(None, (entry["reason"], None if done else entry["verdict"]["sentence"])):
+            out.print(f"      {line}", markup=False)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1, sort_keys=True) + "\n")

@@ -1,0 +1,111 @@
+"""What a version has to show to become champion: its verdict under today's rules, its bytes, and the rules of `promotion`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tasks.evaluation.evidence import Model, gather
+from tasks.evaluation.gates import identity, judge
+from tasks.evaluation.rules import COUNTS, Key, Measurement
+from tasks.gate import rule_of
+from tasks.lineage.files import file_sha256, read_json
+from tasks.params import Params
+from tasks.registry.tracking import Tracker
+
+Version = Mapping[str, Any]
+NO_RULES: Final = "all that is asked of a promotion is kept"
+
+
+def judge_promotion(tracker: Tracker, params: Params, candidate: Version, champion: Version | None) -> dict[str, Any]:
+    """Return `verdict`, `sentence` and `rules` for a candidate, with sha256 of the evidence that was read.
+
+    Rules versus champion are asked once there is a champion by the log. A champion whose evidence is gone holds them.
+    """
+    checks = [_bytes(tracker, candidate), _round(tracker, params, candidate)]
+    asked = [rule_of(gate) for gate in params.promotion.gates]
+    rules = [rule for rule in asked if rule.versus != "champion" or champion is not None]
+    needed = {rule.set for rule in rules if rule.set is not None}
+    runs = {"student": candidate["run_id"], "teacher": candidate["teacher_run_id"]}
+    runs |= {"champion": champion["run_id"]} if champion is not None else {}
+    models = {who: model for who, run in runs.items() if (model := read_model(tracker, who, run, needed)) is not None}
+    found, pairs, names = gather(rules, models, len(params.data.labels), params.evaluate.calibration_bins)
+    result = judge(rules, {**_costs(tracker, runs), **found}, pairs, names, params.seed)
+    judged = [*checks, *result["rules"]]
+    blocking = [one["result"] for one in judged if one["severity"] == "block"]
+    verdict = "fail" if "fail" in blocking else "hold" if "hold" in blocking else "pass"
+    against = "" if champion is not None else "; there was no champion to compare with"
+    reasons = [one["sentence"] for one in judged if one["severity"] == "block" and one["result"] != "pass"]
+    sentence = ("; ".join(reasons) or NO_RULES) + against
+    evidence = {f"{who}/{path.name}": file_sha256(path) for who, model in models.items()
+                for path in sorted(model.predictions.glob("*.parquet"))}  # fmt: skip
+    return {"verdict": verdict, "sentence": sentence, "rules": judged, "evidence": evidence}
+
+
+def judge_rollback(tracker: Tracker, candidate: Version) -> dict[str, Any]:
+    """Return the verdict on going back: the bytes must be those that were decided on; no metric is asked."""
+    check = _bytes(tracker, candidate)
+    return {"verdict": check["result"], "sentence": check["sentence"], "rules": [check], "evidence": {}}
+
+
+def read_model(tracker: Tracker, who: str, run_id: str | None, sets: set[str]) -> Model | None:
+    """Return an evaluation from MLflow, the predictions of `sets` fetched where they are kept elsewhere."""
+    quality = tracker.local_file(run_id, "evidence/quality.json") if run_id else None
+    if run_id is None or quality is None:
+        return None
+    folder = quality.parent.parent / "predictions"
+    for name in sorted(sets):
+        found = tracker.local_file(run_id, f"predictions/{name}.parquet")
+        folder = found.parent if found is not None else folder
+    return Model(who, read_json(quality)["sets"], folder)
+
+
+def _bytes(tracker: Tracker, candidate: Version) -> dict[str, Any]:
+    """Return whether the registered weights are those that were evaluated."""
+    path: Path | None = None
+    if candidate["model_id"]:
+        path = tracker.local_model(candidate["model_id"]) / "artifacts" / "model" / "model.safetensors"
+    if path is None or not path.is_file():
+        return _check(
+            "weights", "hold", f"weights: version {candidate['version']} has no model.safetensors in the registry"
+        )
+    if file_sha256(path) != candidate["model_sha256"]:
+        return _check("weights", "fail", f"weights: {path} is not the file that was evaluated; its sha256 differs")
+    return _check("weights", "pass", "weights: the registered file is the one that was evaluated")
+
+
+def _round(tracker: Tracker, params: Params, candidate: Version) -> dict[str, Any]:
+    """Return the round's own verdict, held if it was judged by other rules than params.yaml has now."""
+    path = tracker.local_file(candidate["run_id"], "evidence/verdict.json") if candidate["run_id"] else None
+    if path is None:
+        return _check(
+            "round", "hold", f"gates: version {candidate['version']} has no verdict; `compactlm run` makes one"
+        )
+    verdict = read_json(path)
+    asked = [identity(rule_of(gate)) for gate in params.gates]
+    judged = [{key: one.get(key) for key in rule} for one, rule in zip(verdict["rules"], asked, strict=False)]
+    if len(verdict["rules"]) != len(asked) or judged != asked:
+        words = f"gates: version {candidate['version']} was judged by other rules than params.yaml has now; "
+        return _check("round", "hold", words + "`compactlm run` judges it again")
+    reasons = [one["sentence"] for one in verdict["rules"] if one["severity"] == "block" and one["result"] != "pass"]
+    words = "; ".join(reasons) or str(verdict.get("sentence", "kept"))
+    return _check("round", str(verdict["verdict"]), f"gates of {candidate['round']}: {words}")
+
+
+def _check(metric: str, result: str, sentence: str) -> dict[str, Any]:
+    return {"metric": metric, "severity": "block", "result": result, "sentence": sentence}
+
+
+def _costs(tracker: Tracker, runs: Mapping[str, str | None]) -> dict[Key, Measurement]:
+    found: dict[Key, Measurement] = {}
+    for who, run_id in runs.items():
+        path = tracker.local_file(run_id, "evidence/cost.json") if run_id else None
+        if path is None:
+            continue
+        cost = read_json(path)
+        latency = cost.get("latency", {}).get("torch", {}).get("1", {}).get("latency_ms_p50")
+        for metric in COUNTS:
+            value = latency if metric == "latency_ms_p50_batch_1" else cost.get(metric)
+            found[who, metric, None, "overall"] = Measurement(value)
+    return found
