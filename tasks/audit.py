@@ -15,7 +15,7 @@ from typing import Any
 from tasks import rederive
 from tasks.errors import ParamsError, UserError
 from tasks.lineage import audit_chain, audit_code, audit_files, audit_lock
-from tasks.lineage.chain import RECEIPTS_FOLDER, Receipts, ancestors, edges, files_of, producers, rounds_of
+from tasks.lineage.chain import RECEIPTS_FOLDER, Receipts, ancestors, edges, files_of, parse, producers, rounds_of
 from tasks.lineage.checks import Check, as_json, failed, overall, unknown
 from tasks.lineage.pipeline import cache_folder, read_lock
 from tasks.params import read_yaml
@@ -188,10 +188,9 @@ def _recorded(dossier: Dossier, workspace: Path) -> tuple[dict[str, bytes], list
     checks = []
     for stage, content in copies.items():
         try:
-            if json.loads(content)["stage"] != stage:
-                raise ValueError(f"of stage {json.loads(content)['stage']!r}")
+            parse(stage, content)
             found[stage] = content
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             checks.append(
                 failed("receipts", f"{RECEIPTS_FOLDER}/{stage}.json", "a receipt", str(error), "cannot be read")
             )

@@ -59,7 +59,10 @@ def entries(stages: Sequence[str], receipts: Receipts, recorded: Bytes, lock: Ma
     for stage in stages:
         entry = lock.get("stages", {}).get(stage)
         if entry is not None:
-            found = _entry(stage, receipts[stage], recorded[stage], entry)
+            try:
+                found = _entry(stage, receipts[stage], recorded[stage], entry)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                found = [failed("dvc.lock", stage, "an entry as DVC writes it", repr(error), "was changed by hand")]
             checks += whole("dvc.lock", stage, found, "says what the receipt says")
     return checks
 
@@ -92,8 +95,9 @@ def _entry(stage: str, receipt: Receipt, content: bytes, entry: Mapping[str, Any
 
 
 def _locked(lock: Mapping[str, Any], stage: str) -> str | None:
-    """Return the md5 dvc.lock has of a stage's receipt."""
-    for one in lock.get("stages", {}).get(stage, {}).get("outs", []):
-        if one["path"] == f"{RECEIPTS_FOLDER}/{stage}.json":
-            return str(one.get("md5"))
-    return None
+    """Return the md5 dvc.lock has of a stage's receipt, None when it has no such entry or one that cannot be read."""
+    try:
+        outs = {one["path"]: str(one["md5"]) for one in lock["stages"][stage]["outs"]}
+    except (KeyError, TypeError):
+        return None
+    return outs.get(f"{RECEIPTS_FOLDER}/{stage}.json")

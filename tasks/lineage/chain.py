@@ -18,7 +18,17 @@ Receipt = Mapping[str, Any]
 Receipts = Mapping[str, Receipt]
 
 RECEIPTS_FOLDER: Final = "artifacts/receipts"
+KEYS: Final = ("command", "compute_seconds", "git", "inputs", "outputs", "params", "stage", "started_at")
 LOCK: Final = "sources.lock"  # the one input that no stage writes: Git has it
+
+
+def parse(stage: str, content: bytes) -> dict[str, Any]:
+    """Return the receipt of a stage from its bytes; ValueError unless it is one."""
+    receipt = json.loads(content)
+    missing = [key for key in KEYS if key not in receipt] if isinstance(receipt, dict) else ["everything"]
+    if missing or receipt["stage"] != stage:
+        raise ValueError(f"no {missing[0]}" if missing else f"of stage {receipt['stage']!r}")
+    return dict(receipt)
 
 
 def files_of(receipt: Receipt, *roles: str) -> dict[str, dict[str, Any]]:

@@ -117,7 +117,10 @@ def params(record: RoundRecord, receipts: Receipts) -> list[Check]:
 
 def metrics(record: RoundRecord) -> list[Check]:
     """Return whether the final numbers MLflow shows are those of the stored evidence, each recorded once."""
-    expected = flatten_quality(_json(record, "quality.json")) if "quality.json" in record.evidence else {}
+    try:
+        expected = flatten_quality(_json(record, "quality.json")) if "quality.json" in record.evidence else {}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return [failed("mlflow metrics", f"{record.name}: quality.json", "a report", repr(error), "cannot be read")]
     expected |= flatten_numbers("cost", _json(record, "cost.json"))
     expected |= flatten_numbers("parity", _json(record, "parity.json"))
     found: list[Check] = []
@@ -188,7 +191,7 @@ def inverse(dossier: Dossier, receipts: Receipts, known: Mapping[str, str | None
 
 def _json(record: RoundRecord, name: str) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(record.evidence.get(name, b"{}"))
+        content = json.loads(record.evidence.get(name, b"{}"))
     except ValueError:
         return {}
-    return content
+    return content if isinstance(content, dict) else {}
