@@ -40,7 +40,7 @@ def audit(workspace: Path, selector: str | None, say: Say = lambda _: None) -> d
         scratch = Path(folder)
         say("reading what MLflow says")
         tracker = Tracker(workspace)
-        dossier = read_dossier(tracker, parse_selector(selector, _model_name(workspace)), scratch)
+        dossier = read_dossier(tracker, parse_selector(selector, model_name(workspace)), scratch)
         recorded, broken = _recorded(dossier, workspace)
         receipts = {stage: json.loads(content) for stage, content in recorded.items()}
         checks = [*broken, *audit_chain.merkle(dossier.receipts, dossier.receipts_root)]
@@ -172,7 +172,7 @@ class _Walk:
         return {path: self.places[path] for path in files_of(self.receipts[stage], role) if path in self.places}
 
 
-def _model_name(workspace: Path) -> str:
+def model_name(workspace: Path) -> str:
     """Return the registered model of params.yaml, which may be one that no run could start from."""
     found = read_yaml(workspace / "params.yaml").get("registry") or {}
     return str(found.get("model_name", ""))

@@ -6,11 +6,12 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 
+from tasks.errors import UserError
 from tasks.lineage.start import find_workspace
 
 out = Console(highlight=False, soft_wrap=True)
@@ -23,10 +24,15 @@ Model = Annotated[
     ),
 ]
 
+SHOWN: Final = 12  # lines of a section, for people
+SHA256_CHARACTERS: Final = 64
+
 
 def add_lineage_commands(app: typer.Typer) -> None:
     """Add the commands of this file to the program."""
     app.command(epilog="Example: compactlm audit compactlm-sentiment@champion --html audit.html")(audit)
+    app.command(epilog="Example: compactlm lineage --down artifacts/data/sets/train.parquet")(lineage)
+    app.command("diff", epilog="Example: compactlm diff compactlm-sentiment/1 compactlm-sentiment/2")(diff)
 
 
 def _print_json(value: Any) -> None:
@@ -59,6 +65,66 @@ def audit(
         if html is not None:
             out.print(f"page: {html}", markup=False)
     sys.exit(EXIT_CODES[report["result"]])
+
+
+def lineage(
+    model: Model = None,
+    up: Annotated[bool, typer.Option("--up", help="What the model rests on, from the data on; the default.")] = False,
+    down: Annotated[
+        str | None,
+        typer.Option("--down", metavar="THING", help="The models that rest on a digest, a commit, a path or a source."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show where a model came from, or which models came from a thing, as recorded; `audit` verifies it."""
+    from tasks.history import lineage_down, lineage_up
+    from tasks.lineage.history import tree
+
+    workspace = find_workspace(Path.cwd())
+    if down is not None:
+        if model is not None or up:
+            raise UserError("--down asks about every model: leave out the model and --up")
+        answer = lineage_down(workspace, down)
+        lines = [f"{_title(one)}: {len(one['because'])} times, first {one['because'][0]}" for one in answer["models"]]
+        lines = lines or [f"no registered model rests on {down}"]
+    else:
+        answer = lineage_up(workspace, model)
+        lines = [f"{_title(answer)} rests on", *tree(answer["stages"])]
+    if as_json:
+        return _print_json(answer)
+    for line in lines:
+        out.print(line, markup=False)
+
+
+def diff(
+    first: Annotated[str, typer.Argument(metavar="MODEL[@ALIAS|/VERSION]")],
+    second: Annotated[str, typer.Argument(metavar="MODEL[@ALIAS|/VERSION]")],
+    as_json: Json = False,
+) -> None:
+    """Show what differs between two models: data, params, code, environment, files and results."""
+    from tasks.history import diff as run_diff
+
+    answer = run_diff(find_workspace(Path.cwd()), first, second)
+    if as_json:
+        return _print_json(answer)
+    out.print(f"{_title(answer['first'])} -> {_title(answer['second'])}", markup=False)
+    for section in ("data", "params", "code", "environment", "git", "files", "results"):
+        changes = answer[section]
+        out.print(f"{section}: {len(changes) or 'nothing'} differ{'s' if len(changes) < 2 else ''}", markup=False)
+        for name, (one, other) in list(changes.items())[:SHOWN]:
+            out.print(f"  {name}: {_words(one)} -> {_words(other)}", markup=False)
+        if len(changes) > SHOWN:
+            out.print(f"  and {len(changes) - SHOWN} more; --json has them all", markup=False)
+
+
+def _words(value: object) -> str:
+    text = "none" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) != SHA256_CHARACTERS else text[:12]
+
+
+def _title(one: Mapping[str, Any]) -> str:
+    aliases = "".join(f" @{alias}" for alias in one["aliases"])
+    return f"{one['model']}/{one['version']}{aliases} ({one['round']})"
 
 
 def _print_report(report: Mapping[str, Any]) -> None:
