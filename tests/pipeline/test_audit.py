@@ -16,6 +16,7 @@ from tasks import rederive
 from tasks.audit import audit
 from tasks.lineage.files import read_json
 from tasks.params import read_yaml
+from tests.pipeline.conftest import Command
 from tests.tampering import changed, in_store, moved_away, one_byte, replaced
 from tests.tiny_project import Project
 
@@ -39,6 +40,21 @@ def faults(report: dict[str, Any]) -> list[tuple[str, str]]:
 def file(path: str) -> Attack:
     """One bit of one file, found by a pattern that matches once or more (then the first)."""
     return lambda project: one_byte(sorted(project.glob(path))[0])
+
+
+def each(path: str) -> Attack:
+    """One bit of each file that a pattern matches: which of MLflow's runs is whose does not stand in their names."""
+
+    @contextlib.contextmanager
+    def attack(project: Path) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            found = list(project.glob(path))
+            assert found
+            for one in found:
+                stack.enter_context(one_byte(one))
+            yield
+
+    return attack
 
 
 def cached(path: str) -> Attack:
@@ -136,8 +152,8 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
     "code of the workspace": (file("tasks/prune.py"), "time stamps", "tasks/prune.py"),
     "served weights": (version_model("model.safetensors"), "mlflow files", "artifacts/model/model.safetensors"),
     "served code": (version_model("served_model.py"), "mlflow files", "model m-"),
-    "recorded evidence": (file(f"{MLFLOW}/*/artifacts/evidence/quality.json"), "mlflow files", "evidence/quality.json"),
-    "recorded receipt": (file(f"{MLFLOW}/*/artifacts/receipts/fetch.json"), "merkle root", "run"),
+    "recorded evidence": (each(f"{MLFLOW}/*/artifacts/evidence/quality.json"), "mlflow files", "evidence/quality.json"),
+    "recorded receipt": (each(f"{MLFLOW}/*/artifacts/receipts/fetch.json"), "merkle root", "run"),
     "alias": (
         store("UPDATE registered_model_aliases SET version = 1 WHERE alias = 'champion'",
               "UPDATE registered_model_aliases SET version = 3 WHERE alias = 'champion'"), "alias", "champion",
@@ -286,19 +302,19 @@ def test_a_checkpoint_that_is_not_the_best_is_found(view: Path) -> None:
     assert {one.subject for one in rederive.best_checkpoint(view, "r2")} == {"r2: model_sha256", "r2: best"}
 
 
-def test_the_command_says_what_it_found(finished: Project, tmp_path: Path) -> None:
+def test_the_command_says_what_it_found(finished: Project, tmp_path: Path, command: Command) -> None:
     page = tmp_path / "audit.html"
-    done = finished.compactlm("audit", "tiny@champion", "--json", "--html", str(page))
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["result"] == "PASS"
+    code, said, _ = command(finished, "audit", "tiny@champion", "--json", "--html", str(page))
+    assert code == 0
+    assert json.loads(said)["result"] == "PASS"
     text = page.read_text(encoding="utf-8")
     assert "every check passes" in text
-    assert text.count("<rect") == len(json.loads(done.stdout)["stages"])
-    assert "http" not in text.replace("http-equiv", "")
+    assert text.count("<rect") == len(json.loads(said)["stages"])
+    assert "http" not in text  # it asks for nothing else
     with one_byte(finished.folder / ROUNDS / "r3/exported/model.onnx"):
-        done = finished.compactlm("audit", "tiny/3")
-    assert done.returncode == 1
-    assert f"FAIL {ROUNDS}/r3/exported/model.onnx: the file is not what export@r3 wrote" in done.stdout
-    done = finished.compactlm("audit", "tiny/9")
-    assert done.returncode == 2
-    assert "tiny: there is no such version; registered: @challenger, @champion, /1, /2, /3" in done.stderr
+        code, said, _ = command(finished, "audit", "tiny/3")
+    assert code == 1
+    assert f"FAIL {ROUNDS}/r3/exported/model.onnx: the file is not what export@r3 wrote" in said
+    code, _, errors = command(finished, "audit", "tiny/9")
+    assert code == 2
+    assert "tiny: there is no such version; registered: @challenger, @champion, /1, /2, /3" in errors

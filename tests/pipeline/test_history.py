@@ -10,6 +10,7 @@ import pytest
 from tasks.errors import UserError
 from tasks.history import diff, lineage_down, lineage_up
 from tasks.lineage.files import file_sha256
+from tests.pipeline.conftest import Command
 from tests.tiny_project import Project
 
 
@@ -68,18 +69,17 @@ def test_a_difference_names_what_changed_and_nothing_else(finished: Project) -> 
     assert sizes[0] > sizes[1]
 
 
-def test_the_commands_answer(finished: Project) -> None:
-    done = finished.compactlm("lineage")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("tiny/3 @challenger @champion (r3) rests on\nfetch ")
-    done = finished.compactlm("diff", "tiny/2", "tiny/3")
-    assert done.returncode == 0, done.stderr
-    assert "data: nothing differs" in done.stdout
-    done = finished.compactlm("lineage", "--down", "artifacts/nothing", "--json")
-    assert json.loads(done.stdout)["models"] == []
+def test_the_commands_answer(finished: Project, command: Command) -> None:
+    code, said, _ = command(finished, "lineage")
+    assert code == 0
+    assert said.startswith("tiny/3 @challenger @champion (r3) rests on\nfetch ")
+    code, said, _ = command(finished, "diff", "tiny/2", "tiny/3")
+    assert code == 0
+    assert "data: nothing differs" in said
+    assert json.loads(command(finished, "lineage", "--down", "artifacts/nothing", "--json")[1])["models"] == []
 
 
-def test_a_question_that_contradicts_itself_is_refused(finished: Project) -> None:
-    assert finished.compactlm("lineage", "tiny/3", "--down", "x").returncode == 2
+def test_a_question_that_contradicts_itself_is_refused(finished: Project, command: Command) -> None:
+    assert command(finished, "lineage", "tiny/3", "--down", "x")[0] == 2
     with pytest.raises(UserError, match="write MODEL, MODEL@ALIAS or MODEL/VERSION"):
         lineage_up(finished.folder, "tiny@")
