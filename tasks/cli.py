@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks import cli_registry
+from tasks.cli_lineage import add_lineage_commands
 from tasks.console import RunLines
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, CompactlmError, UserError
 from tasks.lineage.last_run import read_last_run, sentence, write_last_run
@@ -34,6 +35,7 @@ cli_registry.add_commands(app)
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
+add_lineage_commands(app)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Final, get_args, get_type_hints
 
 from tasks.errors import EXIT_USER_ERROR, ResourceError, UserError
@@ -122,6 +123,12 @@ def _roles(run: Run) -> dict[str, str]:
             if metadata:
                 found[name] = metadata[0]
     return found
+
+
+def stage_function(module: ModuleType) -> tuple[Run, dict[str, str]]:
+    """Return the function of a stage's module, and keyword -> `input` or `output` of those arguments that are paths."""
+    run: Run = module.run
+    return run, _roles(run)
 
 
 def _parser(stage: str, run: Run) -> argparse.ArgumentParser:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+READ_BYTES: Final = 1 << 20
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -41,11 +44,43 @@ def digest(path: Path) -> dict[str, Any]:
     """
     if path.is_file():
         return {"sha256": file_sha256(path), "size_bytes": path.stat().st_size}
-    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file() and p.suffix != ".pyc")
-    files = {name: digest(path / name) for name in names}
-    listing = "".join(f"{name}\t{files[name]['sha256']}\n" for name in names)
+    files = {name: digest(path / name) for name in _names(path)}
     return {
-        "sha256": hashlib.sha256(listing.encode()).hexdigest(),
+        "sha256": listing_sha256({name: entry["sha256"] for name, entry in files.items()}),
         "size_bytes": sum(entry["size_bytes"] for entry in files.values()),
         "files": files,
     }
+
+
+def full_digest(path: Path) -> dict[str, Any]:
+    """Return what `digest` returns and, for the path and each of its files, `md5`: DVC's name for the same bytes."""
+    if path.is_file():
+        # One read for both: the file is in memory after the first, but not when it is larger than that.
+        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        with path.open("rb") as file:
+            while part := file.read(READ_BYTES):
+                sha256.update(part)
+                md5.update(part)
+        return {"sha256": sha256.hexdigest(), "md5": md5.hexdigest(), "size_bytes": path.stat().st_size}
+    files = {name: full_digest(path / name) for name in _names(path)}
+    return {
+        "sha256": listing_sha256({name: entry["sha256"] for name, entry in files.items()}),
+        "md5": listing_md5({name: entry["md5"] for name, entry in files.items()}),
+        "size_bytes": sum(entry["size_bytes"] for entry in files.values()),
+        "files": files,
+    }
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc")
+
+
+def listing_sha256(files: Mapping[str, str]) -> str:
+    """Return a directory's sha256 from those of its files: the digest of the sorted lines `name<TAB>sha256`."""
+    return hashlib.sha256("".join(f"{name}\t{files[name]}\n" for name in sorted(files)).encode()).hexdigest()
+
+
+def listing_md5(files: Mapping[str, str]) -> str:
+    """Return DVC's name of a directory, `<md5>.dir`, from the md5 of each of its files."""
+    listing = json.dumps([{"md5": files[name], "relpath": name} for name in sorted(files)], sort_keys=True)
+    return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir"

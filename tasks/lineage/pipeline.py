@@ -115,6 +115,20 @@ def pending(workspace: Path, stages: Iterable[Stage]) -> list[str]:
     return waiting
 
 
+def read_lock(workspace: Path) -> dict[str, Any]:
+    """Return the content of dvc.lock, empty when there is none."""
+    lock = workspace / "dvc.lock"
+    return dict(read_yaml(lock)) if lock.exists() else {}
+
+
+def cache_folder(workspace: Path) -> Path:
+    """Return the folder of DVC's local cache, wherever the configuration puts it."""
+    from dvc.repo import Repo
+
+    with Repo(str(workspace)) as repo:
+        return Path(repo.cache.local.path).parents[1]
+
+
 def stage_digests(workspace: Path) -> dict[str, str]:
     """Return the sha256 of each stage's entry in dvc.lock: its command, inputs, params and outputs."""
     lock = workspace / "dvc.lock"

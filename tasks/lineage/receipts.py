@@ -1,4 +1,4 @@
-"""Receipts: the facts of one execution of one stage."""
+"""Receipts: the facts of one execution of one stage, enough to check it and to do it again."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from tasks.lineage.files import digest
+from tasks.lineage.files import file_sha256, full_digest
 from tasks.params import Params
+
+ROOT: Final = Path(__file__).parents[2]
+LOCK_FILE: Final = "requirements.lock"
+WEIGHTS: Final = "model.safetensors"
+# A larger difference is known by its digest alone: nobody reviews it, and every receipt of the run repeats it.
+MAX_DIFF_BYTES: Final = 64 * 1024
 
 # ru_maxrss counts kilobytes on Linux and bytes on macOS.
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
@@ -34,11 +40,14 @@ def collect_receipt(
 ) -> dict[str, Any]:
     """Return the receipt of a finished stage; times in seconds, `started` since the epoch."""
     facts = dict(facts)
+    digests = {path.as_posix(): full_digest(path) for path in inputs}
     return {
         "stage": stage,
         "command": list(command),
-        "inputs": {path.as_posix(): digest(path) for path in inputs},
-        "outputs": {path.as_posix(): digest(path) for path in outputs},
+        "inputs": digests,
+        "outputs": {path.as_posix(): full_digest(path) for path in outputs},
+        "parent_models": parent_models(digests),
+        "code": loaded_code(),
         "params": params.model_dump(mode="json"),
         "seed": params.seed,
         "git": git_state(Path.cwd()),
@@ -54,13 +63,34 @@ def collect_receipt(
     }
 
 
+def parent_models(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """Return path -> sha256 of the weights among the inputs: the models this stage started from or learnt from."""
+    found = {}
+    for path, entry in inputs.items():
+        for name in (WEIGHTS, f"model/{WEIGHTS}"):
+            if name in entry.get("files", {}):
+                found[f"{path}/{name}"] = entry["files"][name]["sha256"]
+    return found
+
+
+def loaded_code() -> dict[str, str]:
+    """Return path -> sha256 of the modules of this project that the process has loaded: the code that ran."""
+    loaded = {getattr(module, "__file__", None) for name, module in sys.modules.items() if name.startswith("tasks")}
+    # Run as `python -m tasks`, the first module calls itself __main__.
+    places = sorted({Path(place) for place in loaded if place} | {ROOT / "tasks" / "__main__.py"})
+    return {path.relative_to(ROOT).as_posix(): file_sha256(path) for path in places if path.is_relative_to(ROOT)}
+
+
 def peak_memory_bytes() -> int:
     """Return the largest resident memory this process has had, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
 
 
 def environment() -> dict[str, Any]:
-    """Return Python, platform and the installed packages with the sha256 of their sorted `name==version` lines."""
+    """Return Python, platform, and the installed packages with the sha256 of their sorted `name==version` lines.
+
+    `lock_sha256` is the digest of the workspace's requirements.lock, null when it has none.
+    """
     packages = {d.metadata["Name"].lower(): d.version for d in metadata.distributions() if d.metadata["Name"]}
     listing = "".join(f"{name}=={version}\n" for name, version in sorted(packages.items()))
     return {
@@ -68,20 +98,27 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": packages,
         "packages_sha256": hashlib.sha256(listing.encode()).hexdigest(),
+        "lock_sha256": file_sha256(Path(LOCK_FILE)) if Path(LOCK_FILE).exists() else None,
     }
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Return commit, whether tracked files differ from it, and the sha256 of that difference (null when clean)."""
+    """Return commit, whether tracked files differ from it, and that difference with its sha256 (null when clean).
+
+    `diff` is null as well when it is larger than MAX_DIFF_BYTES. Files that Git does not know are not in it.
+    """
 
     def git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False)
 
     commit = git("rev-parse", "HEAD")
     # dvc.lock is written while the pipeline runs, so it would make every run look edited.
-    diff = git("diff", "HEAD", "--", ".", ":(exclude)dvc.lock").stdout
+    form = ("--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-renames")
+    diff = git("diff", *form, "HEAD", "--", ".", ":(exclude)dvc.lock").stdout
+    kept = diff.decode("utf-8", errors="replace") if diff and len(diff) <= MAX_DIFF_BYTES else None
     return {
         "commit": commit.stdout.decode().strip() if commit.returncode == 0 else None,
         "dirty": bool(diff),
         "diff_sha256": hashlib.sha256(diff).hexdigest() if diff else None,
+        "diff": kept if kept is not None and kept.encode() == diff else None,
     }

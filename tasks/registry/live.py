@@ -6,15 +6,18 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tasks.errors import StageError
+from tasks.lineage.merkle import receipts_root
 from tasks.lineage.pipeline import Stage, stage_digests
 from tasks.params import Params
 from tasks.registry.follow import Follower
 from tasks.registry.publish import Publication, inputs_digest
 from tasks.registry.records import TEACHER, RoundFiles, step_points
 from tasks.registry.tracking import Tracker, default_uri
+
+RECEIPTS_ROOT: Final = "receipts_root"  # tag of a pipeline run
 
 
 class Recorder:
@@ -24,6 +27,7 @@ class Recorder:
         self.workspace, self.params, self.facts = workspace, params, facts
         self.uri = default_uri(workspace)
         self._code = sorted({dep for stage in stages for dep in stage.deps if dep.startswith("tasks/")})
+        self._stages = [stage.name for stage in stages]
         rounds = [RoundFiles(workspace, name) for name in (TEACHER, *params.rounds)]
         self._training = {files.training_stage: files for files in rounds}
         self._publication: Publication | None = None
@@ -55,7 +59,19 @@ class Recorder:
     def finish(self, outcomes: Mapping[str, str]) -> dict[str, str]:
         """Record everything that is done; return round -> run id."""
         with self._lock:
-            return self._open().finish(stage_digests(self.workspace), outcomes)
+            publication = self._open()
+            runs = publication.finish(stage_digests(self.workspace), outcomes)
+            self._record_receipts(publication.parent(), publication.tracker)
+            return runs
+
+    def _record_receipts(self, run_id: str, tracker: Tracker) -> None:
+        """Record every stage's receipt with the run, and the one digest that stands for them all."""
+        paths = [self.workspace / "artifacts" / "receipts" / f"{name}.json" for name in self._stages]
+        found = {path.stem: path.read_bytes() for path in paths if path.exists()}
+        root = receipts_root(found)
+        if found and tracker.run_tags(run_id).get(RECEIPTS_ROOT) != root:
+            tracker.log_files(run_id, [path for path in paths if path.exists()], "receipts")
+            tracker.set_tags(run_id, {RECEIPTS_ROOT: root})
 
     def fail(self) -> None:
         """Record what is done and end the open runs as FAILED; a run that never trained leaves no trace."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlparse
 
+from tasks.lineage.files import digest
 from tasks.registry.records import DataSet
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -23,6 +24,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 PREFIX: Final = "compactlm."
+FILES_SHA256: Final = "files_sha256"  # tag of a logged model: the digest of the folder of its files
 MAX_BATCH: Final = 900  # MLflow takes 1,000 items a batch; params are limited to 100
 REQUIREMENTS: Final = ("mlflow", "transformers", "torch", "tokenizers", "safetensors", "pandas")
 
@@ -47,9 +49,9 @@ def preload() -> None:
 
 
 class Tracker:
-    """One experiment of one MLflow store."""
+    """One experiment of one MLflow store; without an experiment it is for reading what the registry leads to."""
 
-    def __init__(self, workspace: Path, experiment: str) -> None:
+    def __init__(self, workspace: Path, experiment: str | None = None) -> None:
         import mlflow
 
         self.workspace = workspace
@@ -57,7 +59,7 @@ class Tracker:
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             (workspace / ".compactlm/mlflow").mkdir(parents=True, exist_ok=True)
         self.client = mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI"))
-        self.experiment_id = self._experiment(experiment)
+        self.experiment_id = self._experiment(experiment) if experiment else ""
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -188,6 +190,9 @@ class Tracker:
         # The partial copy is made beside the workspace's stores: /tmp may be small.
         with tempfile.TemporaryDirectory(dir=self.workspace / ".compactlm") as folder:
             _save_servable(Path(folder) / "model", model, onnx)
+            # MLflow keeps no digest of what it stores; this one covers the code it will run to serve the model, too.
+            manifest = {PREFIX + FILES_SHA256: digest(Path(folder) / "model")["sha256"]}
+            self.client.set_logged_model_tags(entry.model_id, manifest)
             self.client.log_model_artifacts(entry.model_id, str(Path(folder) / "model"))
         self.client.finalize_logged_model(entry.model_id, "READY")
         return str(entry.model_id)
@@ -216,7 +221,56 @@ class Tracker:
         folder.mkdir(parents=True, exist_ok=True)
         return Path(self.client.download_artifacts(run_id, name, str(folder)))
 
+    # Reading, for audits: bytes are fetched anew, never taken from an earlier download
+
+    def parent_of(self, run_id: str) -> str | None:
+        """Return the id of the run's parent run."""
+        parent = self.client.get_run(run_id).data.tags.get("mlflow.parentRunId")
+        return str(parent) if parent else None
+
+    def run_params(self, run_id: str) -> dict[str, str]:
+        """Return the params of a run."""
+        return dict(self.client.get_run(run_id).data.params)
+
+    def run_points(self, run_id: str) -> dict[str, list[tuple[float, int]]]:
+        """Return metric -> its points (value, step), in the order in which they came."""
+        names = self.client.get_run(run_id).data.metrics
+        return {key: [(p.value, p.step) for p in self.client.get_metric_history(run_id, key)] for key in names}
+
+    def model_tags(self, model_id: str) -> dict[str, str]:
+        """Return our tags of a logged model, without the prefix."""
+        tags = self.client.get_logged_model(model_id).tags
+        return {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
+
+    def run_files(self, run_id: str, name: str, into: Path) -> Path | None:
+        """Return where a run's recorded file or folder is, copied below `into` when kept elsewhere; None if there is none."""
+        place = urlparse(self.client.get_run(run_id).info.artifact_uri)
+        if place.scheme in ("", "file"):
+            path = Path(unquote(place.path)) / name
+            return path if path.exists() else None
+        if name not in {item.path for item in self.client.list_artifacts(run_id)}:
+            return None
+        folder = into / "runs" / run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(self.client.download_artifacts(run_id, name, str(folder)))
+
+    def model_files(self, model_id: str, into: Path) -> Path | None:
+        """Return the folder of a logged model's files, copied below `into` when kept elsewhere; None if it has none."""
+        place = urlparse(self.client.get_logged_model(model_id).artifact_location)
+        if place.scheme in ("", "file"):
+            folder = Path(unquote(place.path))
+            return folder if folder.exists() else None
+        import mlflow
+
+        folder = into / "models" / model_id
+        mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=str(folder), tracking_uri=self.uri)
+        return folder
+
     # Registry
+
+    def all_versions(self, name: str) -> list[Any]:
+        """Return every version of a registered model, also those that this project did not register."""
+        return sorted(self.client.search_model_versions(f"name = '{name}'"), key=lambda entry: int(entry.version))
 
     def versions(self, name: str | None = None) -> list[Any]:
         """Return the versions this project registered, oldest first, of one model name or of all."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.tiny_project import Project, make_project
+
+Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +25,23 @@ def finished(tiny_project: Project, tmp_path_factory: pytest.TempPathFactory) ->
     states = project.run()
     assert set(states.values()) == {"executed"}
     return project
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run `compactlm ARGUMENTS` of a project inside this process: exit code, standard output and standard error."""
+
+    def run(project: Project, *arguments: str) -> tuple[int, str, str]:
+        from tasks.cli import main
+
+        monkeypatch.chdir(project.folder)
+        monkeypatch.setattr("sys.argv", ["compactlm", *arguments])
+        with pytest.raises(SystemExit) as leave:
+            main()
+        said = capsys.readouterr()
+        return int(leave.value.code or 0), said.out, said.err
+
+    return run
 
 
 @pytest.fixture

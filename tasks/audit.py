@@ -1,0 +1,240 @@
+"""Audits a registered model: walks its lineage to the data, hashes every byte again, and derives again what follows.
+
+Reads only; whatever it must write goes into a temporary folder.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks import rederive
+from tasks.errors import ParamsError, UserError
+from tasks.lineage import audit_chain, audit_code, audit_files, audit_lock
+from tasks.lineage.chain import RECEIPTS_FOLDER, Receipts, ancestors, edges, files_of, parse, producers, rounds_of
+from tasks.lineage.checks import Check, as_json, failed, overall, unknown
+from tasks.lineage.pipeline import cache_folder, read_lock
+from tasks.params import read_yaml
+from tasks.registry import audit as registry
+from tasks.registry.dossier import Dossier, parse_selector, read_dossier
+from tasks.registry.tracking import Tracker, store_exists
+
+Say = Callable[[str], None]
+Places = Mapping[str, Path | None]
+
+
+def audit(workspace: Path, selector: str | None, say: Say = lambda _: None) -> dict[str, Any]:
+    """Return the report on one version: `result`, every check, the stages with their edges, and what it took.
+
+    Raises UserError when no such version is registered.
+    """
+    began = time.monotonic()
+    if not store_exists(workspace):
+        raise UserError(f"{workspace}: no model is registered yet; `compactlm run` makes some")
+    (workspace / ".compactlm").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="audit-", dir=workspace / ".compactlm") as folder:
+        scratch = Path(folder)
+        say("reading what MLflow says")
+        tracker = Tracker(workspace)
+        dossier = read_dossier(tracker, parse_selector(selector, model_name(workspace)), scratch)
+        recorded, broken = _recorded(dossier, workspace)
+        receipts = {stage: json.loads(content) for stage, content in recorded.items()}
+        checks = [*broken, *audit_chain.merkle(dossier.receipts, dossier.receipts_root)]
+        last = f"gate@{dossier.round}"
+        facts: dict[str, Any] = {"stages": [], "edges": [], "files": 0, "bytes": 0}
+        if last not in receipts:
+            checks.append(
+                unknown("receipts", last, "no receipt tells how this model was judged; `compactlm run` records it")
+            )
+        else:
+            stages = ancestors(receipts, last)
+            walk = _Walk(workspace, dossier, receipts, recorded, stages, scratch, say)
+            checks += walk.checks()
+            checks += registry.inverse(dossier, receipts, _weights_of_versions(tracker, dossier, scratch))
+            facts = {"stages": _stages(receipts, stages, checks), "edges": edges(receipts, stages), **walk.counted}
+    results = [check.result for check in checks]
+    return {
+        "model": dossier.name, "version": int(dossier.version), "round": dossier.round,
+        "aliases": sorted(alias for alias, number in dossier.aliases.items() if number == dossier.version),
+        "model_sha256": dossier.tags.get("model_sha256"), "run_id": dossier.run_id, "receipts_root": dossier.receipts_root,
+        "result": overall(checks), "counts": {one: results.count(one) for one in ("PASS", "FAIL", "UNKNOWN")},
+        "checks": as_json(checks), **facts, "seconds": round(time.monotonic() - began, 2),
+    }  # fmt: skip
+
+
+class _Walk:
+    """The checks of one lineage, in the order in which they need each other."""
+
+    def __init__(
+        self, workspace: Path, dossier: Dossier, receipts: Receipts, recorded: Mapping[str, bytes], stages: list[str],
+        scratch: Path, say: Say,
+    ) -> None:  # fmt: skip
+        self.workspace, self.dossier, self.receipts, self.recorded = workspace, dossier, receipts, recorded
+        self.stages, self.scratch, self.say = stages, scratch, say
+        self.here = _read_receipts(workspace)
+        self.counted = {"files": 0, "bytes": 0}
+
+    def checks(self) -> list[Check]:
+        checks = audit_chain.links(self.receipts, self.stages)
+        checks += self._bytes()
+        checks += self._git()
+        checks += self._mlflow()
+        self.say("deriving weights, metrics and verdict again")
+        rederive.make_view(self.places, self.scratch / "view")
+        return checks + self._derived()
+
+    def _bytes(self) -> list[Check]:
+        stages, receipts, recorded = self.stages, self.receipts, self.recorded
+        try:
+            self.lock = read_lock(self.workspace)
+            checks: list[Check] = []
+        except ParamsError as error:
+            self.lock = {}
+            checks = [failed("dvc.lock", "dvc.lock", "a readable file", str(error), "it was changed by hand")]
+        self.current = audit_lock.current_stages(stages, recorded, self.lock, self.here)
+        checks += audit_lock.whose_receipts(stages, recorded, self.lock, self.here)
+        checks += audit_lock.entries(self.current, receipts, recorded, self.lock)
+        cache = cache_folder(self.workspace)
+        where = audit_files.candidates(self.workspace, cache, receipts, stages)
+        self.say(f"hashing {len(where)} files in the workspace and in the cache")
+        digests = audit_files.hash_files(path for places in where.values() for path in places)
+        self.counted = _count(digests)
+        checks += audit_files.in_workspace(self.workspace, receipts, self.current, digests)
+        checks += audit_files.in_cache(cache, receipts, recorded, stages, digests)
+        self.places = audit_files.good_places(receipts, stages, where, digests)
+        return checks + audit_files.nowhere(receipts, stages, self.places)
+
+    def _git(self) -> list[Check]:
+        self.say("comparing code and params with Git")
+        states = audit_code.snapshots(self.workspace, self.receipts, self.stages, self.scratch)
+        checks = audit_code.commits(self.workspace, self.receipts, self.stages)
+        checks += audit_code.code(self.receipts, self.stages, states)
+        checks += audit_code.locked_code(self.receipts, self.current, states, self.lock)
+        checks += audit_code.sources_lock(self.workspace, self.receipts, self.stages, states)
+        if len(self.current) == len(self.stages):
+            checks += audit_code.backdated(self.workspace, self.receipts, self.stages, states)
+        return checks
+
+    def _mlflow(self) -> list[Check]:
+        dossier, receipts = self.dossier, self.receipts
+        checks = registry.version(dossier, receipts)
+        for name in rounds_of(self.stages):
+            record = dossier.rounds.get(name)
+            if record is None:
+                checks.append(unknown("mlflow files", name, "MLflow has no run of this round"))
+                continue
+            copies = {stage: copy for stage, copy in record.receipts.items() if stage in self.recorded}
+            checks += audit_chain.copies_agree(self.recorded, copies, f"run {record.run_id} ({name})")
+            checks += registry.stored_files(record, receipts)
+            checks += registry.params(record, receipts) + registry.metrics(record)
+        return checks + registry.aliases(dossier, receipts, self._chosen())
+
+    def _chosen(self) -> str | None:
+        """Return the round that the selection in force has chosen, None when the workspace has gone on or has none."""
+        content = self.dossier.selection
+        place = self.workspace / "artifacts" / "selection.json"
+        if content is None or not place.exists() or place.read_bytes() != content:
+            return None
+        chosen = json.loads(content)["selected"]
+        stage = f"distill@{chosen}"
+        return chosen if stage in self.recorded and self.here.get(stage) == self.recorded[stage] else None
+
+    def _derived(self) -> list[Check]:
+        receipts, view = self.receipts, self.scratch / "view"
+        checks: list[Check] = []
+        for name in rounds_of(self.stages):
+            training = "teacher" if name == "teacher" else f"distill@{name}"
+            needs = self._needs(training, "outputs")
+            checks += rederive.derived("checkpoints", name, needs, "the model is its best checkpoint",
+                                       lambda name=name: rederive.best_checkpoint(view, name))  # type: ignore[misc]  # fmt: skip
+            if name == "teacher":
+                continue
+            parent = receipts[f"prune@{name}"]["params"]["rounds"][name]["parent"]
+            needs = {**self._needs(f"prune@{name}", "inputs"), **self._needs(f"prune@{name}", "outputs")}
+            checks += rederive.derived("pruning", name, needs, "follows bit for bit from its parent and its plan",
+                                       lambda name=name, parent=parent: rederive.pruned(view, name, parent))  # type: ignore[misc]  # fmt: skip
+        judge = f"gate@{self.dossier.round}"
+        needs = {**self._needs(judge, "inputs"), **self._needs(judge, "outputs")}
+        for who in dict.fromkeys(("teacher", self.dossier.round)):
+            stage = "evaluate_teacher" if who == "teacher" else f"evaluate@{who}"
+            params, place = receipts[stage]["params"], f"artifacts/rounds/{who}/evaluated"
+            wanted = {**self._needs(stage, "inputs"), **self._needs(stage, "outputs")}
+            checks += rederive.derived("metrics", who, wanted, "every number and interval follows from the predictions",
+                                       lambda params=params, place=place, who=who: rederive.measured(view, params, place, who))  # type: ignore[misc]  # fmt: skip
+        return checks + rederive.derived("verdict", judge, needs, "the gate gives the same verdict again",
+                                         lambda: rederive.judged(view, receipts[judge]))  # fmt: skip
+
+    def _needs(self, stage: str, role: str) -> Places:
+        return {path: self.places[path] for path in files_of(self.receipts[stage], role) if path in self.places}
+
+
+def model_name(workspace: Path) -> str:
+    """Return the registered model of params.yaml, which may be one that no run could start from."""
+    found = read_yaml(workspace / "params.yaml").get("registry") or {}
+    return str(found.get("model_name", ""))
+
+
+def _recorded(dossier: Dossier, workspace: Path) -> tuple[dict[str, bytes], list[Check]]:
+    """Return the receipts recorded with the run, and failures for those that are no receipts any more.
+
+    A run of an older version recorded those of its rounds alone; then the workspace's stand in for the rest.
+    """
+    copies = dict(dossier.receipts) or _read_receipts(workspace)
+    found: dict[str, bytes] = {}
+    checks = []
+    for stage, content in copies.items():
+        try:
+            parse(stage, content)
+            found[stage] = content
+        except ValueError as error:
+            checks.append(
+                failed("receipts", f"{RECEIPTS_FOLDER}/{stage}.json", "a receipt", str(error), "cannot be read")
+            )
+    return found, checks
+
+
+def _read_receipts(workspace: Path) -> dict[str, bytes]:
+    return {path.stem: path.read_bytes() for path in sorted((workspace / RECEIPTS_FOLDER).glob("*.json"))}
+
+
+def _weights_of_versions(tracker: Tracker, dossier: Dossier, scratch: Path) -> dict[str, str | None]:
+    """Return number -> sha256 of the weights of each version by the receipt of its own run."""
+    found: dict[str, str | None] = {}
+    for number, tags in dossier.versions.items():
+        found[number] = None
+        place = tracker.run_files(tags["run_id"], "receipts", scratch) if "run_id" in tags else None
+        path = place / f"distill@{tags['round']}.json" if place else None
+        if path is not None and path.exists():
+            receipt = json.loads(path.read_bytes())
+            weights = files_of(receipt, "outputs").get(registry.path_in(tags["round"], registry.WEIGHTS))
+            found[number] = weights["sha256"] if weights else None
+    return found
+
+
+def _count(digests: Mapping[Path, str | None]) -> dict[str, int]:
+    inodes = {(facts.st_dev, facts.st_ino): facts.st_size for facts in (p.stat() for p, sha in digests.items() if sha)}
+    return {"files": len(inodes), "bytes": sum(inodes.values())}
+
+
+def _stages(receipts: Receipts, stages: list[str], checks: list[Check]) -> list[dict[str, Any]]:
+    """Return the stages with the worst result of the checks about each, for people to see where it broke."""
+    wrote = producers(receipts)
+    worst = dict.fromkeys(stages, "PASS")
+    for check in checks:
+        head = check.subject.partition(":")[0]
+        stage = wrote.get(check.subject) or check.subject.removeprefix(f"{RECEIPTS_FOLDER}/").removesuffix(".json")
+        for one in (stage, head):
+            if one in worst and (check.result == "FAIL" or (check.result == "UNKNOWN" and worst[one] == "PASS")):
+                worst[one] = check.result
+    return [
+        {
+            "name": stage, "result": worst[stage], "started_at": receipts[stage]["started_at"],
+            "seconds": receipts[stage]["compute_seconds"], "commit": receipts[stage]["git"]["commit"],
+            "outputs": {path: entry["sha256"] for path, entry in receipts[stage]["outputs"].items()},
+        }
+        for stage in stages
+    ]  # fmt: skip

@@ -1,0 +1,66 @@
+"""The answers of an audit: named checks that pass, fail, or cannot be decided, each with what was expected and found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+Result = Literal["PASS", "FAIL", "UNKNOWN"]
+
+EXIT_CODES: Final = {"PASS": 0, "FAIL": 1, "UNKNOWN": 3}  # 2 is what the user can mend, as everywhere
+
+
+@dataclass(frozen=True)
+class Check:
+    """One answer: which check, of what (a file, a stage, a tag), its result, and what was expected and found."""
+
+    name: str
+    subject: str
+    result: Result
+    expected: str = ""
+    found: str = ""
+    sentence: str = ""
+
+
+def passed(name: str, subject: str, sentence: str) -> Check:
+    """Return a check that passed."""
+    return Check(name, subject, "PASS", sentence=sentence)
+
+
+def failed(name: str, subject: str, expected: object, found: object, sentence: str) -> Check:
+    """Return a check that failed."""
+    return Check(name, subject, "FAIL", _short(expected), _short(found), sentence)
+
+
+def unknown(name: str, subject: str, sentence: str) -> Check:
+    """Return a check that cannot be decided; never counted as passed."""
+    return Check(name, subject, "UNKNOWN", sentence=sentence)
+
+
+def compare(name: str, subject: str, expected: object, found: object, sentence: str) -> list[Check]:
+    """Return nothing when two values are equal, else one failed check."""
+    return [] if expected == found else [failed(name, subject, expected, found, sentence)]
+
+
+def whole(name: str, subject: str, found: Sequence[Check], sentence: str) -> list[Check]:
+    """Return the given failures and doubts, or when there are none one check that passed."""
+    return list(found) or [passed(name, subject, sentence)]
+
+
+def overall(checks: Sequence[Check]) -> Result:
+    """Return FAIL if a check failed, else UNKNOWN if one cannot be decided or none was made, else PASS."""
+    results = {check.result for check in checks}
+    if "FAIL" in results:
+        return "FAIL"
+    return "UNKNOWN" if "UNKNOWN" in results or not results else "PASS"
+
+
+def as_json(checks: Sequence[Check]) -> list[dict[str, Any]]:
+    """Return the checks as plain values."""
+    return [asdict(check) for check in checks]
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."

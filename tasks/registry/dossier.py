@@ -1,0 +1,116 @@
+"""Everything MLflow says of one registered version and of the runs behind it, as plain values and fresh copies of files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tasks.errors import UserError
+from tasks.lineage.files import digest
+from tasks.registry.live import RECEIPTS_ROOT
+from tasks.registry.tracking import FILES_SHA256, PREFIX, Tracker
+
+DEFAULT_ALIAS: Final = "champion"
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What is recorded of one round: tags (without prefix), params, metric -> its points (value, step), and files."""
+
+    name: str
+    run_id: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, list[tuple[float, int]]]
+    evidence: Mapping[str, bytes]
+    receipts: Mapping[str, bytes]
+    model_id: str
+    model_files: Mapping[str, Any]  # as `digest` returns them; empty when the model has no bytes
+    model_files_sha256: str | None
+
+
+@dataclass(frozen=True)
+class Dossier:
+    """One registered version: its tags, the registered model's aliases, its pipeline run, and its rounds by name."""
+
+    name: str
+    version: str
+    tags: Mapping[str, str]
+    aliases: Mapping[str, str]  # alias -> version number
+    first_champion: str | None
+    versions: Mapping[str, Mapping[str, str]]  # every version of this model -> its tags; empty tags: not ours
+    run_id: str
+    receipts: Mapping[str, bytes]
+    receipts_root: str | None
+    selection: bytes | None
+    rounds: Mapping[str, RoundRecord]
+
+    @property
+    def round(self) -> str:
+        """Return the name of the version's round."""
+        return str(self.tags["round"])
+
+
+def parse_selector(text: str | None, default_name: str) -> tuple[str, str | None, str | None]:
+    """Return (model name, alias, version) of `MODEL`, `MODEL@alias` or `MODEL/version`; the champion if neither is said."""
+    name, at, alias = (text or default_name).partition("@")
+    name, slash, version = name.partition("/")
+    if (at and not alias) or (slash and not version.isdecimal()) or (at and slash):
+        raise UserError(f"{text!r}: write MODEL, MODEL@ALIAS or MODEL/VERSION, such as {default_name}@champion")
+    return name or default_name, None if slash else alias or DEFAULT_ALIAS, version or None
+
+
+def read_dossier(tracker: Tracker, selector: tuple[str, str | None, str | None], scratch: Path) -> Dossier:
+    """Return what is recorded of a version; files kept elsewhere are fetched anew below `scratch`.
+
+    Raises UserError when there is no such version.
+    """
+    name, alias, number = selector
+    every = {str(one.version): _ours(one.tags) for one in tracker.all_versions(name)}
+    aliases = tracker.aliases(name)
+    number = number or aliases.get(str(alias))
+    if number not in every:
+        known = ", ".join([*(f"@{one}" for one in sorted(aliases)), *(f"/{one}" for one in sorted(every, key=int))])
+        raise UserError(f"{name}: there is no such version; registered: {known or 'none, `compactlm run` makes some'}")
+    tags = every[number]
+    if "run_id" not in tags:
+        raise UserError(f"{name}/{number}: it was not registered by compactlm, so nothing of its lineage is recorded")
+    run_id = tracker.parent_of(tags["run_id"]) or tags["run_id"]
+    run_tags = tracker.run_tags(run_id)
+    runs = {key.removeprefix("round/"): value for key, value in run_tags.items() if key.startswith("round/")}
+    runs[tags["round"]] = tags["run_id"]
+    return Dossier(
+        name=name, version=number, tags=tags, aliases=aliases, first_champion=tracker.model_tag(name, "first_champion"),
+        versions=every, run_id=run_id, receipts=_by_stage(tracker.run_files(run_id, "receipts", scratch)),
+        receipts_root=run_tags.get(RECEIPTS_ROOT), selection=_read(tracker, run_id, "selection.json", scratch),
+        rounds={one: _round(tracker, one, run, scratch) for one, run in sorted(runs.items())},
+    )  # fmt: skip
+
+
+def _round(tracker: Tracker, name: str, run_id: str, scratch: Path) -> RoundRecord:
+    tags = tracker.run_tags(run_id)
+    model_id = tags.get("model_id", "")
+    model_tags = tracker.model_tags(model_id) if model_id else {}
+    folder = tracker.model_files(model_id, scratch) if model_id else None
+    evidence = tracker.run_files(run_id, "evidence", scratch)
+    return RoundRecord(
+        name=name, run_id=run_id, tags=tags, params=tracker.run_params(run_id), metrics=tracker.run_points(run_id),
+        evidence={path.name: path.read_bytes() for path in sorted(evidence.iterdir())} if evidence else {},
+        receipts=_by_stage(tracker.run_files(run_id, "receipts", scratch)), model_id=model_id,
+        model_files=digest(folder) if folder else {}, model_files_sha256=model_tags.get(FILES_SHA256),
+    )  # fmt: skip
+
+
+def _by_stage(folder: Path | None) -> dict[str, bytes]:
+    return {path.stem: path.read_bytes() for path in sorted(folder.glob("*.json"))} if folder else {}
+
+
+def _read(tracker: Tracker, run_id: str, name: str, scratch: Path) -> bytes | None:
+    path = tracker.run_files(run_id, name, scratch)
+    return path.read_bytes() if path else None
+
+
+def _ours(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
