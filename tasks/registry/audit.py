@@ -17,6 +17,7 @@ EVIDENCE: Final = {
     "quality.json": "evaluated", "cost.json": "evaluated", "parity.json": "exported", "verdict.json": "",
     "summary.json": "trained", "plan.json": "pruned",
 }  # fmt: skip
+PREDICTIONS: Final = "predictions/"  # before the names of the stored predictions
 WEIGHTS: Final = "trained/model/model.safetensors"
 
 
@@ -70,10 +71,11 @@ def stored_files(record: RoundRecord, receipts: Receipts) -> list[Check]:
     wrote = outputs(receipts)
     found: list[Check] = []
     for name, content in record.evidence.items():
-        path = path_in(record.name, f"{EVIDENCE.get(name, '?')}/{name}")
+        folder = "evaluated" if name.startswith(PREDICTIONS) else EVIDENCE.get(name, "?")
+        path = path_in(record.name, f"{folder}/{name}")
         found += compare(
             "mlflow files",
-            f"{record.name}: evidence/{name}",
+            f"{record.name}: {name if name.startswith(PREDICTIONS) else f'evidence/{name}'}",
             wrote.get(path),
             sha256(content),
             "not what the stage wrote",
@@ -136,9 +138,11 @@ def aliases(dossier: Dossier, receipts: Receipts, chosen: str | None) -> list[Ch
 
     `chosen`: the round that the selection in force has chosen, None when this run is not the latest one.
     """
-    found: list[Check] = []
+    if dossier.log_fault is not None:
+        return [failed("decision log", dossier.name, "an intact log", "a broken one", dossier.log_fault)]
+    found = [passed("decision log", dossier.name, "the chain is intact, and file and Git refs agree")]
     known = {tags.get("model_sha256"): number for number, tags in dossier.versions.items()}
-    expected: dict[str, str | None] = {"champion": dossier.first_champion}
+    expected = dict(dossier.decided)
     if chosen is not None:
         expected["challenger"] = known.get(outputs(receipts).get(path_in(chosen, WEIGHTS)))
     for alias, number in dossier.aliases.items():
@@ -147,9 +151,10 @@ def aliases(dossier: Dossier, receipts: Receipts, chosen: str | None) -> list[Ch
             found.append(
                 failed("alias", alias, "a version whose gates pass", f"version {number}", "it may not be promoted")
             )
-        elif expected.get(alias) is not None and expected[alias] != number:
+        elif alias in expected and expected[alias] != number:
             sentence = "the alias was moved, and no recorded decision did it"
-            found.append(failed("alias", alias, f"version {expected[alias]}", f"version {number}", sentence))
+            wanted = expected[alias] and f"version {expected[alias]}"
+            found.append(failed("alias", alias, wanted or "no alias", f"version {number}", sentence))
         else:
             found.append(passed("alias", alias, f"points at version {number}, as recorded"))
     for alias, wanted in expected.items():

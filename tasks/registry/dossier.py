@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from tasks.errors import UserError
 from tasks.lineage.files import digest
+from tasks.registry.decisions import has_git, read_log
 from tasks.registry.live import RECEIPTS_ROOT
+from tasks.registry.promotion import state_of
 from tasks.registry.tracking import FILES_SHA256, PREFIX, Tracker
 
 DEFAULT_ALIAS: Final = "champion"
@@ -39,7 +41,8 @@ class Dossier:
     version: str
     tags: Mapping[str, str]
     aliases: Mapping[str, str]  # alias -> version number
-    first_champion: str | None
+    decided: Mapping[str, str | None]  # alias -> the version number that the log of decisions gives it
+    log_fault: str | None  # what is wrong with the log of decisions
     versions: Mapping[str, Mapping[str, str]]  # every version of this model -> its tags; empty tags: not ours
     run_id: str
     receipts: Mapping[str, bytes]
@@ -81,12 +84,24 @@ def read_dossier(tracker: Tracker, selector: tuple[str, str | None, str | None],
     run_tags = tracker.run_tags(run_id)
     runs = {key.removeprefix("round/"): value for key, value in run_tags.items() if key.startswith("round/")}
     runs[tags["round"]] = tags["run_id"]
+    decided, log_fault = _decided(tracker, name)
     return Dossier(
-        name=name, version=number, tags=tags, aliases=aliases, first_champion=tracker.model_tag(name, "first_champion"),
+        name=name, version=number, tags=tags, aliases=aliases, decided=decided, log_fault=log_fault,
         versions=every, run_id=run_id, receipts=_by_stage(tracker.run_files(run_id, "receipts", scratch)),
         receipts_root=run_tags.get(RECEIPTS_ROOT), selection=_read(tracker, run_id, "selection.json", scratch),
         rounds={one: _round(tracker, one, run, scratch) for one, run in sorted(runs.items())},
     )  # fmt: skip
+
+
+def _decided(tracker: Tracker, name: str) -> tuple[dict[str, str | None], str | None]:
+    """Return alias -> version number by the log of decisions, and what is wrong with the log."""
+    if not has_git(tracker.workspace):
+        return {}, "the workspace is in no Git repository, where decisions are recorded"
+    try:
+        state = state_of(read_log(tracker.workspace), name)
+    except UserError as error:
+        return {}, str(error)
+    return {alias: version and str(version["version"]) for alias, version in state.items()}, None
 
 
 def _round(tracker: Tracker, name: str, run_id: str, scratch: Path) -> RoundRecord:
@@ -97,10 +112,14 @@ def _round(tracker: Tracker, name: str, run_id: str, scratch: Path) -> RoundReco
     evidence = tracker.run_files(run_id, "evidence", scratch)
     return RoundRecord(
         name=name, run_id=run_id, tags=tags, params=tracker.run_params(run_id), metrics=tracker.run_points(run_id),
-        evidence={path.name: path.read_bytes() for path in sorted(evidence.iterdir())} if evidence else {},
+        evidence=_contents(evidence, "") | _contents(tracker.run_files(run_id, "predictions", scratch), "predictions/"),
         receipts=_by_stage(tracker.run_files(run_id, "receipts", scratch)), model_id=model_id,
         model_files=digest(folder) if folder else {}, model_files_sha256=model_tags.get(FILES_SHA256),
     )  # fmt: skip
+
+
+def _contents(folder: Path | None, prefix: str) -> dict[str, bytes]:
+    return {prefix + path.name: path.read_bytes() for path in sorted(folder.iterdir())} if folder else {}
 
 
 def _by_stage(folder: Path | None) -> dict[str, bytes]:
