@@ -20,7 +20,7 @@ from tasks.distillation.losses import distillation_loss
 from tasks.distillation.train import Rows, Schedule, train
 from tasks.lineage.files import digest
 from tasks.lineage.scratch import Scratch, scratch_key
-from tasks.models.checkpoint import attend_plainly, load_classifier
+from tasks.models.checkpoint import attend_plainly, load_classifier, pad_id
 from tasks.models.devices import Device, pick
 from tasks.models.keeper import Keeper
 from tasks.params import Params
@@ -86,7 +86,7 @@ def _loss_of(params: Params, data: TokenSet, teacher_logits: Any, labels: Rows, 
     targets = torch.from_numpy(labels).to(device.device)
 
     def batch_loss(model: Any, rows: Rows) -> torch.Tensor:
-        ids_BT, mask_BT = (torch.from_numpy(a).to(device.device) for a in collate(data, rows))
+        ids_BT, mask_BT = (torch.from_numpy(a).to(device.device) for a in collate(data, rows, pad_id(model)))
         chosen = torch.from_numpy(rows).to(device.device)
         return distillation_loss(
             model(input_ids=ids_BT, attention_mask=mask_BT).logits, teacher[chosen], targets[chosen],

@@ -17,16 +17,11 @@ from tasks.data.frames import read_sets
 from tasks.data.tokens import TokenSet, load_tokens, tokenize
 from tasks.distillation.predict import predict_logits
 from tasks.errors import StageError
-from tasks.evaluation.cost import (
-    bert_flops_per_example,
-    count_parameters,
-    peak_memory_bytes,
-    random_batch,
-    weights_bytes,
-)
+from tasks.evaluation.cost import count_parameters, peak_memory_bytes, random_batch, weights_bytes
 from tasks.evaluation.measure import Measures, measure, measures_of, write_predictions
 from tasks.evaluation.quality import interval_of_mean
 from tasks.lineage.files import file_sha256, write_json
+from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import load_classifier
 from tasks.models.devices import Device, pick
 from tasks.models.latency import LATENCY_THREADS, compare_latencies, torch_call
@@ -122,7 +117,9 @@ def measure_cost(
         "size_bytes": weights_bytes(folder),
         "size_bytes_onnx": (exported / FP32_FILE).stat().st_size,
         "size_bytes_onnx_int8": (exported / INT8_FILE).stat().st_size,
-        "flops_per_example": bert_flops_per_example(config, section.latency_tokens, len(params.data.labels)),
+        "flops_per_example": adapter_of(config).flops_per_example(
+            config, section.latency_tokens, len(params.data.labels)
+        ),
         "flops_tokens": section.latency_tokens,
         "peak_memory_bytes": peak_memory_bytes(student, torch_call(student, *batch)),
         "threads": LATENCY_THREADS,

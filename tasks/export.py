@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tasks.data.frames import read_sets
 from tasks.data.tokens import TokenSet, collate, tokenize
 from tasks.lineage.files import write_json
-from tasks.models.checkpoint import load_classifier
+from tasks.models.checkpoint import load_classifier, pad_id
 from tasks.models.devices import pick
 from tasks.models.load_back import LoadBack
 from tasks.models.onnx import FP32_FILE, INT8_FILE, OnnxClassifier, export_onnx, quantise_int8
@@ -74,11 +74,12 @@ def _max_difference(first: Logits, second: Logits) -> float:
 
 def _torch_logits(model: Any, tokens: TokenSet) -> Logits:
     """Return the logits of all rows as one batch: the same shapes as in the fresh process, so the same rounding."""
-    ids_BT, mask_BT = (torch.from_numpy(array) for array in collate(tokens, np.arange(len(tokens))))
+    ids_BT, mask_BT = (torch.from_numpy(array) for array in collate(tokens, np.arange(len(tokens)), pad_id(model)))
     with torch.inference_mode():
         logits: Logits = model(input_ids=ids_BT, attention_mask=mask_BT).logits.numpy()
     return logits
 
 
 def _onnx_logits(path: Path, tokens: TokenSet, threads: int) -> Logits:
-    return OnnxClassifier(path, threads).logits(*collate(tokens, np.arange(len(tokens))))
+    session = OnnxClassifier(path, threads)
+    return session.logits(*collate(tokens, np.arange(len(tokens)), session.pad_id))

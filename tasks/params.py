@@ -115,15 +115,18 @@ class Teacher(Section):
 
 
 class Prune(Section):
-    """How the structures to keep are chosen."""
+    """How the structures to keep are chosen; the names are those of `tasks.pruning.criteria.CRITERIA`."""
 
-    criterion: Literal["activation"]
+    criterion: Literal["activation", "magnitude_l1", "magnitude_l2", "random", "taylor", "wanda"]
 
 
 class Distill(Section):
-    """How the student learns from the teacher; the budgets of a round stand in `rounds`."""
+    """How the student learns from the teacher; the budgets of a round stand in `rounds`.
 
-    loss: Literal["forward_kl"]
+    The names of losses are those of `tasks.distillation.losses.LOSSES`.
+    """
+
+    loss: Literal["forward_kl", "jensen_shannon", "reverse_kl"]
     temperature: Annotated[float, Field(gt=0.0)]
     kd_weight: Share
     batch_rows: Positive

@@ -10,14 +10,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.data.frames import SETS_WITHOUT_CALIBRATION, read_sets
-from tasks.data.tokens import TokenSet, bucketed, collate, load_tokens, save_tokens, tokenize
+from tasks.data.tokens import TokenSet, load_tokens, save_tokens, tokenize
 from tasks.distillation.predict import predict_logits
 from tasks.lineage.files import file_sha256, read_json, write_json
-from tasks.models.architectures import adapter_of
+from tasks.models.architectures import adapter_of, num_layers, without_layers
+from tasks.models.calibration import BATCH_ROWS, Calibration, Labels
 from tasks.models.checkpoint import (
     classifier_from_config,
     copy_tokenizer,
@@ -31,10 +33,16 @@ from tasks.progress import say
 from tasks.pruning.criteria import CRITERIA, Scores, keep_best
 from tasks.pruning.depth import blocks, harm_nats_per_row
 from tasks.pruning.shapes import AXES, Plan
-from tasks.pruning.vocabulary import choose_pieces, count_pieces, pieces_in_order, smaller_tokenizer, special_pieces
+from tasks.pruning.slicing import slice_weights
+from tasks.pruning.vocabulary import (
+    choose_pieces,
+    count_pieces,
+    is_wordpiece,
+    pieces_in_order,
+    smaller_tokenizer,
+    special_pieces,
+)
 from tasks.stage import InPath, OutPath
-
-CALIBRATION_BATCH_ROWS = 64
 
 
 def run(
@@ -50,16 +58,20 @@ def run(
     model = load_classifier(parent)
     calibration = load_tokens(tokens / "calibration")
 
-    scores = score(model, calibration, before["heads"], params.prune.criterion, device)
+    labels = calibration_labels(sets)
+    scores = CRITERIA[params.prune.criterion](Calibration(model, calibration, labels, device, params.seed))
     layers, harms = choose_layers(model, calibration, target["layers"], device)
     tokenizer = read_json(parent / "tokenizer.json")
-    plan = make_plan(scores, layers, target, _kept_pieces(tokenizer, tokens, target["vocabulary"]))
-    head_size = before["hidden"] // before["heads"]
-    student = student_from_plan(parent, plan, head_size)
+    pieces = list(range(before["vocabulary"]))
+    if is_wordpiece(tokenizer) or target["vocabulary"] != before["vocabulary"]:
+        pieces = _kept_pieces(tokenizer, tokens, target["vocabulary"])
+    plan = make_plan(scores, layers, target, pieces, adapter.head_groups(config))
+    student = student_from_plan(parent, plan)
 
     folder = out / "model"
     save_classifier(student, parent, folder)
-    write_tokenizer(smaller_tokenizer(tokenizer, plan.vocabulary), parent, folder)
+    if is_wordpiece(tokenizer):
+        write_tokenizer(smaller_tokenizer(tokenizer, plan.vocabulary), parent, folder)
     save_file(_named(scores), out / "scores.safetensors")
     write_json(out / "plan.json", _plan_record(params, plan, parent, out, before, harms))
     _tokenize_sets(params, sets, folder, student_tokens)
@@ -69,52 +81,47 @@ def run(
     return {"shape_before": before, "shape_after": target, "params_total": counted["total"], **device.facts()}
 
 
-def score(model: Any, calibration: TokenSet, num_heads: int, criterion: str, device: Device) -> Scores:
-    """Return the criterion's scores of every structure, from one pass over the calibration rows."""
-    model.to(device.device)
-    adapter = adapter_of(model.config.to_dict())
-    with torch.inference_mode(), adapter.Recorder(model) as recorder:
-        for rows in bucketed(calibration.lengths, CALIBRATION_BATCH_ROWS):
-            ids_BT, mask_BT = (torch.from_numpy(a).to(device.device) for a in collate(calibration, rows))
-            recorder.batch(mask_BT)
-            model(input_ids=ids_BT, attention_mask=mask_BT)
-    return CRITERIA[criterion](recorder.statistics(), num_heads)
+def calibration_labels(sets: Path) -> Labels:
+    """Return the label of each calibration row, which has it as a row of the training set; int64."""
+    frames = read_sets(sets, ["train", "calibration"])
+    by_row = frames["train"].set_index("row_id")["label"]
+    return by_row.loc[frames["calibration"]["row_id"]].to_numpy(dtype=np.int64)
 
 
 def choose_layers(model: Any, calibration: TokenSet, count: int, device: Device) -> tuple[list[int], dict[str, float]]:
     """Return the layers to keep and, for each block tried, the harm of dropping it in nats per calibration row."""
-    adapter = adapter_of(model.config.to_dict())
-    total = adapter.num_layers(model)
+    total = num_layers(model)
     candidates = blocks(total, count)
     if candidates == [set()]:
         return list(range(total)), {}
-    full = torch.from_numpy(predict_logits(model, calibration, CALIBRATION_BATCH_ROWS, device))
+    full = torch.from_numpy(predict_logits(model, calibration, BATCH_ROWS, device))
     harms: dict[str, float] = {}
     for dropped in candidates:
-        with adapter.without_layers(model, dropped):
-            logits = torch.from_numpy(predict_logits(model, calibration, CALIBRATION_BATCH_ROWS, device))
+        with without_layers(model, dropped):
+            logits = torch.from_numpy(predict_logits(model, calibration, BATCH_ROWS, device))
         harms[",".join(map(str, sorted(dropped)))] = harm_nats_per_row(full, logits)
     best = min(range(len(candidates)), key=list(harms.values()).__getitem__)
     return [i for i in range(total) if i not in candidates[best]], harms
 
 
-def make_plan(scores: Scores, layers: list[int], target: dict[str, int], pieces: list[int]) -> Plan:
-    """Return what is kept along each axis to reach the target shape."""
+def make_plan(scores: Scores, layers: list[int], target: dict[str, int], pieces: list[int], head_groups: int) -> Plan:
+    """Return what is kept along each axis to reach the target shape; of each group of heads the same number."""
     return Plan(
         vocabulary=pieces,
         hidden=keep_best(scores.hidden_D, target["hidden"]),
         layers=layers,
-        heads=[keep_best(scores.heads_LH[layer], target["heads"]) for layer in layers],
+        heads=[keep_best(scores.heads_LH[layer], target["heads"], head_groups) for layer in layers],
         ffn=[keep_best(scores.ffn_LF[layer], target["ffn"]) for layer in layers],
-        pooler=keep_best(scores.pooler_D, target["hidden"]),
+        pooler=keep_best(scores.pooler_D, target["hidden"]) if len(scores.pooler_D) else [],
     )
 
 
-def student_from_plan(parent: Path, plan: Plan, head_size: int) -> Any:
+def student_from_plan(parent: Path, plan: Plan) -> Any:
     """Return the pruned model that follows from the parent's folder and a plan, bit for bit."""
     config = read_config(parent)
     adapter = adapter_of(config)
-    weights = adapter.slice_weights(load_file(parent / "model.safetensors"), plan, head_size)
+    parent_weights = load_file(parent / "model.safetensors")
+    weights = slice_weights(parent_weights, adapter.layout(config), plan, adapter.head_size(config))
     student = classifier_from_config(adapter.resized(config, plan.shape()))
     student.load_state_dict(weights, strict=True)
     return student

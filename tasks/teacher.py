@@ -16,8 +16,8 @@ from tasks.distillation.train import Rows, Schedule, train
 from tasks.errors import SourceError
 from tasks.lineage.files import digest, file_sha256, write_json
 from tasks.lineage.scratch import Scratch, scratch_key
-from tasks.models.architectures import adapter_of
-from tasks.models.checkpoint import attend_plainly, load_classifier, read_config, save_classifier
+from tasks.models.architectures import freeze
+from tasks.models.checkpoint import attend_plainly, load_classifier, pad_id, read_config, save_classifier
 from tasks.models.devices import Device, pick
 from tasks.models.keeper import Keeper
 from tasks.models.preflight import check_shapes
@@ -36,7 +36,7 @@ def run(params: Params, *, base: InPath, sets: InPath, tokens: InPath, out: OutP
     model = load_classifier(base, len(params.data.labels), params.data.labels)
     attend_plainly(model, device.device)
     if params.teacher.frozen_layers is not None:
-        adapter_of(model.config.to_dict()).freeze(model, params.teacher.frozen_layers)
+        freeze(model, params.teacher.frozen_layers)
     if params.teacher.epochs == 0:
         return _take_as_is(params, base, model, out, device)
 
@@ -53,7 +53,7 @@ def run(params: Params, *, base: InPath, sets: InPath, tokens: InPath, out: OutP
     progress = Progress("teacher", len(batches))
 
     def batch_loss(model: Any, rows: Rows) -> torch.Tensor:
-        ids_BT, mask_BT = (torch.from_numpy(a).to(device.device) for a in collate(train_tokens, rows))
+        ids_BT, mask_BT = (torch.from_numpy(a).to(device.device) for a in collate(train_tokens, rows, pad_id(model)))
         logits_BC = model(input_ids=ids_BT, attention_mask=mask_BT).logits
         return torch.nn.functional.cross_entropy(
             logits_BC.float(), targets[torch.from_numpy(rows)], label_smoothing=params.teacher.label_smoothing

@@ -5,6 +5,7 @@ Letters: B rows, C classes. To add one, write a function and an entry of `LOSSES
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -19,14 +20,45 @@ def forward_kl(student_BC: Tensor, teacher_BC: Tensor, temperature: float) -> Te
     Both distributions are softened by the temperature; its square keeps the size of the gradients independent of it.
     Source: Hinton et al., arXiv:1503.02531, section 2.
     """
-    log_student_BC = functional.log_softmax(student_BC.float() / temperature, dim=-1)
-    log_teacher_BC = functional.log_softmax(teacher_BC.float() / temperature, dim=-1)
+    log_student_BC, log_teacher_BC = _softened(student_BC, temperature), _softened(teacher_BC, temperature)
     kl_B = (log_teacher_BC.exp() * (log_teacher_BC - log_student_BC)).sum(dim=-1)
     return kl_B * temperature**2
 
 
+def reverse_kl(student_BC: Tensor, teacher_BC: Tensor, temperature: float) -> Tensor:
+    """Return temperature**2 * KL(student || teacher) of each row, shape (B,), nats; >= 0, zero when the two agree.
+
+    It forgives the student classes it leaves out and punishes those it makes up. Source: Gu et al., arXiv:2306.08543.
+    """
+    return forward_kl(teacher_BC, student_BC, temperature)
+
+
+def jensen_shannon(student_BC: Tensor, teacher_BC: Tensor, temperature: float) -> Tensor:
+    """Return temperature**2 * JS(teacher, student) of each row, shape (B,), nats; zero when the two agree.
+
+    JS = (KL(teacher || mean) + KL(student || mean)) / 2 is symmetric and at most ln 2. Near agreement it is a quarter of
+    forward_kl, and so are its gradients. Source: Agarwal et al., arXiv:2306.13649, eq. 1 with beta = 1/2.
+    """
+    log_student_BC, log_teacher_BC = _softened(student_BC, temperature), _softened(teacher_BC, temperature)
+    difference_BC = log_student_BC - log_teacher_BC
+    # log(teacher / mean) = ln 2 - softplus(log student - log teacher): exact where the two agree
+    of_teacher_BC = log_teacher_BC.exp() * (math.log(2.0) - functional.softplus(difference_BC))
+    of_student_BC = log_student_BC.exp() * (math.log(2.0) - functional.softplus(-difference_BC))
+    return 0.5 * (of_teacher_BC + of_student_BC).sum(dim=-1) * temperature**2
+
+
+def _softened(logits_BC: Tensor, temperature: float) -> Tensor:
+    """Return the log probabilities of the softened logits; fp32, or fp64 where the logits are."""
+    precise_BC = logits_BC if logits_BC.dtype == torch.float64 else logits_BC.float()
+    return functional.log_softmax(precise_BC / temperature, dim=-1)
+
+
 Loss = Callable[[Tensor, Tensor, float], Tensor]
-LOSSES: Final[dict[str, Loss]] = {"forward_kl": forward_kl}
+LOSSES: Final[dict[str, Loss]] = {
+    "forward_kl": forward_kl,
+    "jensen_shannon": jensen_shannon,
+    "reverse_kl": reverse_kl,
+}
 
 
 def distillation_loss(

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from tasks.data.tokens import TokenSet, bucketed, collate
+from tasks.models.checkpoint import pad_id
 from tasks.models.devices import Device
 
 
@@ -26,7 +27,9 @@ def predict_logits(
     done = 0
     with torch.inference_mode(), device.autocast():
         for rows in bucketed(tokens.lengths, batch_rows):
-            ids_BT, mask_BT = (torch.from_numpy(array).to(device.device) for array in collate(tokens, rows))
+            ids_BT, mask_BT = (
+                torch.from_numpy(array).to(device.device) for array in collate(tokens, rows, pad_id(model))
+            )
             batch = model(input_ids=ids_BT, attention_mask=mask_BT).logits.float().cpu().numpy()
             if logits is None:
                 logits = np.zeros((len(tokens), batch.shape[1]), dtype=np.float32)

@@ -1,7 +1,4 @@
-"""What a model costs: parameters, bytes, FLOPs, memory and latency.
-
-Letters: D hidden width, F neurons of a feed-forward layer, L layers, T tokens, C classes.
-"""
+"""What a model costs: parameters, bytes, memory and latency. FLOPs are counted by a family's adapter."""
 
 from __future__ import annotations
 
@@ -40,18 +37,6 @@ def count_parameters(model: torch.nn.Module) -> dict[str, int]:
 def weights_bytes(folder: Path) -> int:
     """Return the bytes on disk of the weights of a model folder, its safetensors files."""
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-
-
-def bert_flops_per_example(config: Mapping[str, Any], tokens: int, classes: int) -> int:
-    """Return the FLOPs of the matrix products of one forward pass over T tokens, two for each multiply-add.
-
-    L * (8 T D^2 [query, key, value, output] + 4 T^2 D [scores, mix] + 4 T D F [feed-forward]) + 2 D^2 [pooler] + 2 D C.
-    Norms, activations and softmax are left out, as is usual. Source: Kaplan et al., arXiv:2001.08361, table 1, with
-    attention both ways instead of causal. Equals what `torch.utils.flop_counter` counts.
-    """
-    D, F, L = (int(config[key]) for key in ("hidden_size", "intermediate_size", "num_hidden_layers"))
-    T, C = tokens, classes
-    return L * (8 * T * D * D + 4 * T * T * D + 4 * T * D * F) + 2 * D * D + 2 * D * C
 
 
 def time_interleaved(

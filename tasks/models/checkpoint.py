@@ -14,6 +14,8 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
+from tasks.errors import SourceError
+
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
@@ -33,7 +35,28 @@ def load_classifier(folder: Path, num_labels: int | None = None, labels: dict[in
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **extra
     )
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = _stand_in_for_padding(model.config, folder)
     return model.eval()
+
+
+def _stand_in_for_padding(config: Any, folder: Path) -> int:
+    """Return the end-of-text id, which no text holds; SourceError where there is none.
+
+    A decoder classifies by its last token that is not padding, so one id must mean padding, in training and ever after.
+    """
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    if ends[0] is None:
+        raise SourceError(
+            f"{folder / 'config.json'}: pad_token_id and eos_token_id are both missing; give pad_token_id the id of a "
+            "token that no text holds"
+        )
+    return int(ends[0])
+
+
+def pad_id(model: Any) -> int:
+    """Return the id that fills the short rows of a batch."""
+    return int(model.config.pad_token_id or 0)
 
 
 def attend_plainly(model: Any, device: torch.device) -> None:
@@ -58,6 +81,21 @@ def save_classifier(model: Any, tokenizer_folder: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
     copy_tokenizer(tokenizer_folder, out)
+    _name_padding(model, out)
+
+
+def _name_padding(model: Any, folder: Path) -> None:
+    """Give a byte-pair tokenizer, which has no padding token of its own, the model's; stock tokenizers refuse to pad else."""
+    settings_file, tokenizer_file = folder / "tokenizer_config.json", folder / "tokenizer.json"
+    if not (settings_file.exists() and tokenizer_file.exists()):
+        return
+    settings = json.loads(settings_file.read_text(encoding="utf-8"))
+    tokenizer = json.loads(tokenizer_file.read_text(encoding="utf-8"))
+    if tokenizer["model"].get("type") != "BPE" or settings.get("pad_token") is not None:
+        return
+    tokens = {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in tokenizer["added_tokens"]}}
+    name = next(token for token, number in tokens.items() if number == pad_id(model))
+    settings_file.write_text(json.dumps({**settings, "pad_token": name}, indent=1, sort_keys=True), encoding="utf-8")
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:

@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from tasks.data.tokens import TokenSet, bucketed, collate
+from tasks.models.checkpoint import pad_id
 
 FP32_FILE: Final = "model.onnx"
 INT8_FILE: Final = "model.int8.onnx"
 ONNX_FILES: Final = {"onnx": FP32_FILE, "onnx_int8": INT8_FILE}  # format, as in cost.json -> file
 INPUTS: Final = ("input_ids", "attention_mask")
 OUTPUT: Final = "logits"
+PAD_KEY: Final = "pad_token_id"
 PRE_PROCESSED: Final = ("onnx.quant.pre_process", "onnxruntime.quant")  # the key by which the quantiser recognises it
 
 
@@ -67,6 +69,9 @@ def export_onnx(model: Any, out: Path) -> None:
     assert program is not None, "the dynamo exporter returns a program"
     proto = program.model_proto
     _strip(proto)
+    if pad_id(model) != 0:  # a decoder's file must say which id is no token; zeros are what runtimes pad with anyway
+        note = proto.metadata_props.add()
+        note.key, note.value = PAD_KEY, str(pad_id(model))
     onnx.checker.check_model(proto)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(proto.SerializeToString(deterministic=True))
@@ -107,6 +112,7 @@ class OnnxClassifier:
         # Idle workers would spin on the cores that the other model of a comparison needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        self.pad_id = int(self._session.get_modelmeta().custom_metadata_map.get(PAD_KEY, "0"))
 
     def logits(self, ids_BT: NDArray[np.int64], mask_BT: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return float32 logits of shape (B, C)."""
@@ -117,7 +123,7 @@ class OnnxClassifier:
         """Return float32 logits of shape (N, C) in row order, run in batches of similar length."""
         batches = bucketed(tokens.lengths, batch_rows)
         assert batches, "an empty set has no logits"
-        parts = [self.logits(*collate(tokens, rows)) for rows in batches]
+        parts = [self.logits(*collate(tokens, rows, self.pad_id)) for rows in batches]
         order = np.argsort(np.concatenate(batches), kind="stable")
         return np.concatenate(parts)[order]
 

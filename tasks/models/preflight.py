@@ -44,17 +44,12 @@ def check_shapes(params: Params, config: Mapping[str, Any]) -> None:
     """Raise ParamsError unless every round fits the teacher's architecture and shrinks."""
     adapter = adapter_of(config)
     teacher_shape = adapter.shape(config)
-    head_size = teacher_shape["hidden"] // teacher_shape["heads"]
     for name, target in params.rounds.items():
         shape = {axis: target.axis(axis) for axis in AXES}
         where = f"params.yaml: rounds.{name}"
-        if shape["hidden"] != shape["heads"] * head_size:
-            raise ParamsError(
-                f"{where}: hidden = {shape['hidden']} and heads = {shape['heads']} make heads of "
-                f"{shape['hidden'] / shape['heads']:g} channels; the teacher's have {head_size}, and a stock "
-                f"{config['model_type']} model loads only hidden = heads x {head_size}, "
-                f"here {shape['heads'] * head_size}"
-            )
+        refusal = adapter.refusal(config, shape)
+        if refusal is not None:
+            raise ParamsError(f"{where}: {refusal}")
         if target.parent == "teacher":
             try:
                 check_shrinks(where, shape, teacher_shape)

@@ -43,10 +43,15 @@ def _is_needed_character(piece: str, count: int) -> bool:
     return len(character) == 1 and (count > 0 or (character.isascii() and character.isprintable()))
 
 
+def is_wordpiece(tokenizer: Mapping[str, Any]) -> bool:
+    """Return whether a tokenizer.json is a WordPiece one; old ones do not say."""
+    return bool(tokenizer["model"].get("type", "WordPiece") == "WordPiece")
+
+
 def pieces_in_order(tokenizer: Mapping[str, Any]) -> list[str]:
     """Return the pieces of a tokenizer.json by id; ParamsError unless it is a WordPiece one with ids 0, 1, 2, ..."""
     model = tokenizer["model"]
-    if model.get("type", "WordPiece") != "WordPiece":
+    if not is_wordpiece(tokenizer):
         raise ParamsError(
             f"tokenizer.json: model.type {model.get('type')!r}: vocabulary pruning knows WordPiece; "
             "leave rounds.*.vocabulary at the teacher's size"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from tasks.lineage.files import read_json
-from tasks.models.architectures import bert
+from tasks.models.architectures import bert, num_layers, without_layers
 from tasks.models.checkpoint import load_classifier, read_config
 from tasks.prune import student_from_plan
 from tasks.pruning.shapes import Plan
@@ -54,7 +54,7 @@ IDS = torch.tensor([[2, 5, 9, 14, 3], [2, 7, 7, 20, 3]])
 
 def test_a_plan_that_keeps_everything_changes_no_bit(tiny_model: Path) -> None:
     plan = Plan(**everything(read_config(tiny_model)))
-    student = student_from_plan(tiny_model, plan, HEAD_SIZE)
+    student = student_from_plan(tiny_model, plan)
     for name, weight in load_file(tiny_model / "model.safetensors").items():
         assert torch.equal(student.state_dict()[name], weight), name
 
@@ -64,7 +64,7 @@ def test_ffn_neurons_pruned_equal_masked(tiny_model: Path, data: st.DataObject) 
     keep = everything(read_config(tiny_model))
     size = data.draw(st.integers(1, 48))
     keep["ffn"] = [data.draw(st.permutations(range(48)).map(lambda p: sorted(p[:size]))) for _ in range(3)]
-    student = student_from_plan(tiny_model, Plan(**keep), HEAD_SIZE)
+    student = student_from_plan(tiny_model, Plan(**keep))
     masked = load_classifier(tiny_model)
     with torch.no_grad():
         for layer, kept in zip(masked.bert.encoder.layer, keep["ffn"], strict=True):
@@ -77,18 +77,18 @@ def test_ffn_neurons_pruned_equal_masked(tiny_model: Path, data: st.DataObject) 
 def test_dropped_layers_equal_skipped_layers(tiny_model: Path, kept: list[int]) -> None:
     keep = everything(read_config(tiny_model))
     keep.update(layers=kept, heads=[keep["heads"][i] for i in kept], ffn=[keep["ffn"][i] for i in kept])
-    student = student_from_plan(tiny_model, Plan(**keep), HEAD_SIZE)
+    student = student_from_plan(tiny_model, Plan(**keep))
     parent = load_classifier(tiny_model)
-    with bert.without_layers(parent, {0, 1, 2} - set(kept)):
+    with without_layers(parent, {0, 1, 2} - set(kept)):
         expected = logits(parent, IDS)
     torch.testing.assert_close(logits(student, IDS), expected, atol=1e-6, rtol=1e-5)
-    assert bert.num_layers(parent) == 3, "the parent gets its layers back"
+    assert num_layers(parent) == 3, "the parent gets its layers back"
 
 
 @given(kept=subset(60, minimum=1).map(lambda ids: sorted({0, 1, 2, 3, 4, *ids})))
 def test_vocabulary_keeps_the_rows_of_kept_pieces(tiny_model: Path, kept: list[int]) -> None:
     keep = everything(read_config(tiny_model)) | {"vocabulary": kept}
-    student = student_from_plan(tiny_model, Plan(**keep), HEAD_SIZE)
+    student = student_from_plan(tiny_model, Plan(**keep))
     parent = load_classifier(tiny_model)
     new_ids = torch.arange(min(len(kept), 12)).reshape(1, -1)
     old_ids = torch.tensor(kept)[new_ids]
@@ -103,7 +103,7 @@ def test_hidden_and_heads_equal_an_independent_reference(tiny_model: Path, data:
     channels = st.permutations(range(32)).map(lambda p: sorted(p[: heads * HEAD_SIZE]))
     keep["hidden"], keep["pooler"] = data.draw(channels), data.draw(channels)
     keep["heads"] = [data.draw(st.permutations(range(4)).map(lambda p: sorted(p[:heads]))) for _ in range(3)]
-    student = student_from_plan(tiny_model, Plan(**keep), HEAD_SIZE)
+    student = student_from_plan(tiny_model, Plan(**keep))
     expected = reference_forward(load_file(tiny_model / "model.safetensors"), keep, IDS.numpy())
     np.testing.assert_allclose(logits(student, IDS).numpy(), expected, atol=2e-4, rtol=2e-3)
 
@@ -157,7 +157,7 @@ def test_parameters_equal_the_arithmetic(tiny_model: Path, shape: tuple[int, ...
         vocabulary=list(range(shape[0])), hidden=list(range(shape[1])), layers=list(range(shape[4])),
         heads=[list(range(shape[2]))] * shape[4], ffn=[list(range(shape[3]))] * shape[4], pooler=list(range(shape[1])),
     )  # fmt: skip
-    student = student_from_plan(tiny_model, keep, HEAD_SIZE)
+    student = student_from_plan(tiny_model, keep)
     counted = bert.count_parameters(config, target, 2)
     assert counted["total"] == student.num_parameters()
     embeddings = sum(p.numel() for n, p in student.named_parameters() if "_embeddings" in n)
@@ -167,7 +167,7 @@ def test_parameters_equal_the_arithmetic(tiny_model: Path, shape: tuple[int, ...
 def test_the_pruned_folder_repeats_itself(tiny_model: Path) -> None:
     keep = everything(read_config(tiny_model)) | {"pooler": list(range(32))}
     plan = Plan.from_json(read_json_roundtrip(keep))
-    first, second = (student_from_plan(tiny_model, plan, HEAD_SIZE).state_dict() for _ in range(2))
+    first, second = (student_from_plan(tiny_model, plan).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tasks.evaluation import cost
+from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import classifier_from_config
 
 SHAPES = [(32, 2, 64, 2, 2), (48, 3, 40, 1, 2), (64, 4, 128, 3, 5)]  # hidden, heads, ffn, layers, classes
@@ -31,7 +32,8 @@ def test_flops_equal_torchs_counter(shape, tokens):
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(), counter:
         model(input_ids=ids, attention_mask=mask)
-    assert cost.bert_flops_per_example(model.config.to_dict(), tokens, shape[-1]) == counter.get_total_flops()
+    config = model.config.to_dict()
+    assert adapter_of(config).flops_per_example(config, tokens, shape[-1]) == counter.get_total_flops()
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.data.frames import write_sets
 from tasks.data.tokens import TokenSet
-from tasks.models.architectures import bert
+from tasks.models.calibration import Calibration
 from tasks.models.checkpoint import load_classifier
 from tasks.models.devices import Device
-from tasks.prune import choose_layers, score
-from tasks.pruning.criteria import CRITERIA, MeanAbsolute, Statistics, keep_best
+from tasks.params import Prune
+from tasks.prune import calibration_labels, choose_layers
+from tasks.pruning.criteria import CRITERIA, Channels, keep_best
 from tasks.pruning.depth import blocks, harm_nats_per_row
+from tasks.pruning.statistics import MeanAbsolute, TokenNorm
 
 CPU = Device(torch.device("cpu"), "fp32", 1)
 
@@ -31,14 +36,51 @@ def test_mean_absolute_equals_the_definition_and_skips_padding() -> None:
     torch.testing.assert_close(accumulator.root(), torch.tensor([20.0**0.5, 2.0**0.5]))
 
 
-def test_heads_are_scored_over_their_channels_and_width_over_layers() -> None:
-    statistics = Statistics(
-        ffn_LF=torch.ones(1, 3), attention_LD=torch.tensor([[3.0, 4.0, 0.0, 1.0]]),
-        hidden_SD=torch.tensor([[1.0, 2.0], [3.0, 4.0]]), pooler_D=torch.tensor([1.0, 2.0]),
-    )  # fmt: skip
-    scores = CRITERIA["activation"](statistics, 2)
+def test_token_norm_equals_the_definition_and_skips_padding() -> None:
+    values = torch.tensor([[[1.0, -2.0], [3.0, 0.0], [9.0, 9.0]], [[-4.0, 1.0], [9.0, 9.0], [9.0, 9.0]]])
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    accumulator = TokenNorm()
+    accumulator.add(values[:1], mask[:1])
+    accumulator.add(values[1:], mask[1:])
+    torch.testing.assert_close(accumulator.root(), torch.tensor([26.0**0.5, 5.0**0.5]))
+
+
+CHANNELS = Channels(
+    ffn_LF=torch.ones(1, 3), attention_LA=torch.tensor([[3.0, 4.0, 0.0, 1.0]]),
+    hidden_SD=torch.tensor([[1.0, 2.0], [3.0, 4.0]]), pooler_D=torch.tensor([1.0, 2.0]),
+)  # fmt: skip
+READERS = Channels(
+    ffn_LF=torch.tensor([[1.0, 0.0, 2.0]]), attention_LA=torch.tensor([[1.0, 2.0, 3.0, 4.0]]),
+    hidden_SD=torch.tensor([[1.0, 0.0], [10.0, 1.0]]), pooler_D=torch.tensor([2.0, 3.0]),
+)  # fmt: skip
+
+
+class Given:
+    """Statistics of a model with two heads, given as they are."""
+
+    num_heads = 2
+
+    def mean_absolute(self) -> Channels:
+        return CHANNELS
+
+    token_norms = mean_absolute
+
+    def reader_weights(self) -> Channels:
+        return READERS
+
+
+def test_activation_scores_heads_over_their_channels_and_width_over_layers() -> None:
+    scores = CRITERIA["activation"](Given())  # type: ignore[arg-type]
     assert scores.heads_LH.tolist() == [[5.0, 1.0]]
     assert scores.hidden_D.tolist() == [4.0, 6.0]
+
+
+def test_wanda_sums_weight_times_input_norm_over_the_readers() -> None:
+    scores = CRITERIA["wanda"](Given())  # type: ignore[arg-type]
+    assert scores.ffn_LF.tolist() == [[1.0, 0.0, 2.0]]
+    assert scores.heads_LH.tolist() == [[11.0, 4.0]]
+    assert scores.hidden_D.tolist() == [31.0, 4.0]
+    assert scores.pooler_D.tolist() == [2.0, 6.0]
 
 
 @given(scores=st.lists(st.integers(0, 5), min_size=1, max_size=40), data=st.data())
@@ -62,6 +104,19 @@ def test_keep_best_refuses_scores_that_are_not_finite() -> None:
         keep_best(torch.tensor([1.0, float("nan")]), 1)
 
 
+@given(scores=st.lists(st.integers(0, 9), min_size=12, max_size=12), each=st.integers(1, 4))
+def test_keep_best_keeps_the_same_number_of_the_best_of_each_group(scores: list[int], each: int) -> None:
+    values = torch.tensor(scores, dtype=torch.float32)
+    kept = keep_best(values, 3 * each, groups=3)
+    alone = [4 * group + i for group in range(3) for i in keep_best(values[4 * group : 4 * group + 4], each)]
+    assert kept == alone
+
+
+def test_keep_best_refuses_a_count_that_groups_cannot_share() -> None:
+    with pytest.raises(ValueError, match="cannot keep 4 of 12 structures in 3 groups"):
+        keep_best(torch.ones(12), 4, groups=3)
+
+
 def test_blocks_are_contiguous_and_keep_the_first_layer() -> None:
     assert blocks(6, 4) == [{1, 2}, {2, 3}, {3, 4}, {4, 5}]
     assert blocks(3, 3) == [set()]
@@ -80,18 +135,24 @@ def calibration() -> TokenSet:
     return TokenSet(ids, np.concatenate([[0], np.cumsum(lengths)]))
 
 
-def test_scores_do_not_depend_on_batching(tiny_model: Path) -> None:
-    model = load_classifier(tiny_model)
-    tokens = calibration()
-    expected = score(model, tokens, 4, "activation", CPU)
-    with torch.inference_mode(), bert.Recorder(model) as recorder:
-        for i in range(len(tokens)):
-            ids = torch.from_numpy(np.asarray(tokens.ids[tokens.offsets[i] : tokens.offsets[i + 1]], dtype=np.int64))
-            recorder.batch(torch.ones(1, len(ids)))
-            model(input_ids=ids[None], attention_mask=torch.ones(1, len(ids)))
-    alone = CRITERIA["activation"](recorder.statistics(), 4)
-    for name in vars(expected):
-        torch.testing.assert_close(getattr(alone, name), getattr(expected, name), atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("name", CRITERIA)
+def test_scores_do_not_depend_on_batching(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    model, tokens, labels = load_classifier(tiny_model), calibration(), np.arange(40) % 2
+    expected = CRITERIA[name](Calibration(model, tokens, labels, CPU, 0))
+    monkeypatch.setattr("tasks.models.calibration.BATCH_ROWS", 1)
+    alone = CRITERIA[name](Calibration(model, tokens, labels, CPU, 0))
+    for axis in vars(expected):
+        torch.testing.assert_close(getattr(alone, axis), getattr(expected, axis), atol=1e-4, rtol=1e-4)
+
+
+def test_calibration_rows_have_the_labels_of_the_training_set(tmp_path: Path) -> None:
+    train = pd.DataFrame({"row_id": ["a", "b", "c"], "text": ["x", "y", "z"], "label": [1, 0, 1], "source": "s"})
+    write_sets({"train": train, "calibration": train.iloc[[2, 1]].assign(label=-1)}, tmp_path)
+    assert calibration_labels(tmp_path).tolist() == [1, 0]
+
+
+def test_params_offer_every_criterion() -> None:
+    assert set(get_args(Prune.model_fields["criterion"].annotation)) == set(CRITERIA)
 
 
 def test_the_dropped_block_is_the_one_that_harms_least(tiny_model: Path) -> None:

@@ -1,18 +1,22 @@
 """One small file a family: where each prunable axis lives in the weights and in the config.
 
-To add a family, write its file and add it to `ADAPTERS`.
+To add a family, write a file with the functions of `bert` and add it to `ADAPTERS`; what can be told from them is below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Final
 
-from tasks.errors import SourceError
-from tasks.models.architectures import bert
+from torch import nn
 
-ADAPTERS: Final[dict[str, ModuleType]] = {"bert": bert}
+from tasks.errors import SourceError
+from tasks.models.architectures import bert, gpt2, llama
+from tasks.pruning.layout import Layout
+
+ADAPTERS: Final[dict[str, ModuleType]] = {"bert": bert, "gpt2": gpt2, "llama": llama, "mistral": llama}
 
 
 def adapter_of(config: Mapping[str, Any]) -> ModuleType:
@@ -23,3 +27,37 @@ def adapter_of(config: Mapping[str, Any]) -> ModuleType:
             f"teacher.model: config.json: model_type {model_type!r} is not supported; allowed: {', '.join(ADAPTERS)}"
         )
     return ADAPTERS[model_type]
+
+
+def freeze(model: Any, count: int) -> None:
+    """Keep the embeddings and the `count` lowest layers as they are: no gradients, and no dropout noise."""
+    layout = _layout(model)
+    for part in [*map(model.get_submodule, layout.embeddings), *model.get_submodule(layout.layers)[:count]]:
+        part.requires_grad_(False)
+        for module in part.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+
+
+def num_layers(model: Any) -> int:
+    """Return the number of layers of a model."""
+    return len(model.get_submodule(_layout(model).layers))
+
+
+@contextmanager
+def without_layers(model: Any, dropped: set[int]) -> Iterator[None]:
+    """Make the model skip the layers numbered in `dropped` while the context lasts."""
+    above, _, name = _layout(model).layers.rpartition(".")
+    parent = model.get_submodule(above)
+    layers = getattr(parent, name)
+    setattr(parent, name, nn.ModuleList(layer for i, layer in enumerate(layers) if i not in dropped))
+    try:
+        yield
+    finally:
+        setattr(parent, name, layers)
+
+
+def _layout(model: Any) -> Layout:
+    config = model.config.to_dict()
+    layout: Layout = adapter_of(config).layout(config)
+    return layout

@@ -1,0 +1,155 @@
+"""Collects what criteria look at, from the weights of a model and from passes over its calibration rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tasks.data.tokens import TokenSet, bucketed, collate
+from tasks.models.architectures import adapter_of
+from tasks.models.checkpoint import pad_id
+from tasks.models.devices import Device
+from tasks.pruning.criteria import Channels, Scores
+from tasks.pruning.statistics import MaskGradient, MeanAbsolute, TokenNorm, weight_sums
+
+BATCH_ROWS = 64
+Labels = NDArray[np.int64]
+Place = tuple[str, int]  # axis, number of the site
+
+
+class Calibration:
+    """The `Statistics` of a model: nothing is computed before a criterion asks for it."""
+
+    def __init__(self, model: Any, tokens: TokenSet, labels: Labels, device: Device, seed: int) -> None:
+        """Take one label for each calibration row; -1 where there is none, which `mask_gradients` refuses."""
+        self._model, self._tokens, self._labels, self._device = model.to(device.device), tokens, labels, device
+        self._config = model.config.to_dict()
+        self._adapter = adapter_of(self._config)
+        self._sites = self._adapter.sites(model)
+        self.num_heads: int = self._adapter.shape(self._config)["heads"]
+        self.seed = seed
+
+    def mean_absolute(self) -> Channels:
+        """Return the L2 norm over rows of the mean |activation| of a row's tokens; see `Statistics`."""
+        found = self._activations(MeanAbsolute)
+        if self._sites.pooler is None:
+            return found
+        # a pooler channel matters as far as the classifier listens to it
+        listened_D = _weight(self._sites.pooler[1]).norm(dim=0).cpu()
+        return Channels(found.ffn_LF, found.attention_LA, found.hidden_SD, found.pooler_D * listened_D)
+
+    def token_norms(self) -> Channels:
+        """Return the L2 norm of the activations over all tokens of all rows."""
+        return self._activations(TokenNorm)
+
+    def reader_weights(self) -> Channels:
+        """Return for each channel the sum of |weight| over the matrix products that read it there."""
+        sites = self._sites
+        return Channels(
+            ffn_LF=torch.stack([_read(module) for module in sites.ffn]),
+            attention_LA=torch.stack([_read(module) for module in sites.attention]),
+            hidden_SD=torch.stack([torch.stack([_read(m) for m in readers]).sum(dim=0) for _, readers in sites.hidden]),
+            pooler_D=_read(sites.pooler[1]) if sites.pooler else torch.zeros(0),
+        )
+
+    def weight_sums(self, power: int) -> Scores:
+        """Return the sum of |weight|**power over all weights that go when the structure goes."""
+        weights = {name: weight.detach().cpu() for name, weight in self._model.state_dict().items()}
+        return weight_sums(weights, self._adapter.layout(self._config), self.num_heads, power)
+
+    def mask_gradients(self) -> Scores:
+        """Return the mean over rows of |d cross-entropy of the row / d mask of the structure|, nats."""
+        assert (self._labels >= 0).all(), "every calibration row needs a label"
+        sites = self._sites
+        ffn, heads = [MaskGradient() for _ in sites.ffn], [MaskGradient(self.num_heads) for _ in sites.attention]
+        hidden, pooler = MaskGradient(), MaskGradient()
+        for rows in bucketed(self._tokens.lengths, BATCH_ROWS):
+            seen: dict[Place, Tensor] = {}
+            with torch.enable_grad(), self._watch(seen.__setitem__):
+                logits_BC = self._logits(*self._batch(rows))
+                targets_B = torch.from_numpy(self._labels[rows]).to(self._device.device)
+                loss = nn.functional.cross_entropy(logits_BC.float(), targets_B, reduction="sum")
+                gradients = torch.autograd.grad(loss, list(seen.values()))
+            pairs = {place: (seen[place].detach(), g) for place, g in zip(seen, gradients, strict=True)}
+            for (axis, number), pair in pairs.items():
+                if axis in ("ffn", "attention"):
+                    (ffn if axis == "ffn" else heads)[number].add(pair)
+                elif axis == "pooler":
+                    pooler.add((pair[0][:, None], pair[1][:, None]))
+            hidden.add(*[pair for (axis, _), pair in pairs.items() if axis == "hidden"])
+        return Scores(
+            ffn_LF=torch.stack([a.mean() for a in ffn]),
+            heads_LH=torch.stack([a.mean() for a in heads]),
+            hidden_D=hidden.mean(),
+            pooler_D=pooler.mean() if sites.pooler else torch.zeros(0),
+        )
+
+    def _activations(self, kind: type[MeanAbsolute] | type[TokenNorm]) -> Channels:
+        """Return the roots of an accumulator a site, from one forward pass over all rows."""
+        found: dict[Place, MeanAbsolute | TokenNorm] = {}
+        for rows in bucketed(self._tokens.lengths, BATCH_ROWS):
+            ids_BT, mask_BT = self._batch(rows)
+
+            def add(place: Place, values: Tensor, mask_BT: Tensor = mask_BT) -> None:
+                if place[0] == "pooler":  # one vector a row
+                    values, mask_BT = values[:, None], torch.ones(len(values), 1, device=values.device)
+                found.setdefault(place, kind()).add(values, mask_BT)
+
+            with torch.inference_mode(), self._watch(add):
+                self._logits(ids_BT, mask_BT)
+        sites = self._sites
+        return Channels(
+            ffn_LF=torch.stack([found["ffn", i].root() for i in range(len(sites.ffn))]),
+            attention_LA=torch.stack([found["attention", i].root() for i in range(len(sites.attention))]),
+            hidden_SD=torch.stack([found["hidden", i].root() for i in range(len(sites.hidden))]),
+            pooler_D=found["pooler", 0].root() if sites.pooler else torch.zeros(0),
+        )
+
+    def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return ids and mask of a batch, both (B, T)."""
+        ids_BT, mask_BT = (
+            torch.from_numpy(a).to(self._device.device) for a in collate(self._tokens, rows, pad_id(self._model))
+        )
+        return ids_BT, mask_BT
+
+    def _logits(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        logits_BC: Tensor = self._model(input_ids=ids_BT, attention_mask=mask_BT).logits
+        return logits_BC
+
+    @contextmanager
+    def _watch(self, tell: Callable[[Place, Tensor], None]) -> Iterator[None]:
+        """Tell what passes each site in a forward pass: shape (B, T, X), of the pooler (B, X)."""
+        sites = self._sites
+
+        def tell_input(place: Place) -> Callable[..., None]:
+            return lambda _module, inputs: tell(place, inputs[0])
+
+        def tell_output(place: Place) -> Callable[..., None]:
+            return lambda _module, _inputs, output: tell(place, output)
+
+        handles = [m.register_forward_pre_hook(tell_input(("ffn", i))) for i, m in enumerate(sites.ffn)]
+        handles += [m.register_forward_pre_hook(tell_input(("attention", i))) for i, m in enumerate(sites.attention)]
+        handles += [m.register_forward_hook(tell_output(("hidden", i))) for i, (m, _) in enumerate(sites.hidden)]
+        if sites.pooler is not None:
+            handles.append(sites.pooler[0].register_forward_hook(tell_output(("pooler", 0))))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _weight(module: Any) -> Tensor:
+    """Return the weight of a matrix product as (outputs, inputs), fp32; GPT-2's Conv1D keeps it the other way round."""
+    weight = module.weight.detach().float()
+    return weight if isinstance(module, nn.Linear) else weight.T
+
+
+def _read(module: nn.Module) -> Tensor:
+    return _weight(module).abs().sum(dim=0).cpu()

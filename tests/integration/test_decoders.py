@@ -1,0 +1,82 @@
+"""Decoders through the stages: fine-tuned, pruned, distilled, exported to ONNX and loaded back by a fresh process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from tasks import distill, export, prune, teacher, teacher_logits
+from tasks.data.frames import write_sets
+from tasks.data.tokens import save_tokens, tokenize
+from tasks.evaluate import measure_cost
+from tasks.lineage.files import file_sha256, read_json
+from tasks.models.architectures import adapter_of
+from tasks.models.checkpoint import load_classifier, read_config
+from tasks.params import Params, check_params
+from tasks.pruning.shapes import Plan
+from tests.families import BYTES, END, write_family
+from tests.integration.tiny_run import tiny_params, tiny_set, write_tiny_sets
+
+SHAPES = {
+    "gpt2": {"hidden": 16, "heads": 2, "ffn": 20, "layers": 2},
+    "llama": {"hidden": 24, "heads": 2, "ffn": 20, "layers": 2},
+}
+
+
+def params_of(name: str, criterion: str) -> Params:
+    values: dict[str, Any] = tiny_params(latency_batches=[1, 2], latency_repeats=3).model_dump()
+    values["data"]["max_tokens"] = 48
+    values["teacher"] |= {"epochs": 1, "learning_rate": 5.0e-3, "batch_rows": 16, "frozen_layers": None}
+    values["prune"]["criterion"] = criterion
+    values["distill"] |= {"loss": "jensen_shannon", "batch_rows": 16, "checkpoints": 2}
+    budget = {"parent": "teacher", "labelled_epochs": 1, "transfer_epochs": 0.5, "learning_rate": 5.0e-3}
+    values["rounds"] = {"r1": {"vocabulary": BYTES, **SHAPES[name], **budget}}
+    values["runtime"] |= {"device": "cpu", "precision": "fp32"}
+    return check_params(values, "params.yaml")
+
+
+@pytest.mark.parametrize(("name", "criterion"), [("gpt2", "taylor"), ("llama", "wanda")])
+def test_a_decoder_goes_through_the_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, criterion: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # scratches of unfinished training stand below the workspace
+    params = params_of(name, criterion)
+    base, sets, tokens = write_family(name, tmp_path / "base"), tmp_path / "sets", tmp_path / "tokens"
+    write_tiny_sets(sets)
+    train = pd.read_parquet(sets / "train.parquet")
+    write_sets({"calibration": train.head(24).assign(label=-1), "validation": tiny_set(40, 3)}, sets)
+    for file in sets.glob("*.parquet"):
+        texts = pd.read_parquet(file)["text"].tolist()
+        save_tokens(tokenize(texts, base / "tokenizer.json", params.data.max_tokens), tokens / file.stem)
+
+    teacher.run(params, base=base, sets=sets, tokens=tokens, out=tmp_path / "teacher")
+    parent = tmp_path / "teacher" / "model"
+    assert read_config(parent)["pad_token_id"] == BYTES - 1
+    assert read_json(parent / "tokenizer_config.json")["pad_token"] == END
+    logits, pruned, trained = tmp_path / "logits", tmp_path / "pruned", tmp_path / "trained"
+    teacher_logits.run(params, teacher=parent, sets=sets, tokens=tokens, out=logits)
+    student_tokens = tmp_path / "student_tokens"
+    facts = prune.run(
+        params, round="r1", parent=parent, tokens=tokens, sets=sets, out=pruned, student_tokens=student_tokens
+    )
+    assert facts["shape_after"] == {"vocabulary": BYTES, **SHAPES[name]}
+    assert file_sha256(pruned / "model" / "tokenizer.json") == file_sha256(base / "tokenizer.json")
+    plan = Plan.from_json(read_json(pruned / "plan.json")["keep"])
+    assert adapter_of(read_config(parent)).head_groups(read_config(parent)) in (1, len(plan.heads[0]))
+    again = prune.student_from_plan(parent, plan).state_dict()
+    assert all((again[key] == weight).all() for key, weight in load_file(pruned / "model/model.safetensors").items())
+    distill.run(params, round="r1", pruned=pruned, tokens=student_tokens, sets=sets, logits=logits, out=trained)
+    for model, place in ((parent, "teacher"), (trained / "model", "r1")):
+        parity = export.run(params, model=model, sets=sets, out=tmp_path / "exported" / place)
+        assert parity["load_back_max_difference"] <= 1e-5
+        assert parity["onnx_max_difference"] <= 1e-4
+    found = measure_cost(
+        params, "r1", load_classifier(trained / "model"), (trained / "model", tmp_path / "exported" / "r1"),
+        (parent, tmp_path / "exported" / "teacher"),
+    )  # fmt: skip
+    assert found["params_total"] == facts["params_total"]
+    assert set(found["latency"]) == {"torch", "onnx", "onnx_int8"}
