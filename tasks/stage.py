@@ -34,7 +34,8 @@ STAGES: Final = (
     "prune", "distill", "random_init", "export", "evaluate", "gate", "select", "report",
 )  # fmt: skip
 FULL_DISK_WORDS: Final = re.compile(
-    r"No space left on device|StorageFull|PytorchStreamWriter failed writing|\d+ requested and \d+ written"
+    r"No space left on device|StorageFull|PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+|"
+    r"\d+ requested and \d+ written|Not enough free space to write"
 )
 
 Run = Callable[..., dict[str, Any]]
