@@ -67,8 +67,7 @@ def pruned(view: Path, name: str, parent: str) -> list[Check]:
                     record["parent_sha256"], "the plan was made for another parent")  # fmt: skip
     with tempfile.TemporaryDirectory(dir=view) as folder:
         made = Path(folder)
-        before = record["shape_before"]
-        save_classifier(student_from_plan(source, plan, before["hidden"] // before["heads"]), source, made)
+        save_classifier(student_from_plan(source, plan), source, made)
         write_tokenizer(smaller_tokenizer(read_json(source / "tokenizer.json"), plan.vocabulary), source, made)
         for path in sorted(made.iterdir()):
             stored = place / "model" / path.name
