@@ -112,9 +112,9 @@ def git_state(folder: Path) -> dict[str, Any]:
         return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False)
 
     commit = git("rev-parse", "HEAD")
-    # dvc.lock is written while the pipeline runs, so it would make every run look edited.
+    # dvc.lock is written while the pipeline runs, and decisions.jsonl after it: they would make every run look edited.
     form = ("--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-renames")
-    diff = git("diff", *form, "HEAD", "--", ".", ":(exclude)dvc.lock").stdout
+    diff = git("diff", *form, "HEAD", "--", ".", ":(exclude)dvc.lock", ":(exclude)decisions.jsonl").stdout
     kept = diff.decode("utf-8", errors="replace") if diff and len(diff) <= MAX_DIFF_BYTES else None
     return {
         "commit": commit.stdout.decode().strip() if commit.returncode == 0 else None,

@@ -62,8 +62,8 @@ def pad_id(model: Any) -> int:
 def attend_plainly(model: Any, device: torch.device) -> None:
     """Make the model compute attention as plain matrix products where it trains on a CPU; elsewhere nothing changes.
 
-    At a classifier's lengths that is the faster way: of a bf16 step with the fused kernel of torch 2.13, half is that
-    kernel's backward pass (docs/benchmarks.md). The results differ by rounding alone, and nothing of it is saved.
+    At a classifier's lengths that is the faster way: the fused kernel's backward pass in bf16 is slow in torch 2.13. The
+    results differ by rounding alone, and nothing of it is saved.
     """
     if device.type == "cpu":
         model.set_attn_implementation("eager")

@@ -89,7 +89,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(place)]
     if sys.platform != "linux" or os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system needs Linux and root; the next test replaces the system's answer")
+        pytest.skip("mounting a small file system needs Linux and root; other tests give the same answers without one")
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
@@ -118,6 +118,34 @@ def test_a_disk_that_fills_up_while_a_stage_writes(
     monkeypatch.setattr(stage, "_main", write)
     assert stage.main(["distill"]) == EXIT_USER_ERROR
     assert "no space left on the device; free some and run again" in capsys.readouterr().err
+
+
+FULL_DISK_SENTENCES = {  # what each library says on a full disk, as seen in the test above
+    "safetensors": "Error while serializing: I/O error: No space left on device (os error 28)",
+    "torch": "[enforce fail at inline_container.cc:664] . unexpected pos 704 vs 598",
+    "numpy": "Not enough free space to write 80000000 bytes after offset 128",
+}
+
+
+@pytest.mark.parametrize("library", FULL_DISK_SENTENCES)
+def test_the_words_of_a_full_disk(
+    library: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(_argv: list[str], _started: float) -> int:
+        raise RuntimeError(FULL_DISK_SENTENCES[library])
+
+    monkeypatch.setattr(stage, "_main", write)
+    assert stage.main(["distill"]) == EXIT_USER_ERROR
+    assert "no space left on the device" in capsys.readouterr().err
+
+
+def test_other_faults_are_not_taken_for_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(_argv: list[str], _started: float) -> int:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(stage, "_main", write)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        stage.main(["distill"])
 
 
 def test_too_little_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
