@@ -43,6 +43,7 @@ class Dossier:
     aliases: Mapping[str, str]  # alias -> version number
     decided: Mapping[str, str | None]  # alias -> the version number that the log of decisions gives it
     log_fault: str | None  # what is wrong with the log of decisions
+    in_git: bool  # outside of Git no decision can be recorded
     versions: Mapping[str, Mapping[str, str]]  # every version of this model -> its tags; empty tags: not ours
     run_id: str
     receipts: Mapping[str, bytes]
@@ -87,6 +88,7 @@ def read_dossier(tracker: Tracker, selector: tuple[str, str | None, str | None],
     decided, log_fault = _decided(tracker, name)
     return Dossier(
         name=name, version=number, tags=tags, aliases=aliases, decided=decided, log_fault=log_fault,
+        in_git=has_git(tracker.workspace),
         versions=every, run_id=run_id, receipts=_by_stage(tracker.run_files(run_id, "receipts", scratch)),
         receipts_root=run_tags.get(RECEIPTS_ROOT), selection=_read(tracker, run_id, "selection.json", scratch),
         rounds={one: _round(tracker, one, run, scratch) for one, run in sorted(runs.items())},
@@ -96,7 +98,7 @@ def read_dossier(tracker: Tracker, selector: tuple[str, str | None, str | None],
 def _decided(tracker: Tracker, name: str) -> tuple[dict[str, str | None], str | None]:
     """Return alias -> version number by the log of decisions, and what is wrong with the log."""
     if not has_git(tracker.workspace):
-        return {}, "the workspace is in no Git repository, where decisions are recorded"
+        return {}, None
     try:
         state = state_of(read_log(tracker.workspace), name)
     except UserError as error:
