@@ -5,6 +5,7 @@ deps: a model folder, data/sets | params: data.max_tokens | outs: rounds/<round>
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ from tasks.progress import say
 from tasks.stage import InPath, OutPath
 
 PARITY_ROWS: Final = 64
+GOLDEN_ROWS: Final = 8  # texts kept with their logits, so that every later copy of the model can be asked again
+DECIMALS: Final = 6  # of the golden logits: far finer than the tolerance, and the same on like machines
 ATOL: Final = 1e-4
 
 Logits = NDArray[np.float32]
@@ -34,18 +37,23 @@ def run(params: Params, *, model: InPath, sets: InPath, out: OutPath) -> dict[st
     device = pick("cpu", "fp32", params.runtime.threads)  # the files are read by CPU runtimes
     texts = read_sets(sets, ["validation"])["validation"]["text"].tolist()[:PARITY_ROWS]
     out.mkdir(parents=True, exist_ok=True)
-    with LoadBack(model, texts, params.data.max_tokens, device.threads) as fresh:
+    with LoadBack(model, texts, params.data.max_tokens, device.threads, GOLDEN_ROWS) as fresh:
         classifier = load_classifier(model)
         tokens = tokenize(texts, model / "tokenizer.json", params.data.max_tokens)
         reference = _torch_logits(classifier, tokens)
         export_onnx(classifier, out / FP32_FILE)
         quantise_int8(out / FP32_FILE, out / INT8_FILE)
+        golden = golden_answers(texts[:GOLDEN_ROWS], reference, classifier.config.id2label, params.data.max_tokens)
+        together, alone = fresh.logits()
         parity = compare(
             reference,
-            load_back=fresh.logits(),
+            golden=np.array([row["logits"] for row in golden["rows"]]),
+            load_back=together,
+            alone=alone,
             onnx=_onnx_logits(out / FP32_FILE, tokens, device.threads),
             onnx_int8=_onnx_logits(out / INT8_FILE, tokens, device.threads),
         )
+    write_json(out / "golden.json", golden)
     write_json(out / "parity.json", parity)
     say(
         f"export: load-back differs by {parity['load_back_max_difference']:.1e}, onnx by "
@@ -54,19 +62,34 @@ def run(params: Params, *, model: InPath, sets: InPath, out: OutPath) -> dict[st
     return parity
 
 
-def compare(reference: Logits, *, load_back: Logits, onnx: Logits, onnx_int8: Logits) -> dict[str, Any]:
-    """Return the content of parity.json from the logits of the four forms, each of shape (rows, classes)."""
+def golden_answers(texts: list[str], reference: Logits, names: Mapping[int, str], max_tokens: int) -> dict[str, Any]:
+    """Return the content of golden.json: texts with the logits and the label that every copy of the model must give."""
+    rows = [
+        {"text": text, "label": str(names[int(row.argmax())]), "logits": [round(float(one), DECIMALS) for one in row]}
+        for text, row in zip(texts, reference, strict=False)
+    ]
+    return {"rows": rows, "max_tokens": max_tokens, "atol": ATOL}
+
+
+def compare(
+    reference: Logits, *, golden: NDArray[np.float64], load_back: Logits, alone: Logits, onnx: Logits, onnx_int8: Logits
+) -> dict[str, Any]:
+    """Return the content of parity.json from the logits of the forms, each of shape (rows, classes).
+
+    `alone` are those of the golden texts, each run by itself in the fresh process.
+    """
     return {
         "rows": len(reference),
         "atol": ATOL,
         "load_back_max_difference": _max_difference(reference, load_back),
+        "golden_max_difference": _max_difference(golden, alone),
         "onnx_max_difference": _max_difference(reference, onnx),
         "onnx_int8_max_difference": _max_difference(reference, onnx_int8),
         "onnx_int8_agreement": round(float(np.mean(reference.argmax(axis=1) == onnx_int8.argmax(axis=1))), 6),
     }
 
 
-def _max_difference(first: Logits, second: Logits) -> float:
+def _max_difference(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Return the largest absolute difference, shortened to three digits; a NaN counts as the largest float there is."""
     largest = float(np.abs(first.astype(np.float64) - second).max())
     return float(f"{largest:.3g}") if np.isfinite(largest) else float(np.finfo(np.float64).max)

@@ -26,6 +26,7 @@ SMALL = [
     "data.task_sources=[home]",
     "data.transfer={sources: [away], min_words: 3, max_words: 12, rows: 120, spliced_rows: 30}",
     "data.evaluation_sets={abroad: {sources: [away], rows: 40}}",
+    "data.typos={of: abroad, word_share: 0.3}",
     "data.calibration_rows=40",
     "data.max_tokens=32",
     "validate_data.min_rows_per_class=20",
