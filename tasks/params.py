@@ -100,7 +100,9 @@ class Data(Section):
     def _typos_are_of_a_set(self) -> Self:
         sets = ["validation", "test", *self.evaluation_sets]
         if self.typos is not None and self.typos.of not in sets:
-            raise ValueError(f"typos.of: {self.typos.of!r} is not one of {', '.join(sets)}{did_you_mean(self.typos.of, sets)}")
+            raise ValueError(
+                f"typos.of: {self.typos.of!r} is not one of {', '.join(sets)}{did_you_mean(self.typos.of, sets)}"
+            )
         if self.typos is not None and f"{self.typos.of}_typos" in sets:
             raise ValueError(f"evaluation_sets: {self.typos.of}_typos is the name of the set that `typos` makes")
         return self

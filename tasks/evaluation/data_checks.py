@@ -29,8 +29,12 @@ def data_validated(
     sets = prepared.get("sets", {})
     for name, one in sorted(quality.items()):
         if not one.get("rows_sha256") or sets.get(name, {}).get("rows_sha256") != one["rows_sha256"]:
-            return Answer("hold", f"cannot be decided: other rows of {name!r} were measured than were prepared; run again")
-    return Answer("pass", f"{len(asked)} expectations are met by {validation.get('file')}, the file behind the measured rows")
+            return Answer(
+                "hold", f"cannot be decided: other rows of {name!r} were measured than were prepared; run again"
+            )
+    return Answer(
+        "pass", f"{len(asked)} expectations are met by {validation.get('file')}, the file behind the measured rows"
+    )
 
 
 def no_overlap(
@@ -40,7 +44,9 @@ def no_overlap(
 
     Ids are compared here; that no row nearly equal to a held-out one is learnt from is what validation has found.
     """
-    missing = [name for name, rows in measured.items() if not rows] + [name for name in ("train",) if not learnt.get(name)]
+    missing = [name for name, rows in measured.items() if not rows] + [
+        name for name in ("train",) if not learnt.get(name)
+    ]
     for name, rows in measured.items():
         for other, known in learnt.items():
             shared = sorted(set(rows or ()) & set(known))

@@ -18,7 +18,7 @@ from tasks import cli
 from tasks.lineage.files import read_json, write_json
 from tasks.registry.tracking import Tracker
 from tasks.stage import main as stage
-from tests.example_run import build_run, described, predictions
+from tests.example_run import build_run, described, gate_arguments, predictions
 from tests.integration.conftest import shell
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,12 +27,7 @@ PLACES = [("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logg
 
 
 def _gate(artifacts: Path, name: str) -> None:
-    place = artifacts / "rounds" / name
-    assert stage([
-        "gate", "--round", name, "--evaluated", str(place / "evaluated"), "--exported", str(place / "exported"),
-        "--teacher", str(artifacts / "rounds/teacher/evaluated"), "--baselines", str(artifacts / "baselines"),
-        "--out", str(place / "verdict.json"), "--params", str(ROOT / "params.yaml"),
-    ]) == 0  # fmt: skip
+    assert stage([*gate_arguments(artifacts, name), "--params", str(ROOT / "params.yaml")]) == 0
 
 
 def _worsen(artifacts: Path, name: str) -> None:

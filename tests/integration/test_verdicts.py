@@ -15,7 +15,7 @@ import pytest
 from tasks.evaluation.page import headline
 from tasks.lineage.files import read_json, write_json
 from tasks.stage import main
-from tests.example_run import build_run
+from tests.example_run import build_run, gate_arguments
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,15 +31,8 @@ def artifacts(template: Path, tmp_path: Path) -> Path:
 
 
 def _gate(artifacts: Path, name: str) -> dict[str, Any]:
-    rounds = artifacts / "rounds"
-    code = main([
-        "gate", "--round", name, "--evaluated", str(rounds / name / "evaluated"), "--exported",
-        str(rounds / name / "exported"), "--teacher", str(rounds / "teacher/evaluated"), "--baselines",
-        str(artifacts / "baselines"), "--out", str(rounds / name / "verdict.json"),
-        "--params", str(ROOT / "params.yaml"),
-    ])  # fmt: skip
-    assert code == 0
-    verdict: dict[str, Any] = read_json(rounds / name / "verdict.json")
+    assert main([*gate_arguments(artifacts, name), "--params", str(ROOT / "params.yaml")]) == 0
+    verdict: dict[str, Any] = read_json(artifacts / "rounds" / name / "verdict.json")
     return verdict
 
 
@@ -66,7 +59,7 @@ def _change(path: Path, change: Callable[[Any], None]) -> None:
 
 
 def _results(verdict: dict[str, Any]) -> dict[tuple[str, str | None, str | None], str]:
-    return {(one["metric"], one["set"], one["versus"]): one["result"] for one in verdict["rules"]}
+    return {(one["metric"], one["set"], one["versus"]): one["result"] for one in verdict["rules"] if one["metric"]}
 
 
 def test_honest_evidence_is_decided(artifacts: Path) -> None:
