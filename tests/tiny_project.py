@@ -48,6 +48,7 @@ SMALL = [
     "evaluate.latency_tokens=8",
     "evaluate.latency_repeats=3",
     "gates=[{metric: params_total, versus: teacher, max_ratio: 0.99}, {metric: onnx_max_difference, max: 1.0e-3}]",
+    "promotion.gates=[{check: lineage}, {check: clean_git, severity: warn}]",
     "registry.model_name=tiny",
     "runtime.device=cpu",
     "runtime.threads=1",

@@ -37,26 +37,28 @@ def logits(texts):
 
 with torch.inference_mode():
     together = logits(request["texts"])
-    alone = numpy.concatenate([logits([text]) for text in request["texts"][:request["alone"]]])
+    alone = [logits([text])[0] for text in request["alone"]]
 assert "tasks" not in sys.modules, "the process must be free of compactlm"
-numpy.savez(request["out"], together=together, alone=alone)
+numpy.savez(request["out"], together=together, alone=numpy.array(alone, numpy.float32))
 """
 
 
 class LoadBack:
     """A fresh process at work; it starts at once and is waited for in `logits`, so other work can go on meanwhile.
 
-    It runs all texts as one batch, and the first `alone` of them one by one as well, as users ask.
+    It runs `texts` as one batch, and those of `alone` one by one, as users ask.
     """
 
-    def __init__(self, folder: Path, texts: Sequence[str], max_tokens: int, threads: int, alone: int = 1) -> None:
+    def __init__(
+        self, folder: Path, texts: Sequence[str], max_tokens: int, threads: int, alone: Sequence[str] = ()
+    ) -> None:
         self._folder = folder
         self._scratch = tempfile.TemporaryDirectory(prefix="compactlm-load-back-")
         self._out = Path(self._scratch.name) / "logits.npz"
         self._log = Path(self._scratch.name) / "stderr.txt"
         request = {
             "folder": str(folder.resolve()), "texts": list(texts), "max_tokens": max_tokens, "threads": threads,
-            "out": str(self._out), "alone": alone,
+            "out": str(self._out), "alone": list(alone),
         }  # fmt: skip
         with self._log.open("wb") as log:
             # -I: neither the working directory nor PYTHON* variables decide what is imported.
@@ -78,7 +80,7 @@ class LoadBack:
         self._scratch.cleanup()
 
     def logits(self) -> tuple[Logits, Logits]:
-        """Return the logits of the batch, shape (rows, classes), and of the texts run alone; StageError if it failed."""
+        """Return the logits of the batch and of the texts run alone, each (rows, classes); StageError if it failed."""
         try:
             code = self._process.wait(SECONDS)
         except subprocess.TimeoutExpired:

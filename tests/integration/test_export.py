@@ -38,7 +38,7 @@ def test_the_golden_answers_are_those_of_the_model(tiny_exported, tiny_model):
     golden = read_json(tiny_exported[0] / "golden.json")
     assert len(golden["rows"]) == export.GOLDEN_ROWS
     model = load_classifier(tiny_model)
-    tokens = tokenize([row["text"] for row in golden["rows"]], tiny_model / "tokenizer.json", golden["max_tokens"])
+    tokens = tokenize([row["text"] for row in golden["rows"]], tiny_model / "tokenizer.json", 32)
     found = predict_logits(model, tokens, 1, pick("cpu", "fp32", 1))
     np.testing.assert_allclose(found, [row["logits"] for row in golden["rows"]], atol=golden["atol"])
     assert [row["label"] for row in golden["rows"]] == [model.config.id2label[int(one)] for one in found.argmax(axis=1)]
@@ -87,7 +87,7 @@ def test_a_file_that_differs_from_the_model_is_measured(tiny_model, tmp_path):
     ids, mask = map(torch.from_numpy, collate(tokens, np.arange(4)))
     with torch.inference_mode():
         mine = load_classifier(tiny_model)(input_ids=ids, attention_mask=mask).logits.numpy()
-    with LoadBack(other, TEXTS[:4], 32, threads=1) as fresh:
+    with LoadBack(other, TEXTS[:4], 32, threads=1, alone=TEXTS[:1]) as fresh:
         theirs, alone = fresh.logits()
     np.testing.assert_allclose(alone, theirs[:1], atol=1e-5)
     parity = export.compare(mine, load_back=theirs, onnx=mine, onnx_int8=mine)
