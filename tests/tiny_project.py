@@ -47,7 +47,9 @@ SMALL = [
     "evaluate.latency_batches=[1, 2]",
     "evaluate.latency_tokens=8",
     "evaluate.latency_repeats=3",
-    "gates=[{metric: params_total, versus: teacher, max_ratio: 0.99}, {metric: onnx_max_difference, max: 1.0e-3}]",
+    "gates=[{metric: params_total, versus: teacher, max_ratio: 0.99}, {metric: onnx_max_difference, max: 1.0e-3}, "
+    "{metric: golden_max_difference, max: 1.0e-3}, {check: data_validated}, {check: no_overlap}, "
+    "{metric: accuracy, set: abroad_typos, versus: parent, max_drop: 1.0}]",
     "promotion.gates=[{check: lineage}, {check: clean_git, severity: warn}]",
     "registry.model_name=tiny",
     "runtime.device=cpu",
