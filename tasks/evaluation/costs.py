@@ -41,6 +41,6 @@ def _latency(cost: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _product(ratio: object, reference: object) -> float | None:
-    if isinstance(ratio, int | float) and isinstance(reference, int | float):
+    if isinstance(ratio, float) and isinstance(reference, float):
         return ratio * reference
     return None
