@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -67,11 +68,10 @@ def _judge(
 def _selection(tracker: Tracker, candidate: Version) -> dict[str, Any] | None:
     """Return among how many rounds the candidate's run chose, and by which rule; None when that was not recorded."""
     run = tracker.parent_of(candidate["run_id"]) if candidate["run_id"] else None
-    path = tracker.local_file(run, "selection.json") if run else None
-    if path is None:
-        return None
-    content = read_json(path)
-    return {key: content.get(key) for key in ("num_candidates", "rule", "sentence")}
+    with tempfile.TemporaryDirectory(prefix="compactlm-selection-") as scratch:
+        path = tracker.run_files(run, "selection.json", Path(scratch)) if run else None
+        content = read_json(path) if path is not None else None
+    return content and {key: content.get(key) for key in ("num_candidates", "rule", "sentence")}
 
 
 def _of_how_many(selection: Mapping[str, Any] | None) -> str:
