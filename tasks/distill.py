@@ -112,4 +112,5 @@ def _schedule(params: Params, round_name: str) -> Schedule:
         max_gradient_norm=section.max_gradient_norm,
         checkpoints=section.checkpoints,
         seed=params.seed,
+        average=section.average,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tasks.distillation.average import Average
 from tasks.models.devices import Device
 
 Rows = NDArray[np.int64]
@@ -28,6 +30,7 @@ class Schedule:
     max_gradient_norm: float
     checkpoints: int
     seed: int
+    average: float | None = None  # decay of the running average that checkpoints hold instead of the weights
 
     def rate(self, step: int, num_steps: int) -> float:
         """Return the learning rate of a step, counted from 0."""
@@ -64,10 +67,11 @@ def train(
     """Train `model` in place, one optimiser step a batch.
 
     `batch_loss(model, rows)` is a scalar mean over rows. `on_checkpoint(model, step)` evaluates and saves, and returns
-    the numbers to record. With the same inputs the weights are the same, whether or not the process was killed between.
+    the numbers to record; with `schedule.average` the model holds the averaged weights meanwhile. With the same inputs the weights are the same, whether or not the process was killed between.
     """
     model.to(device.device)
     optimiser = make_optimiser(model, schedule, device)
+    average = None if schedule.average is None else Average(model, schedule.average)
     torch.manual_seed(schedule.seed)
     state = store.load()
     first, running = 0, [0.0, 0.0]
@@ -76,6 +80,8 @@ def train(
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         _restore_rng(state["rng"], device)
+        if average is not None:
+            average.restore(state["average"])
     num_steps = len(batches)
     checkpoint_steps = schedule.checkpoint_steps(num_steps)
     record_every = max(1, num_steps // RECORDS)
@@ -90,6 +96,8 @@ def train(
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         done = step + 1
+        if average is not None:
+            average.update(model, done)
         running = [running[0] + float(loss.detach()), running[1] + 1.0]
         on_step(done, running[0] / running[1])
         if done % record_every == 0 or done == num_steps:
@@ -97,10 +105,11 @@ def train(
             store.record({"step": done, "loss": running[0] / running[1], "learning_rate": rate})
             running = [0.0, 0.0]
         if done in checkpoint_steps:
-            store.record({"step": done, **on_checkpoint(model, done)})
+            with contextlib.nullcontext() if average is None else average.in_place(model):
+                store.record({"step": done, **on_checkpoint(model, done)})
             model.train()
         if store.due():
-            store.save(_state(model, optimiser, done, running, device))
+            store.save(_state(model, optimiser, average, done, running, device))
 
 
 def make_optimiser(model: Any, schedule: Schedule, device: Device) -> torch.optim.AdamW:
@@ -115,13 +124,19 @@ def make_optimiser(model: Any, schedule: Schedule, device: Device) -> torch.opti
 
 
 def _state(
-    model: Any, optimiser: torch.optim.Optimizer, step: int, running: list[float], device: Device
+    model: Any,
+    optimiser: torch.optim.Optimizer,
+    average: Average | None,
+    step: int,
+    running: list[float],
+    device: Device,
 ) -> dict[str, Any]:
     return {
         "step": step,
         "running": running,
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
+        "average": {} if average is None else average.state(),
         "rng": [torch.get_rng_state(), *_device_rng(device)],
     }
 
