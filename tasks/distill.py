@@ -112,5 +112,6 @@ def _schedule(params: Params, round_name: str) -> Schedule:
         max_gradient_norm=section.max_gradient_norm,
         checkpoints=section.checkpoints,
         seed=params.seed,
+        accumulate=section.accumulate,
         average=section.average,
     )

@@ -133,6 +133,7 @@ class Distill(Section):
     warmup_share: Share
     weight_decay: Annotated[float, Field(ge=0.0)]
     max_gradient_norm: Annotated[float, Field(gt=0.0)]
+    accumulate: Positive
     average: Annotated[float, Field(gt=0.0, lt=1.0)] | None
     checkpoints: Positive
 

@@ -30,6 +30,7 @@ class Schedule:
     max_gradient_norm: float
     checkpoints: int
     seed: int
+    accumulate: int = 1  # parts in which a batch is computed, one after the other
     average: float | None = None  # decay of the running average that checkpoints hold instead of the weights
 
     def rate(self, step: int, num_steps: int) -> float:
@@ -67,7 +68,8 @@ def train(
     """Train `model` in place, one optimiser step a batch.
 
     `batch_loss(model, rows)` is a scalar mean over rows. `on_checkpoint(model, step)` evaluates and saves, and returns
-    the numbers to record; with `schedule.average` the model holds the averaged weights meanwhile. With the same inputs the weights are the same, whether or not the process was killed between.
+    the numbers to record; with `schedule.average` the model holds the averaged weights meanwhile. With the same inputs
+    the weights are the same, whether or not the process was killed between.
     """
     model.to(device.device)
     optimiser = make_optimiser(model, schedule, device)
@@ -77,31 +79,20 @@ def train(
     first, running = 0, [0.0, 0.0]
     if state is not None:
         first, running = int(state["step"]), list(state["running"])
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        _restore_rng(state["rng"], device)
-        if average is not None:
-            average.restore(state["average"])
+        _restore(state, model, optimiser, average, device)
     num_steps = len(batches)
     checkpoint_steps = schedule.checkpoint_steps(num_steps)
     record_every = max(1, num_steps // RECORDS)
     model.train()
     for step in range(first, num_steps):
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.rate(step, num_steps)
-        with device.autocast():
-            loss = batch_loss(model, batches[step])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.max_gradient_norm, error_if_nonfinite=True)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        rate = schedule.rate(step, num_steps)
+        loss = _update(model, batches[step], batch_loss, optimiser, rate, schedule, device)
         done = step + 1
         if average is not None:
             average.update(model, done)
-        running = [running[0] + float(loss.detach()), running[1] + 1.0]
+        running = [running[0] + loss, running[1] + 1.0]
         on_step(done, running[0] / running[1])
         if done % record_every == 0 or done == num_steps:
-            rate = schedule.rate(step, num_steps)
             store.record({"step": done, "loss": running[0] / running[1], "learning_rate": rate})
             running = [0.0, 0.0]
         if done in checkpoint_steps:
@@ -110,6 +101,34 @@ def train(
             model.train()
         if store.due():
             store.save(_state(model, optimiser, average, done, running, device))
+
+
+def _update(
+    model: Any,
+    rows: Rows,
+    batch_loss: Callable[[Any, Rows], Tensor],
+    optimiser: torch.optim.Optimizer,
+    rate: float,
+    schedule: Schedule,
+    device: Device,
+) -> float:
+    """Take one optimiser step on a batch, and return its loss, the mean over its rows.
+
+    The batch is computed in `schedule.accumulate` parts, each weighted by its share of the rows: the gradient is that of
+    the whole batch, to rounding, and only one part's activations are held at a time.
+    """
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    total = 0.0
+    for part in np.array_split(rows, min(schedule.accumulate, len(rows))):
+        with device.autocast():
+            loss = batch_loss(model, part) * (len(part) / len(rows))
+        loss.backward()
+        total += float(loss.detach())
+    torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.max_gradient_norm, error_if_nonfinite=True)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return total
 
 
 def make_optimiser(model: Any, schedule: Schedule, device: Device) -> torch.optim.AdamW:
@@ -139,6 +158,16 @@ def _state(
         "average": {} if average is None else average.state(),
         "rng": [torch.get_rng_state(), *_device_rng(device)],
     }
+
+
+def _restore(
+    state: dict[str, Any], model: Any, optimiser: torch.optim.Optimizer, average: Average | None, device: Device
+) -> None:
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    _restore_rng(state["rng"], device)
+    if average is not None:
+        average.restore(state["average"])
 
 
 def _device_rng(device: Device) -> list[Tensor]:
