@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import difflib
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -120,6 +121,34 @@ class Prune(Section):
     criterion: Literal["activation", "magnitude_l1", "magnitude_l2", "random", "taylor", "wanda"]
 
 
+def _weight(value: object) -> object:
+    if value == "dynamic" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf):
+        return value
+    raise ValueError(
+        f"got {value!r}; dynamic (the ratio of the two losses, at each step) or a number above 0 is allowed"
+    )
+
+
+Weight = Annotated[float | Literal["dynamic"], PlainValidator(_weight)]
+
+
+class Hidden(Section):
+    """An extra loss on what the layers hold of a row: `tasks.distillation.hidden`."""
+
+    loss: Literal["cosine", "mse"]
+    weight: Weight
+    layers: Literal["uniform", "last"]
+    until_share: Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class Relations(Section):
+    """An extra loss on how the tokens of a row relate in the last layer: `tasks.distillation.relations`."""
+
+    heads: Positive
+    weight: Weight
+    until_share: Annotated[float, Field(gt=0.0, le=1.0)]
+
+
 class Distill(Section):
     """How the student learns from the teacher; the budgets of a round stand in `rounds`.
 
@@ -129,11 +158,25 @@ class Distill(Section):
     loss: Literal["forward_kl", "jensen_shannon", "reverse_kl"]
     temperature: Annotated[float, Field(gt=0.0)]
     kd_weight: Share
+    hidden: Hidden | None
+    relations: Relations | None
     batch_rows: Positive
     warmup_share: Share
     weight_decay: Annotated[float, Field(ge=0.0)]
     max_gradient_norm: Annotated[float, Field(gt=0.0)]
+    accumulate: Positive
+    average: Annotated[float, Field(gt=0.0, lt=1.0)] | None
     checkpoints: Positive
+
+    @model_validator(mode="after")
+    def _parts_weigh_as_the_whole(self) -> Self:
+        for name, extra in (("hidden", self.hidden), ("relations", self.relations)):
+            if self.accumulate > 1 and extra is not None and extra.weight == "dynamic":
+                raise ValueError(
+                    f"{name}.weight: dynamic would be another ratio in each of the {self.accumulate} parts of a batch; "
+                    "give a number, or set accumulate: 1"
+                )
+        return self
 
 
 class Round(Section):
@@ -398,6 +441,8 @@ def _fields_at(location: tuple[str | int, ...]) -> list[str]:
     parts = iter(location)
     for part in parts:
         annotation = model.model_fields[part].annotation
+        if type(None) in get_args(annotation):  # a section that may be null
+            annotation = get_args(annotation)[0]
         if get_origin(annotation) in (dict, list):
             annotation = get_args(annotation)[-1]
             next(parts, None)  # the name of the entry, which is free
