@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.data.frames import read_sets
 from tasks.data.logits import CACHED_SETS, rows_sha256, states_file
-from tasks.data.tokens import load_tokens
+from tasks.data.tokens import TokenSet, load_tokens
 from tasks.distillation.hidden import KINDS
 from tasks.distillation.predict import predict_logits
 from tasks.lineage.files import file_sha256, write_json
@@ -34,34 +35,39 @@ def run(params: Params, *, teacher: InPath, sets: InPath, tokens: InPath, out: O
     model = load_classifier(teacher)
     frames = read_sets(sets, CACHED_SETS)
     out.mkdir(parents=True, exist_ok=True)
-    for name, frame in frames.items():
-        progress = Progress(f"teacher_logits {name}", len(frame), "rows")
-        logits = np.zeros((0, len(params.data.labels)), dtype=np.float32)
-        if len(frame):
-            logits = predict_logits(model, load_tokens(tokens / name), BATCH_ROWS, device, progress.update)
-        np.save(out / f"{name}.npy", logits)
+    layers: list[int] = []
+    if params.distill.hidden is not None:
+        layers = list(range(1, num_layers(model) + 1))
+        layers = layers if params.distill.hidden.layers == "uniform" else layers[-1:]
+    for name in frames:
+        np.save(out / f"{name}.npy", _cache(model, name, load_tokens(tokens / name), layers, out, device))
     fingerprint: dict[str, Any] = {
         "teacher_sha256": file_sha256(teacher / "model.safetensors"),
         "tokenizer_sha256": file_sha256(teacher / "tokenizer.json"),
         "max_tokens": params.data.max_tokens,
         "rows_sha256": rows_sha256(frames),
     }
-    if params.distill.hidden is not None:
-        every = list(range(1, num_layers(model) + 1))
-        fingerprint["state_layers"] = every if params.distill.hidden.layers == "uniform" else every[-1:]
-        for name, frame in frames.items():
-            _cache_states(model, tokens / name, len(frame), fingerprint["state_layers"], states_file(out, name), device)
+    if layers:
+        fingerprint["state_layers"] = layers
     write_json(out / "fingerprint.json", fingerprint)
     return {"rows": sum(map(len, frames.values())), **device.facts()}
 
 
-def _cache_states(model: Any, tokens: Path, rows: int, layers: list[int], out: Path, device: Device) -> None:
-    """Write the states of a set's rows; on disk as they are found, so memory does not grow with the rows."""
-    shape = (rows, len(layers), len(KINDS), model.config.hidden_size)
-    if rows == 0:
-        np.save(out, np.zeros(shape, dtype=np.float16))
-        return
-    states = np.lib.format.open_memmap(out, mode="w+", dtype=np.float16, shape=shape)
-    progress = Progress(f"teacher_logits {out.name}", rows, "rows")
-    predict_states(model, load_tokens(tokens), layers, BATCH_ROWS, device, states, progress.update)
+def _cache(
+    model: Any, name: str, tokens: TokenSet, layers: list[int], out: Path, device: Device
+) -> NDArray[np.float32]:
+    """Return the logits of a set, and write the states of the layers, if any are wanted, beside them.
+
+    States go to disk as they are found, so memory does not grow with the rows.
+    """
+    shape = (len(tokens), len(layers), len(KINDS), model.config.hidden_size)
+    progress = Progress(f"teacher_logits {name}", len(tokens), "rows")
+    if not layers:
+        return predict_logits(model, tokens, BATCH_ROWS, device, progress.update)
+    if not len(tokens):  # an empty file cannot be mapped
+        np.save(states_file(out, name), np.zeros(shape, dtype=np.float16))
+        return np.zeros((0, model.config.num_labels), dtype=np.float32)
+    states = np.lib.format.open_memmap(states_file(out, name), mode="w+", dtype=np.float16, shape=shape)
+    logits = predict_states(model, tokens, layers, BATCH_ROWS, device, states, progress.update)
     states.flush()
+    return logits

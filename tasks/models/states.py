@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tasks.data.tokens import TokenSet, bucketed, collate
+from tasks.data.tokens import TokenSet
 from tasks.distillation.hidden import row_states
+from tasks.distillation.predict import predict_batches
 from tasks.models.architectures import adapter_of
-from tasks.models.checkpoint import pad_id
 from tasks.models.devices import Device
 from tasks.pruning.layout import FUSED
 
@@ -31,21 +31,18 @@ def predict_states(
     device: Device,
     into: NDArray[Any],
     on_batch: Callable[[int], None] | None = None,
-) -> None:
-    """Write the states of the layers, counted from 1, `into` an array (rows, layers, kinds, channels), in row order."""
-    model.eval().to(device.device)
-    done = 0
-    with torch.inference_mode(), device.autocast():
-        for rows in bucketed(tokens.lengths, batch_rows):
-            ids_BT, mask_BT = (
-                torch.from_numpy(array).to(device.device) for array in collate(tokens, rows, pad_id(model))
-            )
-            found = model(input_ids=ids_BT, attention_mask=mask_BT, output_hidden_states=True).hidden_states
-            states = [row_states(found[layer], mask_BT, reads(model)) for layer in layers]
-            into[rows] = torch.stack(states, dim=1).cpu().numpy()
-            done += len(rows)
-            if on_batch is not None:
-                on_batch(done)
+) -> NDArray[np.float32]:
+    """Return float32 logits (rows, classes), and write the states of the layers `into` (rows, layers, kinds, channels).
+
+    Layers are counted from 1; rows are in their order. Both come from one pass over the rows.
+    """
+    logits = np.zeros((len(tokens), model.config.num_labels), dtype=np.float32)
+    batches = predict_batches(model, tokens, batch_rows, device, on_batch, output_hidden_states=True)
+    for rows, mask_BT, outputs in batches:
+        states = [row_states(outputs.hidden_states[layer], mask_BT, reads(model)) for layer in layers]
+        into[rows] = torch.stack(states, dim=1).cpu().numpy()
+        logits[rows] = outputs.logits.float().cpu().numpy()
+    return logits
 
 
 class LastRelations:
