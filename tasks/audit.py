@@ -159,8 +159,11 @@ class _Walk:
                                        lambda name=name, parent=parent: rederive.pruned(view, name, parent))  # type: ignore[misc]  # fmt: skip
         judge = f"gate@{self.dossier.round}"
         needs = {**self._needs(judge, "inputs"), **self._needs(judge, "outputs")}
-        for who in dict.fromkeys(("teacher", self.dossier.round)):
+        parent = receipts[judge]["params"]["rounds"][self.dossier.round]["parent"]
+        for who in dict.fromkeys(("teacher", parent, self.dossier.round)):
             stage = "evaluate_teacher" if who == "teacher" else f"evaluate@{who}"
+            if stage not in self.stages:
+                continue  # judged by a version that did not look at the parent
             params, place = receipts[stage]["params"], f"artifacts/rounds/{who}/evaluated"
             wanted = {**self._needs(stage, "inputs"), **self._needs(stage, "outputs")}
             checks += rederive.derived("metrics", who, wanted, "every number and interval follows from the predictions",

@@ -1,6 +1,6 @@
 """Measures honest rivals on the same sets with the same intervals: TF-IDF with logistic regression.
 
-deps: data/sets | params: data.labels, data.evaluation_sets, evaluate, seed | outs: baselines/
+deps: data/sets | params: data, evaluate, seed | outs: baselines/
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def tfidf_rival(params: Params, sets: Path, out: Path) -> tuple[dict[str, Any], 
     learnt_from = [frames["train"], frames["transfer"]]
     how = measures_of(params.data.labels, params.evaluate.model_dump(), params.seed, learnt_from)
     entries = {}
-    for name, frame in read_sets(sets, ["validation", "test", *params.data.evaluation_sets]).items():
+    for name, frame in read_sets(sets, params.data.measured_sets).items():
         entries[name], predictions = measure(frame, rival.logits(frame["text"].tolist()), None, how)
         write_predictions(predictions, out / "predictions" / TFIDF, name)
     test = entries["test"]["slices"]["overall"]["accuracy"]["value"]

@@ -1,7 +1,7 @@
 """Measures a model: quality with intervals and slices on every evaluation set, and its cost beside the teacher's.
 
 deps: model, its exports and tokens, data/sets, the teacher, its exports and predictions
-params: data.labels, data.max_tokens, data.evaluation_sets, evaluate, seed | outs: rounds/<round>/evaluated
+params: data, evaluate, seed | outs: rounds/<round>/evaluated
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def run(
     learnt_from = read_sets(sets, ["train", "transfer"]).values()
     how = measures_of(params.data.labels, params.evaluate.model_dump(), params.seed, learnt_from)
     entries = {}
-    for name, frame in read_sets(sets, ["validation", "test", *params.data.evaluation_sets]).items():
+    for name, frame in read_sets(sets, params.data.measured_sets).items():
         rows = _tokens_of(tokens / name, frame, model, params.data.max_tokens)
         progress = Progress(f"evaluate@{round} {name}", len(rows), "rows")
         logits = predict_logits(classifier, rows, BATCH_ROWS, device, progress.update)

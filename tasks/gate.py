@@ -1,24 +1,30 @@
 """Judges a round by the rules of params.yaml, on metrics recomputed from the predictions.
 
-deps: rounds/<r>/evaluated, rounds/<r>/exported, rounds/teacher/evaluated, baselines
-params: seed, gates, evaluate.calibration_bins, data.labels; out: verdict.json. What does not agree with its own
-predictions, or was measured on other rows than the teacher, is held, not passed.
+deps: rounds/<r>/evaluated, rounds/<r>/exported, evaluations of the teacher, the parent and the baselines, data/sets,
+summaries of the data; params: seed, gates, evaluate.calibration_bins, data.labels; out: verdict.json. What does not
+agree with its own predictions, or was measured on other rows than the teacher, is held, not passed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow.parquet as pq
+
+from tasks.evaluation.costs import cost_evidence, parity_evidence
+from tasks.evaluation.data_checks import data_validated, no_overlap
 from tasks.evaluation.evidence import Model, gather
 from tasks.evaluation.gates import judge
-from tasks.evaluation.rules import Key, Measurement, Rule
+from tasks.evaluation.rules import Answer, Check, Rule
 from tasks.lineage.files import read_json, write_json
 from tasks.params import Gate, Params
 from tasks.stage import InPath, OutPath
 
-_RIVAL: Final = "tfidf_logistic"
+RIVAL: Final = "tfidf_logistic"
+LEARNT: Final = ("train", "transfer", "calibration")
 
 
 def run(
@@ -28,27 +34,34 @@ def run(
     evaluated: InPath,
     exported: InPath,
     teacher: InPath,
+    parent: InPath,
     baselines: InPath,
+    validation: InPath,
+    data: InPath,
+    sets: InPath,
     out: OutPath,
 ) -> dict[str, Any]:
     """Return the verdict and how many rules passed, failed and are held."""
     rules = [rule_of(gate) for gate in params.gates]
+    folders = {"student": evaluated, "teacher": teacher, "parent": parent}
+    models = {who: Model(who, read_json(place / "quality.json")["sets"], place / "predictions")
+              for who, place in folders.items()}  # fmt: skip
     rivals = read_json(baselines / "quality.json")["rivals"]
-    models = {
-        "student": Model("student", read_json(evaluated / "quality.json")["sets"], evaluated / "predictions"),
-        "teacher": Model("teacher", read_json(teacher / "quality.json")["sets"], teacher / "predictions"),
-        _RIVAL: Model(_RIVAL, rivals[_RIVAL]["sets"], baselines / "predictions" / _RIVAL),
-    }
+    models[RIVAL] = Model(RIVAL, rivals[RIVAL]["sets"], baselines / "predictions" / RIVAL)
     found, pairs, names = gather(rules, models, len(params.data.labels), params.evaluate.calibration_bins)
-    evidence = {**_costs(evaluated, teacher, exported), **found}
-    verdict = {"round": round, **judge(rules, evidence, pairs, names, params.seed)}
+    costs = cost_evidence({who: read_json(place / "cost.json") for who, place in folders.items()})
+    evidence = {**costs, **parity_evidence(read_json(exported / "parity.json")), **found}
+    answers = _answers(models["student"], read_json(validation), read_json(data), sets)
+    verdict = {"round": round, **judge(rules, evidence, pairs, names, params.seed, answers)}
     write_json(out, verdict)
     results = [one["result"] for one in verdict["rules"]]
     return {"verdict": verdict["verdict"], **{name: results.count(name) for name in ("pass", "fail", "hold")}}
 
 
-def rule_of(gate: Gate) -> Rule:
+def rule_of(gate: Gate) -> Rule | Check:
     """Return a gate of params.yaml as a plain rule."""
+    if gate.metric is None:
+        return Check(str(gate.check), gate.severity)
     bound = gate.bound
     plain = Rule(gate.metric, gate.set, gate.slice or "overall", gate.versus, bound, float(getattr(gate, bound)),
                  gate.severity, gate.slices, gate.test, gate.confidence)  # fmt: skip
@@ -56,17 +69,16 @@ def rule_of(gate: Gate) -> Rule:
     return replace(plain, **{name: value for name, value in given.items() if value is not None})
 
 
-def _costs(evaluated: Path, teacher: Path, exported: Path) -> dict[Key, Measurement]:
-    """Return what does not depend on rows: sizes, FLOPs, latency, differences of exported models."""
-    mine, theirs = read_json(evaluated / "cost.json"), read_json(teacher / "cost.json")
-    parity = read_json(exported / "parity.json")
-    found: dict[Key, Measurement] = {}
-    for metric in ("params_total", "params_non_embedding", "size_bytes", "flops_per_example"):
-        found["student", metric, None, "overall"] = Measurement(mine.get(metric))
-        found["teacher", metric, None, "overall"] = Measurement(theirs.get(metric))
-    latency = mine.get("latency", {}).get("torch", {}).get("1", {})  # both in one process, interleaved
-    found["student", "latency_ms_p50_batch_1", None, "overall"] = Measurement(latency.get("latency_ms_p50"))
-    found["teacher", "latency_ms_p50_batch_1", None, "overall"] = Measurement(latency.get("teacher_latency_ms_p50"))
-    for metric in ("load_back_max_difference", "onnx_max_difference"):
-        found["student", metric, None, "overall"] = Measurement(parity.get(metric))
-    return found
+def _answers(student: Model, validation: dict[str, Any], prepared: dict[str, Any], sets: Path) -> dict[str, Answer]:
+    """Return what the checks of data find."""
+    measured: dict[str, Collection[str] | None] = {}
+    for name in student.sets:
+        rows = student.rows(name)
+        measured[name] = None if rows is None else set(rows["row_id"])
+    places = {name: sets / f"{name}.parquet" for name in LEARNT}
+    learnt = {name: set(pq.read_table(place, columns=["row_id"])["row_id"].to_pylist())
+              for name, place in places.items() if place.is_file()}  # fmt: skip
+    return {
+        "data_validated": data_validated(validation, prepared, student.sets),
+        "no_overlap": no_overlap(validation, learnt, measured),
+    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.errors import ParamsError
-from tasks.evaluation.rules import BOUNDS, COUNTS, METRICS, PAIRED
+from tasks.evaluation.rules import BOUNDS, CHECKS, COUNTS, METRICS, PAIRED
 from tasks.pruning.shapes import AXES
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -67,6 +67,13 @@ class EvaluationSet(Section):
     rows: Positive
 
 
+class Typos(Section):
+    """A copy of an evaluation set with slips of the keyboard in a share of the words: the set `<of>_typos`."""
+
+    of: Name
+    word_share: Annotated[float, Field(gt=0.0, le=1.0)]
+
+
 class Data(Section):
     """Where the text comes from and how it is cut into sets."""
 
@@ -78,6 +85,7 @@ class Data(Section):
     near_duplicate_similarity: Annotated[float, Field(gt=0.5, le=1.0)]
     transfer: Transfer
     evaluation_sets: dict[Name, EvaluationSet]
+    typos: Typos | None
     calibration_rows: Positive
     max_tokens: Annotated[int, Field(ge=8)]
 
@@ -88,6 +96,27 @@ class Data(Section):
         if set(self.evaluation_sets) & {"train", "validation", "test", "transfer", "calibration"}:
             raise ValueError("evaluation_sets may not be named train, validation, test, transfer or calibration")
         return self
+
+    @model_validator(mode="after")
+    def _typos_are_of_a_set(self) -> Self:
+        sets = ["validation", "test", *self.evaluation_sets]
+        if self.typos is not None and self.typos.of not in sets:
+            raise ValueError(
+                f"typos.of: {self.typos.of!r} is not one of {', '.join(sets)}{did_you_mean(self.typos.of, sets)}"
+            )
+        if self.typos is not None and f"{self.typos.of}_typos" in sets:
+            raise ValueError(f"evaluation_sets: {self.typos.of}_typos is the name of the set that `typos` makes")
+        return self
+
+    @property
+    def further_sets(self) -> list[str]:
+        """Return the names of the evaluation sets besides validation and test."""
+        return [*self.evaluation_sets, *([f"{self.typos.of}_typos"] if self.typos else [])]
+
+    @property
+    def measured_sets(self) -> list[str]:
+        """Return the names of the sets on which every model is measured."""
+        return ["validation", "test", *self.further_sets]
 
 
 class ValidateData(Section):
@@ -216,13 +245,14 @@ class Baselines(Section):
 
 
 class Gate(Section):
-    """One rule a round must keep; exactly one bound. The only section whose keys may be left out."""
+    """One rule a round must keep: a metric with exactly one bound, or a check. Its keys alone may be left out."""
 
-    metric: str
+    check: str | None = None
+    metric: str | None = None
     set: str | None = None
     slice: str | None = None
     slices: str | None = None
-    versus: Literal["teacher", "tfidf_logistic", "champion"] | None = None
+    versus: Literal["teacher", "parent", "tfidf_logistic", "champion"] | None = None
     min: Finite | None = None
     max: Finite | None = None
     min_ratio: Finite | None = None
@@ -243,12 +273,13 @@ class Gate(Section):
 
     @model_validator(mode="after")
     def _is_one_comparison(self) -> Self:
+        if self.metric is None or self.check is not None:
+            return self._checked()
         given = [bound for bound in BOUNDS if getattr(self, bound) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of {', '.join(BOUNDS)} is needed; got {', '.join(given) or 'none'}")
         if self.metric not in METRICS:
-            near = difflib.get_close_matches(self.metric, METRICS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(self.metric, METRICS)
             raise ValueError(f"metric {self.metric!r} is not one of {', '.join(sorted(METRICS))}{hint}")
         if self.metric == "churn" and (given[0] != "max" or self.versus is None):
             raise ValueError("churn counts rows that change against another model: it needs `versus` and `max`")
@@ -258,8 +289,22 @@ class Gate(Section):
             raise ValueError(f"metric {self.metric} {'needs' if METRICS[self.metric] else 'takes no'} `set`")
         return self
 
+    def _checked(self) -> Self:
+        """Return the rule if it is a check and nothing else; a check has no number and so takes no bound."""
+        if self.check is None or self.metric is not None:
+            raise ValueError("a rule has either `metric` or `check`")
+        if self.check not in CHECKS:
+            hint = did_you_mean(self.check, CHECKS)
+            raise ValueError(f"check {self.check!r} is not one of {', '.join(sorted(CHECKS))}{hint}")
+        idle = sorted(self.model_fields_set - {"check", "severity"})
+        if idle:
+            raise ValueError(f"check {self.check} takes `severity` alone; {', '.join(idle)} would change nothing")
+        return self
+
     @model_validator(mode="after")
     def _has_no_idle_key(self) -> Self:
+        if self.check is not None:
+            return self
         if self.set is None and (self.slice or self.slices or self.min_support):
             raise ValueError(f"metric {self.metric} is not measured on rows: it takes no slice, slices or min_support")
         if self.slice is not None and self.slices is not None:
@@ -320,20 +365,23 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _gates_can_be_judged(self) -> Self:
-        sets = ["validation", "test", *self.data.evaluation_sets]
+        sets = self.data.measured_sets
         for where, gates in (("gates", self.gates), ("promotion.gates", self.promotion.gates)):
             for place, gate in enumerate(gates):
                 if gate.set is not None and gate.set not in sets:
-                    near = difflib.get_close_matches(gate.set, sets, n=1)
-                    hint = f"; did you mean {near[0]!r}?" if near else ""
+                    hint = did_you_mean(gate.set, sets)
                     raise ValueError(f"{where}.{place}.set: {gate.set!r} is not one of {', '.join(sets)}{hint}")
+                if gate.check is not None and CHECKS[gate.check] != where:
+                    raise ValueError(f"{where}.{place}.check: {gate.check} is asked in {CHECKS[gate.check]}")
         if any(gate.versus == "champion" for gate in self.gates):
             raise ValueError(
                 "gates: who is champion is known to the registry only; ask `versus: champion` in promotion.gates"
             )
-        if any(gate.versus == "tfidf_logistic" for gate in self.promotion.gates):
-            raise ValueError("promotion.gates: versus tfidf_logistic is asked in gates; here it is teacher or champion")
-        if any(not METRICS[gate.metric] and gate.metric not in COUNTS for gate in self.promotion.gates):
+        if any(gate.versus in ("tfidf_logistic", "parent") for gate in self.promotion.gates):
+            raise ValueError(
+                "promotion.gates: versus tfidf_logistic and parent are asked in gates; here it is teacher or champion"
+            )
+        if any(gate.metric and not METRICS[gate.metric] and gate.metric not in COUNTS for gate in self.promotion.gates):
             raise ValueError(
                 f"promotion.gates: differences of exports are asked in gates; here {', '.join(sorted(COUNTS))}"
             )
@@ -352,6 +400,12 @@ class Params(Section):
             if name not in self.rounds:
                 raise ValueError(f"baselines.random_init: {name!r} is not a round; allowed: {', '.join(self.rounds)}")
         return self
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the allowed word that is nearest, or nothing."""
+    found = difflib.get_close_matches(word, list(allowed), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def _check_round(name: str, target: Round, earlier: Mapping[str, Round]) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.data.frames import write_sets
+from tasks.data.frames import rows_sha256, write_sets
 from tasks.data.read import read_rows
 from tasks.data.sources import data_file
 from tasks.data.splits import make_sets
 from tasks.data.tokens import save_tokens, tokenize
-from tasks.lineage.files import write_json
+from tasks.data.typos import with_typo_set
+from tasks.lineage.files import file_sha256, write_json
 from tasks.params import Params
 from tasks.stage import InPath, OutPath
 
@@ -30,7 +31,8 @@ def run(
 ) -> dict[str, Any]:
     """Return the number of rows and tokens of each set."""
     section = params.data.model_dump()
-    frames = make_sets(read_rows(data_file(data), section), section)
+    file = data_file(data)
+    frames = with_typo_set(make_sets(read_rows(file, section), section), section)
     write_sets(frames, sets)
     described = {}
     for name, frame in frames.items():
@@ -39,8 +41,9 @@ def run(
         labels = frame["label"].value_counts().sort_index()
         described[name] = {
             "rows": len(frame),
+            "rows_sha256": rows_sha256(frame["row_id"]),
             "tokens": int(tokenised.offsets[-1]),
             "labels": {str(label): int(count) for label, count in labels.items()},
         }
-    write_json(summary, {"sets": described})
+    write_json(summary, {"file": file.name, "sha256": file_sha256(file), "sets": described})
     return {"sets": described}

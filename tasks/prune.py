@@ -143,7 +143,7 @@ def _kept_pieces(tokenizer: dict[str, Any], tokens: Path, size: int) -> list[int
 
 
 def _tokenize_sets(params: Params, sets: Path, model: Path, out: Path) -> None:
-    frames = read_sets(sets, [*SETS_WITHOUT_CALIBRATION, *params.data.evaluation_sets, "calibration"])
+    frames = read_sets(sets, [*SETS_WITHOUT_CALIBRATION, *params.data.further_sets, "calibration"])
     for name, frame in frames.items():
         tokens = tokenize(frame["text"].tolist(), model / "tokenizer.json", params.data.max_tokens)
         save_tokens(tokens, out / name)

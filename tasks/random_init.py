@@ -46,7 +46,7 @@ def run(
     learnt_from = read_sets(sets, ["train", "transfer"]).values()
     how = measures_of(params.data.labels, params.evaluate.model_dump(), params.seed, learnt_from)
     entries = {}
-    for name, frame in read_sets(sets, ["validation", "test", *params.data.evaluation_sets]).items():
+    for name, frame in read_sets(sets, params.data.measured_sets).items():
         teacher_predictions = read_predictions(teacher_evaluated, name, frame)
         found = predict_logits(student, load_tokens(tokens / name), BATCH_ROWS, device)
         entries[name], predictions = measure(frame, found, teacher_predictions, how)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from tasks.evaluation.measure import rows_sha256
+from tasks.data.frames import rows_sha256
 from tasks.evaluation.quality import measure_slices
 from tasks.lineage.chain import Receipt
 from tasks.lineage.checks import Check, compare, failed, unknown, whole

@@ -34,6 +34,8 @@ def run(params: Params, *, rounds: InPath, out: OutPath) -> dict[str, Any]:
         "candidates": candidates,
         "num_candidates": len(candidates),
         "rule": "smallest round whose gates pass",
+        "sentence": f"{len(candidates)} rounds were compared, {len(passed)} of them passed; of these the smallest is "
+        "taken, of equal ones the better on validation. The test set was asked once a round, by its gates",
     }
     write_json(out, selection)
     return {"selected": selection["selected"], "num_candidates": len(candidates)}

@@ -26,6 +26,7 @@ SMALL = [
     "data.task_sources=[home]",
     "data.transfer={sources: [away], min_words: 3, max_words: 12, rows: 120, spliced_rows: 30}",
     "data.evaluation_sets={abroad: {sources: [away], rows: 40}}",
+    "data.typos={of: abroad, word_share: 0.3}",
     "data.calibration_rows=40",
     "data.max_tokens=32",
     "validate_data.min_rows_per_class=20",
@@ -46,7 +47,10 @@ SMALL = [
     "evaluate.latency_batches=[1, 2]",
     "evaluate.latency_tokens=8",
     "evaluate.latency_repeats=3",
-    "gates=[{metric: params_total, versus: teacher, max_ratio: 0.99}, {metric: onnx_max_difference, max: 1.0e-3}]",
+    "gates=[{metric: params_total, versus: teacher, max_ratio: 0.99}, {metric: onnx_max_difference, max: 1.0e-3}, "
+    "{metric: golden_max_difference, max: 1.0e-3}, {check: data_validated}, {check: no_overlap}, "
+    "{metric: accuracy, set: abroad_typos, versus: parent, max_drop: 1.0}]",
+    "promotion.gates=[{check: lineage}, {check: clean_git, severity: warn}]",
     "registry.model_name=tiny",
     "runtime.device=cpu",
     "runtime.threads=1",

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from tasks.evaluation.gates import PairKey
 from tasks.evaluation.paired import Pairs, count_pairs
 from tasks.evaluation.quality import accuracy, agreement, calibration_error, macro_f1, nll_nats_per_example
-from tasks.evaluation.rules import METRICS, WHO, Key, Measurement, Rule
+from tasks.evaluation.rules import METRICS, WHO, Check, Key, Measurement, Rule
 
 TOLERANCE: Final = 1e-6
 Rows = dict[str, Any]
@@ -52,7 +52,7 @@ def read_predictions(path: Path) -> Rows | None:
 
 
 def gather(
-    rules: Iterable[Rule], models: Mapping[str, Model], num_classes: int, bins: int
+    rules: Iterable[Rule | Check], models: Mapping[str, Model], num_classes: int, bins: int
 ) -> tuple[dict[Key, Measurement], dict[PairKey, Pairs | str], dict[str, Sequence[str]]]:
     """Return measurements, pairs and slice names by set, for the rules that are about rows.
 
@@ -62,7 +62,7 @@ def gather(
     pairs: dict[PairKey, Pairs | str] = {}
     names: dict[str, Sequence[str]] = {}
     for rule in rules:
-        if rule.set is None or not METRICS[rule.metric]:
+        if isinstance(rule, Check) or rule.set is None or not METRICS[rule.metric]:
             continue
         names.setdefault(rule.set, _slice_names(models, rule.set))
         for part in rule.of_slices(names[rule.set]):

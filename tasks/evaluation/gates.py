@@ -17,6 +17,8 @@ from tasks.evaluation.rules import (
     COUNTS,
     SHARES,
     WHO,
+    Answer,
+    Check,
     Key,
     Measurement,
     Rule,
@@ -32,19 +34,24 @@ _WORST: Final = ("pass", "hold", "fail")
 
 
 def judge(
-    rules: Sequence[Rule],
+    rules: Sequence[Rule | Check],
     evidence: Mapping[Key, Measurement],
     pairs: Mapping[PairKey, Pairs | str] | None = None,
     slices: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
+    answers: Mapping[str, Answer] | None = None,
 ) -> dict[str, Any]:
     """Return `verdict` (pass, fail or hold), its `sentence`, and the `rules` with value, result and sentence each.
 
     fail: a block rule fails; else hold: a block rule holds, or there is none; else pass. Warn rules change nothing.
-    `pairs` has the counts for paired rules, or the sentence why there are none; `slices` the names of each set's slices.
+    `pairs` has the counts for paired rules, or the sentence why there are none; `slices` the names of each set's slices;
+    `answers` what the checks found.
     """
     judged = [
-        _judge_slices(rule, evidence, pairs or {}, (slices or {}).get(rule.set or "", ()), seed) for rule in rules
+        _judge_check(rule, (answers or {}).get(rule.name))
+        if isinstance(rule, Check)
+        else _judge_slices(rule, evidence, pairs or {}, (slices or {}).get(rule.set or "", ()), seed)
+        for rule in rules
     ]
     results = [one["result"] for one in judged if one["severity"] == "block"]
     verdict = "pass" if results and all(result == "pass" for result in results) else "hold"
@@ -64,6 +71,13 @@ def _overall(results: list[str], warned: int) -> str:
         start = f"all {len(results)} blocking rules are kept"
     tail = f", {warned} warning{'s' if warned > 1 else ''}" if warned else ""
     return start + tail
+
+
+def _judge_check(check: Check, answer: Answer | None) -> dict[str, Any]:
+    """Return what a check found; one that nobody answered, or not with a result there is, is a hold."""
+    if answer is None or answer.result not in _WORST:
+        answer = Answer("hold", "cannot be decided: nobody looked")
+    return {**identity(check), "result": answer.result, "sentence": f"{check.name}: {answer.sentence}"}
 
 
 def _judge_slices(
@@ -144,8 +158,10 @@ def _entry(
     }  # fmt: skip
 
 
-def identity(rule: Rule) -> dict[str, Any]:
+def identity(rule: Rule | Check) -> dict[str, Any]:
     """Return what a rule asks, as verdict.json has it."""
+    if isinstance(rule, Check):
+        return {"check": rule.name, "metric": None, "severity": rule.severity}
     return {
         "metric": rule.metric, "set": rule.set, "slice": None if rule.slices else rule.slice, "pattern": rule.slices,
         "versus": rule.versus, "bound": rule.bound, "threshold": rule.threshold, "severity": rule.severity,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tasks.data.frames import rows_sha256
 from tasks.evaluation.quality import measure_slices
 from tasks.evaluation.slices import document_frequency, masks_of, slice_names, slices_of
 
@@ -77,11 +77,6 @@ def write_predictions(predictions: pd.DataFrame, folder: Path, name: str) -> Non
     """Write the predictions of a set as `<folder>/<name>.parquet`."""
     folder.mkdir(parents=True, exist_ok=True)
     predictions.to_parquet(folder / f"{name}.parquet", index=False)
-
-
-def rows_sha256(row_ids: Iterable[str]) -> str:
-    """Return the sha256 of the row ids, one a line, in their order: two evaluations with the same one can be paired."""
-    return hashlib.sha256("".join(f"{row_id}\n" for row_id in row_ids).encode()).hexdigest()
 
 
 def _predictions(frame: pd.DataFrame, logits: NDArray[np.floating[Any]], rows: list[list[str]]) -> pd.DataFrame:

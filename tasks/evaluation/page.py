@@ -111,8 +111,7 @@ def _header(story: Story, title: str) -> str:
     return (
         f'<header><p class="kicker">{text(story["name"])} · compression report</p><h1>{text(title)}</h1>\n'
         f"<p>{verdict_mark(verdict['verdict'])} {text(name)}: {text(verdict.get('sentence', ''))}. "
-        f"{text(story['selection']['num_candidates'])} rounds were judged; the choice is the "
-        f'{text(story["selection"]["rule"])}.</p>\n<dl class="facts">{items}</dl></header>\n'
+        f'{text(story["selection"]["sentence"])}.</p>\n<dl class="facts">{items}</dl></header>\n'
     )
 
 

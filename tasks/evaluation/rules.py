@@ -25,6 +25,7 @@ METRICS: Final[dict[str, bool]] = {
     "flops_per_example": False,
     "latency_ms_p50_batch_1": False,
     "load_back_max_difference": False,
+    "golden_max_difference": False,
     "onnx_max_difference": False,
 }
 
@@ -41,11 +42,24 @@ NAMES: Final = {
     "flops_per_example": "FLOPs per example",
     "latency_ms_p50_batch_1": "median latency at batch 1 (ms)",
     "load_back_max_difference": "largest difference of logits after loading back",
+    "golden_max_difference": "largest difference from the golden logits",
     "onnx_max_difference": "largest difference of logits in ONNX",
     "macro_f1": "macro-F1",
     "churn": "churn (share of rows with another prediction)",
 }
-WHO: Final = {"teacher": "the teacher", "tfidf_logistic": "TF-IDF + logistic regression", "champion": "the champion"}
+WHO: Final = {
+    "teacher": "the teacher", "parent": "the parent round", "tfidf_logistic": "TF-IDF + logistic regression",
+    "champion": "the champion",
+}  # fmt: skip
+# What is answered by yes or no, and the section of params.yaml in which it can be asked.
+CHECKS: Final = {
+    "data_validated": "gates",
+    "no_overlap": "gates",
+    "clean_git": "promotion.gates",
+    "lineage": "promotion.gates",
+    "golden": "promotion.gates",
+    "serves": "promotion.gates",
+}
 
 Key = tuple[str, str, str | None, str]  # (who, metric, set, slice); who: student, teacher or a rival
 
@@ -86,6 +100,22 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Check:
+    """One rule of params.yaml that is answered by yes or no."""
+
+    name: str
+    severity: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a check found: pass, fail or hold, in a sentence."""
+
+    result: str
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Measurement:
     """A measured value, on how many rows (None: not a matter of rows), and a sentence if it cannot be trusted."""
 
@@ -111,7 +141,8 @@ def subject(rule: Rule) -> str:
 
 def possessive(versus: str | None) -> str:
     """Return `the teacher's`, and so on."""
-    names = {"teacher": "the teacher's", "tfidf_logistic": "the TF-IDF baseline's", "champion": "the champion's"}
+    names = {"teacher": "the teacher's", "parent": "its parent's", "tfidf_logistic": "the TF-IDF baseline's",
+             "champion": "the champion's"}  # fmt: skip
     return names.get(versus or "", f"{versus}'s")
 
 

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Final
+
+RECEIPTS_ROOT: Final = "receipts_root"  # tag of a pipeline run
 
 
 def root(leaves: Sequence[bytes]) -> str:

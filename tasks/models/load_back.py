@@ -18,6 +18,8 @@ from tasks.errors import StageError
 
 SECONDS: Final = 600
 
+Logits = NDArray[np.float32]
+
 # What a user would type. It stays a string so that no module of this project can slip into the process.
 PROGRAM: Final = """
 import json, sys
@@ -28,27 +30,35 @@ request = json.load(sys.stdin)
 torch.set_num_threads(request["threads"])
 model = AutoModelForSequenceClassification.from_pretrained(request["folder"], dtype=torch.float32).eval()
 tokenizer = AutoTokenizer.from_pretrained(request["folder"])
-batch = tokenizer(
-    request["texts"], truncation=True, max_length=request["max_tokens"], padding=True, return_tensors="pt"
-)
+
+def logits(texts):
+    batch = tokenizer(texts, truncation=True, max_length=request["max_tokens"], padding=True, return_tensors="pt")
+    return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.numpy()
+
 with torch.inference_mode():
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    together = logits(request["texts"])
+    alone = [logits([text])[0] for text in request["alone"]]
 assert "tasks" not in sys.modules, "the process must be free of compactlm"
-numpy.save(request["out"], logits.numpy())
+numpy.savez(request["out"], together=together, alone=numpy.array(alone, numpy.float32))
 """
 
 
 class LoadBack:
-    """A fresh process at work; it starts at once and is waited for in `logits`, so other work can go on meanwhile."""
+    """A fresh process at work; it starts at once and is waited for in `logits`, so other work can go on meanwhile.
 
-    def __init__(self, folder: Path, texts: Sequence[str], max_tokens: int, threads: int) -> None:
+    It runs `texts` as one batch, and those of `alone` one by one, as users ask.
+    """
+
+    def __init__(
+        self, folder: Path, texts: Sequence[str], max_tokens: int, threads: int, alone: Sequence[str] = ()
+    ) -> None:
         self._folder = folder
         self._scratch = tempfile.TemporaryDirectory(prefix="compactlm-load-back-")
-        self._out = Path(self._scratch.name) / "logits.npy"
+        self._out = Path(self._scratch.name) / "logits.npz"
         self._log = Path(self._scratch.name) / "stderr.txt"
         request = {
             "folder": str(folder.resolve()), "texts": list(texts), "max_tokens": max_tokens, "threads": threads,
-            "out": str(self._out),
+            "out": str(self._out), "alone": list(alone),
         }  # fmt: skip
         with self._log.open("wb") as log:
             # -I: neither the working directory nor PYTHON* variables decide what is imported.
@@ -69,8 +79,8 @@ class LoadBack:
         self._process.wait()
         self._scratch.cleanup()
 
-    def logits(self) -> NDArray[np.float32]:
-        """Return the process's logits, shape (rows, classes); StageError with its last words if it failed."""
+    def logits(self) -> tuple[Logits, Logits]:
+        """Return the logits of the batch and of the texts run alone, each (rows, classes); StageError if it failed."""
         try:
             code = self._process.wait(SECONDS)
         except subprocess.TimeoutExpired:
@@ -82,5 +92,5 @@ class LoadBack:
                 f"{self._folder} does not load in a fresh process with stock AutoModelForSequenceClassification and "
                 f"AutoTokenizer (exit code {code}):\n" + "\n".join(words),
             )
-        found: NDArray[np.float32] = np.load(self._out)
-        return found
+        with np.load(self._out) as found:
+            return found["together"], found["alone"]

@@ -14,7 +14,8 @@ from tasks.registry.records import TEACHER, flatten_numbers, flatten_params, fla
 
 # name of a stored file -> the folder of the round that holds it
 EVIDENCE: Final = {
-    "quality.json": "evaluated", "cost.json": "evaluated", "parity.json": "exported", "verdict.json": "",
+    "quality.json": "evaluated", "cost.json": "evaluated", "parity.json": "exported", "golden.json": "exported",
+    "verdict.json": "",
     "summary.json": "trained", "plan.json": "pruned",
 }  # fmt: skip
 PREDICTIONS: Final = "predictions/"  # before the names of the stored predictions

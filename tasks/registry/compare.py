@@ -22,7 +22,7 @@ def compare_versions(
 
     A set on which the two cannot be paired has one row with a `doubt`, a sentence that says why.
     """
-    sets = ["test", *params.data.evaluation_sets, "validation"]
+    sets = ["test", *params.data.further_sets, "validation"]
     runs = {"student": second["run_id"], "champion": first["run_id"], "teacher": second["teacher_run_id"]}
     models = {
         who: model for who, run in runs.items() if (model := read_model(tracker, who, run, set(sets))) is not None

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from tasks.errors import UserError
 from tasks.lineage.files import digest
+from tasks.lineage.merkle import RECEIPTS_ROOT
 from tasks.registry.decisions import has_git, read_log
-from tasks.registry.live import RECEIPTS_ROOT
 from tasks.registry.promotion import state_of
 from tasks.registry.tracking import FILES_SHA256, PREFIX, Tracker
 

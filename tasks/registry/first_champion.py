@@ -7,19 +7,22 @@ from typing import Any
 
 from tasks.errors import UserError
 from tasks.lineage.files import read_json
+from tasks.params import Params
 from tasks.registry.decisions import has_git, read_log
 from tasks.registry.promotion import Ask, decide, reconcile
+from tasks.registry.promotion_gate import judge_first
 from tasks.registry.tracking import Tracker
 
 console = logging.getLogger("compactlm")
 ACTOR = "compactlm run"
 
 
-def settle_champion(tracker: Tracker, name: str, version: str, selected: str) -> None:
+def settle_champion(tracker: Tracker, params: Params, version: str, selected: str) -> None:
     """Make the selected round the first champion, or bring the aliases to the log; what stands in the way is told.
 
     A run does not fail over its registry: aliases moved by hand or a broken log stop promotions, not training.
     """
+    name = params.registry.model_name
     if not has_git(tracker.workspace):
         console.warning("no champion: %s is in no Git repository, where decisions are recorded", tracker.workspace)
         return
@@ -31,18 +34,22 @@ def settle_champion(tracker: Tracker, name: str, version: str, selected: str) ->
         found = tracker.aliases(name).get("champion")
         if found is not None:
             reason = "already champion when the log of decisions began"
-            decide(
-                tracker, name, Ask("adopt", found, reason, ACTOR), lambda *_: _verdict("adopted as it was found", [])
-            )
+            adopted: dict[str, Any] = {"verdict": "pass", "sentence": "adopted as it was found", "rules": []}
+            decide(tracker, name, Ask("adopt", found, reason, ACTOR), lambda *_: adopted)
         else:
-            folder = tracker.workspace / "artifacts" / "rounds" / selected
-            verdict = read_json(folder / "verdict.json")
-            words = str(verdict.get("sentence", "its gates pass"))
+            verdict = read_json(tracker.workspace / "artifacts" / "rounds" / selected / "verdict.json")
             ask = Ask("first", version, f"first champion: {selected} is the smallest round whose gates pass", ACTOR)
-            decide(tracker, name, ask, lambda *_: {**_verdict(words, verdict["rules"]), "verdict": verdict["verdict"]})
+            entry = decide(tracker, name, ask, lambda candidate, _: judge_first(tracker, params, candidate, verdict))
+            _tell(entry)
     except UserError as error:
         console.warning("registry: %s", error)
 
 
-def _verdict(sentence: str, rules: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"verdict": "pass", "sentence": sentence, "rules": rules}
+def _tell(entry: dict[str, Any]) -> None:
+    """Say what the decision says besides yes: why there is no champion, and warnings."""
+    if entry["outcome"] != "done":
+        again = "when it is mended, `compactlm promote challenger` asks again"
+        console.warning("registry: no champion: %s; %s", entry["verdict"]["sentence"], again)
+    for rule in entry["verdict"]["rules"]:
+        if rule.get("check") and rule["severity"] == "warn" and rule["result"] != "pass":
+            console.warning("registry: champion with a warning: %s", rule["sentence"])

@@ -6,18 +6,16 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tasks.errors import StageError
-from tasks.lineage.merkle import receipts_root
+from tasks.lineage.merkle import RECEIPTS_ROOT, receipts_root
 from tasks.lineage.pipeline import Stage, stage_digests
 from tasks.params import Params
 from tasks.registry.follow import Follower
 from tasks.registry.publish import Publication, inputs_digest
 from tasks.registry.records import TEACHER, RoundFiles, step_points
 from tasks.registry.tracking import Tracker, default_uri
-
-RECEIPTS_ROOT: Final = "receipts_root"  # tag of a pipeline run
 
 
 class Recorder:
@@ -60,9 +58,9 @@ class Recorder:
         """Record everything that is done; return round -> run id."""
         with self._lock:
             publication = self._open()
-            runs = publication.finish(stage_digests(self.workspace), outcomes)
+            # First the receipts: who may become champion is asked of them.
             self._record_receipts(publication.parent(), publication.tracker)
-            return runs
+            return publication.finish(stage_digests(self.workspace), outcomes)
 
     def _record_receipts(self, run_id: str, tracker: Tracker) -> None:
         """Record every stage's receipt with the run, and the one digest that stands for them all."""

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from tasks.evaluation.costs import cost_evidence
 from tasks.evaluation.evidence import Model, gather
 from tasks.evaluation.gates import identity, judge
-from tasks.evaluation.rules import COUNTS, Key, Measurement
+from tasks.evaluation.rules import Check
 from tasks.gate import rule_of
 from tasks.lineage.files import file_sha256, read_json
 from tasks.params import Params
+from tasks.registry.promotion_checks import answers
 from tasks.registry.tracking import Tracker
 
 Version = Mapping[str, Any]
@@ -23,24 +25,58 @@ def judge_promotion(tracker: Tracker, params: Params, candidate: Version, champi
 
     Rules versus champion are asked once there is a champion by the log. A champion whose evidence is gone holds them.
     """
-    checks = [_bytes(tracker, candidate), _round(tracker, params, candidate)]
+    given = [_bytes(tracker, candidate), _round(tracker, params, candidate)]
+    return _judge(tracker, params, candidate, champion, given)
+
+
+def judge_first(tracker: Tracker, params: Params, candidate: Version, verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the same for the first champion ever, whose round has just been judged with this verdict."""
+    given = [_bytes(tracker, candidate), *verdict["rules"]]
+    if verdict["verdict"] != "pass":
+        given.append(_check("round", str(verdict["verdict"]), f"gates of {candidate['round']}: {verdict['sentence']}"))
+    return _judge(tracker, params, candidate, None, given)
+
+
+def _judge(
+    tracker: Tracker, params: Params, candidate: Version, champion: Version | None, given: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the verdict of what is `given` and of the rules of `promotion` together."""
     asked = [rule_of(gate) for gate in params.promotion.gates]
-    rules = [rule for rule in asked if rule.versus != "champion" or champion is not None]
-    needed = {rule.set for rule in rules if rule.set is not None}
+    rules = [rule for rule in asked if isinstance(rule, Check) or rule.versus != "champion" or champion is not None]
+    needed = {rule.set for rule in rules if not isinstance(rule, Check) and rule.set is not None}
     runs = {"student": candidate["run_id"], "teacher": candidate["teacher_run_id"]}
     runs |= {"champion": champion["run_id"]} if champion is not None else {}
     models = {who: model for who, run in runs.items() if (model := read_model(tracker, who, run, needed)) is not None}
     found, pairs, names = gather(rules, models, len(params.data.labels), params.evaluate.calibration_bins)
-    result = judge(rules, {**_costs(tracker, runs), **found}, pairs, names, params.seed)
-    judged = [*checks, *result["rules"]]
-    blocking = [one["result"] for one in judged if one["severity"] == "block"]
-    verdict = "fail" if "fail" in blocking else "hold" if "hold" in blocking else "pass"
+    costs = {who: read_json(path) for who, run in runs.items()
+             if run and (path := tracker.local_file(run, "evidence/cost.json")) is not None}  # fmt: skip
+    told = answers(tracker, candidate, [rule.name for rule in rules if isinstance(rule, Check)])
+    result = judge(rules, {**cost_evidence(costs), **found}, pairs, names, params.seed, told)
+    judged = [*given, *result["rules"]]
+    blocking = [one["result"] for one in judged if one.get("severity", "block") == "block"]
+    verdict = "fail" if "fail" in blocking else "pass" if set(blocking) == {"pass"} else "hold"
     against = "" if champion is not None else "; there was no champion to compare with"
-    reasons = [one["sentence"] for one in judged if one["severity"] == "block" and one["result"] != "pass"]
-    sentence = ("; ".join(reasons) or NO_RULES) + against
+    reasons = [one["sentence"] for one in judged if one.get("severity") == "block" and one["result"] != "pass"]
+    selection = _selection(tracker, candidate)
     evidence = {f"{who}/{path.name}": file_sha256(path) for who, model in models.items()
                 for path in sorted(model.predictions.glob("*.parquet"))}  # fmt: skip
-    return {"verdict": verdict, "sentence": sentence, "rules": judged, "evidence": evidence}
+    sentence = ("; ".join(reasons) or NO_RULES) + against + _of_how_many(selection)
+    return {"verdict": verdict, "sentence": sentence, "rules": judged, "evidence": evidence, "selection": selection}
+
+
+def _selection(tracker: Tracker, candidate: Version) -> dict[str, Any] | None:
+    """Return among how many rounds the candidate's run chose, and by which rule; None when that was not recorded."""
+    run = tracker.parent_of(candidate["run_id"]) if candidate["run_id"] else None
+    path = tracker.local_file(run, "selection.json") if run else None
+    if path is None:
+        return None
+    content = read_json(path)
+    return {key: content.get(key) for key in ("num_candidates", "rule", "sentence")}
+
+
+def _of_how_many(selection: Mapping[str, Any] | None) -> str:
+    count = selection["num_candidates"] if selection else None
+    return f"; one of {count} rounds that were compared" if count else ""
 
 
 def judge_rollback(tracker: Tracker, candidate: Version) -> dict[str, Any]:
@@ -95,17 +131,3 @@ def _round(tracker: Tracker, params: Params, candidate: Version) -> dict[str, An
 
 def _check(metric: str, result: str, sentence: str) -> dict[str, Any]:
     return {"metric": metric, "severity": "block", "result": result, "sentence": sentence}
-
-
-def _costs(tracker: Tracker, runs: Mapping[str, str | None]) -> dict[Key, Measurement]:
-    found: dict[Key, Measurement] = {}
-    for who, run_id in runs.items():
-        path = tracker.local_file(run_id, "evidence/cost.json") if run_id else None
-        if path is None:
-            continue
-        cost = read_json(path)
-        latency = cost.get("latency", {}).get("torch", {}).get("1", {}).get("latency_ms_p50")
-        for metric in COUNTS:
-            value = latency if metric == "latency_ms_p50_batch_1" else cost.get(metric)
-            found[who, metric, None, "overall"] = Measurement(value)
-    return found

@@ -179,4 +179,4 @@ class Publication:
             sha256 = RoundFiles(self.workspace, selected).model_sha256()
             numbers = {v.tags["compactlm.model_sha256"]: str(v.version) for v in self.tracker.versions(name)}
             self.tracker.set_alias(name, "challenger", numbers[sha256])
-            settle_champion(self.tracker, name, numbers[sha256], selected)
+            settle_champion(self.tracker, self.params, numbers[sha256], selected)

@@ -71,7 +71,8 @@ class RoundFiles:
     def evidence(self) -> list[Path]:
         """Return the files of the contract that say how good the round's model is, those that exist."""
         found = [self.folder / "evaluated" / "quality.json", self.folder / "evaluated" / "cost.json"]
-        found += [self.folder / "exported" / "parity.json", self.folder / "verdict.json"]
+        found += [self.folder / "exported" / "parity.json", self.folder / "exported" / "golden.json"]
+        found += [self.folder / "verdict.json"]
         found += [self.trained / "summary.json", self.folder / "pruned" / "plan.json"]
         return [path for path in found if path.exists()]
 

@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 
 from tasks import baselines, evaluate
+from tasks.data.frames import rows_sha256
 from tasks.data.tokens import save_tokens, tokenize
 from tasks.errors import StageError
 from tasks.evaluation import quality
-from tasks.evaluation.measure import rows_sha256
 from tasks.lineage.files import file_sha256, read_json
 from tasks.models.checkpoint import load_classifier
 from tests.integration.tiny_run import tiny_params, write_tiny_sets
 
 METRICS = {"accuracy", "macro_f1", "nll_nats_per_example", "calibration_error", "agreement"}
-SETS = ("validation", "test", "imdb")
+SETS = ("validation", "test", "imdb", "test_typos")
 
 
 @pytest.fixture(scope="module")

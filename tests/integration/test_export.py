@@ -28,9 +28,20 @@ def test_the_contract_is_kept_and_recorded(tiny_exported):
     assert parity == facts
     assert parity["rows"] == export.PARITY_ROWS
     assert parity["load_back_max_difference"] <= 1e-5
+    assert parity["golden_max_difference"] <= 1e-4
     assert parity["onnx_max_difference"] <= 1e-4
     assert 0 < parity["onnx_int8_max_difference"] < 1.0
     assert 0.5 <= parity["onnx_int8_agreement"] <= 1.0
+
+
+def test_the_golden_answers_are_those_of_the_model(tiny_exported, tiny_model):
+    golden = read_json(tiny_exported[0] / "golden.json")
+    assert len(golden["rows"]) == export.GOLDEN_ROWS
+    model = load_classifier(tiny_model)
+    tokens = tokenize([row["text"] for row in golden["rows"]], tiny_model / "tokenizer.json", 32)
+    found = predict_logits(model, tokens, 1, pick("cpu", "fp32", 1))
+    np.testing.assert_allclose(found, [row["logits"] for row in golden["rows"]], atol=golden["atol"])
+    assert [row["label"] for row in golden["rows"]] == [model.config.id2label[int(one)] for one in found.argmax(axis=1)]
 
 
 def test_onnx_takes_any_batch_and_length_and_skips_padding(tiny_exported, tiny_model):
@@ -76,8 +87,9 @@ def test_a_file_that_differs_from_the_model_is_measured(tiny_model, tmp_path):
     ids, mask = map(torch.from_numpy, collate(tokens, np.arange(4)))
     with torch.inference_mode():
         mine = load_classifier(tiny_model)(input_ids=ids, attention_mask=mask).logits.numpy()
-    with LoadBack(other, TEXTS[:4], 32, threads=1) as fresh:
-        theirs = fresh.logits()
+    with LoadBack(other, TEXTS[:4], 32, threads=1, alone=TEXTS[:1]) as fresh:
+        theirs, alone = fresh.logits()
+    np.testing.assert_allclose(alone, theirs[:1], atol=1e-5)
     parity = export.compare(mine, load_back=theirs, onnx=mine, onnx_int8=mine)
     assert parity["load_back_max_difference"] == pytest.approx(0.25, abs=1e-3)
     assert parity["onnx_max_difference"] == 0.0

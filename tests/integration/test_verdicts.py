@@ -15,7 +15,7 @@ import pytest
 from tasks.evaluation.page import headline
 from tasks.lineage.files import read_json, write_json
 from tasks.stage import main
-from tests.example_run import build_run
+from tests.example_run import build_run, gate_arguments
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,15 +31,8 @@ def artifacts(template: Path, tmp_path: Path) -> Path:
 
 
 def _gate(artifacts: Path, name: str) -> dict[str, Any]:
-    rounds = artifacts / "rounds"
-    code = main([
-        "gate", "--round", name, "--evaluated", str(rounds / name / "evaluated"), "--exported",
-        str(rounds / name / "exported"), "--teacher", str(rounds / "teacher/evaluated"), "--baselines",
-        str(artifacts / "baselines"), "--out", str(rounds / name / "verdict.json"),
-        "--params", str(ROOT / "params.yaml"),
-    ])  # fmt: skip
-    assert code == 0
-    verdict: dict[str, Any] = read_json(rounds / name / "verdict.json")
+    assert main([*gate_arguments(artifacts, name), "--params", str(ROOT / "params.yaml")]) == 0
+    verdict: dict[str, Any] = read_json(artifacts / "rounds" / name / "verdict.json")
     return verdict
 
 
@@ -66,7 +59,8 @@ def _change(path: Path, change: Callable[[Any], None]) -> None:
 
 
 def _results(verdict: dict[str, Any]) -> dict[tuple[str, str | None, str | None], str]:
-    return {(one["metric"], one["set"], one["versus"]): one["result"] for one in verdict["rules"]}
+    asked = [one for one in verdict["rules"] if one["metric"] and one["severity"] == "block"]
+    return {(one["metric"], one["set"], one["versus"]): one["result"] for one in asked}
 
 
 def test_honest_evidence_is_decided(artifacts: Path) -> None:
@@ -141,6 +135,31 @@ def test_missing_predictions_are_held(artifacts: Path) -> None:
     results = _results(_gate(artifacts, "r3"))
     assert results["accuracy", "imdb", "teacher"] == "hold"
     assert results["accuracy", "test", "teacher"] == "pass"
+
+
+def test_rows_that_were_learnt_from_are_found(artifacts: Path) -> None:
+    tested = pd.read_parquet(artifacts / "rounds/r3/evaluated/predictions/test.parquet")
+    tested[["row_id"]].iloc[:2].to_parquet(artifacts / "data/sets/transfer.parquet", index=False)
+    verdict = _gate(artifacts, "r3")
+    assert verdict["verdict"] == "fail"
+    assert "no_overlap: 2 rows of test are in transfer" in [one["sentence"][:42] for one in verdict["rules"]]
+
+
+def test_rows_of_data_that_was_never_validated_are_held(artifacts: Path) -> None:
+    _change(artifacts / "validation/summary.json", lambda summary: summary.update(sha256="cd" * 32))
+    verdict = _gate(artifacts, "r3")
+    assert verdict["verdict"] == "hold"
+    assert any("another file was validated" in one["sentence"] for one in verdict["rules"])
+
+
+def test_a_round_is_set_beside_its_parent(artifacts: Path) -> None:
+    found = {name: next(one for one in _gate(artifacts, name)["rules"] if one.get("versus") == "parent")
+             for name in ("r1", "r3")}  # fmt: skip
+    told = {name: read_json(artifacts / "rounds" / name / "evaluated/quality.json") for name in ("teacher", "r2")}
+    accuracy = {name: one["sets"]["test"]["slices"]["overall"]["accuracy"]["value"] for name, one in told.items()}
+    assert found["r1"]["reference"] == pytest.approx(accuracy["teacher"], abs=1e-6)
+    assert found["r3"]["reference"] == pytest.approx(accuracy["r2"], abs=1e-6)
+    assert "its parent's" in found["r3"]["sentence"]
 
 
 def test_a_slow_or_unfaithful_export_fails(artifacts: Path) -> None:

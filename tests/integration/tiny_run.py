@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.data.frames import write_sets
+from tasks.data.typos import typo_set
 from tasks.params import Params, check_params, read_yaml
 
 GOOD, BAD, REST = ["great", "good", "fine"], ["dull", "bad", "slow"], ["film", "plot", "act", "not", "a", "the"]
@@ -46,6 +47,7 @@ def write_tiny_sets(folder: Path) -> None:
     """Write every set of a run."""
     sizes = {"train": 200, "validation": 80, "test": 60, "imdb": 40}
     sets = {name: tiny_set(rows, seed) for seed, (name, rows) in enumerate(sizes.items())}
+    sets["test_typos"] = typo_set(sets["test"], 0.3)
     write_sets({**sets, "transfer": tiny_set(100, 9, labelled=False)}, folder)
 
 

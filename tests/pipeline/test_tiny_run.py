@@ -47,7 +47,7 @@ def test_the_first_run_registers_three_models_that_load_with_stock_classes(finis
     for one in models:
         assert set(one) >= FIELDS
         assert one["verdict"]["verdict"] == "pass"
-        assert set(one["metrics"]) == {"validation", "test", "abroad"}
+        assert set(one["metrics"]) == {"validation", "test", "abroad", "abroad_typos"}
         assert Path(one["onnx_path"]).exists()
         model: Any = AutoModelForSequenceClassification.from_pretrained(one["path"])
         assert model.num_parameters() == one["params_total"]
