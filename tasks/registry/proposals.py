@@ -1,0 +1,219 @@
+"""The approval of a promotion, where params.yaml asks for one: opens a proposal, counts the answers, and never waits.
+
+The first `compactlm promote` whose gates pass records a decision that holds the proposal. People sign it with `compactlm
+approve`, at any place that has the log. A later `compactlm promote` judges anew and, if the proposal still says what is
+decided and enough people approved it, carries it out.
+"""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from tasks.errors import UserError
+from tasks.lineage.files import read_json
+from tasks.params import Approval, Params
+from tasks.registry.approval import TIME, digest_of, moment, tally
+from tasks.registry.decisions import Decision, read_log
+from tasks.registry.keys import public_key
+from tasks.registry.promotion import Judge
+from tasks.registry.tracking import Tracker
+
+FOLDER: Final = (
+    "approvals"  # <first 16 of the proposal's digest>/<answer>-<key>.json; files of two people never conflict
+)
+
+
+class WaitingError(UserError):
+    """A proposal waits for people; `proposal` and its `digest` say which."""
+
+    def __init__(self, message: str, proposal: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.proposal = proposal
+
+
+def policy_of(approval: Approval, folder: Path) -> dict[str, Any]:
+    """Return `promotion.approval` with its approvers as name -> public key; a file of them is read below `folder`."""
+    approvers, where = approval.approvers, "params.yaml: promotion.approval.approvers"
+    if isinstance(approvers, str):
+        where = str(folder / approvers)
+        approvers = _read_approvers(folder / approvers)
+    keys: dict[str, str] = {}
+    for name, line in approvers.items():
+        try:
+            keys[name] = public_key(line)
+        except ValueError as error:
+            raise UserError(f"{where}: {name}: {error}") from None
+    if len(set(keys.values())) < len(keys):
+        raise UserError(f"{where}: two approvers have the same key; everybody needs a key of their own")
+    if len(keys) < approval.quorum:
+        raise UserError(
+            f"params.yaml: promotion.approval.quorum: {approval.quorum}, but {where} has {len(keys)} approvers"
+        )
+    return {**approval.model_dump(mode="json"), "approvers": keys}
+
+
+def _read_approvers(path: Path) -> dict[str, str]:
+    """Return name -> public key of a file with a line each, as in the `allowed_signers` of SSH."""
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; it has a line an approver: NAME ssh-ed25519 KEY")
+    found: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        name, _, key = line.strip().partition(" ")
+        if name and not name.startswith("#"):
+            if name in found:
+                raise UserError(f"{path}: line {number}: {name} stands there twice; one key a person")
+            found[name] = key
+    return found
+
+
+def with_approval(judge: Judge, tracker: Tracker, params: Params, name: str, now: datetime | None = None) -> Judge:
+    """Return `judge`, to which a promotion that passes is a pass only if it was approved; WaitingError while it is open."""
+    asked = params.promotion.approval
+    if asked is None:
+        return judge
+    policy = policy_of(asked, tracker.workspace)
+
+    def judged(candidate: dict[str, Any], champion: dict[str, Any] | None) -> dict[str, Any]:
+        verdict = judge(candidate, champion)
+        if verdict["verdict"] != "pass":
+            return verdict
+        authors = authors_of(tracker, candidate)
+        doubt = _doubt(tracker.workspace, asked, authors)
+        if doubt:
+            return _ruled(verdict, "hold", f"approval: {doubt}", None)
+        facts = {
+            "model": name, "candidate": candidate["model_sha256"], "round": candidate["round"],
+            "champion": champion["model_sha256"] if champion else None, "verdict": verdict["verdict"],
+            "rules": rules_digest(params), "evidence": digest_of(verdict["evidence"]),
+            "authors": authors, "policy": policy,
+        }  # fmt: skip
+        return _answered(tracker.workspace, verdict, facts, now or datetime.now(UTC))
+
+    return judged
+
+
+def rules_digest(params: Params) -> str:
+    """Return the sha256 of the rules that a promotion is judged by."""
+    values = params.model_dump(mode="json")
+    return digest_of({"gates": values["gates"], "promotion": values["promotion"]["gates"]})
+
+
+def _answered(workspace: Path, verdict: dict[str, Any], facts: dict[str, Any], at: datetime) -> dict[str, Any]:
+    """Return the verdict with what people said: held on a new proposal, failed on a rejected one, passed on an approved one."""
+    proposal = open_proposals(read_log(workspace), facts["model"]).get(facts["candidate"])
+    stale = _stale(proposal, facts, at) if proposal else None
+    if proposal is None or stale:
+        opened = {**facts, "proposed_at": at.strftime(TIME), "nonce": secrets.token_hex(8),
+                  "expires_at": (at + timedelta(hours=facts["policy"]["ttl_hours"])).strftime(TIME)}  # fmt: skip
+        words = f"approval: waiting for {facts['policy']['quorum']} of {', '.join(facts['policy']['approvers'])}"
+        return _ruled(
+            verdict, "hold", words + (f" anew, because {stale}" if stale else ""), _record("waiting", opened, [])
+        )
+    statements, unread = read_statements(workspace, digest_of(proposal))
+    approving, rejecting, faults = tally(statements, proposal, at.strftime(TIME))
+    if rejecting:
+        return _ruled(
+            verdict, "fail", f"approval: rejected by {'; '.join(rejecting)}", _record("rejected", proposal, statements)
+        )
+    quorum = proposal["policy"]["quorum"]
+    if len(approving) < quorum:
+        counted = f"{len(approving)} of {quorum} approvals" + (f" ({', '.join(approving)})" if approving else "")
+        words = "; ".join([counted, *(f"not counted: {one}" for one in [*faults, *unread])])
+        raise WaitingError(
+            f"waiting for approval of proposal {digest_of(proposal)[:12]}: {words}. {how_to(proposal)}", proposal
+        )
+    return _ruled(verdict, "pass", f"approval: by {', '.join(approving)}", _record("approved", proposal, statements))
+
+
+def how_to(proposal: Mapping[str, Any]) -> str:
+    """Return what is to be done about an open proposal."""
+    return (
+        f"Until {proposal['expires_at']} an approver can run `compactlm approve --key FILE`; commit decisions.jsonl and "
+        f"{FOLDER}/ to bring them there and back, then run `compactlm promote` again"
+    )
+
+
+def _ruled(verdict: dict[str, Any], result: str, sentence: str, record: dict[str, Any] | None) -> dict[str, Any]:
+    rule = {"metric": "approval", "severity": "block", "result": result, "sentence": sentence}
+    words = verdict["sentence"] if result == "pass" else sentence
+    return {**verdict, "verdict": result, "sentence": words, "rules": [*verdict["rules"], rule], "approval": record}
+
+
+def _record(state: str, proposal: Mapping[str, Any], statements: Sequence[Any]) -> dict[str, Any]:
+    return {"state": state, "digest": digest_of(proposal), "proposal": proposal, "statements": list(statements)}
+
+
+def open_proposals(log: Sequence[Decision], model: str) -> dict[str, dict[str, Any]]:
+    """Return candidate's sha256 -> its proposal, of those about a model that no later decision has settled."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in log:
+        if entry["model"] != model:
+            continue
+        record = entry["verdict"].get("approval")
+        if record is not None and record["state"] == "waiting":
+            found[record["proposal"]["candidate"]] = dict(record["proposal"])
+        elif record is not None:
+            found.pop(record["proposal"]["candidate"], None)
+        if entry["outcome"] == "done":
+            found = {}  # all of them were about another champion
+    return found
+
+
+def _stale(proposal: Mapping[str, Any], facts: Mapping[str, Any], at: datetime) -> str | None:
+    """Return why a proposal no longer says what is to be decided."""
+    if at.replace(tzinfo=None) > moment(proposal["expires_at"]):
+        return f"the proposal before expired at {proposal['expires_at']}"
+    changed = [key for key, value in facts.items() if proposal.get(key) != value]
+    return f"since the proposal before this has changed: {', '.join(changed)}" if changed else None
+
+
+def _doubt(workspace: Path, asked: Approval, authors: Sequence[str]) -> str | None:
+    """Return what keeps a proposal from being trusted: who may approve is not in Git, or the author is unknown."""
+    files = ["params.yaml", *([asked.approvers] if isinstance(asked.approvers, str) else [])]
+    state = subprocess.run(
+        ["git", "status", "--porcelain", "--", *files], cwd=workspace, capture_output=True, text=True, check=False
+    )
+    if state.returncode or state.stdout.strip():
+        return f"{' and '.join(files)}: changes are not committed; who may approve must stand in Git"
+    if asked.not_author and not authors:
+        return "the author of the model's commit is not known, and promotion.approval.not_author is asked"
+    return None
+
+
+def authors_of(tracker: Tracker, candidate: Mapping[str, Any]) -> list[str]:
+    """Return names and addresses of the authors of the commits at which a version's stages ran; empty if one is unknown."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = tracker.run_files(candidate["run_id"], "receipts", Path(scratch)) if candidate["run_id"] else None
+        receipts = [read_json(path) for path in sorted(folder.glob("*.json"))] if folder else []
+    commits = {str(receipt["git"]["commit"]) for receipt in receipts}
+    found: set[str] = set()
+    for commit in commits:
+        told = subprocess.run(
+            ["git", "log", "-1", "--format=%an%n%ae", commit, "--"], cwd=tracker.workspace, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        if told.returncode:
+            return []
+        found |= set(told.stdout.split("\n")) - {""}
+    return sorted(found)
+
+
+def read_statements(workspace: Path, digest: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the signed statements about a proposal that are in the project, and what is wrong with files that hold none."""
+    found, faults = [], []
+    for path in sorted((workspace / FOLDER / digest[:16]).glob("*.json")):
+        try:
+            content = read_json(path)
+        except ValueError:
+            content = None
+        if isinstance(content, dict) and set(content) == {"statement", "signature"}:
+            found.append(content)
+        else:
+            faults.append(f"{path.relative_to(workspace)} is not a signed statement")
+    return found, faults
