@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tasks.cli_approval import add_approval_commands, describe_answers
 from tasks.errors import UserError
 from tasks.lineage.start import find_workspace
 from tasks.params import Params, load_params
@@ -24,9 +26,10 @@ Version = Annotated[str, typer.Argument(metavar="VERSION", help="Version number 
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add gate, promote, rollback, history and compare to the command line."""
+    """Add gate, promote, approve, reject, rollback, history and compare to the command line."""
     app.command(epilog="Example: compactlm gate challenger")(gate)
     app.command(epilog="Example: compactlm promote challenger")(promote)
+    add_approval_commands(app)
     app.command(epilog='Example: compactlm rollback --reason "too many wrong refunds"')(rollback)
     app.command(epilog="Example: compactlm history --check")(history)
     app.command(epilog="Example: compactlm compare champion challenger")(compare)
@@ -52,16 +55,18 @@ def promote(
     reason: Annotated[str, typer.Option(help="Why, for the log.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Make a version champion if its gates pass; a refusal is recorded too and ends with exit code 2."""
+    """Make a version champion if its gates pass and, where params.yaml asks for it, people approved it.
+
+    A refusal is recorded too and ends with exit code 2.
+    """
     from tasks.registry.promotion import Ask, actor, decide
     from tasks.registry.promotion_gate import judge_promotion
+    from tasks.registry.proposals import with_approval
 
     tracker, params, name = _registry()
     ask = Ask("promote", _number(tracker, name, version), reason, actor())
-    _told(
-        decide(tracker, name, ask, lambda candidate, champion: judge_promotion(tracker, params, candidate, champion)),
-        as_json,
-    )
+    judge = with_approval(partial(judge_promotion, tracker, params), tracker, params, name)
+    _told(decide(tracker, name, ask, judge), as_json)
 
 
 def rollback(
@@ -176,10 +181,21 @@ def _told(entry: dict[str, Any], as_json: bool) -> None:
         _print_json(entry)
     else:
         _print_rules(words, verdict)
+    if is_waiting(entry):
+        from tasks.registry.proposals import how_to
+
+        raise UserError(
+            f"decision {entry['number']}: {words}: {verdict['sentence']}. {how_to(verdict['approval']['proposal'])}"
+        )
     if entry["outcome"] != "done":
         raise UserError(f"decision {entry['number']}: {words} is refused: {verdict['sentence']}")
     if not as_json:
         out.print(f"decision {entry['number']}: {words} is champion; to go back: compactlm rollback --reason WHY")
+
+
+def is_waiting(entry: dict[str, Any]) -> bool:
+    """Return whether a decision only opened a proposal."""
+    return (entry["verdict"].get("approval") or {}).get("state") == "waiting"
 
 
 def _print_rules(words: str, verdict: dict[str, Any]) -> None:
@@ -194,9 +210,11 @@ def _print_history(log: list[dict[str, Any]], name: str) -> None:
         return out.print(f"no decision about {name} yet; the first round whose gates pass makes one")
     for entry in log:
         candidate, done = entry["candidate"], entry["outcome"] == "done"
-        words = f"{entry['kind']} version {candidate['version']} ({candidate['round']}): {entry['outcome']}, by {entry['actor']}"
+        outcome = "waiting" if is_waiting(entry) else entry["outcome"]
+        words = f"{entry['kind']} version {candidate['version']} ({candidate['round']}): {outcome}, by {entry['actor']}"
         out.print(f"{entry['number']:>4}  {entry['at']}  {words}", markup=False)
-        for line in filter(None, (entry["reason"], None if done else entry["verdict"]["sentence"])):
+        answers = describe_answers(entry["verdict"].get("approval"))
+        for line in filter(None, (entry["reason"], None if done else entry["verdict"]["sentence"], *answers)):
             out.print(f"      {line}", markup=False)
 
 

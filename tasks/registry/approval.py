@@ -169,3 +169,19 @@ def is_time(text: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def open_proposals(log: Sequence[Mapping[str, Any]], model: str) -> dict[str, dict[str, Any]]:
+    """Return candidate's sha256 -> its proposal, of those about a model that no later decision has settled."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in log:
+        if entry["model"] != model:
+            continue
+        record = entry["verdict"].get("approval")
+        if record is not None and record["state"] == "waiting":
+            found[record["proposal"]["candidate"]] = dict(record["proposal"])
+        elif record is not None:
+            found.pop(record["proposal"]["candidate"], None)
+        if entry["outcome"] == "done":
+            found = {}  # all of them were about another champion
+    return found

@@ -15,9 +15,10 @@ console = logging.getLogger("compactlm")
 ACTOR = "compactlm run"
 
 
-def settle_champion(tracker: Tracker, name: str, version: str, selected: str) -> None:
+def settle_champion(tracker: Tracker, name: str, version: str, selected: str, *, by_people: bool) -> None:
     """Make the selected round the first champion, or bring the aliases to the log; what stands in the way is told.
 
+    With `by_people` (params.yaml asks for approvals) the first champion is none by itself either, not even one found in MLflow.
     A run does not fail over its registry: aliases moved by hand or a broken log stop promotions, not training.
     """
     if not has_git(tracker.workspace):
@@ -27,6 +28,9 @@ def settle_champion(tracker: Tracker, name: str, version: str, selected: str) ->
         if any(entry["model"] == name for entry in read_log(tracker.workspace)):
             for line in reconcile(tracker, name):
                 console.info("registry: %s", line)
+            return
+        if by_people:
+            console.info("no champion yet: `compactlm promote challenger` asks the approvers")
             return
         found = tracker.aliases(name).get("champion")
         if found is not None:

@@ -18,15 +18,14 @@ from typing import Any, Final
 from tasks.errors import UserError
 from tasks.lineage.files import read_json
 from tasks.params import Approval, Params
-from tasks.registry.approval import TIME, digest_of, moment, tally
-from tasks.registry.decisions import Decision, read_log
+from tasks.registry.answers import FOLDER, read_statements
+from tasks.registry.approval import TIME, digest_of, moment, open_proposals, tally
+from tasks.registry.decisions import read_log
 from tasks.registry.keys import public_key
 from tasks.registry.promotion import Judge
 from tasks.registry.tracking import Tracker
 
-FOLDER: Final = (
-    "approvals"  # <first 16 of the proposal's digest>/<answer>-<key>.json; files of two people never conflict
-)
+MARGIN: Final = timedelta(seconds=10)  # a decision is written a moment after it is judged
 
 
 class WaitingError(UserError):
@@ -149,25 +148,9 @@ def _record(state: str, proposal: Mapping[str, Any], statements: Sequence[Any]) 
     return {"state": state, "digest": digest_of(proposal), "proposal": proposal, "statements": list(statements)}
 
 
-def open_proposals(log: Sequence[Decision], model: str) -> dict[str, dict[str, Any]]:
-    """Return candidate's sha256 -> its proposal, of those about a model that no later decision has settled."""
-    found: dict[str, dict[str, Any]] = {}
-    for entry in log:
-        if entry["model"] != model:
-            continue
-        record = entry["verdict"].get("approval")
-        if record is not None and record["state"] == "waiting":
-            found[record["proposal"]["candidate"]] = dict(record["proposal"])
-        elif record is not None:
-            found.pop(record["proposal"]["candidate"], None)
-        if entry["outcome"] == "done":
-            found = {}  # all of them were about another champion
-    return found
-
-
 def _stale(proposal: Mapping[str, Any], facts: Mapping[str, Any], at: datetime) -> str | None:
     """Return why a proposal no longer says what is to be decided."""
-    if at.replace(tzinfo=None) > moment(proposal["expires_at"]):
+    if at.replace(tzinfo=None) + MARGIN > moment(proposal["expires_at"]):
         return f"the proposal before expired at {proposal['expires_at']}"
     changed = [key for key, value in facts.items() if proposal.get(key) != value]
     return f"since the proposal before this has changed: {', '.join(changed)}" if changed else None
@@ -175,12 +158,12 @@ def _stale(proposal: Mapping[str, Any], facts: Mapping[str, Any], at: datetime) 
 
 def _doubt(workspace: Path, asked: Approval, authors: Sequence[str]) -> str | None:
     """Return what keeps a proposal from being trusted: who may approve is not in Git, or the author is unknown."""
-    files = ["params.yaml", *([asked.approvers] if isinstance(asked.approvers, str) else [])]
-    state = subprocess.run(
-        ["git", "status", "--porcelain", "--", *files], cwd=workspace, capture_output=True, text=True, check=False
-    )
-    if state.returncode or state.stdout.strip():
-        return f"{' and '.join(files)}: changes are not committed; who may approve must stand in Git"
+    for name in ["params.yaml", *([asked.approvers] if isinstance(asked.approvers, str) else [])]:
+        kept = subprocess.run(
+            ["git", "cat-file", "blob", f"HEAD:./{name}"], cwd=workspace, capture_output=True, check=False
+        )
+        if kept.returncode or kept.stdout != (workspace / name).read_bytes():
+            return f"{name} is not as it is committed, and who may approve must stand in Git; commit it"
     if asked.not_author and not authors:
         return "the author of the model's commit is not known, and promotion.approval.not_author is asked"
     return None
@@ -202,18 +185,3 @@ def authors_of(tracker: Tracker, candidate: Mapping[str, Any]) -> list[str]:
             return []
         found |= set(told.stdout.split("\n")) - {""}
     return sorted(found)
-
-
-def read_statements(workspace: Path, digest: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the signed statements about a proposal that are in the project, and what is wrong with files that hold none."""
-    found, faults = [], []
-    for path in sorted((workspace / FOLDER / digest[:16]).glob("*.json")):
-        try:
-            content = read_json(path)
-        except ValueError:
-            content = None
-        if isinstance(content, dict) and set(content) == {"statement", "signature"}:
-            found.append(content)
-        else:
-            faults.append(f"{path.relative_to(workspace)} is not a signed statement")
-    return found, faults
