@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +21,10 @@ from tasks.lineage.files import read_json
 from tasks.params import Approval, Params
 from tasks.registry.answers import FOLDER, read_statements
 from tasks.registry.approval import TIME, digest_of, moment, open_proposals, tally
-from tasks.registry.decisions import read_log
+from tasks.registry.decisions import Decision, read_log
 from tasks.registry.keys import public_key
-from tasks.registry.promotion import Judge
+from tasks.registry.promotion import Ask, Judge, actor, decide
+from tasks.registry.promotion_gate import judge_promotion
 from tasks.registry.tracking import Tracker
 
 MARGIN: Final = timedelta(seconds=10)  # a decision is written a moment after it is judged
@@ -95,6 +97,18 @@ def with_approval(judge: Judge, tracker: Tracker, params: Params, name: str, now
         return _answered(tracker.workspace, verdict, facts, now or datetime.now(UTC))
 
     return judged
+
+
+def promote_version(tracker: Tracker, params: Params, version: str, reason: str) -> Decision:
+    """Return the recorded decision on making a version (number or alias) champion; WaitingError while people are asked."""
+    name = params.registry.model_name
+    ask = Ask("promote", tracker.aliases(name).get(version, version), reason, actor())
+    return decide(tracker, name, ask, with_approval(partial(judge_promotion, tracker, params), tracker, params, name))
+
+
+def is_waiting(entry: Decision) -> bool:
+    """Return whether a decision only opened a proposal."""
+    return (entry["verdict"].get("approval") or {}).get("state") == "waiting"
 
 
 def rules_digest(params: Params) -> str:
