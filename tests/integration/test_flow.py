@@ -6,6 +6,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def _run_of_promote(project: Path) -> Any:
 def _execute(run_id: Any, state: str, answer: dict[str, str] | None = None) -> Any:
     """Resume a run where there is an answer, run it in this process until it ends or is suspended, return its state."""
     from prefect.client.orchestration import get_client
+    from prefect.exceptions import Pause
     from prefect.flow_engine import run_flow
     from prefect.states import Pending
 
@@ -114,7 +116,8 @@ def _execute(run_id: Any, state: str, answer: dict[str, str] | None = None) -> A
             client.resume_flow_run(run_id, run_input=answer)
         client.set_flow_run_state(run_id, Pending())
         run = client.read_flow_run(run_id)
-        run_flow(promote, flow_run=run, parameters=run.parameters, return_type="state")
+        with suppress(Pause):
+            run_flow(promote, flow_run=run, parameters=run.parameters, return_type="state")
         found = client.read_flow_run(run_id).state
         assert found.name == state, found
         return found
