@@ -124,7 +124,7 @@ def approval_faults(
 def _quorum_faults(found: Mapping[str, Any], decided_at: str) -> list[str]:
     proposal = found["proposal"]
     approving, rejecting, wrong = tally(found["statements"], proposal, decided_at)
-    quorum = proposal["policy"]["quorum"]
+    quorum = max(1, proposal["policy"]["quorum"])
     if found["state"] != "approved" or rejecting:
         wrong.append("it was carried out though it was not approved")
     if len(approving) < quorum:
@@ -147,14 +147,11 @@ def _subject(decision: Mapping[str, Any]) -> dict[str, Any]:
 def _is_whole(found: Any) -> bool:
     """Return whether a decision's approval has all its parts, so that they can be looked at."""
     proposal = found.get("proposal") if isinstance(found, Mapping) else None
-    if (
-        not isinstance(proposal, Mapping)
-        or not set(proposal) >= PARTS
-        or not set(found) >= {"digest", "state", "statements"}
-    ):
+    if not isinstance(proposal, Mapping) or not set(proposal) >= PARTS:
         return False
+    parts = set(found) >= {"digest", "state", "statements"}
     policy = set(proposal["policy"]) >= {"quorum", "not_author", "approvers"}
-    return policy and is_time(proposal["proposed_at"]) and is_time(proposal["expires_at"])
+    return parts and policy and is_time(proposal["proposed_at"]) and is_time(proposal["expires_at"])
 
 
 def moment(text: str) -> datetime:

@@ -20,7 +20,7 @@ from tasks.errors import UserError
 from tasks.lineage.files import read_json
 from tasks.params import Approval, Params
 from tasks.registry.answers import FOLDER, read_statements
-from tasks.registry.approval import TIME, digest_of, moment, open_proposals, tally
+from tasks.registry.approval import TIME, digest_of, moment, open_proposals, statement_faults, tally
 from tasks.registry.decisions import Decision, read_log
 from tasks.registry.keys import public_key
 from tasks.registry.promotion import Ask, Judge, actor, decide
@@ -128,20 +128,23 @@ def _answered(workspace: Path, verdict: dict[str, Any], facts: dict[str, Any], a
         return _ruled(
             verdict, "hold", words + (f" anew, because {stale}" if stale else ""), _record("waiting", opened, [])
         )
+    now = at.strftime(TIME)
     statements, unread = read_statements(workspace, digest_of(proposal))
-    approving, rejecting, faults = tally(statements, proposal, at.strftime(TIME))
+    approving, rejecting, faults = tally(statements, proposal, now)
+    counted = [one for one in statements if not statement_faults(one, proposal, now)]
     if rejecting:
-        return _ruled(
-            verdict, "fail", f"approval: rejected by {'; '.join(rejecting)}", _record("rejected", proposal, statements)
-        )
-    quorum = proposal["policy"]["quorum"]
-    if len(approving) < quorum:
-        counted = f"{len(approving)} of {quorum} approvals" + (f" ({', '.join(approving)})" if approving else "")
-        words = "; ".join([counted, *(f"not counted: {one}" for one in [*faults, *unread])])
-        raise WaitingError(
-            f"waiting for approval of proposal {digest_of(proposal)[:12]}: {words}. {how_to(proposal)}", proposal
-        )
-    return _ruled(verdict, "pass", f"approval: by {', '.join(approving)}", _record("approved", proposal, statements))
+        words = f"approval: rejected by {'; '.join(rejecting)}"
+        return _ruled(verdict, "fail", words, _record("rejected", proposal, counted))
+    if len(approving) < proposal["policy"]["quorum"]:
+        raise WaitingError(_so_far(proposal, approving, [*faults, *unread]), proposal)
+    return _ruled(verdict, "pass", f"approval: by {', '.join(approving)}", _record("approved", proposal, counted))
+
+
+def _so_far(proposal: Mapping[str, Any], approving: Sequence[str], not_counted: Sequence[str]) -> str:
+    words = f"{len(approving)} of {proposal['policy']['quorum']} approvals"
+    words += f" ({', '.join(approving)})" if approving else ""
+    words = "; ".join([words, *(f"not counted: {one}" for one in not_counted)])
+    return f"waiting for approval of proposal {digest_of(proposal)[:12]}: {words}. {how_to(proposal)}"
 
 
 def how_to(proposal: Mapping[str, Any]) -> str:
