@@ -94,8 +94,8 @@ def approval_faults(
 
     Needs nothing but the decision: the proposal, the approvers' public keys and the signed statements are in it. What the
     auditor knows from elsewhere can be given as well and must then be what the proposal says: `policy` ({quorum, not_author,
-    ttl_hours, approvers: name -> public key}, as `policy_of` reads it from params.yaml at the decision's commit; a promotion
-    without approval is then a fault) and `authors` (names and addresses of the authors of the model's commits).
+    ttl_hours, approvers: name -> public key}, which `approvers.policy_of` reads from params.yaml at the decision's commit;
+    a promotion without approval is then a fault) and `authors` (names and addresses of the authors of the model's commits).
     """
     number = decision.get("number")
     found = decision["verdict"].get("approval")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ from tasks.lineage.files import write_json
 from tasks.params import load_params
 from tasks.registry.answers import read_statements
 from tasks.registry.approval import approval_faults, digest_of
+from tasks.registry.approvers import policy_of
 from tasks.registry.decisions import read_log
 from tasks.registry.keys import own_public_key
-from tasks.registry.proposals import policy_of
+from tasks.registry.promotion import Ask, decide
+from tasks.registry.promotion_gate import judge_promotion
+from tasks.registry.proposals import with_approval
 from tasks.registry.tracking import Tracker
 from tests.integration import test_cli_registry as story
 from tests.integration.conftest import shell
@@ -178,3 +183,15 @@ def test_without_a_known_author_nobody_can_be_said_not_to_be_it(
     write_json(path, {"git": {"commit": "0" * 40}})
     told = compactlm("promote", "1")
     assert (told.code, "the author of the model's commit is not known" in told.err) == (2, True)
+
+
+def test_an_expired_proposal_is_made_anew(project: Path, compactlm: Any, keys: dict[str, Path]) -> None:
+    tracker, params = Tracker(project, NAME), load_params(project / "params.yaml")
+    four_days_ago = datetime.now(UTC) - timedelta(days=4)
+    judge = with_approval(partial(judge_promotion, tracker, params), tracker, params, NAME, four_days_ago)
+    decide(tracker, NAME, Ask("promote", "1", "", "Ada"), judge)
+    late = compactlm("approve", "--key", str(keys[ADA]))
+    assert (late.code, "this answer does not count" in late.err, "not between" in late.err) == (2, True, True)
+    assert "anew, because the proposal before expired at" in compactlm("promote", "1").err
+    assert compactlm("approve", "--key", str(keys[ADA])).code == 0
+    assert compactlm("promote", "1").code == 0

@@ -20,10 +20,10 @@ from tasks.params import load_params
 from tasks.registry import decisions, promotion
 from tasks.registry.answers import find_proposal, keep_answer, signed_answer
 from tasks.registry.approval import approval_faults
+from tasks.registry.approvers import policy_of
 from tasks.registry.decisions import faults, read_lines, read_log, read_refs, sealed
 from tasks.registry.keys import own_public_key
 from tasks.registry.promotion import Ask, decide, drift, reconcile, state_of
-from tasks.registry.proposals import policy_of
 from tasks.registry.tracking import Tracker
 from tests.integration.conftest import shell
 from tests.integration.promotions import STEPS

@@ -9,8 +9,8 @@ import pytest
 
 from tasks.errors import ParamsError, UserError
 from tasks.params import Approval, check_params, read_yaml
+from tasks.registry.approvers import policy_of
 from tasks.registry.keys import own_public_key
-from tasks.registry.proposals import policy_of
 from tests.signers import make_key
 
 ROOT = Path(__file__).resolve().parents[2]
