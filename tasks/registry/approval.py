@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from tasks.registry.keys import signer
 
@@ -159,7 +159,7 @@ def moment(text: str) -> datetime:
     return datetime.strptime(text, TIME)
 
 
-def is_time(text: Any) -> bool:
+def is_time(text: Any) -> TypeGuard[str]:
     """Return whether a value is a time as records write it."""
     try:
         moment(text)
