@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+from prefect import Flow
 from prefect import serve as prefect_serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
@@ -52,12 +53,19 @@ def serve(workspace: Path, cron: str | None, api_url: str, overlap: Overlap = "s
 
 def deployments(workspace: Path, cron: str | None, limit: ConcurrencyLimitConfig) -> list[RunnerDeployment]:
     """Return what is served, all under the workspace's name."""
-    name, parameters = f"compactlm {workspace.name}", {"workspace": str(workspace)}
-    by_module = EntrypointType.MODULE_PATH
     return [
-        compress.to_deployment(
-            name, cron=cron, concurrency_limit=limit, parameters=parameters, entrypoint_type=by_module
-        ),
-        promote.to_deployment(name, parameters=parameters, entrypoint_type=by_module),
-        check_registry.to_deployment(name, cron=CHECK_CRON, parameters=parameters, entrypoint_type=by_module),
+        _deployed(compress, workspace, cron=cron, concurrency_limit=limit),
+        _deployed(promote, workspace),
+        _deployed(check_registry, workspace, cron=CHECK_CRON),
     ]
+
+
+def _deployed(flow: Flow[..., Any], workspace: Path, **how: Any) -> RunnerDeployment:
+    made = flow.to_deployment(
+        f"compactlm {workspace.name}",
+        parameters={"workspace": str(workspace)},
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        **how,
+    )
+    assert isinstance(made, RunnerDeployment)  # not a coroutine: there is no event loop here
+    return made

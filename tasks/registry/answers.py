@@ -81,7 +81,7 @@ def keep_answer(workspace: Path, signed: Mapping[str, Any]) -> Path:
     """Write a signed statement to its file and return the path; the same person's same answer replaces it."""
     said = signed["statement"]
     owner = hashlib.sha256(said["key"].encode()).hexdigest()[:12]
-    path = workspace / FOLDER / said["proposal"][:16] / f"{said['decision']}-{owner}.json"
+    path = workspace / FOLDER / str(said["proposal"])[:16] / f"{said['decision']}-{owner}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, signed)
     return path

@@ -50,9 +50,10 @@ def keys(project: Path, tmp_path: Path) -> dict[str, Path]:
     commit(project, "approvals")
     tracker, head = Tracker(project, NAME), shell(project, "git", "rev-parse", "HEAD").strip()
     for version in tracker.versions(NAME):
-        receipt = tmp_path / "gate@r.json"
-        write_json(receipt, {"git": {"commit": head}})
-        tracker.log_files(version.tags["compactlm.run_id"], [receipt], "receipts")
+        evidence = tracker.local_file(version.tags["compactlm.run_id"], "evidence")
+        assert evidence is not None
+        (evidence.parent / "receipts").mkdir()
+        write_json(evidence.parent / "receipts/gate@r.json", {"git": {"commit": head}})
     tracker.set_alias(NAME, "challenger", "1")
     return made
 
