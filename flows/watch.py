@@ -14,6 +14,7 @@ from prefect.events import emit_event
 
 from tasks.errors import UserError
 from tasks.params import load_params
+from tasks.registry.decisions import has_git
 from tasks.registry.drift import registry_faults
 from tasks.registry.receiver import Receiver
 from tasks.registry.tracking import Tracker, store_exists
@@ -27,7 +28,7 @@ def check_registry(workspace: str = ".") -> None:
     """End as failed, with an event and an artifact, when the registry is not what was decided."""
     folder = Path(workspace).absolute()
     name = load_params(folder / "params.yaml").registry.model_name
-    faults = registry_faults(Tracker(folder), name) if store_exists(folder) else []
+    faults = registry_faults(Tracker(folder), name) if store_exists(folder) and has_git(folder) else []
     if faults:
         emit_event(EVENT, resource={"prefect.resource.id": f"compactlm.model.{name}"}, payload={"differences": faults})
         lines = "".join(f"- {one}\n" for one in faults)

@@ -47,11 +47,15 @@ def watch(
         )
     configure(workspace)
     from flows.watch import receiving, watch
-    from tasks.registry.tracking import Tracker, store_exists
+    from tasks.registry.tracking import Tracker, default_uri, store_exists
     from tasks.registry.webhook import EVENTS
 
     if not store_exists(workspace):
         raise UserError(f"{workspace}: no model is registered yet; `compactlm run` makes some")
+    if register is not None and not default_uri(workspace).startswith("http"):
+        raise UserError(
+            "--register: only an MLflow server sends webhooks; MLFLOW_TRACKING_URI names it. Without one, --every checks"
+        )
 
     def tell(because: str, faults: list[str]) -> None:
         if as_json:

@@ -108,6 +108,9 @@ def check(tracker: Tracker) -> list[dict[str, Any]]:
     wanted = {alias: one["version"] for alias, one in state.items() if one is not None}
     assert tracker.aliases(NAME) == wanted
     assert drift(tracker, NAME) == []
+    if log:  # the page of the version shows the newest decision on it
+        page = tracker.client.get_model_version(NAME, log[-1]["candidate"]["version"]).description
+        assert page.startswith(f"## Decision {len(log)}: ")
     champion = None
     for entry in log:  # every decision starts from what the one before it left: no update is lost
         assert entry["before"]["champion"] == champion
