@@ -2,7 +2,7 @@
 
 Importing MLflow takes seconds, so one process imports it and forks: each line it reads is a JSON list of commands, all
 started at once, and it answers with a JSON list of their exit codes and outputs. A command is
-WORKSPACE MODEL VERSION [--approval] [--kill STEP WHEN].
+WORKSPACE MODEL VERSION [--approval] [--kill STEP WHEN CALL].
 """
 
 from __future__ import annotations
@@ -19,18 +19,22 @@ from tasks.registry import promotion
 from tasks.registry.proposals import with_approval
 from tasks.registry.tracking import Tracker, preload
 
-STEPS = ("reconcile_locked", "describe", "content", "commit", "mirror", "settle", "point", "differences", "mark")
+STEPS = ("reconcile_locked", "describe", "content", "commit", "mirror", "settle", "point", "differences",
+         "describe_newest", "mark")  # fmt: skip
 
 
-def arm(step: str, when: str) -> None:
-    """Let the process die by SIGKILL before or after the last call of a step within a promotion."""
-    real = getattr(promotion, step)
+def arm(step: str, when: str, call: str) -> None:
+    """Let the process die by SIGKILL before or after a call (1: the first) of a step within a promotion."""
+    real, left = getattr(promotion, step), int(call)
 
     def deadly(*arguments: Any, **named: Any) -> Any:
-        if when == "before":
+        nonlocal left
+        left -= 1
+        if left == 0 and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = real(*arguments, **named)
-        os.kill(os.getpid(), signal.SIGKILL)
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
         return result
 
     setattr(promotion, step, deadly)
@@ -43,7 +47,7 @@ def promote(workspace: str, name: str, version: str, *options: str) -> str:
     if "--approval" in options:
         judge = with_approval(passing, tracker, load_params(tracker.workspace / "params.yaml"), name)
     if "--kill" in options:
-        arm(*options[options.index("--kill") + 1 :][:2])
+        arm(*options[options.index("--kill") + 1 :][:3])
     ask = promotion.Ask("promote", version, "", f"process {os.getpid()}")
     return str(promotion.decide(tracker, name, ask, judge)["number"])
 
