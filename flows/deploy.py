@@ -1,20 +1,26 @@
-"""Serves the flow from this machine on a schedule."""
+"""Serves the flows from this machine: compress and the check of the registry on a schedule, promote on demand."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal
 
+from prefect import Flow
+from prefect import serve as prefect_serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.deployments.runner import RunnerDeployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
 from flows.compress import compress
+from flows.promote import promote
+from flows.watch import check_registry
 from tasks.errors import ParamsError
 
+CHECK_CRON: Final = "*/30 * * * *"
 Overlap = Literal["skip", "enqueue"]
 
 # What happens to a tick that comes while a run is under way.
@@ -33,19 +39,33 @@ def check_cron(cron: str) -> None:
 
 
 def serve(workspace: Path, cron: str | None, api_url: str, overlap: Overlap = "skip") -> None:
-    """Serve the flow from this process until it is stopped, for the Prefect server at `api_url`.
+    """Serve the flows from this process until it is stopped, for the Prefect server at `api_url`.
 
-    One run at a time: two runs in one workspace would change each other's files.
+    `compress` at `cron`, one run at a time: two runs in one workspace would change each other's files. `promote` when somebody
+    starts it or answers it. `check-registry` twice an hour.
     """
     os.chdir(workspace)  # served runs start in the current directory
     limit = ConcurrencyLimitConfig(limit=1, collision_strategy=STRATEGIES[overlap])
     # Prefect reads its environment once, on import, which was before our server had an address.
     with temporary_settings({PREFECT_API_URL: api_url}):
-        compress.serve(
-            name=f"compactlm {workspace.name}",
-            cron=cron,
-            global_limit=limit,
-            parameters={"workspace": str(workspace)},
-            entrypoint_type=EntrypointType.MODULE_PATH,
-            print_starting_message=False,
-        )
+        prefect_serve(*deployments(workspace, cron, limit), print_starting_message=False)
+
+
+def deployments(workspace: Path, cron: str | None, limit: ConcurrencyLimitConfig) -> list[RunnerDeployment]:
+    """Return what is served, all under the workspace's name."""
+    return [
+        _deployed(compress, workspace, cron=cron, concurrency_limit=limit),
+        _deployed(promote, workspace),
+        _deployed(check_registry, workspace, cron=CHECK_CRON),
+    ]
+
+
+def _deployed(flow: Flow[..., Any], workspace: Path, **how: Any) -> RunnerDeployment:
+    made = flow.to_deployment(
+        f"compactlm {workspace.name}",
+        parameters={"workspace": str(workspace)},
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        **how,
+    )
+    assert isinstance(made, RunnerDeployment)  # not a coroutine: there is no event loop here
+    return made

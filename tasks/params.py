@@ -11,9 +11,10 @@ import io
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -326,10 +327,29 @@ class Gate(Section):
         return self
 
 
+class Approval(Section):
+    """Who must sign before a model becomes champion; `approvers` is name -> public ed25519 key, or a file with such lines."""
+
+    quorum: Positive
+    not_author: bool
+    ttl_hours: Annotated[float, Field(gt=0, le=8760)]
+    approvers: str | dict[str, str]
+
+    @field_validator("approvers", mode="plain")
+    @classmethod
+    def _is_file_or_keys(cls, value: object) -> object:
+        if isinstance(value, str) or (
+            isinstance(value, dict) and value and all(isinstance(x, str) for pair in value.items() for x in pair)
+        ):
+            return value
+        raise ValueError(f"got {value!r}; allowed: a file's name, or NAME: ssh-ed25519 KEY for each approver")
+
+
 class Promotion(Section):
     """What is asked once more when a model is to become champion; here a rule may be `versus: champion`."""
 
     gates: list[Gate]
+    approval: Approval | None
 
 
 class Registry(Section):
@@ -495,7 +515,7 @@ def _fields_at(location: tuple[str | int, ...]) -> list[str]:
     parts = iter(location)
     for part in parts:
         annotation = model.model_fields[part].annotation
-        if type(None) in get_args(annotation):  # a section that may be null
+        if NoneType in get_args(annotation):  # a section that may be null
             annotation = get_args(annotation)[0]
         if get_origin(annotation) in (dict, list):
             annotation = get_args(annotation)[-1]

@@ -60,7 +60,8 @@ class Publication:
             key = {"kind": "pipeline", "inputs_digest": self.inputs}
             found = self.tracker.find_run(key)
             self._parent = found or self.tracker.create_run(f"compress {self.inputs[:8]}", {**key, **self.facts})
-            self.tracker.log_params(self._parent, flatten_params("", self.params.model_dump(mode="json")))
+            params = flatten_params("", self.params.model_dump(mode="json"))
+            self.tracker.log_params(self._parent, {tag_key(key): value for key, value in params.items()})
         return self._parent
 
     def begin_training(self, files: RoundFiles) -> str:

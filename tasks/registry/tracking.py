@@ -330,6 +330,18 @@ class Tracker:
         """Set one of our tags of a registered model."""
         self.client.set_registered_model_tag(name, PREFIX + key, value)
 
+    def set_description(self, name: str, number: str, text: str) -> None:
+        """Set what the page of a version says about it, unless it does already."""
+        if self.client.get_model_version(name, number).description != text:
+            self.client.update_model_version(name, number, text)
+
+    def ensure_webhook(self, name: str, url: str, events: list[str], secret: str) -> None:
+        """Let the MLflow server send signed events to an address; an earlier webhook of this name is replaced."""
+        for page in self.client.list_webhooks():
+            if page.name == name:
+                self.client.delete_webhook(page.webhook_id)
+        self.client.create_webhook(name, url, events, secret=secret)
+
 
 def _save_servable(folder: Path, model: Path, onnx: Path) -> None:
     """Write an MLflow model folder: code as text, safetensors and ONNX, nothing pickled."""
