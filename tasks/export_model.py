@@ -6,21 +6,19 @@ Only a model whose audit has no FAIL, and only bytes that the receipts name.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tasks.attestation import instructions as names
 from tasks.attestation.bom import bom
 from tasks.attestation.card import card
+from tasks.attestation.endpoint import check_address, json_line, send
 from tasks.attestation.facts import Facts, exported_files, public_address
 from tasks.attestation.openlineage import events
 from tasks.attestation.provenance import PAYLOAD_TYPE, statement
@@ -35,7 +33,6 @@ from tasks.registry.decisions import has_git, read_log
 from tasks.registry.dossier import Dossier, read_dossier
 from tasks.registry.tracking import Tracker
 
-SEND_SECONDS: Final = 30.0
 Say = Callable[[str], None]
 
 
@@ -57,10 +54,8 @@ def export_model(workspace: Path, selector: str | None, wish: Wish, say: Say = l
     start = time.monotonic()
     if wish.out.exists() and (not wish.out.is_dir() or any(wish.out.iterdir())):
         raise UserError(f"--out {wish.out}: there is something already; name a new or an empty folder")
-    if wish.openlineage and not wish.openlineage.startswith(("http://", "https://")):
-        raise UserError(
-            f"--openlineage {wish.openlineage}: not an address; write http://HOST/api/v1/lineage or https://..."
-        )
+    if wish.openlineage:
+        check_address(wish.openlineage)
     key = read_key(wish.key) if wish.key else None
     report = audit(workspace, selector, say)
     _require_sound(report)
@@ -74,7 +69,7 @@ def export_model(workspace: Path, selector: str | None, wish: Wish, say: Say = l
         _write(facts, folder, key)
         if wish.openlineage:
             say(f"sending events to {wish.openlineage}")
-            _send(events(facts), wish.openlineage)
+            send(events(facts), wish.openlineage)
         if wish.out.exists():
             wish.out.rmdir()
         folder.rename(wish.out)
@@ -161,7 +156,8 @@ def _copied(source: Path, target: Path, sha256: str) -> bool:
 def _decisions(workspace: Path, dossier: Dossier) -> list[dict[str, Any]]:
     log = read_log(workspace) if has_git(workspace) else []
     sha256 = dossier.tags["model_sha256"]
-    return [one for one in log if one["model"] == dossier.name and one["candidate"]["model_sha256"] == sha256]
+    mine = [one for one in log if one["model"] == dossier.name and "candidate" in one]
+    return [one for one in mine if one["candidate"]["model_sha256"] == sha256]
 
 
 def _repository(workspace: Path) -> str | None:
@@ -175,7 +171,7 @@ def _write(facts: Facts, folder: Path, key: SigningKey | None) -> None:
     for stage, content in facts.recorded.items():
         _write_bytes(folder / "receipts" / f"{stage}.json", content)
     write_json(folder / names.BOM, bom(facts))
-    _write_bytes(folder / names.EVENTS, b"".join(_line(event) for event in events(facts)))
+    _write_bytes(folder / names.EVENTS, b"".join(json_line(event) for event in events(facts)))
     _write_bytes(folder / "README.md", card(facts).encode())
     _write_bytes(folder / "VERIFY.md", names.verify_text(key.fingerprint if key else None).encode())
     if key is None:
@@ -185,28 +181,11 @@ def _write(facts: Facts, folder: Path, key: SigningKey | None) -> None:
     sums = {name: one["sha256"] for name, one in digest(folder)["files"].items()}
     _write_bytes(folder / names.SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode())
     if key is not None:
-        signed = envelope(_line(statement(facts)), PAYLOAD_TYPE, key)
-        _write_bytes(folder / names.PROVENANCE, _line(signed))
+        signed = envelope(json_line(statement(facts)), PAYLOAD_TYPE, key)
+        _write_bytes(folder / names.PROVENANCE, json_line(signed))
         _write_bytes(folder / names.SIGNATURE, signed_manifest(folder, key))
 
 
 def _write_bytes(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-
-
-def _line(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False).encode() + b"\n"
-
-
-def _send(found: Sequence[Mapping[str, Any]], url: str) -> None:
-    for number, event in enumerate(found, start=1):
-        request = urllib.request.Request(url, _line(event), {"Content-Type": "application/json"}, method="POST")
-        try:
-            with urllib.request.urlopen(request, timeout=SEND_SECONDS):
-                pass
-        except (urllib.error.URLError, TimeoutError) as error:
-            raise UserError(
-                f"--openlineage {url}: event {number} of {len(found)} was not taken ({error}); nothing was written, and the "
-                "same events can be sent again: their run ids do not change"
-            ) from None

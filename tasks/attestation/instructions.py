@@ -52,7 +52,7 @@ _MANIFEST: Final = """## Every file, against forgery (OpenSSF model signing)
 No file of this folder may be changed, missing or added:
 
 ```sh
-model_signing verify key . --signature {signature} --public_key {key}
+python -m model_signing verify key . --signature {signature} --public_key {key}
 ```
 """
 

@@ -16,7 +16,10 @@ from tasks.errors import UserError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-MAKE_A_KEY = "`openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out signer.pem` makes one; keep it outside of the project"
+MAKE_A_KEY = (
+    "`openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out signer.pem` makes one; "
+    "keep it outside of the project"
+)
 
 
 @dataclass(frozen=True)
