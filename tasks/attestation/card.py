@@ -90,13 +90,14 @@ def _results(facts: Facts) -> str:
         theirs = facts.teacher_quality["sets"].get(name, {}).get("slices", {}).get("overall", {})
         for metric, value in sorted(content["slices"]["overall"].items()):
             if isinstance(value, Mapping):
-                other = f"{theirs[metric]['value']:.3f}" if metric in theirs else ""
+                other = f"{theirs[metric]['value']:.3f}" if metric in theirs and metric != "agreement" else ""
                 lines.append([name, str(content["rows"]), metric, interval(value), other])
         for variant, values in sorted(content.get("variants", {}).items()):
             lines += [[name, str(content["rows"]), f"{metric} ({variant})", interval(value), ""]
                       for metric, value in sorted(values.items())]  # fmt: skip
     heads = ["set", "rows", "metric", f"value [{100 * facts.quality['confidence']:g} % interval]", "teacher"]
-    return f"## Results\n\n{_table(heads, lines)}\nIntervals are percentile bootstraps over rows.\n"
+    note = "Intervals are percentile bootstraps over rows. The validation set chose the checkpoint, so its numbers are optimistic."
+    return f"## Results\n\n{_table(heads, lines)}\n{note}\n"
 
 
 def _lost(facts: Facts) -> str:
@@ -110,19 +111,11 @@ def _limits(facts: Facts) -> str:
 
 
 def _cost(facts: Facts) -> str:
-    rows = [
-        [
-            form,
-            batch,
-            f"{one['latency_ms_p50']:.2f}",
-            f"{one['latency_ms_p95']:.2f}",
-            f"{one['teacher_latency_ms_p50']:.2f}",
-        ]
-        for form, batches in facts.cost["latency"].items()
-        for batch, one in batches.items()
-    ]
+    keys = ("latency_ms_p50", "latency_ms_p95", "teacher_latency_ms_p50")
+    rows = [[form, batch, *(f"{one[key]:.2f}" for key in keys)]
+            for form, batches in facts.cost["latency"].items() for batch, one in batches.items()]  # fmt: skip
     heads = ["format", "batch", "ms (median)", "ms (95th percentile)", "teacher, ms (median)"]
-    words = f"{facts.cost['flops_tokens']} tokens, {facts.cost['threads']} thread(s) of the machine that measured."
+    words = f"Of {facts.cost['flops_tokens']} tokens, on the machine that measured (threads: {facts.cost['threads']})."
     return f"## Cost\n\n{_table(heads, rows)}\n{words}\n"
 
 

@@ -47,7 +47,7 @@ def _slice(quality: Mapping[str, Any], name: str, slice_: str) -> Mapping[str, A
 
 def limits(facts: Facts) -> list[str]:
     """Return what the model must not be used for without further evaluation, a sentence each."""
-    measured = " and ".join(sorted(facts.quality["sets"]))
+    measured = ", ".join(sorted(facts.quality["sets"]))
     longest = facts.params["data"]["max_tokens"]
     found = [
         f"Texts of another language, subject or style than those of the sets {measured}: nothing else was measured.",
@@ -55,17 +55,18 @@ def limits(facts: Facts) -> list[str]:
         f"Texts of more than {longest} tokens: training and evaluation cut them there.",
         "Decisions about people, such as credit, work, health or law: no measurement here compares groups of people.",
     ]
-    for name, content in sorted(facts.quality["sets"].items()):
-        error = content["slices"]["overall"].get("calibration_error")
-        if error:
-            found.append(f"Probabilities taken at their word: the calibration error on {name} is {interval(error)}.")
+    errors = {
+        name: content["slices"]["overall"]["calibration_error"] for name, content in facts.quality["sets"].items()
+    }
+    shown = ", ".join(f"{interval(errors[name])} on {name}" for name in sorted(errors))
+    found.append(f"Probabilities taken at their word: the calibration error is {shown}.")
     few = [f"{one.set} {one.slice} ({one.support} rows)" for one in losses(facts) if one.support < FEW_ROWS]
     if few:
         found.append(
             f"Conclusions about small slices, of which fewer than {FEW_ROWS} rows were seen: {', '.join(sorted(few))}."
         )
     if any(name.endswith(".int8.onnx") for name in facts.files):
-        found.append("The int8 file where its accuracy is not shown below: the gates judged the float model.")
+        found.append("The int8 file where its accuracy is not measured: the gates judged the float model.")
     return found
 
 
