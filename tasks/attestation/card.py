@@ -96,7 +96,7 @@ def _results(facts: Facts) -> str:
             lines += [[name, str(content["rows"]), f"{metric} ({variant})", interval(value), ""]
                       for metric, value in sorted(values.items())]  # fmt: skip
     heads = ["set", "rows", "metric", f"value [{100 * facts.quality['confidence']:g} % interval]", "teacher"]
-    note = "Intervals are percentile bootstraps over rows. The validation set chose the checkpoint, so its numbers are optimistic."
+    note = "Intervals are percentile bootstraps over rows. The numbers on validation chose the checkpoint, which flatters them."
     return f"## Results\n\n{_table(heads, lines)}\n{note}\n"
 
 
