@@ -49,7 +49,8 @@ At the time of the export it was `{fingerprint}`.
 
 _MANIFEST: Final = """## Every file, against forgery (OpenSSF model signing)
 
-No file of this folder may be changed, missing or added:
+No file of this folder may be changed, missing or added (where a download tool left files of its own, such as `.cache`,
+add `--ignore_unsigned_files`):
 
 ```sh
 python -m model_signing verify key . --signature {signature} --public_key {key}
@@ -135,7 +136,7 @@ def verify_text(fingerprint: str | None) -> str:
         rows[f"`{STATEMENT}`"] = ("in-toto statement with SLSA provenance v1", "sums")
         rows = {name: (what, how.replace("sums, signature", "sums")) for name, (what, how) in rows.items()}
     packages = ['"cyclonedx-python-lib[json-validation]>=11,<12"']
-    packages += ['"model-signing>=1.1.1,<2"', "pyOpenSSL"] if signed else []
+    packages += ['"model-signing>=1.1.1,<2"', "pyOpenSSL", "in-toto-attestation", "securesystemslib"] if signed else []
     lines = "\n".join(f"| {name} | {what} | {how} |" for name, (what, how) in rows.items())
     parts = [_HEAD.format(packages=" ".join(packages), rows=lines), _SUMS.format(sums=SUMS)]
     if signed:
