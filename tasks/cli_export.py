@@ -19,8 +19,8 @@ def add_export_command(app: typer.Typer) -> None:
 
 
 def export(
+    folder: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="A new or empty folder.")],
     model: Model = None,
-    folder: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="A new or empty folder.")] = ...,  # type: ignore[assignment]
     key: Annotated[
         Path | None, typer.Option("--key", metavar="FILE", help="An EC P-256 private key (PEM) that signs the folder.")
     ] = None,

@@ -28,6 +28,7 @@ from tasks.errors import UserError
 from tasks.lineage.audit_files import candidates
 from tasks.lineage.chain import Receipts, ancestors, files_of, parse
 from tasks.lineage.files import READ_BYTES, digest, read_json, write_json
+from tasks.lineage.merkle import receipts_root
 from tasks.lineage.pipeline import cache_folder
 from tasks.registry.decisions import has_git, read_log
 from tasks.registry.dossier import Dossier, read_dossier
@@ -102,6 +103,10 @@ def _collect(workspace: Path, report: Mapping[str, Any], wish: Wish, folder: Pat
         raise UserError(
             f"{dossier.name}/{dossier.version}: its run has no receipts, so nothing can be shown of it; "
             "`compactlm run` with its params records them"
+        )
+    if receipts_root(dossier.receipts) != report["receipts_root"]:
+        raise UserError(
+            f"{dossier.name}/{dossier.version}: its receipts changed since the audit a moment ago; try again"
         )
     receipts = {stage: parse(stage, content) for stage, content in dossier.receipts.items()}
     stages = ancestors(receipts, last)

@@ -116,7 +116,12 @@ def _cost(facts: Facts) -> str:
             for form, batches in facts.cost["latency"].items() for batch, one in batches.items()]  # fmt: skip
     heads = ["format", "batch", "ms (median)", "ms (95th percentile)", "teacher, ms (median)"]
     words = f"Of {facts.cost['flops_tokens']} tokens, on the machine that measured (threads: {facts.cost['threads']})."
-    return f"## Cost\n\n{_table(heads, rows)}\n{words}\n"
+    same = (
+        f"On {facts.parity['rows']} rows the scores of the ONNX file differ from torch's by at most "
+        f"{facts.parity['onnx_max_difference']:.2g}; the int8 file's by {facts.parity['onnx_int8_max_difference']:.2g}, "
+        f"and it chooses the same class on {100 * facts.parity['onnx_int8_agreement']:.1f} % of them."
+    )
+    return f"## Cost\n\n{_table(heads, rows)}\n{words} {same}\n"
 
 
 def _judged(facts: Facts) -> str:
