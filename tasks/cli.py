@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks import cli_registry
+from tasks.cli_export import add_export_command
 from tasks.cli_lineage import add_lineage_commands
 from tasks.console import RunLines
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, CompactlmError, UserError
@@ -36,6 +37,7 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
 add_lineage_commands(app)
+add_export_command(app)
 
 
 def main() -> None:
