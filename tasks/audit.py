@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks import rederive
+from tasks import rederive, replay
 from tasks.errors import ParamsError, UserError
 from tasks.lineage import audit_chain, audit_code, audit_files, audit_lock
 from tasks.lineage.chain import RECEIPTS_FOLDER, Receipts, ancestors, edges, files_of, parse, producers, rounds_of
@@ -27,9 +27,12 @@ Say = Callable[[str], None]
 Places = Mapping[str, Path | None]
 
 
-def audit(workspace: Path, selector: str | None, say: Say = lambda _: None) -> dict[str, Any]:
+def audit(
+    workspace: Path, selector: str | None, say: Say = lambda _: None, again: Sequence[str] = (), tell: Say = lambda _: None
+) -> dict[str, Any]:  # fmt: skip
     """Return the report on one version: `result`, every check, the stages with their edges, and what it took.
 
+    `again` has patterns of stages to replay. `say` gets lines that replace each other, `tell` lines to keep.
     Raises UserError when no such version is registered.
     """
     began = time.monotonic()
@@ -45,7 +48,7 @@ def audit(workspace: Path, selector: str | None, say: Say = lambda _: None) -> d
         receipts = {stage: json.loads(content) for stage, content in recorded.items()}
         checks = [*broken, *audit_chain.merkle(dossier.receipts, dossier.receipts_root)]
         last = f"gate@{dossier.round}"
-        facts: dict[str, Any] = {"stages": [], "edges": [], "files": 0, "bytes": 0}
+        facts: dict[str, Any] = {"stages": [], "edges": [], "files": 0, "bytes": 0, "replay": None}
         if last not in receipts:
             checks.append(
                 unknown("receipts", last, "no receipt tells how this model was judged; `compactlm run` records it")
@@ -55,7 +58,13 @@ def audit(workspace: Path, selector: str | None, say: Say = lambda _: None) -> d
             walk = _Walk(workspace, dossier, receipts, recorded, stages, scratch, say)
             checks += walk.checks()
             checks += registry.inverse(dossier, receipts, _weights_of_versions(tracker, dossier, scratch))
-            facts = {"stages": _stages(receipts, stages, checks), "edges": edges(receipts, stages), **walk.counted}
+            replayed: dict[str, Any] | None = None
+            if again:
+                wanted, tree = replay.chosen(stages, again), scratch / "replay"
+                more, replayed = replay.replay(workspace, receipts, wanted, walk.places, tree, say, tell)
+                checks += more
+            facts = {"stages": _stages(receipts, stages, checks), "edges": edges(receipts, stages), **walk.counted,
+                     "replay": replayed}  # fmt: skip
     results = [check.result for check in checks]
     return {
         "model": dossier.name, "version": int(dossier.version), "round": dossier.round,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.errors import ParamsError
+from tasks.errors import ParamsError, ResourceError
 from tasks.params import Params, load_params
 
 
@@ -35,3 +38,17 @@ def prepare_run(workspace: Path, *, checked: bool = False) -> Params:
     for line in refresh_lock(sources, workspace / "sources.lock"):
         logging.getLogger("compactlm").info("sources.lock: %s", line)
     return params
+
+
+@contextmanager
+def only_run(workspace: Path) -> Iterator[None]:
+    """Hold the workspace for one run; ResourceError when another one works in it."""
+    place = workspace / ".compactlm" / "run.lock"
+    place.parent.mkdir(exist_ok=True)
+    with place.open("a+", encoding="utf-8") as file:
+        try:
+            # The system gives the lock back when the process ends, however it ends.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResourceError(f"{workspace}: another run is under way here; wait for it or stop it") from None
+        yield

@@ -278,8 +278,17 @@ class Tracker:
         ours = [entry for entry in found if PREFIX + "model_sha256" in entry.tags]
         return sorted(ours, key=lambda entry: (entry.name, int(entry.version)))
 
-    def ensure_version(self, name: str, model_id: str, run_id: str, tags: Mapping[str, str]) -> str:
-        """Return the version number of the model with tag model_sha256, registered when new; tags are brought up to date."""
+    def numbers(self, name: str) -> dict[str, str]:
+        """Return sha256 of the weights -> version number of the versions this project registered."""
+        return {entry.tags[PREFIX + "model_sha256"]: str(entry.version) for entry in self.versions(name)}
+
+    def ensure_version(
+        self, name: str, model_id: str, run_id: str, tags: Mapping[str, str], number: str | None = None
+    ) -> str:
+        """Return the version number of the model with tag model_sha256, registered when new; tags are brought up to date.
+
+        A new one gets the next number, or `number`: those before it that are not taken then stay free for good.
+        """
         every = {PREFIX + key: value for key, value in tags.items()}
         for entry in self.versions(name):
             if entry.tags[PREFIX + "model_sha256"] == tags["model_sha256"]:
@@ -290,8 +299,21 @@ class Tracker:
         if not self.client.search_registered_models(f"name = '{name}'"):
             self.client.create_registered_model(name)
         with self._as_default():
-            made = self.client.create_model_version(name, f"models:/{model_id}", run_id=run_id, tags=every)
-        return str(made.version)
+            while True:
+                made = self.client.create_model_version(name, f"models:/{model_id}", run_id=run_id, tags=every)
+                if number is None or int(made.version) >= int(number):
+                    return str(made.version)
+                self.client.delete_model_version(name, made.version)  # MLflow counts on from it
+
+    def leave_free(self, name: str, number: int) -> None:
+        """Let no version to come have `number` or one before it, by registering and taking away again."""
+        last = self.versions(name)[-1]
+        with self._as_default():
+            while int(self.client.create_model_version(name, last.source, run_id=last.run_id).version) < number:
+                pass
+        for entry in self.all_versions(name):
+            if int(entry.version) > int(last.version):
+                self.client.delete_model_version(name, entry.version)
 
     @contextmanager
     def _as_default(self) -> Iterator[None]:
