@@ -20,6 +20,7 @@ from tasks.lineage.checks import Check, as_json, failed, overall, unknown
 from tasks.lineage.pipeline import cache_folder, read_lock
 from tasks.params import read_yaml
 from tasks.registry import audit as registry
+from tasks.registry import audit_decisions as decisions
 from tasks.registry.dossier import Dossier, parse_selector, read_dossier
 from tasks.registry.tracking import Tracker, store_exists
 
@@ -55,7 +56,7 @@ def audit(
             )
         else:
             stages = ancestors(receipts, last)
-            walk = _Walk(workspace, dossier, receipts, recorded, stages, scratch, say)
+            walk = _Walk(tracker, dossier, receipts, recorded, stages, scratch, say)
             checks += walk.checks()
             checks += registry.inverse(dossier, receipts, _weights_of_versions(tracker, dossier, scratch))
             replayed: dict[str, Any] | None = None
@@ -79,12 +80,13 @@ class _Walk:
     """The checks of one lineage, in the order in which they need each other."""
 
     def __init__(
-        self, workspace: Path, dossier: Dossier, receipts: Receipts, recorded: Mapping[str, bytes], stages: list[str],
+        self, tracker: Tracker, dossier: Dossier, receipts: Receipts, recorded: Mapping[str, bytes], stages: list[str],
         scratch: Path, say: Say,
     ) -> None:  # fmt: skip
-        self.workspace, self.dossier, self.receipts, self.recorded = workspace, dossier, receipts, recorded
+        self.tracker, self.workspace = tracker, tracker.workspace
+        self.dossier, self.receipts, self.recorded = dossier, receipts, recorded
         self.stages, self.scratch, self.say = stages, scratch, say
-        self.here = _read_receipts(workspace)
+        self.here = _read_receipts(self.workspace)
         self.counted = {"files": 0, "bytes": 0}
 
     def checks(self) -> list[Check]:
@@ -140,7 +142,21 @@ class _Walk:
             checks += audit_chain.copies_agree(self.recorded, copies, f"run {record.run_id} ({name})")
             checks += registry.stored_files(record, receipts)
             checks += registry.params(record, receipts) + registry.metrics(record)
-        return checks + registry.aliases(dossier, receipts, self._chosen())
+        return checks + registry.aliases(dossier, receipts, self._chosen()) + self._decisions()
+
+    def _decisions(self) -> list[Check]:
+        """Return whether the log is intact, and whether the decisions about this version's weights hold again."""
+        dossier = self.dossier
+        if not dossier.in_git:
+            words = "the workspace is in no Git repository, where decisions are recorded"
+            return [unknown("decision log", decisions.LOG, words)]
+        known = {tags["model_sha256"]: number for number, tags in dossier.versions.items() if "model_sha256" in tags}
+        checks = decisions.copies(self.workspace) + decisions.chain(dossier.log, dossier.name)
+        checks += decisions.without_version(dossier.log, dossier.name, known)
+        for entry in dossier.log:
+            if entry["candidate"]["model_sha256"] == dossier.tags.get("model_sha256"):
+                checks += decisions.decision(self.tracker, dossier.versions, entry, self.scratch)
+        return checks
 
     def _chosen(self) -> str | None:
         """Return the round that the selection in force has chosen, None when the workspace has gone on or has none."""

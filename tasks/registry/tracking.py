@@ -80,6 +80,12 @@ class Tracker:
                 return str(run.info.run_id)
         return None
 
+    def find_runs(self, tags: Mapping[str, str]) -> list[str]:
+        """Return the ids of all runs with all `tags`, of every experiment, newest first."""
+        experiments = [one.experiment_id for one in self.client.search_experiments()]
+        words = [f"tags.`{PREFIX}{key}` = '{value}'" for key, value in tags.items()]
+        return [str(run.info.run_id) for run in self.client.search_runs(experiments, " and ".join(words))]
+
     def create_run(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
         """Return the id of a new run that is under way."""
         all_tags = {PREFIX + key: value for key, value in tags.items()}
@@ -248,7 +254,8 @@ class Tracker:
         if place.scheme in ("", "file"):
             path = Path(unquote(place.path)) / name
             return path if path.exists() else None
-        if name not in {item.path for item in self.client.list_artifacts(run_id)}:
+        above = name.rpartition("/")[0] or None
+        if name not in {item.path for item in self.client.list_artifacts(run_id, above)}:
             return None
         folder = into / "runs" / run_id
         folder.mkdir(parents=True, exist_ok=True)
