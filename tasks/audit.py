@@ -18,10 +18,12 @@ from tasks.lineage import audit_chain, audit_code, audit_files, audit_lock
 from tasks.lineage.chain import RECEIPTS_FOLDER, Receipts, ancestors, edges, files_of, parse, producers, rounds_of
 from tasks.lineage.checks import Check, as_json, failed, overall, unknown
 from tasks.lineage.pipeline import cache_folder, read_lock
+from tasks.lineage.start import AUDIT, only_run
 from tasks.params import read_yaml
 from tasks.registry import audit as registry
 from tasks.registry import audit_decisions as decisions
 from tasks.registry.dossier import Dossier, parse_selector, read_dossier
+from tasks.registry.runs import REFS, read_runs
 from tasks.registry.tracking import Tracker, store_exists
 
 Say = Callable[[str], None]
@@ -40,7 +42,11 @@ def audit(
     if not store_exists(workspace):
         raise UserError(f"{workspace}: no model is registered yet; `compactlm run` makes some")
     (workspace / ".compactlm").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="audit-", dir=workspace / ".compactlm") as folder:
+    # A run that goes on meanwhile would change files under our eyes.
+    with (
+        only_run(workspace, AUDIT),
+        tempfile.TemporaryDirectory(prefix="audit-", dir=workspace / ".compactlm") as folder,
+    ):
         scratch = Path(folder)
         say("reading what MLflow says")
         tracker = Tracker(workspace)
@@ -142,6 +148,10 @@ class _Walk:
             checks += audit_chain.copies_agree(self.recorded, copies, f"run {record.run_id} ({name})")
             checks += registry.stored_files(record, receipts)
             checks += registry.params(record, receipts) + registry.metrics(record)
+        try:
+            checks += registry.run_record(dossier, read_runs(self.workspace, dossier.name))
+        except UserError as error:
+            checks.append(failed("run record", REFS, "records of runs", "a broken one", str(error)))
         return checks + registry.aliases(dossier, receipts, self._chosen()) + self._decisions()
 
     def _decisions(self) -> list[Check]:

@@ -87,7 +87,9 @@ def lineage(
     up: Annotated[bool, typer.Option("--up", help="What the model rests on, from the data on; the default.")] = False,
     down: Annotated[
         str | None,
-        typer.Option("--down", metavar="THING", help="The models that rest on a digest, a commit, a path or a source."),
+        typer.Option(
+            "--down", metavar="THING", help="The models that rest on a digest, a commit, a path, a source or a row."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -101,6 +103,9 @@ def lineage(
             raise UserError("--down asks about every model: leave out the model and --up")
         answer = lineage_down(workspace, down)
         lines = [f"{_title(one)}: {len(one['because'])} times, first {one['because'][0]}" for one in answer["models"]]
+        lines += [
+            f"{_title(one)}: its data sets are not here to look for a row; `dvc pull`" for one in answer["unread"]
+        ]
         lines = lines or [f"no registered model rests on {down}"]
     else:
         answer = lineage_up(workspace, model)

@@ -48,6 +48,14 @@ def has_commit(workspace: Path, commit: str) -> bool:
     return _git(workspace, "cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
 
 
+def damage(workspace: Path, commit: str) -> str | None:
+    """Return what Git says when it cannot read a commit that it has, or its folders; None when all is well."""
+    done = _git(workspace, "ls-tree", "-r", commit)
+    words = done.stderr.decode(errors="replace")
+    lost = done.returncode != 0 and "Not a valid object name" in words and "corrupt" not in words
+    return None if done.returncode == 0 or lost else words.strip().splitlines()[-1]
+
+
 def git_facts(workspace: Path) -> dict[str, str]:
     """Return what the record of a run says of Git: `git_commit`, nothing outside of Git."""
     done = _git(workspace, "rev-parse", "HEAD")
@@ -122,10 +130,11 @@ def commits_of(workspace: Path, path: str) -> list[str]:
 
 
 def read_refs(workspace: Path, prefix: str) -> dict[str, bytes]:
-    """Return name -> content of the refs below `prefix` that point at blobs Git can read, in the order of their names."""
+    """Return name -> content of the blobs that the refs below `prefix` point at, by name; empty where Git cannot read one."""
     listed = _git(workspace, "for-each-ref", "--sort=refname", "--format=%(refname) %(objectname)", prefix)
     names = dict(line.split() for line in listed.stdout.decode().splitlines())
-    return Snapshot(workspace, names, {}).read(list(names))
+    found = Snapshot(workspace, names, {}).read(list(names))
+    return {name: found.get(name, b"") for name in names}
 
 
 def create_ref(workspace: Path, name: str, content: str) -> bool:

@@ -7,9 +7,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from tasks.errors import ParamsError, ResourceError
 from tasks.params import Params, load_params
+
+AUDIT: Final = "audit"  # what the lock of a workspace says while one reads it
 
 
 def find_workspace(start: Path) -> Path:
@@ -41,8 +44,8 @@ def prepare_run(workspace: Path, *, checked: bool = False) -> Params:
 
 
 @contextmanager
-def only_run(workspace: Path) -> Iterator[None]:
-    """Hold the workspace for one run; ResourceError when another one works in it."""
+def only_run(workspace: Path, kind: str = "run") -> Iterator[None]:
+    """Hold the workspace for one run or audit; ResourceError when a run works in it, an audit is waited for."""
     place = workspace / ".compactlm" / "run.lock"
     place.parent.mkdir(exist_ok=True)
     with place.open("a+", encoding="utf-8") as file:
@@ -50,5 +53,12 @@ def only_run(workspace: Path) -> Iterator[None]:
             # The system gives the lock back when the process ends, however it ends.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ResourceError(f"{workspace}: another run is under way here; wait for it or stop it") from None
+            file.seek(0)
+            if file.read() != AUDIT:
+                raise ResourceError(f"{workspace}: another run is under way here; wait for it or stop it") from None
+            logging.getLogger("compactlm").info("waiting for an audit to end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(kind)
+        file.flush()
         yield

@@ -49,6 +49,7 @@ class Dossier:
     run_id: str
     receipts: Mapping[str, bytes]
     receipts_root: str | None
+    inputs_digest: str | None  # what identifies the run: params, sources, pipeline and code
     selection: bytes | None
     rounds: Mapping[str, RoundRecord]
 
@@ -91,7 +92,8 @@ def read_dossier(tracker: Tracker, selector: tuple[str, str | None, str | None],
         name=name, version=number, tags=tags, aliases=aliases, decided=decided, log_fault=log_fault,
         in_git=has_git(tracker.workspace), log=log,
         versions=every, run_id=run_id, receipts=_by_stage(tracker.run_files(run_id, "receipts", scratch)),
-        receipts_root=run_tags.get(RECEIPTS_ROOT), selection=_read(tracker, run_id, "selection.json", scratch),
+        receipts_root=run_tags.get(RECEIPTS_ROOT), inputs_digest=run_tags.get("inputs_digest"),
+        selection=_read(tracker, run_id, "selection.json", scratch),
         rounds={one: _round(tracker, one, run, scratch) for one, run in sorted(runs.items())},
     )  # fmt: skip
 

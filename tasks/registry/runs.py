@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from tasks.errors import UserError
 from tasks.lineage.git import create_ref, read_refs
 from tasks.registry.decisions import has_git
 
@@ -23,13 +24,16 @@ console = logging.getLogger("compactlm")
 
 
 def read_runs(workspace: Path, model: str | None = None) -> list[Run]:
-    """Return the recorded runs, oldest first, of one model name or of all; none outside of Git."""
+    """Return the recorded runs, oldest first, of one model name or of all; none outside of Git.
+
+    Raises UserError when one of them cannot be read any more.
+    """
     found = []
     for name, content in read_refs(workspace, REFS).items():
         try:
             found.append({**json.loads(content), "ref": name})
         except ValueError:
-            console.warning("%s is not the record of a run any more", name)
+            raise UserError(f"{name}: Git cannot read this record of a run any more; fetch it from a clone") from None
     return [run for run in found if model is None or run["model"] == model]
 
 
