@@ -25,6 +25,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 PREFIX: Final = "compactlm."
 FILES_SHA256: Final = "files_sha256"  # tag of a logged model: the digest of the folder of its files
+STORED: Final = ".compactlm/mlflow/artifacts"  # where the store of a workspace keeps files
 MAX_BATCH: Final = 900  # MLflow takes 1,000 items a batch; params are limited to 100
 REQUIREMENTS: Final = ("mlflow", "transformers", "torch", "tokenizers", "safetensors", "pandas")
 
@@ -67,7 +68,7 @@ class Tracker:
             return str(found.experiment_id)
         # A server decides itself where artifacts go; the store of the workspace keeps them beside its database.
         local = not os.environ.get("MLFLOW_TRACKING_URI")
-        place = (self.workspace / ".compactlm/mlflow/artifacts").absolute().as_uri() if local else None
+        place = (self.workspace / STORED).absolute().as_uri() if local else None
         return str(self.client.create_experiment(name, artifact_location=place))
 
     # Runs
@@ -203,11 +204,20 @@ class Tracker:
         self.client.finalize_logged_model(entry.model_id, "READY")
         return str(entry.model_id)
 
+    def _on_this_machine(self, uri: str) -> Path | None:
+        """Return the folder of stored files, None when another machine keeps them; also after the workspace was moved."""
+        place = urlparse(uri)
+        if place.scheme not in ("", "file"):
+            return None
+        path = Path(unquote(place.path))
+        _, ours, name = str(path).partition(f"/{STORED}/")
+        return path if path.exists() or not ours else self.workspace / STORED / name
+
     def local_model(self, model_id: str) -> Path:
         """Return a local folder with a logged model's files, fetching them once when they are kept elsewhere."""
-        place = urlparse(self.client.get_logged_model(model_id).artifact_location)
-        if place.scheme in ("", "file"):
-            return Path(unquote(place.path))
+        place = self._on_this_machine(self.client.get_logged_model(model_id).artifact_location)
+        if place is not None:
+            return place
         import mlflow
 
         folder = self.workspace / ".compactlm" / "models" / model_id
@@ -217,10 +227,9 @@ class Tracker:
 
     def local_file(self, run_id: str, name: str) -> Path | None:
         """Return a local path of a run's recorded file, fetching it when kept elsewhere; None when there is none."""
-        place = urlparse(self.client.get_run(run_id).info.artifact_uri)
-        if place.scheme in ("", "file"):
-            path = Path(unquote(place.path)) / name
-            return path if path.exists() else None
+        place = self._on_this_machine(self.client.get_run(run_id).info.artifact_uri)
+        if place is not None:
+            return place / name if (place / name).exists() else None
         if not any(item.path == name for item in self.client.list_artifacts(run_id, str(Path(name).parent))):
             return None
         folder = self.workspace / ".compactlm" / "runs" / run_id
@@ -250,10 +259,9 @@ class Tracker:
 
     def run_files(self, run_id: str, name: str, into: Path) -> Path | None:
         """Return where a run's recorded file or folder is, copied below `into` when kept elsewhere; None if there is none."""
-        place = urlparse(self.client.get_run(run_id).info.artifact_uri)
-        if place.scheme in ("", "file"):
-            path = Path(unquote(place.path)) / name
-            return path if path.exists() else None
+        place = self._on_this_machine(self.client.get_run(run_id).info.artifact_uri)
+        if place is not None:
+            return place / name if (place / name).exists() else None
         above = name.rpartition("/")[0] or None
         if name not in {item.path for item in self.client.list_artifacts(run_id, above)}:
             return None
@@ -263,10 +271,9 @@ class Tracker:
 
     def model_files(self, model_id: str, into: Path) -> Path | None:
         """Return the folder of a logged model's files, copied below `into` when kept elsewhere; None if it has none."""
-        place = urlparse(self.client.get_logged_model(model_id).artifact_location)
-        if place.scheme in ("", "file"):
-            folder = Path(unquote(place.path))
-            return folder if folder.exists() else None
+        place = self._on_this_machine(self.client.get_logged_model(model_id).artifact_location)
+        if place is not None:
+            return place if place.exists() else None
         import mlflow
 
         folder = into / "models" / model_id
