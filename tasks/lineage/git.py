@@ -24,18 +24,19 @@ class Snapshot:
 
     def read(self, paths: list[str]) -> dict[str, bytes]:
         """Return path -> bytes of those paths the snapshot has and Git can still read whole."""
-        known = [path for path in paths if path in self.blobs]
-        asked = "".join(f"{self.blobs[path]}\n" for path in known).encode()
-        done = _git(self._workspace, "cat-file", "--batch", env=self._env, given=asked)
+        left = [path for path in paths if path in self.blobs]
         found: dict[str, bytes] = {}
-        rest = done.stdout
-        for path in known:
-            head, _, rest = rest.partition(b"\n")
-            words = head.split()
-            if len(words) != 3 or words[1] != b"blob":
-                continue  # Git says why on standard error; a file it cannot read is not there for us
-            size = int(words[2])
-            found[path], rest = rest[:size], rest[size + 1 :]
+        while left:
+            asked = "".join(f"{self.blobs[path]}\n" for path in left).encode()
+            rest = _git(self._workspace, "cat-file", "--batch", env=self._env, given=asked).stdout
+            while left and rest:
+                path = left.pop(0)
+                head, _, rest = rest.partition(b"\n")
+                words = head.split()
+                if len(words) == 3 and words[1] == b"blob":
+                    size = int(words[2])
+                    found[path], rest = rest[:size], rest[size + 1 :]
+            left = left[1:]  # Git stops at an object that is broken; the others may be whole
         return found
 
     def below(self, folder: str) -> list[str]:
@@ -51,9 +52,9 @@ def has_commit(workspace: Path, commit: str) -> bool:
 def damage(workspace: Path, commit: str) -> str | None:
     """Return what Git says when it cannot read a commit that it has, or its folders; None when all is well."""
     done = _git(workspace, "ls-tree", "-r", commit)
-    words = done.stderr.decode(errors="replace")
-    lost = done.returncode != 0 and "Not a valid object name" in words and "corrupt" not in words
-    return None if done.returncode == 0 or lost else words.strip().splitlines()[-1]
+    words = done.stderr.decode(errors="replace").strip()
+    broken = done.returncode != 0 and ("corrupt" in words or has_commit(workspace, commit))
+    return words.splitlines()[-1] if broken else None
 
 
 def git_facts(workspace: Path) -> dict[str, str]:
