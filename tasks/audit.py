@@ -22,6 +22,7 @@ from tasks.lineage.start import AUDIT, only_run
 from tasks.params import read_yaml
 from tasks.registry import audit as registry
 from tasks.registry import audit_decisions as decisions
+from tasks.registry.decisions import LOG
 from tasks.registry.dossier import Dossier, parse_selector, read_dossier
 from tasks.registry.runs import REFS, read_runs
 from tasks.registry.tracking import Tracker, store_exists
@@ -159,7 +160,7 @@ class _Walk:
         dossier = self.dossier
         if not dossier.in_git:
             words = "the workspace is in no Git repository, where decisions are recorded"
-            return [unknown("decision log", decisions.LOG, words)]
+            return [unknown("decision log", LOG, words)]
         known = {tags["model_sha256"]: number for number, tags in dossier.versions.items() if "model_sha256" in tags}
         checks = decisions.copies(self.workspace) + decisions.chain(dossier.log, dossier.name)
         checks += decisions.without_version(dossier.log, dossier.name, known)

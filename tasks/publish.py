@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -47,33 +48,29 @@ def rebuild(workspace: Path, say: Say = lambda _: None) -> dict[str, Any]:
     """
     (workspace / ".compactlm").mkdir(exist_ok=True)
     with only_run(workspace), tempfile.TemporaryDirectory(prefix="rebuild-", dir=workspace / ".compactlm") as folder:
+        scratch = Path(folder)
         log = read_log(workspace) if has_git(workspace) else []
         records = read_runs(workspace)
         names = {record["model"] for record in records} | {entry["model"] for entry in log}
         known = {name: numbers(records, log, name) for name in names}
-        runs, faults = _recorded(records, Path(folder))
-        texts = {record["dvc_lock"] for record in records}
-        missing: dict[str, dict[str, list[str]]] = {}
-        older = []
-        for run in former.committed_runs(workspace, texts, Path(folder)):
-            missing[run.where] = former.find_files(workspace, run)
-            # Once runs are recorded, a commit of which no record knows a version was never published.
-            if not records or former.weights_of(run) & set(known.get(run.model, {})):
-                older.append(run)
-        for run in runs:
-            missing[run.where] = former.find_files(workspace, run)
         _refuse_strangers(workspace, known, say)
-        for run in [*older, *runs]:
-            former.record_again(workspace, run, missing[run.where], known.get(run.model, {}), say)
-        roots = {record["ref"]: record["receipts_root"] for record in records}
-        faults += [f"{run.where}: not all receipts of this run are in the DVC cache as they were recorded"
-                   for run in runs if not former.has_its_receipts(run, roots[run.where])]  # fmt: skip
-        models = sorted({run.model for run in [*older, *runs]} | names)
-        for name in models:
-            faults += _champion(workspace, name) if log else []
-    lost = [one for name in models for one in former.lost_versions(workspace, name, known.get(name, {}))]
-    told = [{"where": run.where, "model": run.model, "missing": missing[run.where]} for run in [*older, *runs]]
-    versions = [one for name in models for one in _versions(workspace, name)]
+        runs, faults = _recorded(records, scratch)
+        told = []
+        for run in [*former.committed_runs(workspace, {record["dvc_lock"] for record in records}, scratch), *runs]:
+            say(f"looking for the files of {run.where}")
+            missing = former.find_files(workspace, run)
+            wanted = known.get(run.model, {})
+            # Once runs are recorded, one that Git alone has was never published unless a record knows a version of it.
+            if run in runs or not records or former.weights_of(run) & set(wanted):
+                former.record_again(workspace, run, missing, wanted, say)
+                told.append({"where": run.where, "model": run.model, "missing": missing})
+            shutil.rmtree(run.root)
+    names |= {one["model"] for one in told}
+    lost = []
+    for name in sorted(names):
+        lost += former.lost_versions(workspace, name, known.get(name, {}))
+        faults += _champion(workspace, name) if log else []
+    versions = [one for name in sorted(names) for one in _versions(workspace, name)]
     return {"runs": told, "versions": versions, "lost": lost, "faults": faults}
 
 
@@ -102,8 +99,10 @@ def _refuse_strangers(workspace: Path, known: dict[str, dict[str, str]], say: Sa
 
 def _champion(workspace: Path, name: str) -> list[str]:
     """Point champion and previous where the log of decisions says, and return what stands in the way."""
+    tracker = Tracker(workspace)
     try:
-        reconcile(Tracker(workspace), name)
+        if tracker.versions(name):
+            reconcile(tracker, name)
     except UserError as error:
         return [str(error)]
     return []

@@ -12,7 +12,7 @@ from tasks.evaluation.rules import COUNTS, Key, Measurement
 from tasks.gate import rule_of
 from tasks.lineage.files import file_sha256, read_json
 from tasks.params import Params
-from tasks.registry.tracking import Tracker
+from tasks.registry.tracking import PREFIX, Tracker
 
 Version = Mapping[str, Any]
 NO_RULES: Final = "all that is asked of a promotion is kept"
@@ -23,6 +23,7 @@ def judge_promotion(tracker: Tracker, params: Params, candidate: Version, champi
 
     Rules versus champion are asked once there is a champion by the log. A champion whose evidence is gone holds them.
     """
+    champion = as_registered(tracker, champion)
     checks = [_bytes(tracker, candidate), _round(tracker, params, candidate)]
     asked = [rule_of(gate) for gate in params.promotion.gates]
     rules = [rule for rule in asked if rule.versus != "champion" or champion is not None]
@@ -41,6 +42,15 @@ def judge_promotion(tracker: Tracker, params: Params, candidate: Version, champi
     evidence = {f"{who}/{path.name}": file_sha256(path) for who, model in models.items()
                 for path in sorted(model.predictions.glob("*.parquet"))}  # fmt: skip
     return {"verdict": verdict, "sentence": sentence, "rules": judged, "evidence": evidence}
+
+
+def as_registered(tracker: Tracker, version: Version | None) -> Version | None:
+    """Return a version of the log with the ids it has now: an index that was made again has others."""
+    if version is None or tracker.has_run(version["run_id"]):
+        return version
+    ours = [one for one in tracker.versions() if one.tags[PREFIX + "model_sha256"] == version["model_sha256"]]
+    keys = ("model_id", "run_id", "teacher_run_id")
+    return {**version, **{key: ours[0].tags.get(PREFIX + key) if ours else None for key in keys}}
 
 
 def judge_rollback(tracker: Tracker, candidate: Version) -> dict[str, Any]:

@@ -185,11 +185,11 @@ class Publication:
         path = self.workspace / "artifacts" / "selection.json"
         selected = read_json(path)["selected"] if path.exists() else None
         name = self.params.registry.model_name
-        if selected is not None:
-            sha256 = RoundFiles(self.workspace, selected).model_sha256()
-            number = self.tracker.numbers(name).get(sha256)
-            if number is None:  # of a former run, and its files are gone
-                return
+        files = RoundFiles(self.workspace, str(selected))
+        if selected is None or not files.is_evaluated:
+            return
+        number = self.tracker.numbers(name).get(files.model_sha256())
+        if number is not None:  # None: of a former run whose files are gone
             self.tracker.set_alias(name, "challenger", number)
             if decide:
                 settle_champion(self.tracker, name, number, selected)

@@ -18,7 +18,6 @@ from pydantic import ValidationError
 
 from tasks.lineage.former import bring
 from tasks.lineage.git import commits_of, snapshot
-from tasks.lineage.merkle import receipts_root
 from tasks.lineage.pipeline import cache_folder, stage_digests
 from tasks.params import Params, read_yaml
 from tasks.registry.live import record_receipts
@@ -100,7 +99,7 @@ def _write(path: Path, content: bytes) -> None:
 def weights_of(run: FormerRun) -> set[str]:
     """Return the sha256 of the weights of a run's rounds, of those whose evaluation was found."""
     files = [RoundFiles(run.root, name) for name in run.params.rounds]
-    return {one.model_sha256() for one in files if (one.folder / "evaluated" / "quality.json").exists()}
+    return {one.model_sha256() for one in files if one.is_evaluated}
 
 
 def find_files(workspace: Path, run: FormerRun) -> dict[str, list[str]]:
@@ -142,10 +141,3 @@ def lost_versions(workspace: Path, model: str, numbers: Mapping[str, str]) -> li
         for sha256, number in numbers.items() if here.get(sha256) != number
     ]  # fmt: skip
     return sorted(lost, key=lambda one: int(one["version"]))
-
-
-def has_its_receipts(run: FormerRun, root: str) -> bool:
-    """Return whether the receipts that were found are those of the recorded Merkle root."""
-    folder = run.root / "artifacts" / "receipts"
-    places = [folder / f"{stage}.json" for stage in run.stages]
-    return receipts_root({place.stem: place.read_bytes() for place in places if place.exists()}) == root

@@ -243,6 +243,17 @@ class Tracker:
         parent = self.client.get_run(run_id).data.tags.get("mlflow.parentRunId")
         return str(parent) if parent else None
 
+    def has_run(self, run_id: str) -> bool:
+        """Return whether there is such a run."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return bool(self.client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+
     def run_params(self, run_id: str) -> dict[str, str]:
         """Return the params of a run."""
         return dict(self.client.get_run(run_id).data.params)
