@@ -7,11 +7,13 @@ import hashlib
 import json
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from tasks.lineage.files import full_digest, write_json
 from tasks.lineage.merkle import receipts_root
+from tasks.registry.decisions import LOG, REFS, Decision, commit, read_refs, sealed
 from tests.tampering import STORE
 
 
@@ -53,3 +55,19 @@ def _into_cache(project: Path, place: Path) -> None:
     target = _cached(project, _md5(place.read_bytes()))
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(place, target)
+
+
+def forge_log(project: Path, change: Callable[[list[Decision]], None]) -> None:
+    """Change decisions and make the chain anew, in the file and in the Git refs alike."""
+    log = read_refs(project)
+    change(log)
+    forged: list[Decision] = []
+    for entry in log:
+        content = {key: value for key, value in entry.items() if key not in ("number", "previous_sha256", "sha256")}
+        forged.append(sealed(content, forged))
+    text = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in forged)
+    (project / LOG).write_text(text, encoding="utf-8")
+    for entry in forged:
+        name = f"{REFS}/{entry['number']:08d}"
+        subprocess.run(["git", "update-ref", "-d", name], cwd=project, check=True)
+        assert commit(project, entry)

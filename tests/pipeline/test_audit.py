@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pytest
 from tasks import rederive
 from tasks.audit import audit
 from tasks.lineage.files import read_json
+from tasks.registry.decisions import read_refs
 from tests.pipeline.attacks import ATTACKS, ROUNDS
 from tests.pipeline.conftest import Command
+from tests.pipeline.forgery import forge_log
 from tests.tampering import moved_away, one_byte
 from tests.tiny_project import Project
 
@@ -60,6 +63,49 @@ def test_bytes_that_are_nowhere_are_unknown_and_not_passed(finished: Project) ->
     assert report["result"] == "UNKNOWN"
     doubts = {(one["name"], one["subject"]) for one in report["checks"] if one["result"] == "UNKNOWN"}
     assert doubts == {("bytes", "prune@r1"), ("pruning", "r1")}
+
+
+FORGERIES: dict[str, tuple[Callable[[list[dict[str, Any]]], None], str, str]] = {
+    "evidence": (
+        lambda log: log[1]["verdict"]["evidence"].update({"student/test.parquet": "0" * 64}),
+        "decision evidence", "decision 2: student/test.parquet",
+    ),
+    "evidence of the champion": (
+        lambda log: log[1]["verdict"]["evidence"].update({"champion/test.parquet": "0" * 64}),
+        "decision evidence", "decision 2: champion/test.parquet",
+    ),
+    "value of a rule": (lambda log: log[1]["verdict"]["rules"][2].update(value=0.5), "decision", "decision 2: rule 3"),
+    "verdict": (lambda log: log[1]["verdict"].update(verdict="pass"), "decision", "decision 2: verdict"),
+    "outcome": (lambda log: log[1].update(outcome="done"), "decision log", "decisions.jsonl: decision 2"),
+    "champion before": (
+        lambda log: log[1]["before"].update(champion=None), "decision log", "decisions.jsonl: decision 2",
+    ),
+    "candidate": (
+        lambda log: log[1]["candidate"].update(model_sha256="0" * 64), "inverse scan", "decision 2",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def refused(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The finished project after a promotion that was refused, for want of rows."""
+    project = finished.copy(tmp_path_factory.mktemp("refused") / "project")
+    done = project.compactlm("promote", "1")
+    assert done.returncode == 2
+    assert "is refused" in done.stderr
+    return project
+
+
+@pytest.mark.parametrize("what", FORGERIES)
+def test_a_log_that_was_forged_whole_is_found_by_what_it_says(refused: Project, what: str) -> None:
+    change, check, subject = FORGERIES[what]
+    before = read_refs(refused.folder)
+    forge_log(refused.folder, change)
+    try:
+        report = audit(refused.folder, "tiny/1")
+    finally:
+        forge_log(refused.folder, lambda log: log.__setitem__(slice(None), before))
+    assert (check, subject) in faults(report), faults(report)
 
 
 @pytest.fixture
