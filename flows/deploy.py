@@ -1,4 +1,4 @@
-"""Serves the flows from this machine: compress and the check of the registry on a schedule, promote on demand."""
+"""Serves the flows from this machine: compress, audits and the check of the registry on a schedule, promote on demand."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
+from flows.audit import audit_champion
 from flows.compress import compress
 from flows.promote import promote
 from flows.watch import check_registry
@@ -30,34 +31,43 @@ STRATEGIES: dict[Overlap, ConcurrencyLimitStrategy] = {
 }
 
 
-def check_cron(cron: str) -> None:
+def check_cron(cron: str, option: str = "--cron") -> None:
     """Raise ParamsError unless `cron` is a schedule Prefect understands."""
     try:
         CronSchedule(cron=cron)
     except ValidationError as error:
-        raise ParamsError(f"--cron {cron!r}: {error.errors()[0]['msg']}; write it like '0 2 * * *'") from None
+        raise ParamsError(f"{option} {cron!r}: {error.errors()[0]['msg']}; write it like '0 2 * * *'") from None
 
 
-def serve(workspace: Path, cron: str | None, api_url: str, overlap: Overlap = "skip") -> None:
+def serve(
+    workspace: Path, cron: str | None, api_url: str, overlap: Overlap = "skip", audit_cron: str | None = None
+) -> None:  # fmt: skip
     """Serve the flows from this process until it is stopped, for the Prefect server at `api_url`.
 
     `compress` at `cron`, one run at a time: two runs in one workspace would change each other's files. `promote` when somebody
-    starts it or answers it. `check-registry` twice an hour.
+    starts it or answers it. `check-registry` twice an hour. Audits of the champion at `audit_cron`; they and runs wait for
+    each other.
     """
     os.chdir(workspace)  # served runs start in the current directory
     limit = ConcurrencyLimitConfig(limit=1, collision_strategy=STRATEGIES[overlap])
     # Prefect reads its environment once, on import, which was before our server had an address.
     with temporary_settings({PREFECT_API_URL: api_url}):
-        prefect_serve(*deployments(workspace, cron, limit), print_starting_message=False)
+        prefect_serve(*deployments(workspace, cron, limit, audit_cron), print_starting_message=False)
 
 
-def deployments(workspace: Path, cron: str | None, limit: ConcurrencyLimitConfig) -> list[RunnerDeployment]:
+def deployments(
+    workspace: Path, cron: str | None, limit: ConcurrencyLimitConfig, audit_cron: str | None = None
+) -> list[RunnerDeployment]:  # fmt: skip
     """Return what is served, all under the workspace's name."""
-    return [
+    served = [
         _deployed(compress, workspace, cron=cron, concurrency_limit=limit),
         _deployed(promote, workspace),
         _deployed(check_registry, workspace, cron=CHECK_CRON),
     ]
+    if audit_cron is not None:
+        once = ConcurrencyLimitConfig(limit=1, collision_strategy=STRATEGIES["skip"])
+        served.append(_deployed(audit_champion, workspace, cron=audit_cron, concurrency_limit=once))
+    return served
 
 
 def _deployed(flow: Flow[..., Any], workspace: Path, **how: Any) -> RunnerDeployment:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from tasks.errors import DataError, StageError, UserError
 from tasks.lineage.last_run import read_last_run
+from tasks.lineage.start import only_run
 from tasks.params import apply_overrides
 from tasks.registry.approval import approval_faults
 from tasks.registry.tracking import Tracker
@@ -77,6 +79,41 @@ def test_a_run_goes_through_a_fault_then_ends_and_then_has_nothing_to_do(built: 
     assert (state.name, state.is_completed()) == ("NoChange", True)
     assert _task_runs() == before  # not one stage was even asked
     assert read_last_run(built) == record
+
+
+def test_a_scheduled_audit_alerts_on_the_first_fault(built: Path, store: Path) -> None:
+    from prefect.events.worker import EventsWorker
+
+    from flows.audit import EVENT, audit_champion
+
+    state = audit_champion(str(built), return_state=True)
+    assert (state.name, state.is_completed()) == ("NoChampion", True)
+    run(built)
+    with only_run(built):
+        assert audit_champion(str(built), return_state=True).name == "Skipped"
+    state = audit_champion(str(built), return_state=True)  # the receipts of these stages say next to nothing
+    assert state.is_failed()
+    assert state.message is not None
+    assert state.message.startswith(
+        "compactlm-sentiment/2: receipts: artifacts/receipts/baselines.json: cannot be read;"
+    )
+    EventsWorker.drain_all(timeout=10)
+    assert EVENT in _events()
+
+
+def _events() -> list[str]:
+    """Return the names of our events that the server has, once it has one."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        for _ in range(100):
+            answer = client._client.post(
+                "/events/filter", json={"filter": {"event": {"prefix": ["compactlm."]}}}
+            ).json()
+            if answer["events"]:
+                break
+            time.sleep(0.1)
+    return [one["event"] for one in answer["events"]]
 
 
 def _task_runs() -> dict[str, str]:
