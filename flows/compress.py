@@ -5,13 +5,11 @@ DVC decides what must run; Prefect decides when, and shows it. Run it with `comp
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import re
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -28,10 +26,11 @@ from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.summary import publish_artifacts
-from tasks.errors import ResourceError, StageError
+from tasks.errors import StageError
+from tasks.lineage.git import git_facts
 from tasks.lineage.last_run import describe, sentence, write_last_run
 from tasks.lineage.pipeline import BusyError, Stage, StageRunner, pending, read_graph
-from tasks.lineage.start import prepare_run
+from tasks.lineage.start import only_run, prepare_run
 from tasks.params import Params
 from tasks.progress import PREFIX
 from tasks.registry.live import Recorder
@@ -98,11 +97,11 @@ def compress(
     """
     began = started or time.time()
     folder = Path(workspace).absolute()
-    with _only_run(folder):
+    with only_run(folder):
         params = prepare_run(folder, checked=checked)
         stages = read_graph(folder)
         waiting = pending(folder, stages)
-        recorder = Recorder(folder, params, stages, _git_facts(folder))
+        recorder = Recorder(folder, params, stages, git_facts(folder))
         if not waiting:
             recorder.finish(dict.fromkeys((s.name for s in stages), "skipped"))
             console.info("nothing to do: all %d stages are up to date", len(stages))
@@ -171,22 +170,3 @@ def _run_graph(
 
 def _pool(max_workers: int) -> ThreadPoolTaskRunner[Any]:
     return ThreadPoolTaskRunner(max_workers=max_workers)
-
-
-@contextmanager
-def _only_run(workspace: Path) -> Iterator[None]:
-    """Hold the workspace for one run; ResourceError when another one works in it."""
-    place = workspace / ".compactlm" / "run.lock"
-    place.parent.mkdir(exist_ok=True)
-    with place.open("a+", encoding="utf-8") as file:
-        try:
-            # The system gives the lock back when the process ends, however it ends.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ResourceError(f"{workspace}: another run is under way here; wait for it or stop it") from None
-        yield
-
-
-def _git_facts(workspace: Path) -> dict[str, str]:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=workspace, capture_output=True, text=True, check=False)
-    return {"git_commit": done.stdout.strip()} if done.returncode == 0 else {}

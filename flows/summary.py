@@ -9,8 +9,11 @@ from typing import Any, Final
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
+from tasks.errors import UserError
 from tasks.lineage.files import read_json
 from tasks.params import Params
+from tasks.registry.decision_page import as_markdown
+from tasks.registry.decisions import read_log
 from tasks.registry.records import TEACHER, RoundFiles, latency, overall
 
 WIDTH: Final = 480
@@ -33,6 +36,17 @@ def publish_artifacts(workspace: Path, params: Params, runs: Mapping[str, str], 
     else:
         lines = "".join(f"- {name}: run `{run_id}`\n" for name, run_id in runs.items())
         create_markdown_artifact(f"`compactlm ui` opens the pages of these runs in MLflow.\n\n{lines}", key="mlflow")
+    _publish_decision(workspace, params.registry.model_name)
+
+
+def _publish_decision(workspace: Path, name: str) -> None:
+    """Show the newest decision about the model; a log that is missing or not intact shows none, and is told elsewhere."""
+    try:
+        log = read_log(workspace)
+    except UserError:
+        return
+    for entry in [one for one in log if one["model"] == name][-1:]:
+        create_markdown_artifact(as_markdown(entry), key="decision")
 
 
 def _row(files: RoundFiles) -> dict[str, Any]:

@@ -8,35 +8,46 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks import rederive
+from tasks import rederive, replay
 from tasks.errors import ParamsError, UserError
 from tasks.lineage import audit_chain, audit_code, audit_files, audit_lock
 from tasks.lineage.chain import RECEIPTS_FOLDER, Receipts, ancestors, edges, files_of, parse, producers, rounds_of
 from tasks.lineage.checks import Check, as_json, failed, overall, unknown
 from tasks.lineage.pipeline import cache_folder, read_lock
+from tasks.lineage.start import AUDIT, only_run
 from tasks.params import read_yaml
 from tasks.registry import audit as registry
+from tasks.registry import audit_decisions as decisions
+from tasks.registry.decisions import LOG
 from tasks.registry.dossier import Dossier, parse_selector, read_dossier
+from tasks.registry.runs import REFS, read_runs
 from tasks.registry.tracking import Tracker, store_exists
 
 Say = Callable[[str], None]
 Places = Mapping[str, Path | None]
 
 
-def audit(workspace: Path, selector: str | None, say: Say = lambda _: None) -> dict[str, Any]:
+def audit(
+    workspace: Path, selector: str | None, say: Say = lambda _: None, again: Sequence[str] = (), tell: Say = lambda _: None
+) -> dict[str, Any]:  # fmt: skip
     """Return the report on one version: `result`, every check, the stages with their edges, and what it took.
 
+    `again` has patterns of stages to replay. `say` gets lines that replace each other, `tell` lines to keep.
     Raises UserError when no such version is registered.
     """
     began = time.monotonic()
     if not store_exists(workspace):
         raise UserError(f"{workspace}: no model is registered yet; `compactlm run` makes some")
     (workspace / ".compactlm").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="audit-", dir=workspace / ".compactlm") as folder:
+    # A run that goes on meanwhile would change files under our eyes.
+    with (
+        only_run(workspace, AUDIT),
+        tempfile.TemporaryDirectory(prefix="audit-", dir=workspace / ".compactlm") as folder,
+    ):
         scratch = Path(folder)
         say("reading what MLflow says")
         tracker = Tracker(workspace)
@@ -45,17 +56,23 @@ def audit(workspace: Path, selector: str | None, say: Say = lambda _: None) -> d
         receipts = {stage: json.loads(content) for stage, content in recorded.items()}
         checks = [*broken, *audit_chain.merkle(dossier.receipts, dossier.receipts_root)]
         last = f"gate@{dossier.round}"
-        facts: dict[str, Any] = {"stages": [], "edges": [], "files": 0, "bytes": 0}
+        facts: dict[str, Any] = {"stages": [], "edges": [], "files": 0, "bytes": 0, "replay": None}
         if last not in receipts:
             checks.append(
                 unknown("receipts", last, "no receipt tells how this model was judged; `compactlm run` records it")
             )
         else:
             stages = ancestors(receipts, last)
-            walk = _Walk(workspace, dossier, receipts, recorded, stages, scratch, say)
+            walk = _Walk(tracker, dossier, receipts, recorded, stages, scratch, say)
             checks += walk.checks()
             checks += registry.inverse(dossier, receipts, _weights_of_versions(tracker, dossier, scratch))
-            facts = {"stages": _stages(receipts, stages, checks), "edges": edges(receipts, stages), **walk.counted}
+            replayed: dict[str, Any] | None = None
+            if again:
+                wanted, tree = replay.chosen(stages, again), scratch / "replay"
+                more, replayed = replay.replay(workspace, receipts, wanted, walk.places, tree, say, tell)
+                checks += more
+            facts = {"stages": _stages(receipts, stages, checks), "edges": edges(receipts, stages), **walk.counted,
+                     "replay": replayed}  # fmt: skip
     results = [check.result for check in checks]
     return {
         "model": dossier.name, "version": int(dossier.version), "round": dossier.round,
@@ -70,12 +87,13 @@ class _Walk:
     """The checks of one lineage, in the order in which they need each other."""
 
     def __init__(
-        self, workspace: Path, dossier: Dossier, receipts: Receipts, recorded: Mapping[str, bytes], stages: list[str],
+        self, tracker: Tracker, dossier: Dossier, receipts: Receipts, recorded: Mapping[str, bytes], stages: list[str],
         scratch: Path, say: Say,
     ) -> None:  # fmt: skip
-        self.workspace, self.dossier, self.receipts, self.recorded = workspace, dossier, receipts, recorded
+        self.tracker, self.workspace = tracker, tracker.workspace
+        self.dossier, self.receipts, self.recorded = dossier, receipts, recorded
         self.stages, self.scratch, self.say = stages, scratch, say
-        self.here = _read_receipts(workspace)
+        self.here = _read_receipts(self.workspace)
         self.counted = {"files": 0, "bytes": 0}
 
     def checks(self) -> list[Check]:
@@ -131,7 +149,25 @@ class _Walk:
             checks += audit_chain.copies_agree(self.recorded, copies, f"run {record.run_id} ({name})")
             checks += registry.stored_files(record, receipts)
             checks += registry.params(record, receipts) + registry.metrics(record)
-        return checks + registry.aliases(dossier, receipts, self._chosen())
+        try:
+            checks += registry.run_record(dossier, read_runs(self.workspace, dossier.name))
+        except UserError as error:
+            checks.append(failed("run record", REFS, "records of runs", "a broken one", str(error)))
+        return checks + registry.aliases(dossier, receipts, self._chosen()) + self._decisions()
+
+    def _decisions(self) -> list[Check]:
+        """Return whether the log is intact, and whether the decisions about this version's weights hold again."""
+        dossier = self.dossier
+        if not dossier.in_git:
+            words = "the workspace is in no Git repository, where decisions are recorded"
+            return [unknown("decision log", LOG, words)]
+        known = {tags["model_sha256"]: number for number, tags in dossier.versions.items() if "model_sha256" in tags}
+        checks = decisions.copies(self.workspace) + decisions.chain(dossier.log, dossier.name)
+        checks += decisions.without_version(dossier.log, dossier.name, known)
+        for entry in dossier.log:
+            if entry["candidate"]["model_sha256"] == dossier.tags.get("model_sha256"):
+                checks += decisions.decision(self.tracker, dossier.versions, entry, self.scratch)
+        return checks
 
     def _chosen(self) -> str | None:
         """Return the round that the selection in force has chosen, None when the workspace has gone on or has none."""

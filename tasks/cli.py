@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks import cli_registry
+from tasks.cli_export import add_export_command
 from tasks.cli_lineage import add_lineage_commands
 from tasks.console import RunLines
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, CompactlmError, UserError
@@ -36,6 +37,7 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
 add_lineage_commands(app)
+add_export_command(app)
 
 
 def main() -> None:
@@ -205,6 +207,10 @@ def serve(
     overlap: Annotated[
         Literal["skip", "enqueue"], typer.Option(help="What to do with a tick while a run is under way.")
     ] = "skip",
+    audit_cron: Annotated[
+        str | None,
+        typer.Option(help="When to audit the champion as well, such as '0 6 * * *'; a fault fails its flow run."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run on a schedule from this machine until Ctrl-C; a tick with nothing to do adds nothing."""
@@ -217,11 +223,19 @@ def serve(
     from flows.server import prefect_server
 
     deploy.check_cron(cron)
+    if audit_cron is not None:
+        deploy.check_cron(audit_cron, "--audit-cron")
     with prefect_server() as url:
-        facts = {"cron": cron, "overlap": overlap, "prefect": url, "workspace": str(workspace)}
+        facts = {
+            "cron": cron,
+            "audit_cron": audit_cron,
+            "overlap": overlap,
+            "prefect": url,
+            "workspace": str(workspace),
+        }
         _print_json(facts) if as_json else out.print(f"serving {workspace} at '{cron}'; runs are shown at {url}")
         sys.stdout.flush()
-        deploy.serve(workspace, cron, f"{url}/api", overlap)
+        deploy.serve(workspace, cron, f"{url}/api", overlap, audit_cron)
 
 
 @app.command(epilog="Example: compactlm ui")

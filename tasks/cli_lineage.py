@@ -1,4 +1,4 @@
-"""The commands that ask where a model came from: audit, lineage, diff."""
+"""The commands that ask where a model came from: audit, lineage, diff; and publish, which records it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from tasks.errors import UserError
 from tasks.lineage.start import find_workspace
@@ -32,6 +33,7 @@ def add_lineage_commands(app: typer.Typer) -> None:
     """Add the commands of this file to the program."""
     app.command(epilog="Example: compactlm audit compactlm-sentiment@champion --html audit.html")(audit)
     app.command(epilog="Example: compactlm lineage --down artifacts/data/sets/train.parquet")(lineage)
+    app.command(epilog="Example: compactlm publish --rebuild")(publish)
     app.command("diff", epilog="Example: compactlm diff compactlm-sentiment/1 compactlm-sentiment/2")(diff)
 
 
@@ -42,6 +44,14 @@ def _print_json(value: Any) -> None:
 def audit(
     model: Model = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with the lineage.")] = None,
+    replay: Annotated[
+        bool,
+        typer.Option("--replay", help="Also run its stages again from their commits, without any cache, and compare."),
+    ] = False,
+    stages: Annotated[
+        str,
+        typer.Option("--stages", metavar="NAMES", help="Replay these only, such as prune@r1,prune@r2 or 'prune@*'."),
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Check a model's lineage: every byte, link, number and verdict, from the data to the registered version.
@@ -52,8 +62,13 @@ def audit(
     from tasks.lineage.checks import EXIT_CODES
 
     workspace = find_workspace(Path.cwd())
+    again = tuple(filter(None, (name.strip() for name in stages.split(",")))) or (("*",) if replay else ())
     with err.status("auditing") as status:
-        report = run_audit(workspace, model, lambda line: status.update(line))
+
+        def tell(line: str) -> None:
+            err.print(line, markup=False)
+
+        report = run_audit(workspace, model, lambda line: status.update(escape(line)), again, tell)
     if html is not None:
         from tasks.lineage.audit_page import render
 
@@ -72,7 +87,9 @@ def lineage(
     up: Annotated[bool, typer.Option("--up", help="What the model rests on, from the data on; the default.")] = False,
     down: Annotated[
         str | None,
-        typer.Option("--down", metavar="THING", help="The models that rest on a digest, a commit, a path or a source."),
+        typer.Option(
+            "--down", metavar="THING", help="The models that rest on a digest, a commit, a path, a source or a row."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -86,6 +103,9 @@ def lineage(
             raise UserError("--down asks about every model: leave out the model and --up")
         answer = lineage_down(workspace, down)
         lines = [f"{_title(one)}: {len(one['because'])} times, first {one['because'][0]}" for one in answer["models"]]
+        lines += [
+            f"{_title(one)}: its data sets are not here to look for a row; `dvc pull`" for one in answer["unread"]
+        ]
         lines = lines or [f"no registered model rests on {down}"]
     else:
         answer = lineage_up(workspace, model)
@@ -115,6 +135,38 @@ def diff(
             out.print(f"  {name}: {_words(one)} -> {_words(other)}", markup=False)
         if len(changes) > SHOWN:
             out.print(f"  and {len(changes) - SHOWN} more; --json has them all", markup=False)
+
+
+def publish(
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Make the whole index again, with every run that Git and DVC know.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Record in MLflow what `dvc repro` made; with --rebuild all runs, versions and aliases, into an empty store.
+
+    Exit code 1: a version that is known could not be made again; its number stays free.
+    """
+    from tasks import publish as work
+
+    workspace = find_workspace(Path.cwd())
+    with err.status("recording") as status:
+        answer = work.rebuild(workspace, status.update) if rebuild else work.publish(workspace)
+    faults = [*answer.get("faults", ()), *(f"{_number(one)}: {one['why']}" for one in answer.get("lost", ()))]
+    if as_json:
+        _print_json(answer)
+    else:
+        out.print(f"{len(answer['runs'])} {'runs' if rebuild else 'rounds'} recorded; registered:", markup=False)
+        for one in answer["versions"]:
+            aliases = "".join(f" @{alias}" for alias in one["aliases"])
+            out.print(f"  {_number(one)}{aliases}  {one['model_sha256'][:12]}", markup=False)
+        for line in faults:
+            out.print(f"  {line}", markup=False)
+    sys.exit(1 if faults else 0)
+
+
+def _number(one: Mapping[str, Any]) -> str:
+    return f"{one['model']}/{one['version']}"
 
 
 def _words(value: object) -> str:

@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tasks.cli_approval import add_approval_commands, describe_answers
+from tasks.cli_watch import watch
 from tasks.errors import UserError
 from tasks.lineage.start import find_workspace
 from tasks.params import Params, load_params
@@ -24,11 +26,13 @@ Version = Annotated[str, typer.Argument(metavar="VERSION", help="Version number 
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add gate, promote, rollback, history and compare to the command line."""
+    """Add gate, promote, approve, reject, rollback, history, watch and compare to the command line."""
     app.command(epilog="Example: compactlm gate challenger")(gate)
     app.command(epilog="Example: compactlm promote challenger")(promote)
+    add_approval_commands(app)
     app.command(epilog='Example: compactlm rollback --reason "too many wrong refunds"')(rollback)
     app.command(epilog="Example: compactlm history --check")(history)
+    app.command(epilog="Example: compactlm watch --port 8765")(watch)
     app.command(epilog="Example: compactlm compare champion challenger")(compare)
 
 
@@ -52,16 +56,14 @@ def promote(
     reason: Annotated[str, typer.Option(help="Why, for the log.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Make a version champion if its gates pass; a refusal is recorded too and ends with exit code 2."""
-    from tasks.registry.promotion import Ask, actor, decide
-    from tasks.registry.promotion_gate import judge_promotion
+    """Make a version champion if its gates pass and, where params.yaml asks for it, people approved it.
+
+    A refusal is recorded too and ends with exit code 2.
+    """
+    from tasks.registry.proposals import promote_version
 
     tracker, params, name = _registry()
-    ask = Ask("promote", _number(tracker, name, version), reason, actor())
-    _told(
-        decide(tracker, name, ask, lambda candidate, champion: judge_promotion(tracker, params, candidate, champion)),
-        as_json,
-    )
+    _told(promote_version(tracker, params, _number(tracker, name, version), reason), as_json)
 
 
 def rollback(
@@ -93,11 +95,14 @@ def history(
         bool, typer.Option("--check", help="Compare the log with its other copy and with MLflow.")
     ] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Bring log copies and aliases to what was decided.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print every decision as a page of markdown.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show every decision, oldest first; --check ends with exit code 2 if something was changed without one."""
-    from tasks.registry.decisions import LOG, read_lines, read_log, read_refs
-    from tasks.registry.promotion import differences, reconcile, state_of
+    from tasks.registry.decision_page import as_markdown
+    from tasks.registry.decisions import read_log
+    from tasks.registry.drift import registry_faults
+    from tasks.registry.promotion import reconcile
 
     workspace = find_workspace(Path.cwd())
     name = load_params(workspace / "params.yaml").registry.model_name
@@ -106,12 +111,11 @@ def history(
     if repair:
         facts["repaired"] = reconcile(_registry()[0], name, repair=True)
     if check:
-        facts["differences"] = differences(_registry()[0], name, state_of(log, name)) if log else []
-        copies = len(read_lines(workspace)), len(read_refs(workspace))
-        if copies[0] != copies[1]:
-            facts["differences"].append(f"{LOG} has {copies[0]} decisions, the Git refs have {copies[1]}")
+        facts["differences"] = registry_faults(_registry()[0], name)
     if as_json:
         _print_json(facts)
+    elif markdown:
+        sys.stdout.write("\n".join(as_markdown(entry) for entry in log))
     else:
         _print_history(log, name)
         for line in facts.get("repaired", ()):
@@ -176,6 +180,12 @@ def _told(entry: dict[str, Any], as_json: bool) -> None:
         _print_json(entry)
     else:
         _print_rules(words, verdict)
+    from tasks.registry.proposals import how_to, is_waiting
+
+    if is_waiting(entry):
+        raise UserError(
+            f"decision {entry['number']}: {words}: {verdict['sentence']}. {how_to(verdict['approval']['proposal'])}"
+        )
     if entry["outcome"] != "done":
         raise UserError(f"decision {entry['number']}: {words} is refused: {verdict['sentence']}")
     if not as_json:
@@ -192,11 +202,15 @@ def _print_rules(words: str, verdict: dict[str, Any]) -> None:
 def _print_history(log: list[dict[str, Any]], name: str) -> None:
     if not log:
         return out.print(f"no decision about {name} yet; the first round whose gates pass makes one")
+    from tasks.registry.proposals import is_waiting
+
     for entry in log:
         candidate, done = entry["candidate"], entry["outcome"] == "done"
-        words = f"{entry['kind']} version {candidate['version']} ({candidate['round']}): {entry['outcome']}, by {entry['actor']}"
+        outcome = "waiting" if is_waiting(entry) else entry["outcome"]
+        words = f"{entry['kind']} version {candidate['version']} ({candidate['round']}): {outcome}, by {entry['actor']}"
         out.print(f"{entry['number']:>4}  {entry['at']}  {words}", markup=False)
-        for line in filter(None, (entry["reason"], None if done else entry["verdict"]["sentence"])):
+        answers = describe_answers(entry["verdict"].get("approval"))
+        for line in filter(None, (entry["reason"], None if done else entry["verdict"]["sentence"], *answers)):
             out.print(f"      {line}", markup=False)
 
 

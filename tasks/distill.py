@@ -1,7 +1,7 @@
 """Recovers a pruned student: it imitates the cached logits of the original teacher, on labelled and transfer rows.
 
-deps: rounds/<round>/{pruned,tokens}, data/sets, teacher_logits | params: seed, distill, rounds.<round>
-outs: rounds/<round>/trained
+deps: rounds/<round>/{pruned,tokens}, data/sets, teacher_logits, rounds/teacher/trained/model (it runs for
+distill.relations alone) | params: seed, distill, rounds.<round> | outs: rounds/<round>/trained
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from tasks.data.frames import read_sets
 from tasks.data.logits import load_logits
 from tasks.data.tokens import TokenSet, collate, load_tokens
 from tasks.distillation.budget import joined, plan_batches
+from tasks.distillation.hidden import weighed
 from tasks.distillation.losses import distillation_loss
 from tasks.distillation.train import Rows, Schedule, train
 from tasks.lineage.files import digest
 from tasks.lineage.scratch import Scratch, scratch_key
 from tasks.models.checkpoint import attend_plainly, load_classifier, pad_id
 from tasks.models.devices import Device, pick
+from tasks.models.extras import Batch, Extras, make_extras
 from tasks.models.keeper import Keeper
 from tasks.params import Params
 from tasks.progress import Progress
@@ -29,12 +31,20 @@ from tasks.stage import InPath, OutPath
 
 
 def run(
-    params: Params, *, round: str, pruned: InPath, tokens: InPath, sets: InPath, logits: InPath, out: OutPath
+    params: Params,
+    *,
+    round: str,
+    pruned: InPath,
+    tokens: InPath,
+    sets: InPath,
+    logits: InPath,
+    teacher: InPath,
+    out: OutPath,
 ) -> dict[str, Any]:
     """Return the summary of the training, with its speed and the device it ran on."""
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     student = load_classifier(pruned / "model")
-    facts = distil(params, round, student, pruned / "model", tokens, sets, logits, out, device, "distill@")
+    facts = distil(params, round, student, pruned / "model", tokens, sets, logits, teacher, out, device, "distill@")
     return {**facts, **device.facts()}
 
 
@@ -46,6 +56,7 @@ def distil(
     tokens: Path,
     sets: Path,
     logits: Path,
+    teacher: Path,
     out: Path,
     device: Device,
     label: str,
@@ -61,7 +72,7 @@ def distil(
         params.distill.batch_rows, params.seed,
     )  # fmt: skip
     key = scratch_key(
-        {"inputs": [digest(p)["sha256"] for p in (tokenizer, tokens, sets, logits)], "seed": params.seed,
+        {"inputs": [digest(p)["sha256"] for p in (tokenizer, tokens, sets, logits, teacher)], "seed": params.seed,
          "distill": params.distill.model_dump(), "round": budget.model_dump(), "device": device.facts(),
          "torch": torch.__version__}
     )  # fmt: skip
@@ -70,17 +81,22 @@ def distil(
     keeper = Keeper(scratch, load_tokens(tokens / "validation"), validation, params.distill.batch_rows, device)
     _without_dropout(student)
     attend_plainly(student, device.device)
+    folders = {"logits": logits, "teacher": teacher, "tokenizer": tokenizer}
+    extras = make_extras(params.distill, student, data, frames, folders, device)
     progress = Progress(f"{label}{round_name}", len(batches))
     train(
-        student, batches, _loss_of(params, data, teacher_logits, labels, device), keeper.checkpoint,
+        student, batches, _loss_of(params, data, teacher_logits, labels, device, extras), keeper.checkpoint,
         _schedule(params, round_name), device, scratch, lambda step, loss: progress.update(step, loss=loss),
+        beside=extras.module, on_begin=extras.begin,
     )  # fmt: skip
     summary = keeper.finish(student, tokenizer, out, int(sum(data.lengths[rows].sum() for rows in batches)))
     scratch.remove()
     return summary
 
 
-def _loss_of(params: Params, data: TokenSet, teacher_logits: Any, labels: Rows, device: Device) -> Any:
+def _loss_of(
+    params: Params, data: TokenSet, teacher_logits: Any, labels: Rows, device: Device, extras: Extras | None = None
+) -> Any:
     """Return the function (model, rows) -> loss of the training loop."""
     teacher = torch.from_numpy(teacher_logits).to(device.device)
     targets = torch.from_numpy(labels).to(device.device)
@@ -88,10 +104,19 @@ def _loss_of(params: Params, data: TokenSet, teacher_logits: Any, labels: Rows, 
     def batch_loss(model: Any, rows: Rows) -> torch.Tensor:
         ids_BT, mask_BT = (torch.from_numpy(a).to(device.device) for a in collate(data, rows, pad_id(model)))
         chosen = torch.from_numpy(rows).to(device.device)
-        return distillation_loss(
-            model(input_ids=ids_BT, attention_mask=mask_BT).logits, teacher[chosen], targets[chosen],
+        active = [] if extras is None else extras.active
+        more = {"output_hidden_states": True} if active else {}
+        outputs = model(input_ids=ids_BT, attention_mask=mask_BT, **more)
+        loss = distillation_loss(
+            outputs.logits, teacher[chosen], targets[chosen],
             loss=params.distill.loss, temperature=params.distill.temperature, kd_weight=params.distill.kd_weight,
         )  # fmt: skip
+        total = loss
+        for extra in active:
+            with torch.autocast(device.device.type, enabled=False):  # of small differences bf16 would leave little
+                found_B = extra.loss(Batch(rows, ids_BT, mask_BT, outputs.hidden_states))
+            total = total + weighed(loss, found_B.mean(), extra.weight)
+        return total
 
     return batch_loss
 
@@ -112,4 +137,6 @@ def _schedule(params: Params, round_name: str) -> Schedule:
         max_gradient_norm=section.max_gradient_norm,
         checkpoints=section.checkpoints,
         seed=params.seed,
+        accumulate=section.accumulate,
+        average=section.average,
     )

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 import io
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -149,6 +151,34 @@ class Prune(Section):
     criterion: Literal["activation", "magnitude_l1", "magnitude_l2", "random", "taylor", "wanda"]
 
 
+def _weight(value: object) -> object:
+    if value == "dynamic" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf):
+        return value
+    raise ValueError(
+        f"got {value!r}; dynamic (the ratio of the two losses, at each step) or a number above 0 is allowed"
+    )
+
+
+Weight = Annotated[float | Literal["dynamic"], PlainValidator(_weight)]
+
+
+class Hidden(Section):
+    """An extra loss on what the layers hold of a row: `tasks.distillation.hidden`."""
+
+    loss: Literal["cosine", "mse"]
+    weight: Weight
+    layers: Literal["uniform", "last"]
+    until_share: Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class Relations(Section):
+    """An extra loss on how the tokens of a row relate in the last layer: `tasks.distillation.relations`."""
+
+    heads: Positive
+    weight: Weight
+    until_share: Annotated[float, Field(gt=0.0, le=1.0)]
+
+
 class Distill(Section):
     """How the student learns from the teacher; the budgets of a round stand in `rounds`.
 
@@ -158,11 +188,25 @@ class Distill(Section):
     loss: Literal["forward_kl", "jensen_shannon", "reverse_kl"]
     temperature: Annotated[float, Field(gt=0.0)]
     kd_weight: Share
+    hidden: Hidden | None
+    relations: Relations | None
     batch_rows: Positive
     warmup_share: Share
     weight_decay: Annotated[float, Field(ge=0.0)]
     max_gradient_norm: Annotated[float, Field(gt=0.0)]
+    accumulate: Positive
+    average: Annotated[float, Field(gt=0.0, lt=1.0)] | None
     checkpoints: Positive
+
+    @model_validator(mode="after")
+    def _parts_weigh_as_the_whole(self) -> Self:
+        for name, extra in (("hidden", self.hidden), ("relations", self.relations)):
+            if self.accumulate > 1 and extra is not None and extra.weight == "dynamic":
+                raise ValueError(
+                    f"{name}.weight: dynamic would be another ratio in each of the {self.accumulate} parts of a batch; "
+                    "give a number, or set accumulate: 1"
+                )
+        return self
 
 
 class Round(Section):
@@ -283,10 +327,29 @@ class Gate(Section):
         return self
 
 
+class Approval(Section):
+    """Who must sign before a model becomes champion; `approvers` is name -> public ed25519 key, or a file with such lines."""
+
+    quorum: Positive
+    not_author: bool
+    ttl_hours: Annotated[float, Field(gt=0, le=8760)]
+    approvers: str | dict[str, str]
+
+    @field_validator("approvers", mode="plain")
+    @classmethod
+    def _is_file_or_keys(cls, value: object) -> object:
+        if isinstance(value, str) or (
+            isinstance(value, dict) and value and all(isinstance(x, str) for pair in value.items() for x in pair)
+        ):
+            return value
+        raise ValueError(f"got {value!r}; allowed: a file's name, or NAME: ssh-ed25519 KEY for each approver")
+
+
 class Promotion(Section):
     """What is asked once more when a model is to become champion; here a rule may be `versus: champion`."""
 
     gates: list[Gate]
+    approval: Approval | None
 
 
 class Registry(Section):
@@ -452,6 +515,8 @@ def _fields_at(location: tuple[str | int, ...]) -> list[str]:
     parts = iter(location)
     for part in parts:
         annotation = model.model_fields[part].annotation
+        if NoneType in get_args(annotation):  # a section that may be null
+            annotation = get_args(annotation)[0]
         if get_origin(annotation) in (dict, list):
             annotation = get_args(annotation)[-1]
             next(parts, None)  # the name of the entry, which is free

@@ -1,6 +1,6 @@
 """Trains the shape of a round from random weights with the same distillation budget: what the pruning is worth.
 
-deps: rounds/<round>/{pruned,tokens}, data/sets, teacher_logits, rounds/teacher/evaluated
+deps: rounds/<round>/{pruned,tokens}, data/sets, teacher_logits, rounds/teacher/{evaluated,trained/model}
 params: seed, data, distill, evaluate, rounds.<round> | outs: rounds/<round>/random_init
 Runs for the rounds listed in `baselines.random_init` alone.
 """
@@ -32,6 +32,7 @@ def run(
     tokens: InPath,
     sets: InPath,
     logits: InPath,
+    teacher: InPath,
     teacher_evaluated: InPath,
     out: OutPath,
 ) -> dict[str, Any]:
@@ -39,7 +40,8 @@ def run(
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     torch.manual_seed(params.seed)
     student = classifier_from_config(read_config(pruned / "model"))
-    distil(params, round, student, pruned / "model", tokens, sets, logits, out / "trained", device, "random_init@")
+    trained = out / "trained"
+    distil(params, round, student, pruned / "model", tokens, sets, logits, teacher, trained, device, "random_init@")
     student = load_classifier(out / "trained" / "model")
     learnt_from = read_sets(sets, ["train", "transfer"]).values()
     how = measures_of(params.data.labels, params.evaluate.model_dump(), params.seed, learnt_from)

@@ -1,22 +1,27 @@
-"""Caches the teacher's logits on the training and transfer rows, once for all rounds.
+"""Caches the teacher's logits on the training and transfer rows, once for all rounds; with distill.hidden its states too.
 
-deps: teacher/model, data | params: data.max_tokens | outs: teacher_logits/
+deps: teacher/model, data | params: data.max_tokens, distill.hidden | outs: teacher_logits/
 The cache is keyed by teacher, tokenizer and text; `load_logits` refuses rows it was not made for.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.data.frames import read_sets
-from tasks.data.logits import CACHED_SETS, rows_sha256
-from tasks.data.tokens import load_tokens
+from tasks.data.logits import CACHED_SETS, rows_sha256, states_file
+from tasks.data.tokens import TokenSet, load_tokens
+from tasks.distillation.hidden import KINDS
 from tasks.distillation.predict import predict_logits
 from tasks.lineage.files import file_sha256, write_json
+from tasks.models.architectures import num_layers
 from tasks.models.checkpoint import load_classifier
-from tasks.models.devices import pick
+from tasks.models.devices import Device, pick
+from tasks.models.states import predict_states
 from tasks.params import Params
 from tasks.progress import Progress
 from tasks.stage import InPath, OutPath
@@ -30,17 +35,39 @@ def run(params: Params, *, teacher: InPath, sets: InPath, tokens: InPath, out: O
     model = load_classifier(teacher)
     frames = read_sets(sets, CACHED_SETS)
     out.mkdir(parents=True, exist_ok=True)
-    for name, frame in frames.items():
-        progress = Progress(f"teacher_logits {name}", len(frame), "rows")
-        logits = np.zeros((0, len(params.data.labels)), dtype=np.float32)
-        if len(frame):
-            logits = predict_logits(model, load_tokens(tokens / name), BATCH_ROWS, device, progress.update)
-        np.save(out / f"{name}.npy", logits)
-    fingerprint = {
+    layers: list[int] = []
+    if params.distill.hidden is not None:
+        layers = list(range(1, num_layers(model) + 1))
+        layers = layers if params.distill.hidden.layers == "uniform" else layers[-1:]
+    for name in frames:
+        np.save(out / f"{name}.npy", _cache(model, name, load_tokens(tokens / name), layers, out, device))
+    fingerprint: dict[str, Any] = {
         "teacher_sha256": file_sha256(teacher / "model.safetensors"),
         "tokenizer_sha256": file_sha256(teacher / "tokenizer.json"),
         "max_tokens": params.data.max_tokens,
         "rows_sha256": rows_sha256(frames),
     }
+    if layers:
+        fingerprint["state_layers"] = layers
     write_json(out / "fingerprint.json", fingerprint)
     return {"rows": sum(map(len, frames.values())), **device.facts()}
+
+
+def _cache(
+    model: Any, name: str, tokens: TokenSet, layers: list[int], out: Path, device: Device
+) -> NDArray[np.float32]:
+    """Return the logits of a set, and write the states of the layers, if any are wanted, beside them.
+
+    States go to disk as they are found, so memory does not grow with the rows.
+    """
+    shape = (len(tokens), len(layers), len(KINDS), model.config.hidden_size)
+    progress = Progress(f"teacher_logits {name}", len(tokens), "rows")
+    if not layers:
+        return predict_logits(model, tokens, BATCH_ROWS, device, progress.update)
+    if not len(tokens):  # an empty file cannot be mapped
+        np.save(states_file(out, name), np.zeros(shape, dtype=np.float16))
+        return np.zeros((0, model.config.num_labels), dtype=np.float32)
+    states = np.lib.format.open_memmap(states_file(out, name), mode="w+", dtype=np.float16, shape=shape)
+    logits = predict_states(model, tokens, layers, BATCH_ROWS, device, states, progress.update)
+    states.flush()
+    return logits

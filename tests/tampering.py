@@ -6,8 +6,9 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 STORE = Path(".compactlm/mlflow/mlflow.db")
@@ -45,6 +46,23 @@ def replaced(path: Path, old: str, new: str) -> contextlib.AbstractContextManage
     assert len(old) == len(new)
     assert old.encode() in text
     return changed(path, text.replace(old.encode(), new.encode(), 1))
+
+
+@contextlib.contextmanager
+def other_ref(project: Path, name: str, change: Callable[[bytes], bytes]) -> Iterator[None]:
+    """Let a Git ref point at a changed copy of its blob."""
+
+    def git(*arguments: str, given: bytes = b"") -> bytes:
+        return subprocess.run(["git", *arguments], cwd=project, input=given, capture_output=True, check=True).stdout
+
+    before = git("rev-parse", name).decode().strip()
+    content = git("cat-file", "blob", before)
+    assert change(content) != content
+    git("update-ref", name, git("hash-object", "-w", "--stdin", given=change(content)).decode().strip())
+    try:
+        yield
+    finally:
+        git("update-ref", name, before)
 
 
 @contextlib.contextmanager

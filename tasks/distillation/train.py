@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from tasks.distillation.average import Average
 from tasks.models.devices import Device
 
 Rows = NDArray[np.int64]
@@ -28,6 +30,8 @@ class Schedule:
     max_gradient_norm: float
     checkpoints: int
     seed: int
+    accumulate: int = 1  # parts in which a batch is computed, one after the other
+    average: float | None = None  # decay of the running average that checkpoints hold instead of the weights
 
     def rate(self, step: int, num_steps: int) -> float:
         """Return the learning rate of a step, counted from 0."""
@@ -60,70 +64,129 @@ def train(
     device: Device,
     store: Store,
     on_step: Callable[[int, float], None],
+    beside: nn.Module | None = None,
+    on_begin: Callable[[float], None] = lambda _share: None,
 ) -> None:
-    """Train `model` in place, one optimiser step a batch.
+    """Train `model` in place, one optimiser step a batch, and with it the parameters of `beside`.
 
     `batch_loss(model, rows)` is a scalar mean over rows. `on_checkpoint(model, step)` evaluates and saves, and returns
-    the numbers to record. With the same inputs the weights are the same, whether or not the process was killed between.
+    the numbers to record; with `schedule.average` the model holds the averaged weights meanwhile. `on_begin` hears before
+    each step which share of them is done. With the same inputs the weights are the same, whether or not the process was
+    killed between.
     """
     model.to(device.device)
-    optimiser = make_optimiser(model, schedule, device)
+    optimiser = make_optimiser(model, schedule, device, beside)
+    average = None if schedule.average is None else Average(model, schedule.average)
     torch.manual_seed(schedule.seed)
     state = store.load()
     first, running = 0, [0.0, 0.0]
     if state is not None:
         first, running = int(state["step"]), list(state["running"])
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        _restore_rng(state["rng"], device)
+        _restore(state, model, beside, optimiser, average, device)
     num_steps = len(batches)
     checkpoint_steps = schedule.checkpoint_steps(num_steps)
     record_every = max(1, num_steps // RECORDS)
     model.train()
     for step in range(first, num_steps):
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.rate(step, num_steps)
-        with device.autocast():
-            loss = batch_loss(model, batches[step])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.max_gradient_norm, error_if_nonfinite=True)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        on_begin(step / num_steps)
+        rate = schedule.rate(step, num_steps)
+        loss = _update(model, beside, batches[step], batch_loss, optimiser, rate, schedule, device)
         done = step + 1
-        running = [running[0] + float(loss.detach()), running[1] + 1.0]
+        if average is not None:
+            average.update(model, done)
+        running = [running[0] + loss, running[1] + 1.0]
         on_step(done, running[0] / running[1])
         if done % record_every == 0 or done == num_steps:
-            rate = schedule.rate(step, num_steps)
             store.record({"step": done, "loss": running[0] / running[1], "learning_rate": rate})
             running = [0.0, 0.0]
         if done in checkpoint_steps:
-            store.record({"step": done, **on_checkpoint(model, done)})
+            with contextlib.nullcontext() if average is None else average.in_place(model):
+                store.record({"step": done, **on_checkpoint(model, done)})
             model.train()
         if store.due():
-            store.save(_state(model, optimiser, done, running, device))
+            store.save(_state(model, beside, optimiser, average, done, running, device))
 
 
-def make_optimiser(model: Any, schedule: Schedule, device: Device) -> torch.optim.AdamW:
-    """Return AdamW over the model; weight decay on matrices only, as usual for transformers."""
+def _update(
+    model: Any,
+    beside: nn.Module | None,
+    rows: Rows,
+    batch_loss: Callable[[Any, Rows], Tensor],
+    optimiser: torch.optim.Optimizer,
+    rate: float,
+    schedule: Schedule,
+    device: Device,
+) -> float:
+    """Take one optimiser step on a batch, and return its loss, the mean over its rows.
+
+    The batch is computed in `schedule.accumulate` parts, each weighted by its share of the rows: the gradient is that of
+    the whole batch, to rounding, and only one part's activations are held at a time.
+    """
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    total = 0.0
+    for part in np.array_split(rows, min(schedule.accumulate, len(rows))):
+        with device.autocast():
+            loss = batch_loss(model, part) * (len(part) / len(rows))
+        loss.backward()
+        total += float(loss.detach())
+    for module in (model,) if beside is None else (model, beside):  # each by itself: one must not slow the other down
+        nn.utils.clip_grad_norm_(module.parameters(), schedule.max_gradient_norm, error_if_nonfinite=True)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return total
+
+
+def make_optimiser(
+    model: Any, schedule: Schedule, device: Device, beside: nn.Module | None = None
+) -> torch.optim.AdamW:
+    """Return AdamW over the model and what trains beside it; weight decay on the model's matrices only, as is usual."""
     matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [
         {"params": matrices, "weight_decay": schedule.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
+    if beside is not None:
+        groups.append({"params": list(beside.parameters()), "weight_decay": 0.0})
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=device.device.type in ("cpu", "cuda"))
 
 
 def _state(
-    model: Any, optimiser: torch.optim.Optimizer, step: int, running: list[float], device: Device
+    model: Any,
+    beside: nn.Module | None,
+    optimiser: torch.optim.Optimizer,
+    average: Average | None,
+    step: int,
+    running: list[float],
+    device: Device,
 ) -> dict[str, Any]:
     return {
         "step": step,
         "running": running,
         "model": model.state_dict(),
+        "beside": {} if beside is None else beside.state_dict(),
         "optimiser": optimiser.state_dict(),
+        "average": {} if average is None else average.state(),
         "rng": [torch.get_rng_state(), *_device_rng(device)],
     }
+
+
+def _restore(
+    state: dict[str, Any],
+    model: Any,
+    beside: nn.Module | None,
+    optimiser: torch.optim.Optimizer,
+    average: Average | None,
+    device: Device,
+) -> None:
+    model.load_state_dict(state["model"])
+    if beside is not None:
+        beside.load_state_dict(state["beside"])
+    optimiser.load_state_dict(state["optimiser"])
+    _restore_rng(state["rng"], device)
+    if average is not None:
+        average.restore(state["average"])
 
 
 def _device_rng(device: Device) -> list[Tensor]:

@@ -53,8 +53,9 @@ def front(points: Sequence[Point], line: tuple[str, float] | None, width: int, s
         parts.append(
             f'<line class="rival" x1="{left}" x2="{width - right}" y1="{y(line[1]):.1f}" y2="{y(line[1]):.1f}"/>'
         )
-        parts.append(f'<text class="label muted" x="{left + 6}" y="{y(line[1]) - 6:.1f}">{text(line[0])} '
-                     f"{share(line[1])}</text>")  # fmt: skip
+        # Above the plot: inside it, in a narrow window, a model's label can lie where the line runs.
+        parts.append(f'<text class="label muted" x="{width - right}" y="16" text-anchor="end">'
+                     f"\N{EN DASH} \N{EN DASH} {text(line[0])} {share(line[1])}</text>")  # fmt: skip
     longest = max([p.latency_ms or 0.0 for p in points] + [1e-9])
     placed: list[tuple[float, bool]] = []
     for p in sorted(points, key=lambda p: p.params):

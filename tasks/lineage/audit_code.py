@@ -15,10 +15,11 @@ from tasks.lineage.audit_lock import md5
 from tasks.lineage.chain import LOCK, Receipt, Receipts, completed, files_of, plain
 from tasks.lineage.checks import Check, compare, failed, passed, unknown, whole
 from tasks.lineage.files import listing_md5
-from tasks.lineage.git import Snapshot, has_commit, is_reachable, snapshot
+from tasks.lineage.git import Snapshot, damage, has_commit, is_reachable, snapshot
 
 Key = tuple[str | None, str | None]
 PARAMS = "params.yaml"
+PIPELINE = "dvc.yaml"
 
 
 def key_of(receipt: Receipt) -> Key:
@@ -42,6 +43,8 @@ def commits(workspace: Path, receipts: Receipts, stages: Sequence[str]) -> list[
     for commit in sorted({str(receipts[stage]["git"]["commit"]) for stage in stages}):
         if commit == "None":
             checks.append(unknown("commit", "none", "a stage ran outside of Git, so nothing holds its code"))
+        elif words := damage(workspace, commit):
+            checks.append(failed("commit", commit, "a commit and its folders", words, "Git cannot read it any more"))
         elif not has_commit(workspace, commit):
             checks.append(unknown("commit", commit, "this repository does not have it; fetch the branch it is on"))
         elif not is_reachable(workspace, commit):
@@ -70,8 +73,10 @@ def code(receipts: Receipts, stages: Sequence[str], states: Mapping[Key, Snapsho
         if "code" not in receipt:
             checks.append(unknown("code", stage, "the receipt is of an older version and does not name its code"))
             continue
-        files = state.read([*receipt["code"], PARAMS])
+        files = state.read([*receipt["code"], PARAMS, PIPELINE])
         found: list[Check] = []
+        if PIPELINE in state.blobs and PIPELINE not in files:
+            found.append(failed("code", PIPELINE, "a readable file", "a broken one", "Git cannot read it any more"))
         lost = receipt["git"]["dirty"] and receipt["git"].get("diff") is None  # the edits are not known any more
         for path, sha256 in receipt["code"].items():
             here = hashlib.sha256(files[path]).hexdigest() if path in files else "no such file"
@@ -146,7 +151,11 @@ def sources_lock(
         place = workspace / LOCK
         copies += [place.read_bytes()] if place.exists() else []
         found = [hashlib.sha256(copy).hexdigest() for copy in copies]
-        if one["sha256"] in found:
+        hidden = place.exists() and place.stat().st_mtime < _seconds(str(receipts[stage]["started_at"]))
+        if hidden and found[-1] != one["sha256"]:
+            sentence = f"is older than {stage} by its time stamp, and yet not what that stage read"
+            checks.append(failed("sources.lock", LOCK, one["sha256"], found[-1], sentence))
+        elif one["sha256"] in found:
             checks.append(passed("sources.lock", LOCK, "is the one the stage read"))
         else:
             checks.append(
@@ -166,7 +175,7 @@ def backdated(
     state = states.get(key_of(receipts[last]))
     if state is None or (receipts[last]["git"]["dirty"] and receipts[last]["git"].get("diff") is None):
         return []
-    names = [path for path in state.blobs if path.startswith("tasks/") or path in (PARAMS, "dvc.yaml", LOCK)]
+    names = [path for path in state.blobs if path.startswith("tasks/") or path in (PARAMS, PIPELINE, LOCK)]
     found: list[Check] = []
     edited = 0
     for path, content in state.read(names).items():

@@ -1,12 +1,19 @@
-"""What Git recorded: the files of a commit, with the difference of a dirty workspace applied. Nothing is checked out."""
+"""What Git recorded: the files of a commit, with the difference of a dirty workspace applied, to read or in a worktree."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+from tasks.errors import UserError
+
+# Hooks are the user's own programs, such as DVC's, which would fill a worktree from the cache.
+NO_HOOKS: Final = ("-c", f"core.hooksPath={os.devnull}")
 
 
 class Snapshot:
@@ -17,18 +24,19 @@ class Snapshot:
 
     def read(self, paths: list[str]) -> dict[str, bytes]:
         """Return path -> bytes of those paths the snapshot has and Git can still read whole."""
-        known = [path for path in paths if path in self.blobs]
-        asked = "".join(f"{self.blobs[path]}\n" for path in known).encode()
-        done = _git(self._workspace, "cat-file", "--batch", env=self._env, given=asked)
+        left = [path for path in paths if path in self.blobs]
         found: dict[str, bytes] = {}
-        rest = done.stdout
-        for path in known:
-            head, _, rest = rest.partition(b"\n")
-            words = head.split()
-            if len(words) != 3 or words[1] != b"blob":
-                continue  # Git says why on standard error; a file it cannot read is not there for us
-            size = int(words[2])
-            found[path], rest = rest[:size], rest[size + 1 :]
+        while left:
+            asked = "".join(f"{self.blobs[path]}\n" for path in left).encode()
+            rest = _git(self._workspace, "cat-file", "--batch", env=self._env, given=asked).stdout
+            while left and rest:
+                path = left.pop(0)
+                head, _, rest = rest.partition(b"\n")
+                words = head.split()
+                if len(words) == 3 and words[1] == b"blob":
+                    size = int(words[2])
+                    found[path], rest = rest[:size], rest[size + 1 :]
+            left = left[1:]  # Git stops at an object that is broken; the others may be whole
         return found
 
     def below(self, folder: str) -> list[str]:
@@ -39,6 +47,20 @@ class Snapshot:
 def has_commit(workspace: Path, commit: str) -> bool:
     """Return whether this repository has the commit."""
     return _git(workspace, "cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
+
+
+def damage(workspace: Path, commit: str) -> str | None:
+    """Return what Git says when it cannot read a commit that it has, or its folders; None when all is well."""
+    done = _git(workspace, "ls-tree", "-r", commit)
+    words = done.stderr.decode(errors="replace").strip()
+    broken = done.returncode != 0 and ("corrupt" in words or has_commit(workspace, commit))
+    return words.splitlines()[-1] if broken else None
+
+
+def git_facts(workspace: Path) -> dict[str, str]:
+    """Return what the record of a run says of Git: `git_commit`, nothing outside of Git."""
+    done = _git(workspace, "rev-parse", "HEAD")
+    return {"git_commit": done.stdout.decode().strip()} if done.returncode == 0 else {}
 
 
 def is_reachable(workspace: Path, commit: str) -> bool:
@@ -78,6 +100,48 @@ def snapshot(workspace: Path, commit: str, diff: str | None, scratch: Path) -> S
         if path.startswith(prefix):
             blobs[path.removeprefix(prefix)] = facts.split()[1]
     return Snapshot(workspace, blobs, env)
+
+
+@contextmanager
+def worktree(workspace: Path, into: Path) -> Iterator[Path]:
+    """Give where the project is in a new worktree at `into`, still without files; it is taken away at the end."""
+    try:
+        done = _git(workspace, *NO_HOOKS, "worktree", "add", "--quiet", "--detach", "--no-checkout", str(into), "HEAD")
+        if done.returncode != 0:
+            raise UserError(f"{workspace}: git makes no worktree: {done.stderr.decode(errors='replace').strip()}")
+        yield into / _git(workspace, "rev-parse", "--show-prefix").stdout.decode().strip()
+    finally:
+        _git(workspace, "worktree", "remove", "--force", str(into))
+
+
+def switch(worktree: Path, commit: str, diff: str | None) -> bool:
+    """Return whether the worktree now has the files of a commit with `diff` applied; files that Git ignores stay."""
+    if _git(worktree, *NO_HOOKS, "checkout", "--quiet", "--force", "--detach", commit).returncode != 0:
+        return False
+    # In the index too, so that the next switch takes away the files it adds.
+    return (
+        not diff or _git(worktree, "apply", "--index", "--whitespace=nowarn", "-", given=diff.encode()).returncode == 0
+    )
+
+
+def commits_of(workspace: Path, path: str) -> list[str]:
+    """Return the commits of every branch and tag that changed a file of the project, oldest first."""
+    done = _git(workspace, "log", "--all", "--topo-order", "--reverse", "--format=%H", "--", path)
+    return done.stdout.decode().split()
+
+
+def read_refs(workspace: Path, prefix: str) -> dict[str, bytes]:
+    """Return name -> content of the blobs that the refs below `prefix` point at, by name; empty where Git cannot read one."""
+    listed = _git(workspace, "for-each-ref", "--sort=refname", "--format=%(refname) %(objectname)", prefix)
+    names = dict(line.split() for line in listed.stdout.decode().splitlines())
+    found = Snapshot(workspace, names, {}).read(list(names))
+    return {name: found.get(name, b"") for name in names}
+
+
+def create_ref(workspace: Path, name: str, content: str) -> bool:
+    """Return whether a new ref now points at a blob with this content; False when there is such a ref already."""
+    blob = _git(workspace, "hash-object", "-w", "--stdin", given=content.encode()).stdout.decode().strip()
+    return _git(workspace, "update-ref", name, blob, "").returncode == 0  # the empty old value: only if there is none
 
 
 def _git(

@@ -17,7 +17,7 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -36,6 +36,9 @@ LAST_LINES: Final = 30
 STOP_SECONDS: Final = 10.0
 BUSY: Final = ("Unable to acquire lock", "is busy", "has been locked")
 NETWORK: Final = ("Connection reset", "Connection refused", "timed out", "Temporary failure in name resolution")
+
+# For `dvc repro`: take nothing from a cache, put nothing there.
+ANEW: Final = ("--force", "--no-run-cache", "--no-commit")
 
 # Runs `dvc ARGUMENTS` and stops its whole process group when the pipe (first argument) closes. DVC ignores the interrupt
 # while its command runs, so the command ends first and DVC still releases its locks; what does not listen is killed.
@@ -143,10 +146,13 @@ def _sha256(text: str) -> str:
 
 
 class StageRunner:
-    """Runs stages of one workspace as child processes; `stop` ends those that are running and refuses new ones."""
+    """Runs stages of one workspace as child processes; `stop` ends those that are running and refuses new ones.
 
-    def __init__(self, workspace: Path, env: Mapping[str, str] | None = None) -> None:
-        self.workspace = workspace
+    `options` are further words for `dvc repro`.
+    """
+
+    def __init__(self, workspace: Path, env: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> None:
+        self.workspace, self._options = workspace, list(options)
         self._env = dict(env or {})
         self._running: dict[subprocess.Popen[str], int] = {}
         self._lock = threading.Lock()
@@ -185,7 +191,7 @@ class StageRunner:
             _end_group(child)
 
     def _start(self, name: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
-        command = ["--wait-for-lock", "repro", "--single-item", name]
+        command = ["--wait-for-lock", "repro", "--single-item", *self._options, name]
         ours, theirs = os.pipe()
         # Children inherit `ours` (the end they watch) by pass_fds alone; `theirs` stays here and closes with us.
         with self._lock:

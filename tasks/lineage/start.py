@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
-from tasks.errors import ParamsError
+from tasks.errors import ParamsError, ResourceError
 from tasks.params import Params, load_params
+
+AUDIT: Final = "audit"  # what the lock of a workspace says while one reads it
 
 
 def find_workspace(start: Path) -> Path:
@@ -35,3 +41,24 @@ def prepare_run(workspace: Path, *, checked: bool = False) -> Params:
     for line in refresh_lock(sources, workspace / "sources.lock"):
         logging.getLogger("compactlm").info("sources.lock: %s", line)
     return params
+
+
+@contextmanager
+def only_run(workspace: Path, kind: str = "run") -> Iterator[None]:
+    """Hold the workspace for one run or audit; ResourceError when a run works in it, an audit is waited for."""
+    place = workspace / ".compactlm" / "run.lock"
+    place.parent.mkdir(exist_ok=True)
+    with place.open("a+", encoding="utf-8") as file:
+        try:
+            # The system gives the lock back when the process ends, however it ends.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            if file.read() != AUDIT:
+                raise ResourceError(f"{workspace}: another run is under way here; wait for it or stop it") from None
+            logging.getLogger("compactlm").info("waiting for an audit to end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(kind)
+        file.flush()
+        yield

@@ -10,7 +10,7 @@ from typing import Any
 from tasks.data.sources import data_file, locate, model_files
 from tasks.errors import ParamsError, ResourceError, SourceError
 from tasks.lineage.files import read_json
-from tasks.models.architectures import adapter_of
+from tasks.models.architectures import adapter_of, relation_widths
 from tasks.params import Params, check_shrinks
 from tasks.pruning.shapes import AXES
 
@@ -44,17 +44,30 @@ def check_shapes(params: Params, config: Mapping[str, Any]) -> None:
     """Raise ParamsError unless every round fits the teacher's architecture and shrinks."""
     adapter = adapter_of(config)
     teacher_shape = adapter.shape(config)
+    check_relations(params, "the teacher", config)
     for name, target in params.rounds.items():
         shape = {axis: target.axis(axis) for axis in AXES}
         where = f"params.yaml: rounds.{name}"
         refusal = adapter.refusal(config, shape)
         if refusal is not None:
             raise ParamsError(f"{where}: {refusal}")
+        check_relations(params, name, adapter.resized(config, shape))
         if target.parent == "teacher":
             try:
                 check_shrinks(where, shape, teacher_shape)
             except ValueError as error:
                 raise ParamsError(str(error)) from None
+
+
+def check_relations(params: Params, who: str, config: Mapping[str, Any]) -> None:
+    """Raise ParamsError unless distill.relations cuts the queries, keys and values of a model into equal parts."""
+    wanted = params.distill.relations
+    for width in sorted(relation_widths(config)) if wanted is not None else ():
+        if width % wanted.heads:
+            raise ParamsError(
+                f"params.yaml: distill.relations.heads: {wanted.heads} relation heads do not divide the {width} channels of "
+                f"the attention of {who}; every teacher and student must have a multiple of them"
+            )
 
 
 def check_disk(weights_bytes: int, workspace: Path) -> None:

@@ -61,6 +61,15 @@ def pieces_in_order(tokenizer: Mapping[str, Any]) -> list[str]:
     return pieces
 
 
+def ids_at_teacher(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Return the teacher's id of each id of a student, whose pieces are all the teacher's; from two tokenizer.json."""
+    if not is_wordpiece(student):  # byte-pair vocabularies are never pruned
+        added = {token["id"] for token in student["added_tokens"]}
+        return np.arange(len(set(student["model"]["vocab"].values()) | added), dtype=np.int64)
+    ids = teacher["model"]["vocab"]
+    return np.array([ids[piece] for piece in pieces_in_order(student)], dtype=np.int64)
+
+
 def special_pieces(tokenizer: Mapping[str, Any]) -> set[str]:
     """Return the special tokens of a tokenizer.json, the unknown token included."""
     return {token["content"] for token in tokenizer["added_tokens"]} | {tokenizer["model"]["unk_token"]}

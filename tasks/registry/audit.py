@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tasks.lineage.chain import Receipts, files_of
@@ -139,13 +139,9 @@ def aliases(dossier: Dossier, receipts: Receipts, chosen: str | None) -> list[Ch
 
     `chosen`: the round that the selection in force has chosen, None when this run is not the latest one.
     """
-    if not dossier.in_git:
-        return [
-            unknown("decision log", dossier.name, "the workspace is in no Git repository, where decisions are recorded")
-        ]
-    if dossier.log_fault is not None:
-        return [failed("decision log", dossier.name, "an intact log", "a broken one", dossier.log_fault)]
-    found = [passed("decision log", dossier.name, "the chain is intact, and file and Git refs agree")]
+    if not dossier.in_git or dossier.log_fault is not None:
+        return []  # the checks of the log say so
+    found: list[Check] = []
     known = {tags.get("model_sha256"): number for number, tags in dossier.versions.items()}
     expected = dict(dossier.decided)
     if chosen is not None:
@@ -197,6 +193,26 @@ def inverse(dossier: Dossier, receipts: Receipts, known: Mapping[str, str | None
     return whole(
         "inverse scan", dossier.name, found, f"{len(dossier.versions)} versions have receipts, and the reverse"
     )
+
+
+def run_record(dossier: Dossier, records: Sequence[Mapping[str, Any]]) -> list[Check]:
+    """Return whether MLflow says of the run and of the versions what the records of runs in Git say.
+
+    `records` are those of this model, oldest first; a clone has none until it fetches them.
+    """
+    mine = [one for one in records if one["inputs_digest"] == dossier.inputs_digest]
+    if not records:
+        return []
+    if not mine:
+        return [unknown("run record", dossier.run_id, "Git has no record of this run; `compactlm run` makes one")]
+    ref = mine[-1]["ref"]
+    sentence = "MLflow has other receipts of this run than were recorded in Git; if a run was cut short, run it again"
+    found = compare("run record", ref, mine[-1]["receipts_root"], dossier.receipts_root, sentence)
+    for sha256, number in records[-1]["versions"].items():
+        here = dossier.versions.get(number, {}).get("model_sha256", "no such version")
+        sentence = "the version has other weights than were recorded in Git"
+        found += compare("run record", f"{dossier.name}/{number}", sha256, here, sentence)
+    return whole("run record", ref, found, "receipts and versions are those recorded in Git")
 
 
 def _json(record: RoundRecord, name: str) -> dict[str, Any]:

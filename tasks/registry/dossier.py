@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,8 +10,8 @@ from typing import Any, Final
 from tasks.errors import UserError
 from tasks.lineage.files import digest
 from tasks.lineage.merkle import RECEIPTS_ROOT
-from tasks.registry.decisions import has_git, read_log
-from tasks.registry.promotion import state_of
+from tasks.registry.decisions import Decision, has_git, read_log
+from tasks.registry.promotion import number_of, state_of
 from tasks.registry.tracking import FILES_SHA256, PREFIX, Tracker
 
 DEFAULT_ALIAS: Final = "champion"
@@ -44,10 +44,12 @@ class Dossier:
     decided: Mapping[str, str | None]  # alias -> the version number that the log of decisions gives it
     log_fault: str | None  # what is wrong with the log of decisions
     in_git: bool  # outside of Git no decision can be recorded
+    log: Sequence[Decision]  # the decisions about this model; none if the log is broken
     versions: Mapping[str, Mapping[str, str]]  # every version of this model -> its tags; empty tags: not ours
     run_id: str
     receipts: Mapping[str, bytes]
     receipts_root: str | None
+    inputs_digest: str | None  # what identifies the run: params, sources, pipeline and code
     selection: bytes | None
     rounds: Mapping[str, RoundRecord]
 
@@ -85,25 +87,28 @@ def read_dossier(tracker: Tracker, selector: tuple[str, str | None, str | None],
     run_tags = tracker.run_tags(run_id)
     runs = {key.removeprefix("round/"): value for key, value in run_tags.items() if key.startswith("round/")}
     runs[tags["round"]] = tags["run_id"]
-    decided, log_fault = _decided(tracker, name)
+    decided, log_fault, log = _decided(tracker, name)
     return Dossier(
         name=name, version=number, tags=tags, aliases=aliases, decided=decided, log_fault=log_fault,
-        in_git=has_git(tracker.workspace),
+        in_git=has_git(tracker.workspace), log=log,
         versions=every, run_id=run_id, receipts=_by_stage(tracker.run_files(run_id, "receipts", scratch)),
-        receipts_root=run_tags.get(RECEIPTS_ROOT), selection=_read(tracker, run_id, "selection.json", scratch),
+        receipts_root=run_tags.get(RECEIPTS_ROOT), inputs_digest=run_tags.get("inputs_digest"),
+        selection=_read(tracker, run_id, "selection.json", scratch),
         rounds={one: _round(tracker, one, run, scratch) for one, run in sorted(runs.items())},
     )  # fmt: skip
 
 
-def _decided(tracker: Tracker, name: str) -> tuple[dict[str, str | None], str | None]:
-    """Return alias -> version number by the log of decisions, and what is wrong with the log."""
+def _decided(tracker: Tracker, name: str) -> tuple[dict[str, str | None], str | None, list[Decision]]:
+    """Return alias -> version number by the log of decisions, what is wrong with the log, and its decisions."""
     if not has_git(tracker.workspace):
-        return {}, None
+        return {}, None, []
     try:
-        state = state_of(read_log(tracker.workspace), name)
-    except UserError as error:
-        return {}, str(error)
-    return {alias: version and str(version["version"]) for alias, version in state.items()}, None
+        log = [entry for entry in read_log(tracker.workspace) if entry["model"] == name]
+    except (UserError, ValueError, IndexError) as error:  # the latter two: Git cannot read an object of the refs
+        return {}, str(error), []
+    state = state_of(log, name)
+    # By weights: the numbers of the log are those of its time.
+    return {alias: number_of(tracker, name, version) for alias, version in state.items()}, None, log
 
 
 def _round(tracker: Tracker, name: str, run_id: str, scratch: Path) -> RoundRecord:

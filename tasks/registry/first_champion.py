@@ -20,6 +20,7 @@ ACTOR = "compactlm run"
 def settle_champion(tracker: Tracker, params: Params, version: str, selected: str) -> None:
     """Make the selected round the first champion, or bring the aliases to the log; what stands in the way is told.
 
+    Where params.yaml asks for approvals the first champion is none by itself either, not even one found in MLflow.
     A run does not fail over its registry: aliases moved by hand or a broken log stop promotions, not training.
     """
     name = params.registry.model_name
@@ -30,6 +31,9 @@ def settle_champion(tracker: Tracker, params: Params, version: str, selected: st
         if any(entry["model"] == name for entry in read_log(tracker.workspace)):
             for line in reconcile(tracker, name):
                 console.info("registry: %s", line)
+            return
+        if params.promotion.approval is not None:
+            console.info("no champion yet: `compactlm promote challenger` asks the approvers")
             return
         found = tracker.aliases(name).get("champion")
         if found is not None:

@@ -15,7 +15,19 @@ from tasks.params import Params
 from tasks.registry.follow import Follower
 from tasks.registry.publish import Publication, inputs_digest
 from tasks.registry.records import TEACHER, RoundFiles, step_points
+from tasks.registry.runs import record_run
 from tasks.registry.tracking import Tracker, default_uri
+
+
+def record_receipts(tracker: Tracker, run_id: str, workspace: Path, stages: Sequence[str]) -> str:
+    """Record every stage's receipt with a run, and return the one digest that stands for them all."""
+    paths = [workspace / "artifacts" / "receipts" / f"{name}.json" for name in stages]
+    found = {path.stem: path.read_bytes() for path in paths if path.exists()}
+    root = receipts_root(found)
+    if found and tracker.run_tags(run_id).get(RECEIPTS_ROOT) != root:
+        tracker.log_files(run_id, [path for path in paths if path.exists()], "receipts")
+        tracker.set_tags(run_id, {RECEIPTS_ROOT: root})
+    return root
 
 
 class Recorder:
@@ -59,17 +71,21 @@ class Recorder:
         with self._lock:
             publication = self._open()
             # First the receipts: who may become champion is asked of them.
-            self._record_receipts(publication.parent(), publication.tracker)
-            return publication.finish(stage_digests(self.workspace), outcomes)
+            root = record_receipts(publication.tracker, publication.parent(), self.workspace, self._stages)
+            runs = publication.finish(stage_digests(self.workspace), outcomes)
+            record_run(self.workspace, self._description(publication, outcomes, root))
+            return runs
 
-    def _record_receipts(self, run_id: str, tracker: Tracker) -> None:
-        """Record every stage's receipt with the run, and the one digest that stands for them all."""
-        paths = [self.workspace / "artifacts" / "receipts" / f"{name}.json" for name in self._stages]
-        found = {path.stem: path.read_bytes() for path in paths if path.exists()}
-        root = receipts_root(found)
-        if found and tracker.run_tags(run_id).get(RECEIPTS_ROOT) != root:
-            tracker.log_files(run_id, [path for path in paths if path.exists()], "receipts")
-            tracker.set_tags(run_id, {RECEIPTS_ROOT: root})
+    def _description(self, publication: Publication, outcomes: Mapping[str, str], root: str) -> dict[str, Any]:
+        """Return what the record of this run in Git says."""
+        model = self.params.registry.model_name
+        lock = self.workspace / "dvc.lock"
+        return {
+            "model": model, "inputs_digest": publication.inputs, "params": self.params.model_dump(mode="json"),
+            "dvc_lock": lock.read_text(encoding="utf-8") if lock.exists() else "", "stages": self._stages,
+            "receipts_root": root, "versions": publication.tracker.numbers(model), "facts": dict(self.facts),
+            "outcomes": dict(outcomes),
+        }  # fmt: skip
 
     def fail(self) -> None:
         """Record what is done and end the open runs as FAILED; a run that never trained leaves no trace."""

@@ -16,12 +16,14 @@ from typing import Any, Final
 
 from tasks.errors import UserError
 from tasks.lineage.receipts import git_state
+from tasks.registry.decision_page import as_markdown
 from tasks.registry.decisions import Decision, commit, lease, mirror, read_log, sealed
 from tasks.registry.tracking import PREFIX, Tracker
 
 ALIASES: Final = ("previous", "champion")  # in this order: there is never a champion whose predecessor is lost
 ATTEMPTS: Final = 100
 SETTLED: Final = "decision"
+MAX_DESCRIPTION: Final = 5000  # characters that MLflow's store keeps
 Judge = Callable[[dict[str, Any], dict[str, Any] | None], dict[str, Any]]  # (candidate, champion) -> verdict
 
 
@@ -122,7 +124,16 @@ def settle(tracker: Tracker, name: str) -> None:
     wrong = differences(tracker, name, state)
     if wrong:
         raise UserError(f"{name}: {'; '.join(wrong)}, right after it was set; is another program moving aliases?")
+    describe_newest(tracker, name, log)
     mark(tracker, name, newest(log, name))
+
+
+def describe_newest(tracker: Tracker, name: str, log: Sequence[Decision]) -> None:
+    """Show the newest decision on the page of the version it is about."""
+    entry = next(entry for entry in reversed(log) if entry["model"] == name)
+    version = number_of(tracker, name, entry["candidate"])
+    if version is not None:
+        tracker.set_description(name, version, as_markdown(entry, MAX_DESCRIPTION))
 
 
 def point(tracker: Tracker, name: str, alias: str, wanted: Mapping[str, Any] | None) -> None:

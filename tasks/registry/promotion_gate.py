@@ -15,7 +15,7 @@ from tasks.gate import rule_of
 from tasks.lineage.files import file_sha256, read_json
 from tasks.params import Params
 from tasks.registry.promotion_checks import answers
-from tasks.registry.tracking import Tracker
+from tasks.registry.tracking import PREFIX, Tracker
 
 Version = Mapping[str, Any]
 NO_RULES: Final = "all that is asked of a promotion is kept"
@@ -26,6 +26,7 @@ def judge_promotion(tracker: Tracker, params: Params, candidate: Version, champi
 
     Rules versus champion are asked once there is a champion by the log. A champion whose evidence is gone holds them.
     """
+    champion = as_registered(tracker, champion)
     given = [_bytes(tracker, candidate), _round(tracker, params, candidate)]
     return _judge(tracker, params, candidate, champion, given)
 
@@ -77,6 +78,15 @@ def _selection(tracker: Tracker, candidate: Version) -> dict[str, Any] | None:
 def _of_how_many(selection: Mapping[str, Any] | None) -> str:
     count = selection["num_candidates"] if selection else None
     return f"; one of {count} rounds that were compared" if count else ""
+
+
+def as_registered(tracker: Tracker, version: Version | None) -> Version | None:
+    """Return a version of the log with the ids it has now: an index that was made again has others."""
+    if version is None or tracker.has_run(version["run_id"]):
+        return version
+    ours = [one for one in tracker.versions() if one.tags[PREFIX + "model_sha256"] == version["model_sha256"]]
+    keys = ("model_id", "run_id", "teacher_run_id")
+    return {**version, **{key: ours[0].tags.get(PREFIX + key) if ours else None for key in keys}}
 
 
 def judge_rollback(tracker: Tracker, candidate: Version) -> dict[str, Any]:

@@ -41,11 +41,17 @@ def _sha256(value: Any) -> str:
 
 
 class Publication:
-    """One pipeline run in MLflow. The parent run is made on first need, so bad input leaves no trace."""
+    """One pipeline run in MLflow. The parent run is made on first need, so bad input leaves no trace.
 
-    def __init__(self, tracker: Tracker, params: Params, inputs: str, facts: Mapping[str, str]) -> None:
+    A run of former times has its files below another `root`, and its versions had numbers: sha256 of weights -> number.
+    """
+
+    def __init__(
+        self, tracker: Tracker, params: Params, inputs: str, facts: Mapping[str, str], root: Path | None = None,
+        numbers: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.tracker, self.params, self.inputs, self.facts = tracker, params, inputs, facts
-        self.workspace = tracker.workspace
+        self.workspace, self._numbers = root or tracker.workspace, numbers or {}
         self._parent: str | None = None
         self._children: dict[str, str] = {}
 
@@ -60,7 +66,8 @@ class Publication:
             key = {"kind": "pipeline", "inputs_digest": self.inputs}
             found = self.tracker.find_run(key)
             self._parent = found or self.tracker.create_run(f"compress {self.inputs[:8]}", {**key, **self.facts})
-            self.tracker.log_params(self._parent, flatten_params("", self.params.model_dump(mode="json")))
+            params = flatten_params("", self.params.model_dump(mode="json"))
+            self.tracker.log_params(self._parent, {tag_key(key): value for key, value in params.items()})
         return self._parent
 
     def begin_training(self, files: RoundFiles) -> str:
@@ -109,8 +116,11 @@ class Publication:
                 self._version(files, runs[name], models[name], lineage)
         return runs
 
-    def finish(self, digests: Mapping[str, str], outcomes: Mapping[str, str]) -> dict[str, str]:
-        """Record the rounds and the run as a whole; return round -> run id. Nothing changes when all is there already."""
+    def finish(self, digests: Mapping[str, str], outcomes: Mapping[str, str], decide: bool = True) -> dict[str, str]:
+        """Record the rounds and the run as a whole; return round -> run id. Nothing changes when all is there already.
+
+        `decide`: also bring the champion in order, as after a run of today.
+        """
         runs = self.publish_rounds(digests)
         parent = self.parent()
         known = self.tracker.run_tags(parent)
@@ -129,7 +139,7 @@ class Publication:
             tags["content_digest"] = content
         if {**known, **tags} != known:
             self.tracker.set_tags(parent, tags)
-        self._set_aliases()
+        self._set_aliases(decide)
         self.tracker.set_status(parent, "FINISHED")
         return runs
 
@@ -168,15 +178,19 @@ class Publication:
         tags = {"round": files.label, "model_sha256": files.model_sha256(), "onnx_sha256": files.onnx_sha256()}
         tags |= {"verdict": files.verdict() or "", "run_id": run_id, "model_id": model_id, **lineage}
         tags |= {key: str(files.cost()[key]) for key in ("params_total", "params_non_embedding", "size_bytes")}
-        self.tracker.ensure_version(self.params.registry.model_name, model_id, run_id, tags)
+        number = self._numbers.get(tags["model_sha256"])
+        self.tracker.ensure_version(self.params.registry.model_name, model_id, run_id, tags, number)
 
-    def _set_aliases(self) -> None:
+    def _set_aliases(self, decide: bool) -> None:
         """Point `challenger` at the selected round; the first one ever becomes `champion`, by a decision in the log."""
         path = self.workspace / "artifacts" / "selection.json"
         selected = read_json(path)["selected"] if path.exists() else None
         name = self.params.registry.model_name
-        if selected is not None:
-            sha256 = RoundFiles(self.workspace, selected).model_sha256()
-            numbers = {v.tags["compactlm.model_sha256"]: str(v.version) for v in self.tracker.versions(name)}
-            self.tracker.set_alias(name, "challenger", numbers[sha256])
-            settle_champion(self.tracker, self.params, numbers[sha256], selected)
+        files = RoundFiles(self.workspace, str(selected))
+        if selected is None or not files.is_evaluated:
+            return
+        number = self.tracker.numbers(name).get(files.model_sha256())
+        if number is not None:  # None: of a former run whose files are gone
+            self.tracker.set_alias(name, "challenger", number)
+            if decide:
+                settle_champion(self.tracker, self.params, number, selected)

@@ -85,6 +85,11 @@ class RoundFiles:
         paths = [self.workspace / "artifacts" / "receipts" / f"{stage}.json" for stage in self.stages]
         return [path for path in paths if path.exists()]
 
+    @property
+    def is_evaluated(self) -> bool:
+        """Return whether the round's evaluation is here; of a former run it may be lost."""
+        return (self.folder / "evaluated" / "quality.json").exists()
+
     def model_sha256(self) -> str:
         """Return the digest of the round's best weights, as the evaluation saw them."""
         return str(read_json(self.folder / "evaluated" / "quality.json")["model_sha256"])

@@ -25,6 +25,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 PREFIX: Final = "compactlm."
 FILES_SHA256: Final = "files_sha256"  # tag of a logged model: the digest of the folder of its files
+STORED: Final = ".compactlm/mlflow/artifacts"  # where the store of a workspace keeps files
 MAX_BATCH: Final = 900  # MLflow takes 1,000 items a batch; params are limited to 100
 REQUIREMENTS: Final = ("mlflow", "transformers", "torch", "tokenizers", "safetensors", "pandas")
 
@@ -67,7 +68,7 @@ class Tracker:
             return str(found.experiment_id)
         # A server decides itself where artifacts go; the store of the workspace keeps them beside its database.
         local = not os.environ.get("MLFLOW_TRACKING_URI")
-        place = (self.workspace / ".compactlm/mlflow/artifacts").absolute().as_uri() if local else None
+        place = (self.workspace / STORED).absolute().as_uri() if local else None
         return str(self.client.create_experiment(name, artifact_location=place))
 
     # Runs
@@ -79,6 +80,12 @@ class Tracker:
             if without is None or PREFIX + without not in run.data.tags:
                 return str(run.info.run_id)
         return None
+
+    def find_runs(self, tags: Mapping[str, str]) -> list[str]:
+        """Return the ids of all runs with all `tags`, of every experiment, newest first."""
+        experiments = [one.experiment_id for one in self.client.search_experiments()]
+        words = [f"tags.`{PREFIX}{key}` = '{value}'" for key, value in tags.items()]
+        return [str(run.info.run_id) for run in self.client.search_runs(experiments, " and ".join(words))]
 
     def create_run(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
         """Return the id of a new run that is under way."""
@@ -197,11 +204,20 @@ class Tracker:
         self.client.finalize_logged_model(entry.model_id, "READY")
         return str(entry.model_id)
 
+    def _on_this_machine(self, uri: str) -> Path | None:
+        """Return the folder of stored files, None when another machine keeps them; also after the workspace was moved."""
+        place = urlparse(uri)
+        if place.scheme not in ("", "file"):
+            return None
+        path = Path(unquote(place.path))
+        _, ours, name = str(path).partition(f"/{STORED}/")
+        return path if path.exists() or not ours else self.workspace / STORED / name
+
     def local_model(self, model_id: str) -> Path:
         """Return a local folder with a logged model's files, fetching them once when they are kept elsewhere."""
-        place = urlparse(self.client.get_logged_model(model_id).artifact_location)
-        if place.scheme in ("", "file"):
-            return Path(unquote(place.path))
+        place = self._on_this_machine(self.client.get_logged_model(model_id).artifact_location)
+        if place is not None:
+            return place
         import mlflow
 
         folder = self.workspace / ".compactlm" / "models" / model_id
@@ -211,10 +227,9 @@ class Tracker:
 
     def local_file(self, run_id: str, name: str) -> Path | None:
         """Return a local path of a run's recorded file, fetching it when kept elsewhere; None when there is none."""
-        place = urlparse(self.client.get_run(run_id).info.artifact_uri)
-        if place.scheme in ("", "file"):
-            path = Path(unquote(place.path)) / name
-            return path if path.exists() else None
+        place = self._on_this_machine(self.client.get_run(run_id).info.artifact_uri)
+        if place is not None:
+            return place / name if (place / name).exists() else None
         if not any(item.path == name for item in self.client.list_artifacts(run_id, str(Path(name).parent))):
             return None
         folder = self.workspace / ".compactlm" / "runs" / run_id
@@ -227,6 +242,17 @@ class Tracker:
         """Return the id of the run's parent run."""
         parent = self.client.get_run(run_id).data.tags.get("mlflow.parentRunId")
         return str(parent) if parent else None
+
+    def has_run(self, run_id: str) -> bool:
+        """Return whether there is such a run."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return bool(self.client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
 
     def run_params(self, run_id: str) -> dict[str, str]:
         """Return the params of a run."""
@@ -244,11 +270,11 @@ class Tracker:
 
     def run_files(self, run_id: str, name: str, into: Path) -> Path | None:
         """Return where a run's recorded file or folder is, copied below `into` when kept elsewhere; None if there is none."""
-        place = urlparse(self.client.get_run(run_id).info.artifact_uri)
-        if place.scheme in ("", "file"):
-            path = Path(unquote(place.path)) / name
-            return path if path.exists() else None
-        if name not in {item.path for item in self.client.list_artifacts(run_id)}:
+        place = self._on_this_machine(self.client.get_run(run_id).info.artifact_uri)
+        if place is not None:
+            return place / name if (place / name).exists() else None
+        above = name.rpartition("/")[0] or None
+        if name not in {item.path for item in self.client.list_artifacts(run_id, above)}:
             return None
         folder = into / "runs" / run_id
         folder.mkdir(parents=True, exist_ok=True)
@@ -256,10 +282,9 @@ class Tracker:
 
     def model_files(self, model_id: str, into: Path) -> Path | None:
         """Return the folder of a logged model's files, copied below `into` when kept elsewhere; None if it has none."""
-        place = urlparse(self.client.get_logged_model(model_id).artifact_location)
-        if place.scheme in ("", "file"):
-            folder = Path(unquote(place.path))
-            return folder if folder.exists() else None
+        place = self._on_this_machine(self.client.get_logged_model(model_id).artifact_location)
+        if place is not None:
+            return place if place.exists() else None
         import mlflow
 
         folder = into / "models" / model_id
@@ -278,8 +303,17 @@ class Tracker:
         ours = [entry for entry in found if PREFIX + "model_sha256" in entry.tags]
         return sorted(ours, key=lambda entry: (entry.name, int(entry.version)))
 
-    def ensure_version(self, name: str, model_id: str, run_id: str, tags: Mapping[str, str]) -> str:
-        """Return the version number of the model with tag model_sha256, registered when new; tags are brought up to date."""
+    def numbers(self, name: str) -> dict[str, str]:
+        """Return sha256 of the weights -> version number of the versions this project registered."""
+        return {entry.tags[PREFIX + "model_sha256"]: str(entry.version) for entry in self.versions(name)}
+
+    def ensure_version(
+        self, name: str, model_id: str, run_id: str, tags: Mapping[str, str], number: str | None = None
+    ) -> str:
+        """Return the version number of the model with tag model_sha256, registered when new; tags are brought up to date.
+
+        A new one gets the next number, or `number`: those before it that are not taken then stay free for good.
+        """
         every = {PREFIX + key: value for key, value in tags.items()}
         for entry in self.versions(name):
             if entry.tags[PREFIX + "model_sha256"] == tags["model_sha256"]:
@@ -290,8 +324,21 @@ class Tracker:
         if not self.client.search_registered_models(f"name = '{name}'"):
             self.client.create_registered_model(name)
         with self._as_default():
-            made = self.client.create_model_version(name, f"models:/{model_id}", run_id=run_id, tags=every)
-        return str(made.version)
+            while True:
+                made = self.client.create_model_version(name, f"models:/{model_id}", run_id=run_id, tags=every)
+                if number is None or int(made.version) >= int(number):
+                    return str(made.version)
+                self.client.delete_model_version(name, made.version)  # MLflow counts on from it
+
+    def leave_free(self, name: str, number: int) -> None:
+        """Let no version to come have `number` or one before it, by registering and taking away again."""
+        last = self.versions(name)[-1]
+        with self._as_default():
+            while int(self.client.create_model_version(name, last.source, run_id=last.run_id).version) < number:
+                pass
+        for entry in self.all_versions(name):
+            if int(entry.version) > int(last.version):
+                self.client.delete_model_version(name, entry.version)
 
     @contextmanager
     def _as_default(self) -> Iterator[None]:
@@ -329,6 +376,18 @@ class Tracker:
     def set_model_tag(self, name: str, key: str, value: str) -> None:
         """Set one of our tags of a registered model."""
         self.client.set_registered_model_tag(name, PREFIX + key, value)
+
+    def set_description(self, name: str, number: str, text: str) -> None:
+        """Set what the page of a version says about it, unless it does already."""
+        if self.client.get_model_version(name, number).description != text:
+            self.client.update_model_version(name, number, text)
+
+    def ensure_webhook(self, name: str, url: str, events: list[str], secret: str) -> None:
+        """Let the MLflow server send signed events to an address; an earlier webhook of this name is replaced."""
+        for page in self.client.list_webhooks():
+            if page.name == name:
+                self.client.delete_webhook(page.webhook_id)
+        self.client.create_webhook(name, url, events, secret=secret)
 
 
 def _save_servable(folder: Path, model: Path, onnx: Path) -> None:

@@ -2,7 +2,7 @@
 
 Importing MLflow takes seconds, so one process imports it and forks: each line it reads is a JSON list of commands, all
 started at once, and it answers with a JSON list of their exit codes and outputs. A command is
-WORKSPACE MODEL VERSION [--kill STEP WHEN].
+WORKSPACE MODEL VERSION [--approval] [--kill STEP WHEN CALL].
 """
 
 from __future__ import annotations
@@ -14,21 +14,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tasks.params import load_params
 from tasks.registry import promotion
+from tasks.registry.proposals import with_approval
 from tasks.registry.tracking import Tracker, preload
 
-STEPS = ("reconcile_locked", "describe", "content", "commit", "mirror", "settle", "point", "differences", "mark")
+STEPS = ("reconcile_locked", "describe", "content", "commit", "mirror", "settle", "point", "differences",
+         "describe_newest", "mark")  # fmt: skip
 
 
-def arm(step: str, when: str) -> None:
-    """Let the process die by SIGKILL before or after the last call of a step within a promotion."""
-    real = getattr(promotion, step)
+def arm(step: str, when: str, call: str) -> None:
+    """Let the process die by SIGKILL before or after a call (1: the first) of a step within a promotion."""
+    real, left = getattr(promotion, step), int(call)
 
     def deadly(*arguments: Any, **named: Any) -> Any:
-        if when == "before":
+        nonlocal left
+        left -= 1
+        if left == 0 and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = real(*arguments, **named)
-        os.kill(os.getpid(), signal.SIGKILL)
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
         return result
 
     setattr(promotion, step, deadly)
@@ -36,11 +42,18 @@ def arm(step: str, when: str) -> None:
 
 def promote(workspace: str, name: str, version: str, *options: str) -> str:
     """Promote a version and return the number of the decision."""
-    if options:
-        arm(options[1], options[2])
+    tracker = Tracker(Path(workspace), name)
+    judge: promotion.Judge = passing
+    if "--approval" in options:
+        judge = with_approval(passing, tracker, load_params(tracker.workspace / "params.yaml"), name)
+    if "--kill" in options:
+        arm(*options[options.index("--kill") + 1 :][:3])
     ask = promotion.Ask("promote", version, "", f"process {os.getpid()}")
-    answer = {"verdict": "pass", "sentence": "as the test wants", "rules": []}
-    return str(promotion.decide(Tracker(Path(workspace), name), name, ask, lambda *_: answer)["number"])
+    return str(promotion.decide(tracker, name, ask, judge)["number"])
+
+
+def passing(_candidate: Any, _champion: Any) -> dict[str, Any]:
+    return {"verdict": "pass", "sentence": "as the test wants", "rules": [], "evidence": {}}
 
 
 def fork(command: list[str]) -> tuple[int, int]:

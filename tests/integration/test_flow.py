@@ -6,14 +6,21 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.errors import DataError, StageError
+from tasks.errors import DataError, StageError, UserError
 from tasks.lineage.last_run import read_last_run
+from tasks.lineage.start import only_run
 from tasks.params import apply_overrides
+from tasks.registry.approval import approval_faults
+from tasks.registry.tracking import Tracker
+from tests.integration import test_approvals as people
+
+registry_template, project, compactlm, keys = people.registry_template, people.project, people.compactlm, people.keys
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,17 +73,130 @@ def test_a_run_goes_through_a_fault_then_ends_and_then_has_nothing_to_do(built: 
     assert record["overhead_seconds"] == pytest.approx(record["wall_seconds"] - record["compute_seconds"], abs=0.02)
     assert read_last_run(built) == record
 
-    began = time.monotonic()
+    before = _task_runs()
+    assert "prune@r1" in before.values()
     state = run(built)
     assert (state.name, state.is_completed()) == ("NoChange", True)
-    assert time.monotonic() - began < 10
+    assert _task_runs() == before  # not one stage was even asked
     assert read_last_run(built) == record
-    names = _task_run_names()
-    assert "prune@r1" in names
 
 
-def _task_run_names() -> set[str]:
+def test_a_scheduled_audit_alerts_on_the_first_fault(built: Path, store: Path) -> None:
+    from prefect.events.worker import EventsWorker
+
+    from flows.audit import EVENT, audit_champion
+
+    state = audit_champion(str(built), return_state=True)
+    assert (state.name, state.is_completed()) == ("NoChampion", True)
+    run(built)
+    with only_run(built):
+        assert audit_champion(str(built), return_state=True).name == "Skipped"
+    state = audit_champion(str(built), return_state=True)  # the receipts of these stages say next to nothing
+    assert state.is_failed()
+    assert state.message is not None
+    assert state.message.startswith(
+        "compactlm-sentiment/2: receipts: artifacts/receipts/baselines.json: cannot be read;"
+    )
+    EventsWorker.drain_all(timeout=10)
+    assert EVENT in _events()
+
+
+def _events() -> list[str]:
+    """Return the names of our events that the server has, once it has one."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        return {entry.name for entry in client.read_task_runs()}
+        for _ in range(100):
+            answer = client._client.post(
+                "/events/filter", json={"filter": {"event": {"prefix": ["compactlm."]}}}
+            ).json()
+            if answer["events"]:
+                break
+            time.sleep(0.1)
+    return [one["event"] for one in answer["events"]]
+
+
+def _task_runs() -> dict[str, str]:
+    """Return id -> name of every task run the server knows."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return {str(entry.id): entry.name for entry in client.read_task_runs()}
+
+
+def _run_of_promote(project: Path) -> Any:
+    """Return the id of a new run of the flow `promote`, with a deployment as `compactlm serve` makes it."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig
+
+    from flows.deploy import deployments
+
+    served = deployments(project, None, ConcurrencyLimitConfig(limit=1))
+    assert [one.flow_name for one in served] == ["compress", "promote", "check-registry"]
+    deployment = served[1].apply()
+    with get_client(sync_client=True) as client:
+        return client.create_flow_run_from_deployment(deployment, parameters={"version": "1"}).id
+
+
+def _execute(run_id: Any, state: str, answer: dict[str, str] | None = None) -> Any:
+    """Resume a run where there is an answer, run it in this process until it ends or is suspended, return its state."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import Pause
+    from prefect.flow_engine import run_flow
+    from prefect.states import Pending
+
+    from flows.promote import promote
+
+    with get_client(sync_client=True) as client:
+        if answer is not None:
+            client.resume_flow_run(run_id, run_input=answer)
+        client.set_flow_run_state(run_id, Pending())
+        run = client.read_flow_run(run_id)
+        with suppress(Pause):
+            run_flow(promote, flow_run=run, parameters=run.parameters, return_type="state")
+        found = client.read_flow_run(run_id).state
+        assert found.name == state, found
+        return found
+
+
+def test_a_promotion_asks_people_in_a_form_and_holds_no_process(
+    project: Path, compactlm: Any, keys: dict[str, Path]
+) -> None:
+    run_id = _run_of_promote(project)
+    _execute(run_id, "Suspended")  # returned: there is nothing that waits
+    signed = compactlm("approve", "--print", "--key", str(keys[people.ADA])).out
+    answer = {"name": people.ADA, "decision": "approve", "signature": signed.replace("approve", "approved")}
+    _execute(run_id, "Suspended", answer)  # does not count: it is asked again
+    _execute(run_id, "Suspended", {**answer, "name": people.BOB, "signature": signed})  # Ada's answer in Bob's name
+    state = _execute(run_id, "Completed", {**answer, "signature": signed})
+    assert state.message == "decision 2: version 1 (r1) is champion"
+    log = json.loads(compactlm("history", "--json").out)["decisions"]
+    assert [approval_faults(one) for one in log] == [[], []]
+    assert "## Decision 2: promote version 1 (r1), done" in _artifact("decision")
+
+
+def test_a_promotion_that_is_rejected_in_the_form_fails(project: Path, compactlm: Any, keys: dict[str, Path]) -> None:
+    run_id = _run_of_promote(project)
+    _execute(run_id, "Suspended")
+    signed = compactlm("reject", "--print", "--reason", "too slow", "--key", str(keys[people.BOB])).out
+    state = _execute(run_id, "Failed", {"name": people.BOB, "decision": "reject", "signature": signed})
+    assert f"is refused: approval: rejected by {people.BOB}: too slow" in state.message
+
+
+def test_a_registry_that_was_changed_by_hand_is_a_failed_run(project: Path, compactlm: Any) -> None:
+    from flows.watch import check_registry
+
+    assert compactlm("promote", "1").code == 0
+    assert check_registry(str(project), return_state=True).is_completed()
+    Tracker(project).set_alias(people.NAME, "champion", "3")
+    state = check_registry(str(project), return_state=True)
+    assert isinstance(state.result(raise_on_failure=False), UserError)
+    assert "alias champion points at version 3; the log says version 1" in _artifact("drift")
+
+
+def _artifact(key: str) -> str:
+    from prefect.artifacts import Artifact
+
+    found = Artifact.get(key)
+    assert found is not None
+    return str(found.data)

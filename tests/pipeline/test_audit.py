@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,14 @@ import pytest
 from tasks import rederive
 from tasks.audit import audit
 from tasks.lineage.files import read_json
-from tasks.params import read_yaml
+from tasks.registry.decisions import read_refs
+from tests.pipeline.attacks import ATTACKS, ROUNDS
 from tests.pipeline.conftest import Command
-from tests.tampering import changed, in_store, moved_away, one_byte, replaced
+from tests.pipeline.forgery import forge_log
+from tests.tampering import moved_away, one_byte
 from tests.tiny_project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")
-
-Attack = Callable[[Path], contextlib.AbstractContextManager[None]]
-ROUNDS = "artifacts/rounds"
-MLFLOW = ".compactlm/mlflow/artifacts"
 
 
 @pytest.fixture(autouse=True)
@@ -35,143 +32,6 @@ def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
 def faults(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (check, subject) of what failed."""
     return [(one["name"], one["subject"]) for one in report["checks"] if one["result"] == "FAIL"]
-
-
-def file(path: str) -> Attack:
-    """One bit of one file, found by a pattern that matches once or more (then the first)."""
-    return lambda project: one_byte(sorted(project.glob(path))[0])
-
-
-def each(path: str) -> Attack:
-    """One bit of each file that a pattern matches: which of MLflow's runs is whose does not stand in their names."""
-
-    @contextlib.contextmanager
-    def attack(project: Path) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            found = list(project.glob(path))
-            assert found
-            for one in found:
-                stack.enter_context(one_byte(one))
-            yield
-
-    return attack
-
-
-def cached(path: str) -> Attack:
-    """One bit of the cache object of an output, or of the listing of an output folder."""
-
-    def attack(project: Path) -> contextlib.AbstractContextManager[None]:
-        for receipt in (project / "artifacts/receipts").iterdir():
-            outputs = read_json(receipt)["outputs"]
-            files = {
-                f"{out}/{name}": one for out, entry in outputs.items() for name, one in entry.get("files", {}).items()
-            }
-            found = {**outputs, **files}.get(path)
-            if found is not None:
-                return one_byte(project / ".dvc/cache/files/md5" / found["md5"][:2] / found["md5"][2:])
-        raise AssertionError(f"no stage wrote {path}")
-
-    return attack
-
-
-def version_model(name: str) -> Attack:
-    """One bit of a file of the model that MLflow serves as version 3."""
-
-    def attack(project: Path) -> contextlib.AbstractContextManager[None]:
-        report = audit(project, "tiny/3")
-        weights = [p for p in (project / MLFLOW).rglob("artifacts/model/model.safetensors")
-                   if hashlib.sha256(p.read_bytes()).hexdigest() == report["model_sha256"]]  # fmt: skip
-        return one_byte(next(iter(weights[0].parents[2].rglob(name))))
-
-    return attack
-
-
-def locked(stage: str, role: str, path: str) -> Attack:
-    """One digit of an md5 in dvc.lock."""
-
-    def attack(project: Path) -> contextlib.AbstractContextManager[None]:
-        place = project / "dvc.lock"
-        entry = next(one for one in read_yaml(place)["stages"][stage][role] if one["path"] == path)
-        old = entry["md5"]
-        text = place.read_text(encoding="utf-8")
-        start = text.index(f"  {stage}:\n")
-        new = ("0" if old[0] != "0" else "1") + old[1:]
-        here = text.index(old, text.index(f"path: {path}\n", start))
-        return changed(place, (text[:here] + new + text[here + len(old) :]).encode())
-
-    return attack
-
-
-def git_blob(path: str) -> Attack:
-    """One bit of what Git holds of a file."""
-
-    def attack(project: Path) -> contextlib.AbstractContextManager[None]:
-        name = Project(project).shell("git", "rev-parse", f"HEAD:{path}").strip()
-        return one_byte(project / ".git/objects" / name[:2] / name[2:])
-
-    return attack
-
-
-def store(command: str, undo: str) -> Attack:
-    """One value in MLflow's database."""
-    return lambda project: in_store(project, command, undo)
-
-
-ATTACKS: dict[str, tuple[Attack, str, str]] = {
-    "raw data": (file("artifacts/fetched/data/rows.csv"), "workspace", "artifacts/fetched/data/rows.csv"),
-    "data summary": (file("artifacts/validation/summary.json"), "workspace", "artifacts/validation/summary.json"),
-    "prepared data": (file("artifacts/data/sets/test.parquet"), "workspace", "artifacts/data/sets/test.parquet"),
-    "teacher weights": (
-        file(f"{ROUNDS}/teacher/trained/model/model.safetensors"), "workspace", "teacher/trained/model/model.safetensors",
-    ),
-    "teacher logits": (file("artifacts/teacher_logits/train.npy"), "workspace", "artifacts/teacher_logits/train.npy"),
-    "plan": (file(f"{ROUNDS}/r2/pruned/plan.json"), "workspace", f"{ROUNDS}/r2/pruned/plan.json"),
-    "checkpoint": (file(f"{ROUNDS}/r1/trained/checkpoints/*/model.safetensors"), "workspace", f"{ROUNDS}/r1/trained/checkpoints"),
-    "ONNX": (file(f"{ROUNDS}/r3/exported/model.onnx"), "workspace", f"{ROUNDS}/r3/exported/model.onnx"),
-    "predictions": (file(f"{ROUNDS}/r3/evaluated/predictions/test.parquet"), "workspace", "predictions/test.parquet"),
-    "metrics": (file(f"{ROUNDS}/r3/evaluated/quality.json"), "workspace", f"{ROUNDS}/r3/evaluated/quality.json"),
-    "costs": (file(f"{ROUNDS}/r3/evaluated/cost.json"), "workspace", f"{ROUNDS}/r3/evaluated/cost.json"),
-    "verdict": (file(f"{ROUNDS}/r3/verdict.json"), "workspace", f"{ROUNDS}/r3/verdict.json"),
-    "receipt": (file("artifacts/receipts/distill@r3.json"), "receipts", "artifacts/receipts/distill@r3.json"),
-    "cache object": (
-        cached(f"{ROUNDS}/teacher/trained/model/model.safetensors"), "cache", "teacher/trained/model/model.safetensors",
-    ),
-    "cache listing": (cached(f"{ROUNDS}/r3/trained"), "cache", f"{ROUNDS}/r3/trained"),
-    "dvc.lock input": (locked("distill@r2", "deps", "artifacts/teacher_logits"), "dvc.lock", "artifacts/teacher_logits"),
-    "dvc.lock output": (locked("teacher", "outs", f"{ROUNDS}/teacher/trained"), "dvc.lock", f"{ROUNDS}/teacher/trained"),
-    "dvc.lock code": (locked("prune@r1", "deps", "tasks/models/architectures"), "dvc.lock", "tasks/models/architectures"),
-    "dvc.lock receipt": (locked("gate@r3", "outs", "artifacts/receipts/gate@r3.json"), "dvc.lock", "gate@r3"),
-    "dvc.lock params": (
-        lambda p: replaced(p / "dvc.lock", "labelled_epochs: 30", "labelled_epochs: 31"), "dvc.lock", "params rounds.r2",
-    ),
-    "params of the workspace": (
-        lambda p: replaced(p / "params.yaml", "labelled_epochs: 30", "labelled_epochs: 31"), "time stamps", "params.yaml",
-    ),
-    "params in Git": (git_blob("params.yaml"), "params", "params.yaml"),
-    "code in Git": (git_blob("tasks/pruning/criteria.py"), "code", "tasks/pruning/criteria.py"),
-    "code of the workspace": (file("tasks/prune.py"), "time stamps", "tasks/prune.py"),
-    "served weights": (version_model("model.safetensors"), "mlflow files", "artifacts/model/model.safetensors"),
-    "served code": (version_model("served_model.py"), "mlflow files", "model m-"),
-    "recorded evidence": (each(f"{MLFLOW}/*/artifacts/evidence/quality.json"), "mlflow files", "evidence/quality.json"),
-    "recorded receipt": (each(f"{MLFLOW}/*/artifacts/receipts/fetch.json"), "merkle root", "run"),
-    "alias": (
-        store("UPDATE registered_model_aliases SET version = 1 WHERE alias = 'champion'",
-              "UPDATE registered_model_aliases SET version = 3 WHERE alias = 'champion'"), "alias", "champion",
-    ),
-    "recorded metric": (
-        store("UPDATE metrics SET value = value + 0.001 WHERE key = 'test/accuracy'",
-              "UPDATE metrics SET value = value - 0.001 WHERE key = 'test/accuracy'"), "mlflow metrics", "test/accuracy",
-    ),
-    "recorded param": (
-        store("UPDATE params SET value = '3.0' WHERE key = 'distill.temperature'",
-              "UPDATE params SET value = '2.0' WHERE key = 'distill.temperature'"), "mlflow params", "distill.temperature",
-    ),
-    "tag of the version": (
-        store("UPDATE model_version_tags SET value = 'fail' WHERE key = 'compactlm.verdict' AND version = 3",
-              "UPDATE model_version_tags SET value = 'pass' WHERE key = 'compactlm.verdict' AND version = 3"),
-        "version", "verdict",
-    ),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("what", ATTACKS)
@@ -195,34 +55,6 @@ def test_an_honest_run_passes_whole(finished: Project) -> None:
     assert report["files"] > 100
 
 
-HONEST: dict[str, Attack] = {
-    "the cache was emptied": lambda project: moved_away(project / ".dvc/cache/files"),
-    "the workspace was emptied": lambda project: moved_away(project / "artifacts"),
-    "the next run is being prepared": lambda project: _edited(project / "params.yaml", "seed: 0", "seed: 1"),
-    "another stage's code was edited": lambda project: _edited(project / "tasks/report.py", '"""', '"""Now: '),
-    "the report was thrown away": lambda project: moved_away(project / "artifacts/report.html"),
-}
-
-
-@contextlib.contextmanager
-def _edited(path: Path, old: str, new: str) -> Iterator[None]:
-    """Edit a file as a person does: its time stamp is new."""
-    text, backup = path.read_text(encoding="utf-8"), path.with_name(path.name + ".backup")
-    shutil.copy2(path, backup)
-    try:
-        path.write_text(text.replace(old, new, 1), encoding="utf-8")
-        yield
-    finally:
-        backup.replace(path)
-
-
-@pytest.mark.parametrize("history", HONEST)
-def test_an_honest_history_raises_no_alarm(finished: Project, history: str) -> None:
-    with HONEST[history](finished.folder):
-        report = audit(finished.folder, "tiny@champion")
-    assert [one for one in report["checks"] if one["result"] != "PASS"] == []
-
-
 def test_bytes_that_are_nowhere_are_unknown_and_not_passed(finished: Project) -> None:
     path = finished.folder / ROUNDS / "r1/pruned/plan.json"
     md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
@@ -233,28 +65,47 @@ def test_bytes_that_are_nowhere_are_unknown_and_not_passed(finished: Project) ->
     assert doubts == {("bytes", "prune@r1"), ("pruning", "r1")}
 
 
-def test_a_fresh_clone_with_a_pulled_cache_passes(project: Project, finished: Project, tmp_path: Path,
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    who = ("-c", "user.name=t", "-c", "user.email=t@example.org")
-    project.dvc("remote", "add", "-q", "-d", "shelf", str(tmp_path / "shelf"))
-    project.dvc("push", "-q")
-    project.shell("git", "add", "-A")
-    project.shell("git", *who, "commit", "-qm", "results")
-    clone = Project(tmp_path / "clone")
-    project.shell("git", "clone", "-q", str(project.folder), str(clone.folder))
-    clone.dvc("pull", "-q")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished.folder / '.compactlm/mlflow/mlflow.db'}")
-    report = audit(clone.folder, "tiny@champion")
-    assert [one for one in report["checks"] if one["result"] != "PASS"] == []
+FORGERIES: dict[str, tuple[Callable[[list[dict[str, Any]]], None], str, str]] = {
+    "evidence": (
+        lambda log: log[1]["verdict"]["evidence"].update({"student/test.parquet": "0" * 64}),
+        "decision evidence", "decision 2: student/test.parquet",
+    ),
+    "evidence of the champion": (
+        lambda log: log[1]["verdict"]["evidence"].update({"champion/test.parquet": "0" * 64}),
+        "decision evidence", "decision 2: champion/test.parquet",
+    ),
+    "value of a rule": (lambda log: log[1]["verdict"]["rules"][2].update(value=0.5), "decision", "decision 2: rule 3"),
+    "verdict": (lambda log: log[1]["verdict"].update(verdict="pass"), "decision", "decision 2: verdict"),
+    "outcome": (lambda log: log[1].update(outcome="done"), "decision log", "decisions.jsonl: decision 2"),
+    "champion before": (
+        lambda log: log[1]["before"].update(champion=None), "decision log", "decisions.jsonl: decision 2",
+    ),
+    "candidate": (
+        lambda log: log[1]["candidate"].update(model_sha256="0" * 64), "inverse scan", "decision 2",
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.slow
-def test_a_run_after_a_change_leaves_the_earlier_model_whole(project: Project) -> None:
-    project.run("--set", "rounds.r3.learning_rate=4.0e-3")
-    assert [one for one in audit(project.folder, "tiny/3")["checks"] if one["result"] != "PASS"] == []
-    assert [one for one in audit(project.folder, "tiny/4")["checks"] if one["result"] != "PASS"] == []
-    assert json.loads(project.compactlm("run", "--json").stdout)["state"] == "no change"
-    assert audit(project.folder, "tiny/4")["result"] == "PASS"
+@pytest.fixture(scope="module")
+def refused(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The finished project after a promotion that was refused, for want of rows."""
+    project = finished.copy(tmp_path_factory.mktemp("refused") / "project")
+    done = project.compactlm("promote", "1")
+    assert done.returncode == 2
+    assert "is refused" in done.stderr
+    return project
+
+
+@pytest.mark.parametrize("what", FORGERIES)
+def test_a_log_that_was_forged_whole_is_found_by_what_it_says(refused: Project, what: str) -> None:
+    change, check, subject = FORGERIES[what]
+    before = read_refs(refused.folder)
+    forge_log(refused.folder, change)
+    try:
+        report = audit(refused.folder, "tiny/1")
+    finally:
+        forge_log(refused.folder, lambda log: log.__setitem__(slice(None), before))
+    assert (check, subject) in faults(report), faults(report)
 
 
 @pytest.fixture

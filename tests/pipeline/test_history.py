@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import UserError
 from tasks.history import diff, lineage_down, lineage_up
 from tasks.lineage.files import file_sha256
 from tests.pipeline.conftest import Command
+from tests.tampering import moved_away
 from tests.tiny_project import Project
 
 
@@ -57,6 +59,19 @@ def test_downwards_from_a_commit_or_a_source(finished: Project) -> None:
         if "source: path" in line
     )
     assert len(lineage_down(finished.folder, source)["models"]) == 3
+
+
+def test_downwards_from_a_row_leads_to_the_models_that_have_seen_it(finished: Project) -> None:
+    sets = finished.folder / "artifacts/data/sets"
+    row = pq.read_table(sets / "train.parquet")["row_id"][0].as_py()
+    in_calibration = row in pq.read_table(sets / "calibration.parquet")["row_id"].to_pylist()
+    answer = lineage_down(finished.folder, row)
+    assert [one["version"] for one in answer["models"]] == [1, 2, 3]
+    assert answer["models"][0]["sets"] == (["calibration", "train"] if in_calibration else ["train"])
+    assert lineage_down(finished.folder, "0" * 16) == {"thing": "0" * 16, "models": [], "unread": []}
+    with moved_away(sets), moved_away(finished.folder / ".dvc/cache/files"):
+        answer = lineage_down(finished.folder, row)
+    assert (answer["models"], [one["version"] for one in answer["unread"]]) == ([], [1, 2, 3])
 
 
 def test_a_difference_names_what_changed_and_nothing_else(finished: Project) -> None:

@@ -47,7 +47,22 @@ def end(monkeypatch: pytest.MonkeyPatch, project: Path, *arguments: str) -> int:
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "status", "models", "report", "serve", "ui", "gate", "promote", "rollback", "history", "compare"],
+    [
+        "run",
+        "status",
+        "models",
+        "report",
+        "serve",
+        "ui",
+        "gate",
+        "promote",
+        "approve",
+        "reject",
+        "rollback",
+        "history",
+        "watch",
+        "compare",
+    ],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = CliRunner().invoke(cli.app, [command, "--help"])

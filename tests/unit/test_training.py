@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.data.tokens import TokenSet, collate, shuffled_buckets
+from tasks.distillation.average import Average
 from tasks.distillation.budget import joined, plan_batches
 from tasks.distillation.train import Schedule, train
 from tasks.lineage.scratch import Scratch
@@ -34,9 +36,17 @@ def small_model() -> torch.nn.Module:
 
 
 def fit(
-    folder: Path, kill_after: int | None = None, *, saves: bool = True
+    folder: Path,
+    kill_after: int | None = None,
+    *,
+    saves: bool = True,
+    schedule: Schedule = SCHEDULE,
+    seen: dict[int, dict[str, torch.Tensor]] | None = None,
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Return weights and the lines of steps.jsonl of 30 steps, killed after some step if asked."""
+    """Return weights and the lines of steps.jsonl of 30 steps, killed after some step if asked.
+
+    `seen` takes a copy of the weights of each checkpoint.
+    """
     model, scratch = small_model(), Scratch("distill@r1", "key", folder)
     scratch.due = lambda: saves  # type: ignore[method-assign]
     x = torch.linspace(-1, 1, 40).reshape(10, 4)
@@ -49,18 +59,70 @@ def fit(
         if step == kill_after:
             raise KilledError
 
-    train(model, batches, loss, lambda _m, s: {"checkpoint": s}, SCHEDULE, CPU, scratch, on_step)
+    def on_checkpoint(model: Any, step: int) -> dict[str, Any]:
+        if seen is not None:
+            seen[step] = {name: value.clone() for name, value in model.state_dict().items()}
+        return {"checkpoint": step, "norm": float(model[0].weight.detach().norm())}
+
+    train(model, batches, loss, on_checkpoint, schedule, CPU, scratch, on_step)
     return model.state_dict(), scratch.steps.read_text().splitlines()
 
 
 @pytest.mark.parametrize("kill_after", [1, 2, 11, 29])
-def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, kill_after: int) -> None:
-    expected, lines = fit(tmp_path / "undisturbed")
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, kill_after: int, average: float | None) -> None:
+    schedule = dataclasses.replace(SCHEDULE, average=average)
+    expected, lines = fit(tmp_path / "undisturbed", schedule=schedule)
     with pytest.raises(KilledError):
-        fit(tmp_path / "killed", kill_after)
-    weights, resumed_lines = fit(tmp_path / "killed")
+        fit(tmp_path / "killed", kill_after, schedule=schedule)
+    weights, resumed_lines = fit(tmp_path / "killed", schedule=schedule)
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert resumed_lines == lines
+
+
+def test_checkpoints_hold_the_average_and_the_training_goes_on_as_without_it(tmp_path: Path) -> None:
+    plain: dict[int, dict[str, torch.Tensor]] = {}
+    averaged: dict[int, dict[str, torch.Tensor]] = {}
+    every_step = dataclasses.replace(SCHEDULE, checkpoints=30)
+    expected, _ = fit(tmp_path / "plain", schedule=every_step, seen=plain)
+    weights, _ = fit(tmp_path / "averaged", schedule=dataclasses.replace(every_step, average=0.8), seen=averaged)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    for name, start in small_model().state_dict().items():
+        by_hand = start.double()
+        for step in range(1, 31):
+            decay = min(0.8, step / (step + 9))
+            by_hand = decay * by_hand + (1 - decay) * plain[step][name].double()
+            torch.testing.assert_close(averaged[step][name].double(), by_hand, atol=1e-5, rtol=1e-5)
+
+
+@given(decay=st.floats(0.01, 0.999), steps=st.integers(1, 30))
+def test_the_average_of_weights_that_stand_still_is_the_weights(decay: float, steps: int) -> None:
+    model = small_model()
+    average = Average(model, decay)
+    for step in range(1, steps + 1):
+        average.update(model, step)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with average.in_place(model):
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_frozen_weights_are_not_averaged_and_a_failure_gives_the_own_weights_back() -> None:
+    model = small_model()
+    model[0].requires_grad_(False)
+    average = Average(model, 0.5)
+    assert set(average.state()) == {"3.weight", "3.bias"}
+    with torch.no_grad():
+        model[3].bias.add_(1.0)
+    own = model[3].bias.clone()
+
+    def fail() -> None:
+        with average.in_place(model):
+            assert not torch.equal(model[3].bias, own)
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fail()
+    assert torch.equal(model[3].bias, own)
 
 
 def test_a_run_killed_before_its_first_save_leaves_no_lines_behind(tmp_path: Path) -> None:
@@ -137,3 +199,30 @@ def test_collate_pads_and_masks() -> None:
     assert mask.tolist() == [[1, 0, 0], [1, 1, 1]]
     both = joined(tokens, tokens)
     assert collate(both, np.array([2, 3]))[0].tolist() == [[5, 6, 7], [8, 0, 0]]
+
+
+def trained_in_parts(folder: Path, parts: int, batch_rows: int) -> dict[str, torch.Tensor]:
+    """Return the weights after 12 steps of `batch_rows` rows, in double precision, each computed in `parts` parts."""
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)).double()
+    x = torch.linspace(-1, 1, 160, dtype=torch.float64).reshape(40, 4)
+    targets = torch.arange(40) % 2
+    batches = [np.random.default_rng(step).permutation(40)[:batch_rows] for step in range(12)]
+
+    def loss(model: Any, rows: Any) -> torch.Tensor:
+        chosen = torch.from_numpy(rows)
+        return torch.nn.functional.cross_entropy(model(x[chosen]), targets[chosen])
+
+    schedule = dataclasses.replace(SCHEDULE, accumulate=parts)
+    train(model, batches, loss, lambda *_: {}, schedule, CPU, Scratch("s", str(parts), folder), lambda *_: None)
+    return model.state_dict()
+
+
+@given(parts=st.integers(2, 9), batch_rows=st.integers(1, 8))
+def test_a_batch_in_parts_gives_the_weights_of_the_whole_batch(
+    tmp_path_factory: pytest.TempPathFactory, parts: int, batch_rows: int
+) -> None:
+    folder = tmp_path_factory.mktemp("parts")
+    whole, cut = (trained_in_parts(folder, count, batch_rows) for count in (1, parts))
+    for name in whole:
+        torch.testing.assert_close(cut[name], whole[name], atol=1e-9, rtol=1e-7)

@@ -29,6 +29,13 @@ def adapter_of(config: Mapping[str, Any]) -> ModuleType:
     return ADAPTERS[model_type]
 
 
+def relation_widths(config: Mapping[str, Any]) -> set[int]:
+    """Return how many channels the queries, and the keys and values, of a layer have."""
+    adapter = adapter_of(config)
+    heads = adapter.shape(config)["heads"]
+    return {adapter.head_size(config) * int(count) for count in (heads, config.get("num_key_value_heads") or heads)}
+
+
 def freeze(model: Any, count: int) -> None:
     """Keep the embeddings and the `count` lowest layers as they are: no gradients, and no dropout noise."""
     layout = _layout(model)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from torch import nn
+
 from tasks.models.architectures.refusals import unequal_heads
 from tasks.models.architectures.sites import Sites
 from tasks.pruning.layout import Axes, Layout
 
+READS: Final = "first"  # the token that the classifier reads
 CONFIG_KEYS: Final = {
     "vocabulary": "vocab_size",
     "hidden": "hidden_size",
@@ -111,3 +114,9 @@ def sites(model: Any) -> Sites:
         hidden=hidden,
         pooler=(model.bert.pooler, model.classifier),
     )
+
+
+def relations(model: Any) -> list[nn.Module]:
+    """Return the products whose outputs are query, key and value of the last layer."""
+    attention = model.bert.encoder.layer[-1].attention.self
+    return [attention.query, attention.key, attention.value]

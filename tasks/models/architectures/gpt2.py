@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from torch import nn
+
 from tasks.models.architectures.refusals import other_vocabulary, unequal_heads
 from tasks.models.architectures.sites import Sites
 from tasks.pruning.layout import Axes, Layout
 
+READS: Final = "last"  # the token that the classifier reads
 CONFIG_KEYS: Final = {
     "vocabulary": "vocab_size",
     "hidden": "n_embd",
@@ -112,3 +115,8 @@ def sites(model: Any) -> Sites:
         hidden=[*hidden, (model.transformer.ln_f, [model.score])],
         pooler=None,
     )
+
+
+def relations(model: Any) -> list[nn.Module]:
+    """Return the product whose output is query, key and value of the last layer, one after the other."""
+    return [model.transformer.h[-1].attn.c_attn]

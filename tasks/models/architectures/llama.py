@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from torch import nn
+
 from tasks.models.architectures.refusals import other_vocabulary
 from tasks.models.architectures.sites import Sites
 from tasks.pruning.layout import Axes, Layout
 
+READS: Final = "last"  # the token that the classifier reads
 CONFIG_KEYS: Final = {
     "vocabulary": "vocab_size",
     "hidden": "hidden_size",
@@ -130,3 +133,9 @@ def sites(model: Any) -> Sites:
         hidden=[*hidden, (model.model.norm, [model.score])],
         pooler=None,
     )
+
+
+def relations(model: Any) -> list[nn.Module]:
+    """Return the products whose outputs are query, key and value of the last layer, before the rotation."""
+    attention = model.model.layers[-1].self_attn
+    return [attention.q_proj, attention.k_proj, attention.v_proj]

@@ -1,0 +1,70 @@
+"""The record of each published run, kept in Git: what `compactlm publish --rebuild` makes MLflow's index from.
+
+The ref `refs/compactlm/runs/<number>` points at a blob with dvc.lock (so every file of the run can be found in the DVC cache),
+params, what identifies the run, the Merkle root of its receipts, and the number of every version by the sha256 of its weights.
+Git makes such a ref only where there is none; `git push origin 'refs/compactlm/*:refs/compactlm/*'` shares them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tasks.errors import UserError
+from tasks.lineage.git import create_ref, read_refs
+from tasks.registry.decisions import has_git
+
+REFS: Final = "refs/compactlm/runs"
+ATTEMPTS: Final = 100
+Run = dict[str, Any]
+console = logging.getLogger("compactlm")
+
+
+def read_runs(workspace: Path, model: str | None = None) -> list[Run]:
+    """Return the recorded runs, oldest first, of one model name or of all; none outside of Git.
+
+    Raises UserError when one of them cannot be read any more.
+    """
+    found = []
+    for name, content in read_refs(workspace, REFS).items():
+        try:
+            found.append({**json.loads(content), "ref": name})
+        except ValueError:
+            raise UserError(f"{name}: Git cannot read this record of a run any more; fetch it from a clone") from None
+    return [run for run in found if model is None or run["model"] == model]
+
+
+def record_run(workspace: Path, run: Mapping[str, Any]) -> bool:
+    """Record a run unless the newest record says the same; return whether one was made."""
+    if not has_git(workspace):
+        return False
+    for _ in range(ATTEMPTS):
+        known = read_runs(workspace)
+        if known and _lasting(known[-1]) == _lasting(run):
+            return False
+        number = max((int(old["ref"].rpartition("/")[2]) for old in known), default=0) + 1
+        if create_ref(workspace, f"{REFS}/{number:08d}", json.dumps(run, sort_keys=True)):
+            return True
+    console.warning("the run is not recorded below %s: Git makes no ref there", REFS)
+    return False
+
+
+def _lasting(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record says besides how this run brought its stages up to date."""
+    whole = json.loads(json.dumps(run))
+    return {key: value for key, value in whole.items() if key not in ("outcomes", "facts", "ref")}
+
+
+def numbers(runs: Sequence[Mapping[str, Any]], log: Sequence[Mapping[str, Any]], model: str) -> dict[str, str]:
+    """Return sha256 of the weights -> version number of a model by the records of runs, and by the log of decisions."""
+    found: dict[str, str] = {}
+    for entry in log:
+        for version in (entry["candidate"], entry["champion"], entry["previous"]):
+            if version is not None and entry["model"] == model:
+                found[version["model_sha256"]] = str(version["version"])
+    for run in runs:
+        found |= run["versions"] if run["model"] == model else {}
+    return found

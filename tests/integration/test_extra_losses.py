@@ -1,0 +1,171 @@
+"""Distillation on hidden states and relations through the stages, on a tiny BERT with a pruned vocabulary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tasks import distill, prune, teacher_logits
+from tasks.data.frames import read_sets, write_sets
+from tasks.data.logits import CACHED_SETS, States
+from tasks.data.tokens import collate, load_tokens, save_tokens, tokenize
+from tasks.distillation.budget import joined
+from tasks.errors import DataError, ParamsError
+from tasks.lineage.files import read_json
+from tasks.models.checkpoint import load_classifier, read_config
+from tasks.models.devices import Device
+from tasks.models.extras import Batch, make_extras
+from tasks.models.preflight import check_shapes
+from tasks.params import Params, check_params
+from tasks.pruning.vocabulary import ids_at_teacher
+from tests.families import write_family
+from tests.integration.tiny_run import tiny_params, tiny_set, write_tiny_sets
+
+CPU = Device(torch.device("cpu"), "fp32", 1)
+HIDDEN = {"loss": "mse", "weight": "dynamic", "layers": "uniform", "until_share": 0.5}
+RELATIONS = {"heads": 4, "weight": 2.0, "until_share": 1.0}
+FAMILIES = ("bert", "gpt2", "llama")
+
+
+def params_of(**section: Any) -> Params:
+    values: dict[str, Any] = tiny_params().model_dump()
+    values["data"]["max_tokens"] = 48
+    values["distill"] |= {"batch_rows": 16, "checkpoints": 2, **section}
+    shape = {"vocabulary": 72, "hidden": 16, "heads": 2, "ffn": 24, "layers": 2}
+    budget = {"parent": "teacher", "labelled_epochs": 1, "transfer_epochs": 0.5, "learning_rate": 5.0e-3}
+    values["rounds"] = {"r1": {**shape, **budget}}
+    values["runtime"] |= {"device": "cpu", "precision": "fp32"}
+    return check_params(values, "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with sets, and below each family's name its teacher and tokens."""
+    folder = tmp_path_factory.mktemp("extra")
+    write_tiny_sets(folder / "sets")
+    train = pd.read_parquet(folder / "sets" / "train.parquet")
+    write_sets({"calibration": train.head(24).assign(label=-1), "validation": tiny_set(40, 3)}, folder / "sets")
+    for family in FAMILIES:
+        base = write_family(family, folder / family / "teacher")
+        for file in (folder / "sets").glob("*.parquet"):
+            texts = pd.read_parquet(file)["text"].tolist()
+            save_tokens(tokenize(texts, base / "tokenizer.json", 48), folder / family / "tokens" / file.stem)
+    return folder
+
+
+def cache(places: Path, params: Params, out: Path, family: str = "bert") -> Path:
+    mine = places / family
+    teacher_logits.run(params, teacher=mine / "teacher", sets=places / "sets", tokens=mine / "tokens", out=out)
+    return out
+
+
+@pytest.mark.parametrize("layers", ["uniform", "last"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(
+    places: Path, tmp_path: Path, family: str, layers: str
+) -> None:
+    params = params_of(hidden={**HIDDEN, "layers": layers}, relations={**RELATIONS, "heads": 2})
+    logits = cache(places, params, tmp_path / "logits", family)
+    teacher, tokens = places / family / "teacher", places / family / "tokens"
+    student, frames = load_classifier(teacher), read_sets(places / "sets", CACHED_SETS)
+    data = joined(*(load_tokens(tokens / name) for name in CACHED_SETS))
+    folders = {"logits": logits, "teacher": teacher, "tokenizer": teacher}
+    extras = make_extras(params.distill, student, data, frames, folders, CPU)
+    rows = np.arange(190, 220)  # the end of the training set and the start of the transfer set
+    ids, mask = (torch.from_numpy(a) for a in collate(data, rows, int(student.config.pad_token_id)))
+    seen = student(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    hidden, relations = (one.loss(Batch(rows, ids, mask, seen)).detach() for one in extras.active)
+    assert hidden.shape == relations.shape == (30,)
+    assert 0 <= hidden.max() < 1e-3  # cached as float16
+    assert relations.abs().max() < 1e-5
+    extras.begin(0.5)
+    assert len(extras.active) == 1
+
+
+def test_a_student_learns_from_more_than_logits_and_goes_on_after_a_kill(
+    places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # scratches of unfinished training stand below the workspace
+    params = params_of(hidden=HIDDEN, relations=RELATIONS, average=0.9)
+    plain = params_of()
+    teacher, sets, tokens = places / "bert/teacher", places / "sets", tmp_path / "tokens"
+    prune.run(params, round="r1", parent=teacher, tokens=places / "bert/tokens", sets=sets,
+              out=tmp_path / "pruned", student_tokens=tokens)  # fmt: skip
+    paths = {"pruned": tmp_path / "pruned", "tokens": tokens, "sets": sets, "teacher": teacher}
+    logits, none = cache(places, params, tmp_path / "logits"), cache(places, plain, tmp_path / "none")
+    assert sorted(path.name for path in none.iterdir()) == ["fingerprint.json", "train.npy", "transfer.npy"]
+    with pytest.raises(DataError, match="dvc repro teacher_logits"):
+        distill.run(params, round="r1", logits=none, out=tmp_path / "refused", **paths)
+
+    distill.run(params, round="r1", logits=logits, out=tmp_path / "whole", **paths)
+    distill.run(plain, round="r1", logits=logits, out=tmp_path / "plain", **paths)
+    whole, without = (load_file(tmp_path / out / "model/model.safetensors") for out in ("whole", "plain"))
+    assert set(whole) == set(without), "what trained beside the student is thrown away"
+    assert any(not torch.equal(whole[name], without[name]) for name in whole)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.lineage.scratch.SAVE_EVERY_SECONDS", 0.0)
+        patch.setattr("tasks.progress.Progress.update", killed_at(7))
+        with pytest.raises(KeyboardInterrupt):
+            distill.run(params, round="r1", logits=logits, out=tmp_path / "killed", **paths)
+    distill.run(params, round="r1", logits=logits, out=tmp_path / "killed", **paths)
+    again = load_file(tmp_path / "killed/model/model.safetensors")
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+    assert read_json(tmp_path / "killed/summary.json") == read_json(tmp_path / "whole/summary.json")
+
+
+def killed_at(last: int) -> Any:
+    def update(_self: object, step: int, **_numbers: float) -> None:
+        if step == last:
+            raise KeyboardInterrupt
+
+    return update
+
+
+def test_states_for_other_rows_are_refused(places: Path, tmp_path: Path) -> None:
+    logits = cache(places, params_of(hidden={**HIDDEN, "layers": "last"}), tmp_path / "logits")
+    frames = read_sets(places / "sets", CACHED_SETS)
+    assert States(logits, frames, [3])[np.array([250, 3])].shape == (2, 1, 2, 32)
+    with pytest.raises(DataError, match="of layers \\[1\\] are wanted and of \\[3\\] cached"):
+        States(logits, frames, [1])
+    frames["train"].loc[0, "text"] += " else"
+    with pytest.raises(DataError, match="other rows"):
+        States(logits, frames, [3])
+
+
+def test_relation_heads_that_do_not_divide_are_refused_before_anything_runs(places: Path) -> None:
+    params = params_of(relations={**RELATIONS, "heads": 3})
+    with pytest.raises(
+        ParamsError, match="3 relation heads do not divide the 32 channels of the attention of the teacher"
+    ):
+        check_shapes(params, read_config(places / "bert/teacher"))
+
+
+def test_a_students_pieces_are_found_in_the_teachers_vocabulary(places: Path, tmp_path: Path) -> None:
+    prune.run(params_of(), round="r1", parent=places / "bert/teacher", tokens=places / "bert/tokens",
+              sets=places / "sets", out=tmp_path / "pruned", student_tokens=tmp_path / "tokens")  # fmt: skip
+    ours, theirs = (read_json(f / "tokenizer.json") for f in (tmp_path / "pruned/model", places / "bert/teacher"))
+    kept = read_json(tmp_path / "pruned/plan.json")["keep"]["vocabulary"]
+    assert ids_at_teacher(ours, theirs).tolist() == kept
+    decoder = read_json(places / "gpt2/teacher/tokenizer.json")
+    assert ids_at_teacher(decoder, decoder).tolist() == list(range(258))
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"hidden": {**HIDDEN, "weight": 0}}, "distill.hidden.weight: got 0; dynamic"),
+        ({"hidden": {**HIDDEN, "losses": 1}}, "distill.hidden.losses: unknown key; did you mean 'loss'?"),
+        ({"hidden": HIDDEN, "accumulate": 2}, "hidden.weight: dynamic would be another ratio"),
+    ],
+)
+def test_wrong_sections_are_refused_in_words(section: dict[str, Any], said: str) -> None:
+    with pytest.raises(ParamsError) as refused:
+        params_of(**section)
+    assert said in str(refused.value)

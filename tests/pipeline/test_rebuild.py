@@ -1,0 +1,121 @@
+"""`compactlm publish`, and `--rebuild`: MLflow is an index that Git and DVC can make again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.audit import audit
+from tasks.publish import rebuild
+from tests.pipeline.conftest import Command
+from tests.tampering import STORE, moved_away
+from tests.tiny_project import Project
+
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")
+
+OWN_IDS = ("model_id", "run_id", "path", "onnx_path")  # a new store makes its own
+
+
+@pytest.fixture(autouse=True)
+def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def models(project: Project) -> list[dict[str, Any]]:
+    """Return what `compactlm models --json` says, without the ids and places of one store."""
+    from tasks.registry.listing import list_models
+    from tasks.registry.tracking import Tracker
+
+    return [
+        {key: value for key, value in row.items() if key not in OWN_IDS} for row in list_models(Tracker(project.folder))
+    ]
+
+
+def lose_the_index(project: Project) -> None:
+    shutil.rmtree(project.folder / ".compactlm/mlflow")
+
+
+def test_the_index_of_one_run_is_made_again(project: Project, command: Command) -> None:
+    before = models(project)
+    lose_the_index(project)
+    code, said, _ = command(project, "publish", "--rebuild")
+    assert (code, said.splitlines()[0]) == (0, "1 runs recorded; registered:")
+    assert models(project) == before
+    assert [one for one in audit(project.folder, None)["checks"] if one["result"] != "PASS"] == []
+    assert rebuild(project.folder)["lost"] == []  # once more changes nothing
+    assert models(project) == before
+    code, said, _ = command(project, "publish", "--json")
+    assert (code, len(json.loads(said)["runs"])) == (0, 4)
+    assert models(project) == before
+
+
+@pytest.mark.slow
+def test_two_runs_are_made_again_with_their_numbers(project: Project) -> None:
+    project.run("--set", "rounds.r3.learning_rate=4.0e-3", "--set", "promotion.gates=[]")
+    assert project.compactlm("promote", "challenger").returncode == 0
+    project.run("--set", "rounds.r3.learning_rate=5.0e-3")  # back: every stage is restored
+    before = models(project)
+    assert [(one["version"], one["aliases"]) for one in before] == [
+        (1, []), (2, []), (3, ["challenger", "previous"]), (4, ["champion"]),
+    ]  # fmt: skip
+    lose_the_index(project)
+    answer = rebuild(project.folder)
+    assert (answer["lost"], answer["faults"], len(answer["runs"])) == ([], [], 3)
+    assert models(project) == before
+    for number in (1, 3, 4):
+        assert audit(project.folder, f"tiny/{number}")["result"] == "PASS"
+
+    lose_the_index(project)
+    with moved_away(project.folder / ".dvc/cache/files"):  # the workspace has the last run alone
+        answer = rebuild(project.folder)
+    assert [one["version"] for one in answer["lost"]] == ["4"]
+    assert [one["version"] for one in models(project)] == [1, 2, 3]
+
+
+def test_a_version_that_is_lost_keeps_its_number_free(project: Project) -> None:
+    before = models(project)
+    lose_the_index(project)
+    place = project.folder / "artifacts/rounds/r2/exported/model.onnx"
+    md5 = hashlib.md5(place.read_bytes(), usedforsecurity=False).hexdigest()
+    with moved_away(place), moved_away(project.folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]):
+        answer = rebuild(project.folder)
+    assert [(one["version"], one["model_sha256"]) for one in answer["lost"]] == [("2", before[1]["model_sha256"])]
+    assert [one["version"] for one in models(project)] == [1, 3]
+    assert models(project)[1]["aliases"] == ["challenger", "champion"]
+
+
+def test_a_clone_without_records_uses_the_commits(project: Project, tmp_path: Path) -> None:
+    before = models(project)
+    who = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    project.shell("git", "add", "-A")
+    project.shell("git", *who, "commit", "-qm", "results")
+    clone = Project(tmp_path / "clone")
+    project.shell("git", "clone", "-q", str(project.folder), str(clone.folder))
+    clone.dvc("config", "--local", "cache.dir", str(project.folder / ".dvc/cache"))
+    answer = rebuild(clone.folder)
+    assert [one["where"][:6] for one in answer["runs"]] == ["commit"]
+    assert models(clone) == before
+
+
+def test_a_store_of_another_history_is_refused(project: Project, command: Command) -> None:
+    with contextlib.closing(sqlite3.connect(project.folder / STORE)) as connection:
+        for table in ("model_versions", "model_version_tags"):
+            connection.execute(f"UPDATE {table} SET version = version + 10 WHERE version = 2")
+        connection.commit()
+    code, _, told = command(project, "publish", "--rebuild")
+    assert code == 2
+    assert "tiny/12 is version 2 by the records in Git; rebuild into an empty store" in told
+
+
+def test_publishing_waits_for_what_is_to_do(project: Project, command: Command) -> None:
+    project.set("seed=1")
+    code, _, told = command(project, "publish")
+    assert code == 2
+    assert "stages are not up to date, such as" in told
