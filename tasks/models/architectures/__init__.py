@@ -48,7 +48,13 @@ def freeze(model: Any, count: int) -> None:
 
 def num_layers(model: Any) -> int:
     """Return the number of layers of a model."""
-    return len(model.get_submodule(_layout(model).layers))
+    return len(layers_of(model)[1])
+
+
+def layers_of(model: Any) -> tuple[str, Any]:
+    """Return the name of a model's list of layers, and the list."""
+    name = _layout(model).layers
+    return name, model.get_submodule(name)
 
 
 @contextmanager
