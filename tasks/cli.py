@@ -172,6 +172,12 @@ def models(as_json: Json = False) -> None:
             row["verdict"]["verdict"],
         )  # fmt: skip
     out.print(table)
+    for row in rows:
+        if row["sparsity"] is not None:
+            out.print(
+                f"version {row['version']}: {row['sparsity']['sparsity_of_masked']:.1%} of the weights in layers and "
+                f"{row['sparsity']['sparsity_of_total']:.1%} of all parameters are zero; dense runtimes gain no speed from that"
+            )
     out.print(f"model {rows[0]['name']}; folders of the weights: compactlm models --json")
 
 

@@ -28,8 +28,9 @@ from tasks.models.checkpoint import (
     save_classifier,
 )
 from tasks.models.devices import Device, pick
-from tasks.models.masking import apply_masks, make_masks
+from tasks.models.masking import apply_masks
 from tasks.models.planning import Measure, target_shape
+from tasks.models.weight_scores import make_masks
 from tasks.params import Params, Round
 from tasks.progress import say
 from tasks.pruning.criteria import CRITERIA, Scores, keep_best

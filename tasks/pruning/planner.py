@@ -94,10 +94,15 @@ class _Sizes(Sequence[int]):
 
 def reachable(space: Space, size: Size) -> tuple[int, int]:
     """Return the smallest and the largest size in the space."""
-    ends = [
-        {"vocabulary": space.vocabulary[end], "hidden": hidden, "heads": heads, "ffn": space.ffn[end], "layers": space.layers[end]}
+    sizes = [
+        size(
+            {
+                "hidden": hidden,
+                "heads": heads,
+                **{axis: getattr(space, axis)[end] for axis in ("vocabulary", "ffn", "layers")},
+            }
+        )
         for end in (0, -1)
         for hidden, heads in space.hidden_heads
-    ]  # fmt: skip
-    sizes = [size(shape) for shape in ends]
+    ]
     return min(sizes), max(sizes)
