@@ -19,6 +19,7 @@ from rich.table import Table
 
 from tasks import cli_registry
 from tasks.cli_lineage import add_lineage_commands
+from tasks.cli_shapes import add_shapes_command
 from tasks.console import RunLines
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, CompactlmError, UserError
 from tasks.lineage.last_run import read_last_run, sentence, write_last_run
@@ -36,6 +37,7 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
 add_lineage_commands(app)
+add_shapes_command(app)
 
 
 def main() -> None:
@@ -128,7 +130,7 @@ def status(as_json: Json = False) -> None:
     from tasks.lineage.pipeline import pending, read_graph
 
     workspace = find_workspace(Path.cwd())
-    load_params(workspace / "params.yaml")
+    params = load_params(workspace / "params.yaml")
     stages = read_graph(workspace)
     waiting = set(pending(workspace, stages))
     last = read_last_run(workspace) or {"stages": [], "state": "never run"}
@@ -143,14 +145,24 @@ def status(as_json: Json = False) -> None:
     ]
     keys = ("wall_seconds", "compute_seconds", "overhead_seconds", "overhead_share")
     facts = {"last_state": last["state"], **{key: last.get(key) for key in keys}}
+    solved = {name: _solved(workspace, name) for name, target in params.rounds.items() if target.budgets}
     if as_json:
-        return _print_json({"stages": rows, **facts})
+        return _print_json({"stages": rows, "solved_shapes": solved, **facts})
     table = Table("stage", "state", "last run", "seconds", box=None)
     for row in rows:
         seen = row["last"] or {}
         table.add_row(row["name"], row["state"], seen.get("state", ""), str(seen.get("seconds", "")))
     out.print(table)
+    for name, shape in solved.items():
+        words = ", ".join(f"{axis} {size}" for axis, size in shape.items()) or "not pruned yet; see compactlm shapes"
+        out.print(f"{name}: {words}")
     out.print(f"last run: {last['state']}" + (f", {sentence(last)}" if "wall_seconds" in last else ""))
+
+
+def _solved(workspace: Path, name: str) -> dict[str, int]:
+    """Return the shape that the last pruning of a round found for its budget, empty before the first."""
+    place = workspace / "artifacts" / "rounds" / name / "pruned" / "plan.json"
+    return dict(json.loads(place.read_text(encoding="utf-8"))["shape_after"]) if place.exists() else {}
 
 
 @app.command(epilog="Example: compactlm models --json")

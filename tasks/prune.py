@@ -83,20 +83,17 @@ def run(
         pieces = _kept_pieces(tokenizer, tokens, target["vocabulary"])
     plan = make_plan(scores, layers, target, pieces, adapter.head_groups(config))
     student = student_from_plan(parent, plan)
-    masked = None
+    more: dict[str, Any] = {"budget": section.budgets} if section.budgets else {}
     if section.granularity != "structured":
         masks = make_masks(model, calibration, labels, device, section, criterion, params.seed)
-        masked = _save_masks(student, masks, section, out)
+        more["masks"] = _save_masks(student, masks, section, out)
 
     folder = out / "model"
     save_classifier(student, parent, folder)
     if is_wordpiece(tokenizer):
         write_tokenizer(smaller_tokenizer(tokenizer, plan.vocabulary), parent, folder)
     save_file(_named(scores), out / "scores.safetensors")
-    record = _plan_record(criterion, plan, parent, out, before, harms)
-    if section.budgets:
-        record["budget"] = section.budgets
-    write_json(out / "plan.json", record if masked is None else {**record, "masks": masked})
+    write_json(out / "plan.json", {**_plan_record(criterion, plan, parent, out, before, harms), **more})
     _tokenize_sets(params, sets, folder, student_tokens)
     counted = adapter.count_parameters(config, target, len(params.data.labels))
     assert counted["total"] == student.num_parameters(), "the plan's arithmetic and the model disagree"
