@@ -13,10 +13,12 @@ from typing import Any, Final
 from torch import nn
 
 from tasks.errors import SourceError
-from tasks.models.architectures import bert, gpt2, llama
+from tasks.models.architectures import bert, distilbert, gpt2, llama
 from tasks.pruning.layout import Layout
 
-ADAPTERS: Final[dict[str, ModuleType]] = {"bert": bert, "gpt2": gpt2, "llama": llama, "mistral": llama}
+ADAPTERS: Final[dict[str, ModuleType]] = {
+    "bert": bert, "distilbert": distilbert, "gpt2": gpt2, "llama": llama, "mistral": llama,
+}  # fmt: skip
 
 
 def adapter_of(config: Mapping[str, Any]) -> ModuleType:
