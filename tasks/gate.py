@@ -75,9 +75,10 @@ def _answers(student: Model, validation: dict[str, Any], prepared: dict[str, Any
     for name in student.sets:
         rows = student.rows(name)
         measured[name] = None if rows is None else set(rows["row_id"])
-    places = {name: sets / f"{name}.parquet" for name in LEARNT}
-    learnt = {name: set(pq.read_table(place, columns=["row_id"])["row_id"].to_pylist())
-              for name, place in places.items() if place.is_file()}  # fmt: skip
+    learnt: dict[str, Collection[str] | None] = {}
+    for name in LEARNT:
+        place = sets / f"{name}.parquet"
+        learnt[name] = set(pq.read_table(place, columns=["row_id"])["row_id"].to_pylist()) if place.is_file() else None
     return {
         "data_validated": data_validated(validation, prepared, student.sets),
         "no_overlap": no_overlap(validation, learnt, measured),

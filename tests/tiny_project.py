@@ -50,7 +50,8 @@ SMALL = [
     "gates=[{metric: params_total, versus: teacher, max_ratio: 0.99}, {metric: onnx_max_difference, max: 1.0e-3}, "
     "{metric: golden_max_difference, max: 1.0e-3}, {check: data_validated}, {check: no_overlap}, "
     "{metric: accuracy, set: abroad_typos, versus: parent, max_drop: 1.0}]",
-    "promotion.gates=[{check: lineage}, {check: clean_git, severity: warn}]",
+    "promotion.gates=[{metric: accuracy, set: test, versus: champion, max_drop: 0.04, test: paired_bootstrap, "
+    "confidence: 0.95, min_support: 200}, {check: lineage}, {check: clean_git, severity: warn}]",
     "registry.model_name=tiny",
     "runtime.device=cpu",
     "runtime.threads=1",

@@ -38,18 +38,20 @@ def data_validated(
 
 
 def no_overlap(
-    validation: Mapping[str, Any], learnt: Mapping[str, Collection[str]], measured: Mapping[str, Collection[str] | None]
+    validation: Mapping[str, Any],
+    learnt: Mapping[str, Collection[str] | None],
+    measured: Mapping[str, Collection[str] | None],
 ) -> Answer:
-    """Return whether no measured row is among those learnt from; row ids by set.
+    """Return whether no measured row is among those learnt from; row ids by set, None for a set that cannot be read.
 
     Ids are compared here; that no row nearly equal to a held-out one is learnt from is what validation has found.
     """
-    missing = [name for name, rows in measured.items() if not rows] + [
-        name for name in ("train",) if not learnt.get(name)
-    ]
+    missing = [name for name, rows in measured.items() if not rows]
+    missing += [name for name, rows in learnt.items() if rows is None]
+    missing += [] if learnt.get("train") or "train" in missing else ["train"]
     for name, rows in measured.items():
         for other, known in learnt.items():
-            shared = sorted(set(rows or ()) & set(known))
+            shared = sorted(set(rows or ()) & set(known or ()))
             if shared:
                 words = f"{len(shared)} rows of {name} are in {other}, e.g. {shared[0]}"
                 return Answer("fail", f"{words}: what a model has learnt cannot test it")
@@ -62,5 +64,5 @@ def no_overlap(
     unasked = [name for name in LEAKS if name not in found]
     if unasked:
         return Answer("hold", f"cannot be decided: validation did not look for {', '.join(unasked)}")
-    rows = sum(len(rows or ()) for rows in measured.values())
-    return Answer("pass", f"none of {rows:,} measured rows is in {', '.join(learnt)}, nor nearly equal to one that is")
+    count = sum(len(rows or ()) for rows in measured.values())
+    return Answer("pass", f"none of {count:,} measured rows is in {', '.join(learnt)}, nor nearly equal to one that is")

@@ -14,13 +14,15 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.errors import UserError
+from tasks.evaluation.rules import Answer
 from tasks.lineage.chain import files_of
 from tasks.lineage.checks import Check, compare, failed, passed, unknown, whole
 from tasks.lineage.files import read_json
 from tasks.lineage.git import snapshot
 from tasks.params import Params
 from tasks.registry.decisions import LOG, REFS, Decision, faults, read_lines, read_refs
-from tasks.registry.promotion_gate import judge_promotion, judge_rollback
+from tasks.registry.promotion_checks import OF_MODEL
+from tasks.registry.promotion_gate import judge_first, judge_promotion, judge_rollback
 from tasks.registry.records import TEACHER
 from tasks.registry.tracking import Tracker
 
@@ -148,7 +150,8 @@ def _matching(every: Sequence[Evaluation], read: Mapping[str, str], who: str, en
     wanted = {name.partition("/")[2]: sha256 for name, sha256 in read.items() if name.startswith(f"{who}/")}
     fitting = [one for one in every if all(one.predictions.get(path) == sha256 for path, sha256 in wanted.items())]
     if entry["kind"] == "first" and who == "student":
-        fitting = [one for one in fitting if one.verdict.get("rules") == entry["verdict"]["rules"]]
+        told = entry["verdict"]["rules"]
+        fitting = [one for one in fitting if all(rule in told for rule in one.verdict.get("rules", ()))]
     return (fitting or every)[0]
 
 
@@ -157,18 +160,23 @@ def _judged_again(
 ) -> list[Check]:  # fmt: skip
     """Return whether the rules that were asked then give the same results on the stored files now."""
     subject, told, student = f"decision {entry['number']}", entry["verdict"], used["student"]
-    if entry["kind"] == "first":
-        again: Mapping[str, Any] = student.verdict
-    elif entry["kind"] == "rollback":
-        again = judge_rollback(tracker, student.version)
-    elif entry["kind"] == "promote":
+    if entry["kind"] == "rollback":
+        again: Mapping[str, Any] = judge_rollback(tracker, student.version)
+    elif entry["kind"] in ("first", "promote"):
         params = _params_then(tracker.workspace, entry, scratch)
         if isinstance(params, str):
             return [unknown("decision", subject, params)]
         if entry["before"]["champion"] and "champion" not in used:
             return [unknown("decision", subject, "the champion of that time is not registered any more")]
         champion = used["champion"].version if "champion" in used else None
-        again = judge_promotion(tracker, params, student.version, champion)
+        known = {rule["check"]: Answer(rule["result"], "as it was answered then") for rule in told["rules"]
+                 if rule.get("check") in OF_MODEL}  # fmt: skip
+        if entry["kind"] == "first" and "rules" not in student.verdict:
+            return [unknown("decision", subject, "the round's verdict of that time is not recorded")]
+        if entry["kind"] == "first":
+            again = judge_first(tracker, params, student.version, student.verdict, known)
+        else:
+            again = judge_promotion(tracker, params, student.version, champion, known)
     else:
         return [passed("decision", subject, f"{entry['kind']}: nothing was judged")]
     found = compare("decision", f"{subject}: verdict", again.get("verdict"), told["verdict"], "the rules say otherwise")

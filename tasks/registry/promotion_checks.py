@@ -20,6 +20,7 @@ from tasks.registry.tracking import Tracker
 Version = Mapping[str, Any]
 EVIDENCE: Final = ("verdict.json", "quality.json", "cost.json", "parity.json", "golden.json")
 WEIGHTS: Final = "trained/model/model.safetensors"
+OF_MODEL: Final = ("golden", "serves")  # they start processes that load the model
 NO_LIMIT: Final = 100_000  # tokens; golden texts are short, none is cut
 
 
@@ -28,7 +29,7 @@ def answers(tracker: Tracker, candidate: Version, asked: Collection[str]) -> dic
     found: dict[str, Answer] = {}
     if {"clean_git", "lineage"} & set(asked):
         found |= _of_records(tracker, candidate)
-    if {"golden", "serves"} & set(asked):
+    if set(OF_MODEL) & set(asked):
         found |= _of_model(tracker, candidate, asked)
     return {name: answer for name, answer in found.items() if name in asked}
 
@@ -70,7 +71,7 @@ def _of_model(tracker: Tracker, candidate: Version, asked: Collection[str]) -> d
     known = golden_rows(read_json(path)) if path is not None else None
     if known is None or not candidate["model_id"]:
         none = Answer("hold", "cannot be decided: no golden answers are recorded; `compactlm run` does it")
-        return {"golden": none, "serves": none}
+        return dict.fromkeys(OF_MODEL, none)
     rows, atol = known
     texts = [str(row["text"]) for row in rows]
     folder = tracker.local_model(candidate["model_id"])

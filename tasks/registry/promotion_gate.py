@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +10,7 @@ from typing import Any, Final
 from tasks.evaluation.costs import cost_evidence
 from tasks.evaluation.evidence import Model, gather
 from tasks.evaluation.gates import identity, judge
-from tasks.evaluation.rules import Check
+from tasks.evaluation.rules import Answer, Check
 from tasks.gate import rule_of
 from tasks.lineage.files import file_sha256, read_json
 from tasks.params import Params
@@ -17,30 +18,38 @@ from tasks.registry.promotion_checks import answers
 from tasks.registry.tracking import PREFIX, Tracker
 
 Version = Mapping[str, Any]
+Answers = Mapping[str, Answer]
+NOTHING: Final[Answers] = {}
 NO_RULES: Final = "all that is asked of a promotion is kept"
 
 
-def judge_promotion(tracker: Tracker, params: Params, candidate: Version, champion: Version | None) -> dict[str, Any]:
+def judge_promotion(
+    tracker: Tracker, params: Params, candidate: Version, champion: Version | None, known: Answers = NOTHING
+) -> dict[str, Any]:
     """Return `verdict`, `sentence` and `rules` for a candidate, with sha256 of the evidence that was read.
 
     Rules versus champion are asked once there is a champion by the log. A champion whose evidence is gone holds them.
+    `known` are answers of checks that are taken as they were given, for an audit that starts no model.
     """
     champion = as_registered(tracker, champion)
     given = [_bytes(tracker, candidate), _round(tracker, params, candidate)]
-    return _judge(tracker, params, candidate, champion, given)
+    return _judge(tracker, params, candidate, champion, given, known)
 
 
-def judge_first(tracker: Tracker, params: Params, candidate: Version, verdict: Mapping[str, Any]) -> dict[str, Any]:
+def judge_first(
+    tracker: Tracker, params: Params, candidate: Version, verdict: Mapping[str, Any], known: Answers = NOTHING
+) -> dict[str, Any]:
     """Return the same for the first champion ever, whose round has just been judged with this verdict."""
     given = [_bytes(tracker, candidate), *verdict["rules"]]
     if verdict["verdict"] != "pass":
         given.append(_check("round", str(verdict["verdict"]), f"gates of {candidate['round']}: {verdict['sentence']}"))
-    return _judge(tracker, params, candidate, None, given)
+    return _judge(tracker, params, candidate, None, given, known)
 
 
 def _judge(
-    tracker: Tracker, params: Params, candidate: Version, champion: Version | None, given: list[dict[str, Any]]
-) -> dict[str, Any]:
+    tracker: Tracker, params: Params, candidate: Version, champion: Version | None, given: list[dict[str, Any]],
+    known: Answers,
+) -> dict[str, Any]:  # fmt: skip
     """Return the verdict of what is `given` and of the rules of `promotion` together."""
     asked = [rule_of(gate) for gate in params.promotion.gates]
     rules = [rule for rule in asked if isinstance(rule, Check) or rule.versus != "champion" or champion is not None]
@@ -51,7 +60,8 @@ def _judge(
     found, pairs, names = gather(rules, models, len(params.data.labels), params.evaluate.calibration_bins)
     costs = {who: read_json(path) for who, run in runs.items()
              if run and (path := tracker.local_file(run, "evidence/cost.json")) is not None}  # fmt: skip
-    told = answers(tracker, candidate, [rule.name for rule in rules if isinstance(rule, Check)])
+    checks = [rule.name for rule in rules if isinstance(rule, Check) and rule.name not in known]
+    told = {**answers(tracker, candidate, checks), **known}
     result = judge(rules, {**cost_evidence(costs), **found}, pairs, names, params.seed, told)
     judged = [*given, *result["rules"]]
     blocking = [one["result"] for one in judged if one.get("severity", "block") == "block"]
@@ -68,11 +78,10 @@ def _judge(
 def _selection(tracker: Tracker, candidate: Version) -> dict[str, Any] | None:
     """Return among how many rounds the candidate's run chose, and by which rule; None when that was not recorded."""
     run = tracker.parent_of(candidate["run_id"]) if candidate["run_id"] else None
-    path = tracker.local_file(run, "selection.json") if run else None
-    if path is None:
-        return None
-    content = read_json(path)
-    return {key: content.get(key) for key in ("num_candidates", "rule", "sentence")}
+    with tempfile.TemporaryDirectory(prefix="compactlm-selection-") as scratch:
+        path = tracker.run_files(run, "selection.json", Path(scratch)) if run else None
+        content = read_json(path) if path is not None else None
+    return content and {key: content.get(key) for key in ("num_candidates", "rule", "sentence")}
 
 
 def _of_how_many(selection: Mapping[str, Any] | None) -> str:

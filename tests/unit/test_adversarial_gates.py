@@ -306,6 +306,7 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
      "did not look for near_duplicates_held_out"),
     ("no train set", records("no_overlap", lambda of: of.learnt.pop("train")), "hold", "no rows of train"),
     ("an empty train set", records("no_overlap", lambda of: of.learnt["train"].clear()), "hold", "no rows of train"),
+    ("no transfer set", records("no_overlap", lambda of: of.learnt.update(transfer=None)), "hold", "no rows of transfer"),
     ("no rows to look at", without("student", "frames", ASKED["no_overlap"]), "hold", "no rows of test"),
     # receipts
     ("clean Git", lambda: honest(ASKED["clean_git"]), "pass", "all 4 stages ran on files as they are in commit 01234567"),
