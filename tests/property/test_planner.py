@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import ParamsError
@@ -21,6 +21,7 @@ MINILM = {
     "model_type": "bert", "vocab_size": 30522, "hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536,
     "num_hidden_layers": 6, "max_position_embeddings": 512, "type_vocab_size": 2,
 }  # fmt: skip
+FEW = settings(max_examples=8)
 TRAINING = {"parent": "teacher", "labelled_epochs": 1, "transfer_epochs": 1.0, "learning_rate": 1.0e-4}
 
 
@@ -33,6 +34,7 @@ def total(config: dict[str, Any], shape: dict[str, int]) -> int:
 
 
 @pytest.mark.parametrize("family", CONFIGS)
+@FEW
 @given(share=st.floats(0.2, 0.99), kind=st.sampled_from(["params_total", "flops_per_example"]))
 def test_shapes_meet_the_budget_and_load(family: str, share: float, kind: str) -> None:
     config = CONFIGS[family]
@@ -57,6 +59,7 @@ def test_shapes_meet_the_budget_and_load(family: str, share: float, kind: str) -
     assert [one.loss for one in found] == sorted(one.loss for one in found)
 
 
+@FEW
 @given(limit=st.integers(2_000, 30_000))
 def test_no_shape_of_the_space_is_missed(limit: int) -> None:
     config = CONFIGS["bert"]
