@@ -67,7 +67,9 @@ def check_shapes(params: Params, config: Mapping[str, Any]) -> dict[str, dict[st
 def check_relations(params: Params, who: str, config: Mapping[str, Any]) -> None:
     """Raise ParamsError unless distill.relations cuts the queries, keys and values of a model into equal parts."""
     wanted = params.distill.relations
-    for width in sorted(relation_widths(config)) if wanted is not None else ():
+    if wanted is None:
+        return
+    for width in sorted(relation_widths(config)):
         if width % wanted.heads:
             raise ParamsError(
                 f"params.yaml: distill.relations.heads: {wanted.heads} relation heads do not divide the {width} channels of "
