@@ -122,7 +122,7 @@ def test_bert_base_reaches_the_size_asked_for() -> None:
     ("target", "said"),
     [
         ({"params_total": 1000}, "here.params_total: no shape within 5% below 1,000 (no axis held); from"),
-        ({"ratio": 8.0, "heads": 5, "hidden": 100}, "heads = 5; no such shape fits the family"),
+        ({"ratio": 8.0, "heads": 5, "hidden": 100}, "heads = 5); no such shape fits the family"),
     ],
 )
 def test_a_budget_out_of_reach_is_refused_with_what_can_be_reached(target: dict[str, Any], said: str) -> None:
