@@ -224,3 +224,16 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
         "version", "verdict",
     ),
 }  # fmt: skip
+
+IN_MLFLOW = ("alias", "merkle root", "mlflow files", "mlflow metrics", "mlflow params", "run record", "version")
+
+
+def batches() -> dict[str, list[str]]:
+    """Return the attacks in groups of which no one hides another, by the name of the group."""
+    found: dict[str, list[str]] = {}
+    for name, (_, check, subject) in ATTACKS.items():
+        hides = check in ("commit", "decision log") or subject.startswith("refs/")
+        in_store = check in IN_MLFLOW or name.startswith("recorded")
+        group = name if hides else "Git" if name.endswith("in Git") else "MLflow" if in_store else "files"
+        found.setdefault(group, []).append(name)
+    return found
