@@ -183,8 +183,8 @@ def _judged_again(
     else:
         return [passed("decision", subject, f"{entry['kind']}: nothing was judged")]
     # What people said is checked by their signatures; it is asked only when the other rules pass.
-    by_people = [rule for rule in told["rules"] if rule["metric"] == "approval"]
-    asked = [rule for rule in told["rules"] if rule["metric"] != "approval"]
+    by_people = [rule for rule in told["rules"] if rule.get("metric") == "approval"]
+    asked = [rule for rule in told["rules"] if rule.get("metric") != "approval"]
     verdict = "pass" if by_people else told["verdict"]
     found = compare("decision", f"{subject}: verdict", again.get("verdict"), verdict, "the rules say otherwise")
     rules = list(again.get("rules", ()))
