@@ -98,8 +98,12 @@ def _params(stage: str, receipt: Receipt, content: bytes | None, lost: bool) -> 
         ]  # fmt: skip
     expected, filled = plain(receipt["params"]), completed(values)
     told = plain(values)
+
+    def only(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+        return {key: values[key]} if key in values else {}
+
     different = [key for key in sorted({*expected, *told})
-                 if not agree(expected.get(key), told.get(key), filled.get(key))]  # fmt: skip
+                 if not agree(only(expected, key), only(told, key), only(filled, key))]  # fmt: skip
     if not different:
         return [passed("params", stage, "params.yaml as Git recorded it is what the stage read")]
     if lost:
