@@ -20,6 +20,7 @@ from rich.table import Table
 from tasks import cli_registry
 from tasks.cli_export import add_export_command
 from tasks.cli_lineage import add_lineage_commands
+from tasks.cli_shapes import add_shapes_command
 from tasks.console import RunLines
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, CompactlmError, UserError
 from tasks.lineage.last_run import read_last_run, sentence, write_last_run
@@ -38,6 +39,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
 add_lineage_commands(app)
 add_export_command(app)
+add_shapes_command(app)
 
 
 def main() -> None:
@@ -130,7 +132,7 @@ def status(as_json: Json = False) -> None:
     from tasks.lineage.pipeline import pending, read_graph
 
     workspace = find_workspace(Path.cwd())
-    load_params(workspace / "params.yaml")
+    params = load_params(workspace / "params.yaml")
     stages = read_graph(workspace)
     waiting = set(pending(workspace, stages))
     last = read_last_run(workspace) or {"stages": [], "state": "never run"}
@@ -145,14 +147,24 @@ def status(as_json: Json = False) -> None:
     ]
     keys = ("wall_seconds", "compute_seconds", "overhead_seconds", "overhead_share")
     facts = {"last_state": last["state"], **{key: last.get(key) for key in keys}}
+    solved = {name: _solved(workspace, name) for name, target in params.rounds.items() if target.budgets}
     if as_json:
-        return _print_json({"stages": rows, **facts})
+        return _print_json({"stages": rows, "solved_shapes": solved, **facts})
     table = Table("stage", "state", "last run", "seconds", box=None)
     for row in rows:
         seen = row["last"] or {}
         table.add_row(row["name"], row["state"], seen.get("state", ""), str(seen.get("seconds", "")))
     out.print(table)
+    for name, shape in solved.items():
+        words = ", ".join(f"{axis} {size}" for axis, size in shape.items()) or "not pruned yet; see compactlm shapes"
+        out.print(f"{name}: {words}")
     out.print(f"last run: {last['state']}" + (f", {sentence(last)}" if "wall_seconds" in last else ""))
+
+
+def _solved(workspace: Path, name: str) -> dict[str, int]:
+    """Return the shape that the last pruning of a round found for its budget, empty before the first."""
+    place = workspace / "artifacts" / "rounds" / name / "pruned" / "plan.json"
+    return dict(json.loads(place.read_text(encoding="utf-8"))["shape_after"]) if place.exists() else {}
 
 
 @app.command(epilog="Example: compactlm models --json")
@@ -174,6 +186,12 @@ def models(as_json: Json = False) -> None:
             row["verdict"]["verdict"],
         )  # fmt: skip
     out.print(table)
+    for row in rows:
+        if row["sparsity"] is not None:
+            out.print(
+                f"version {row['version']}: {row['sparsity']['sparsity_of_masked']:.1%} of the weights in layers and "
+                f"{row['sparsity']['sparsity_of_total']:.1%} of all parameters are zero; dense runtimes gain no speed from that"
+            )
     out.print(f"model {rows[0]['name']}; folders of the weights: compactlm models --json")
 
 

@@ -25,6 +25,7 @@ from tasks.models.checkpoint import attend_plainly, load_classifier, pad_id
 from tasks.models.devices import Device, pick
 from tasks.models.extras import Batch, Extras, make_extras
 from tasks.models.keeper import Keeper
+from tasks.models.masking import GROWN_AFTER, SCHEDULES, Masker
 from tasks.params import Params
 from tasks.progress import Progress
 from tasks.stage import InPath, OutPath
@@ -81,13 +82,25 @@ def distil(
     keeper = Keeper(scratch, load_tokens(tokens / "validation"), validation, params.distill.batch_rows, device)
     _without_dropout(student)
     attend_plainly(student, device.device)
+    masker = None if budget.schedule is None else Masker(student, budget.schedule, budget.sparsity or 0.0)
     folders = {"logits": logits, "teacher": teacher, "tokenizer": tokenizer}
     extras = make_extras(params.distill, student, data, frames, folders, device)
     progress = Progress(f"{label}{round_name}", len(batches))
+
+    def on_begin(share: float) -> None:
+        extras.begin(share)
+        if masker is not None:
+            masker.begin(share)
+
+    def on_checkpoint(model: Any, step: int) -> dict[str, Any]:
+        if masker is not None:
+            masker.apply()  # an average remembers weights that have gone since
+        return keeper.checkpoint(model, step)
+
     train(
-        student, batches, _loss_of(params, data, teacher_logits, labels, device, extras), keeper.checkpoint,
+        student, batches, _loss_of(params, data, teacher_logits, labels, device, extras), on_checkpoint,
         _schedule(params, round_name), device, scratch, lambda step, loss: progress.update(step, loss=loss),
-        beside=extras.module, on_begin=extras.begin,
+        beside=extras.module, on_begin=on_begin, on_update=masker.apply if masker else lambda: None,
     )  # fmt: skip
     summary = keeper.finish(student, tokenizer, out, int(sum(data.lengths[rows].sum() for rows in batches)))
     scratch.remove()
@@ -139,4 +152,5 @@ def _schedule(params: Params, round_name: str) -> Schedule:
         seed=params.seed,
         accumulate=section.accumulate,
         average=section.average,
+        checkpoints_from=GROWN_AFTER if params.rounds[round_name].schedule in SCHEDULES else 0.0,
     )

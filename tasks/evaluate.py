@@ -25,6 +25,7 @@ from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import load_classifier
 from tasks.models.devices import Device, pick
 from tasks.models.latency import LATENCY_THREADS, compare_latencies, torch_call
+from tasks.models.masking import zero_weights
 from tasks.models.onnx import FP32_FILE, INT8_FILE, ONNX_FILES, OnnxClassifier
 from tasks.params import Params
 from tasks.progress import Progress
@@ -109,11 +110,13 @@ def measure_cost(
     config = student.config.to_dict()
     student = student.cpu()
     counts = count_parameters(student)
+    masked = zero_weights(student)
     batch = random_batch(int(config["vocab_size"]), max(section.latency_batches), section.latency_tokens, seed=0)
     return {
         "round": round_name,
         "params_total": counts["total"],
         "params_non_embedding": counts["non_embedding"],
+        **({"sparsity": masked} if masked["weights_zeroed"] else {}),
         "size_bytes": weights_bytes(folder),
         "size_bytes_onnx": (exported / FP32_FILE).stat().st_size,
         "size_bytes_onnx_int8": (exported / INT8_FILE).stat().st_size,

@@ -14,7 +14,17 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -27,6 +37,8 @@ Positive = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Source = Annotated[str, Field(pattern=r"^(pkg|path|hub):.+$")]
+Criterion = Literal["activation", "magnitude_l1", "magnitude_l2", "random", "taylor", "wanda"]
+BUDGETS = ("params_total", "ratio", "flops_per_example")
 
 
 class Section(BaseModel):
@@ -148,7 +160,7 @@ class Teacher(Section):
 class Prune(Section):
     """How the structures to keep are chosen; the names are those of `tasks.pruning.criteria.CRITERIA`."""
 
-    criterion: Literal["activation", "magnitude_l1", "magnitude_l2", "random", "taylor", "wanda"]
+    criterion: Criterion
 
 
 def _weight(value: object) -> object:
@@ -210,21 +222,86 @@ class Distill(Section):
 
 
 class Round(Section):
-    """One round: the shape to reach from `parent`, and the distillation budget to recover with."""
+    """One round: what becomes of `parent`, and the distillation budget to recover with. Keys that do not apply are left out.
+
+    Shapes: all five axes, or one of `params_total`, `ratio` and `flops_per_example` with any axes held at a size; the rest
+    is solved by `tasks.pruning.planner`. Masks keep the parent's shape: `granularity` with `sparsity` or `pattern`.
+    """
 
     parent: str
-    vocabulary: Positive
-    hidden: Positive
-    heads: Positive
-    ffn: Positive
-    layers: Positive
+    vocabulary: Positive | None = None
+    hidden: Positive | None = None
+    heads: Positive | None = None
+    ffn: Positive | None = None
+    layers: Positive | None = None
+    params_total: Positive | None = None
+    ratio: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = None
+    flops_per_example: Positive | None = None
+    granularity: Literal["structured", "unstructured", "n_m"] = "structured"
+    criterion: Criterion | None = None
+    sparsity: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    pattern: Annotated[str, Field(pattern=r"^[1-9]\d?:[1-9]\d?$")] | None = None
+    schedule: Literal["single", "linear", "cubic"] | None = None
     labelled_epochs: Annotated[int, Field(ge=0)]
     transfer_epochs: Annotated[float, Field(ge=0.0)]
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
 
-    def axis(self, name: str) -> int:
-        """Return the target of one axis of `tasks.pruning.shapes.AXES`."""
-        return int(getattr(self, name))
+    @model_serializer(mode="wrap")
+    def _only_what_is_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key in self.model_fields_set}
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """The axes whose size is given."""
+        return {axis: int(getattr(self, axis)) for axis in AXES if getattr(self, axis) is not None}
+
+    @property
+    def budgets(self) -> dict[str, float]:
+        """The budget that is given, by its name; empty where the whole shape is."""
+        return {name: getattr(self, name) for name in BUDGETS if getattr(self, name) is not None}
+
+    @model_validator(mode="after")
+    def _is_one_kind_of_round(self) -> Self:
+        if self.granularity != "structured":
+            _check_masks(self)
+            return self
+        idle = [name for name in ("sparsity", "pattern", "schedule") if getattr(self, name) is not None]
+        if idle:
+            raise ValueError(f"{idle[0]}: belongs to granularity: unstructured or n_m")
+        missing = [axis for axis in AXES if axis not in self.axes]
+        if len(self.budgets) > 1:
+            raise ValueError(f"{' and '.join(self.budgets)}: one budget at a time")
+        if missing and not self.budgets:
+            raise ValueError(f"{', '.join(missing)}: missing; give every axis, or one of {', '.join(BUDGETS)}")
+        if self.budgets and not missing:
+            raise ValueError(
+                f"{next(iter(self.budgets))}: all axes are given, so nothing is left to solve; drop one of them"
+            )
+        return self
+
+
+def _check_masks(target: Round) -> None:
+    """Raise ValueError unless a round of masks says what it needs and nothing else."""
+    kind = target.granularity
+    shaped = [*target.axes, *target.budgets]
+    if shaped:
+        raise ValueError(f"{shaped[0]}: granularity: {kind} keeps the parent's shape; drop it")
+    needed, other = ("sparsity", "pattern") if kind == "unstructured" else ("pattern", "sparsity")
+    if getattr(target, needed) is None or target.schedule is None or getattr(target, other) is not None:
+        raise ValueError(f"granularity: {kind} needs {needed} and schedule, and takes no {other}")
+    if target.criterion in (None, "activation"):
+        raise ValueError(
+            "criterion: masks rank single weights; give magnitude_l1, magnitude_l2, random, taylor or wanda"
+        )
+    if target.schedule != "single" and (kind == "n_m" or target.criterion not in ("magnitude_l1", "magnitude_l2")):
+        raise ValueError(
+            f"schedule: {target.schedule} masks more and more while the student trains, by magnitude and unstructured; "
+            "here only single will do"
+        )
+    if target.pattern is not None:
+        n, m = map(int, target.pattern.split(":"))
+        if n >= m:
+            raise ValueError(f"pattern: {target.pattern} keeps {n} of {m} weights: nothing goes; e.g. 2:4")
 
 
 class Evaluate(Section):
@@ -411,14 +488,17 @@ class Params(Section):
     def _rounds_shrink(self) -> Self:
         if not self.rounds:
             raise ValueError("rounds: at least one round is needed")
-        seen: dict[str, Round] = {}
+        seen: dict[str, dict[str, int]] = {}
         for name, target in self.rounds.items():
             _check_round(name, target, seen)
             _check_budget(f"rounds.{name}", target, self.data.transfer.rows + self.data.transfer.spliced_rows)
-            seen[name] = target
+            masked = target.granularity != "structured"
+            seen[name] = seen.get(target.parent, {}) if masked else target.axes
         for name in self.baselines.random_init:
             if name not in self.rounds:
                 raise ValueError(f"baselines.random_init: {name!r} is not a round; allowed: {', '.join(self.rounds)}")
+            if self.rounds[name].granularity != "structured":
+                raise ValueError(f"baselines.random_init: {name!r} keeps its parent's shape and masks trained weights")
         return self
 
 
@@ -428,11 +508,12 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
-def _check_round(name: str, target: Round, earlier: Mapping[str, Round]) -> None:
+def _check_round(name: str, target: Round, earlier: Mapping[str, Mapping[str, int]]) -> None:
+    """Raise ValueError unless a round starts from an earlier one and shrinks, as far as the given axes tell."""
     where = f"rounds.{name}"
     if name in ("teacher", "r0"):
         raise ValueError(f"{where}: the names teacher and r0 belong to the teacher; choose another")
-    if target.hidden % target.heads:
+    if target.hidden is not None and target.heads is not None and target.hidden % target.heads:
         raise ValueError(
             f"{where}.heads: {target.heads} does not divide {where}.hidden = {target.hidden}; "
             "every head needs the same whole number of channels"
@@ -442,7 +523,7 @@ def _check_round(name: str, target: Round, earlier: Mapping[str, Round]) -> None
     if target.parent not in earlier:
         allowed = ", ".join(["teacher", *earlier])
         raise ValueError(f"{where}.parent: {target.parent!r} is not an earlier round; allowed: {allowed}")
-    check_shrinks(where, {a: target.axis(a) for a in AXES}, {a: earlier[target.parent].axis(a) for a in AXES})
+    check_shrinks(where, target.axes, earlier[target.parent])
 
 
 def _check_budget(where: str, target: Round, transfer_rows: int) -> None:
@@ -454,14 +535,15 @@ def _check_budget(where: str, target: Round, transfer_rows: int) -> None:
 
 
 def check_shrinks(where: str, child: Mapping[str, int], parent: Mapping[str, int]) -> None:
-    """Raise ValueError unless every axis of `child` is at most its parent's and one is smaller."""
-    for axis in AXES:
+    """Raise ValueError unless every axis known of both is at most the parent's, and one is smaller if all are known."""
+    known = [axis for axis in AXES if axis in child and axis in parent]
+    for axis in known:
         if child[axis] > parent[axis]:
             raise ValueError(
                 f"{where}.{axis}: {child[axis]} is larger than its parent's {parent[axis]}; "
                 f"allowed: 1 to {parent[axis]}"
             )
-    if all(child[axis] == parent[axis] for axis in AXES):
+    if len(known) == len(AXES) and all(child[axis] == parent[axis] for axis in AXES):
         raise ValueError(f"{where}: the same shape as its parent; make at least one of {', '.join(AXES)} smaller")
 
 

@@ -1,6 +1,6 @@
 """Cuts a parent to the shape of a round: scores from calibration rows, a plan of what stays, the smaller model.
 
-deps: parent model and tokens, data/sets | params: prune, rounds.<round>, data, seed
+deps: parent model and tokens, data/sets, the teacher's config for `ratio` | params: prune, rounds.<round>, data, seed
 outs: rounds/<round>/pruned, rounds/<round>/tokens
 """
 
@@ -28,11 +28,15 @@ from tasks.models.checkpoint import (
     save_classifier,
 )
 from tasks.models.devices import Device, pick
-from tasks.params import Params
+from tasks.models.masking import apply_masks
+from tasks.models.planning import Measure, target_shape
+from tasks.models.weight_scores import make_masks
+from tasks.params import Params, Round
 from tasks.progress import say
 from tasks.pruning.criteria import CRITERIA, Scores, keep_best
 from tasks.pruning.depth import blocks, harm_nats_per_row
-from tasks.pruning.shapes import AXES, Plan
+from tasks.pruning.masks import sparsity_of
+from tasks.pruning.shapes import Plan
 from tasks.pruning.slicing import slice_weights
 from tasks.pruning.vocabulary import (
     choose_pieces,
@@ -44,22 +48,34 @@ from tasks.pruning.vocabulary import (
 )
 from tasks.stage import InPath, OutPath
 
+MASKS_FILE = "masks.safetensors"
+
 
 def run(
-    params: Params, *, round: str, parent: InPath, tokens: InPath, sets: InPath, out: OutPath, student_tokens: OutPath
+    params: Params,
+    *,
+    round: str,
+    parent: InPath,
+    tokens: InPath,
+    sets: InPath,
+    teacher: InPath,
+    out: OutPath,
+    student_tokens: OutPath,
 ) -> dict[str, Any]:
     """Return the shapes before and after and the parameters of the student."""
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     device = Device(device.device, "fp32", device.threads)  # scores are read once and ranked: no reason to round them
-    target = {axis: params.rounds[round].axis(axis) for axis in AXES}
-    config = read_config(parent)
+    config, section = read_config(parent), params.rounds[round]
+    measure = Measure(read_config(teacher), len(params.data.labels), params.evaluate.latency_tokens)
+    target = target_shape(f"params.yaml: rounds.{round}", section, config, measure)
     adapter = adapter_of(config)
     before = adapter.shape(config)
     model = load_classifier(parent)
     calibration = load_tokens(tokens / "calibration")
 
     labels = calibration_labels(sets)
-    scores = CRITERIA[params.prune.criterion](Calibration(model, calibration, labels, device, params.seed))
+    criterion = section.criterion or params.prune.criterion
+    scores = CRITERIA[criterion](Calibration(model, calibration, labels, device, params.seed))
     layers, harms = choose_layers(model, calibration, target["layers"], device)
     tokenizer = read_json(parent / "tokenizer.json")
     pieces = list(range(before["vocabulary"]))
@@ -67,13 +83,17 @@ def run(
         pieces = _kept_pieces(tokenizer, tokens, target["vocabulary"])
     plan = make_plan(scores, layers, target, pieces, adapter.head_groups(config))
     student = student_from_plan(parent, plan)
+    more: dict[str, Any] = {"budget": section.budgets} if section.budgets else {}
+    if section.granularity != "structured":
+        masks = make_masks(model, calibration, labels, device, section, criterion, params.seed)
+        more["masks"] = _save_masks(student, masks, section, out)
 
     folder = out / "model"
     save_classifier(student, parent, folder)
     if is_wordpiece(tokenizer):
         write_tokenizer(smaller_tokenizer(tokenizer, plan.vocabulary), parent, folder)
     save_file(_named(scores), out / "scores.safetensors")
-    write_json(out / "plan.json", _plan_record(params, plan, parent, out, before, harms))
+    write_json(out / "plan.json", {**_plan_record(criterion, plan, parent, out, before, harms), **more})
     _tokenize_sets(params, sets, folder, student_tokens)
     counted = adapter.count_parameters(config, target, len(params.data.labels))
     assert counted["total"] == student.num_parameters(), "the plan's arithmetic and the model disagree"
@@ -153,11 +173,26 @@ def _named(scores: Scores) -> dict[str, torch.Tensor]:
     return {name: tensor.float().contiguous() for name, tensor in vars(scores).items()}
 
 
+def _save_masks(student: Any, masks: dict[str, torch.Tensor], section: Round, out: Path) -> dict[str, Any]:
+    """Mask the student, write masks.safetensors (1 = keep), and return what plan.json says of it."""
+    apply_masks(student, masks)
+    out.mkdir(parents=True, exist_ok=True)
+    save_file({name: mask.to(torch.uint8) for name, mask in masks.items()}, out / MASKS_FILE)
+    return {
+        "granularity": section.granularity,
+        "pattern": section.pattern,
+        "schedule": section.schedule,
+        "final_sparsity_of_masked": section.sparsity,
+        "masks_sha256": file_sha256(out / MASKS_FILE),
+        **sparsity_of(masks, student.num_parameters()),
+    }
+
+
 def _plan_record(
-    params: Params, plan: Plan, parent: Path, out: Path, before: dict[str, int], harms: dict[str, float]
+    criterion: str, plan: Plan, parent: Path, out: Path, before: dict[str, int], harms: dict[str, float]
 ) -> dict[str, Any]:
     return {
-        "criterion": params.prune.criterion,
+        "criterion": criterion,
         "parent_sha256": file_sha256(parent / "model.safetensors"),
         "scores_sha256": file_sha256(out / "scores.safetensors"),
         "model_sha256": file_sha256(out / "model" / "model.safetensors"),

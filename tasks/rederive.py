@@ -55,8 +55,11 @@ def derived(
 
 def pruned(view: Path, name: str, parent: str) -> list[Check]:
     """Return where a round's pruned model is not, bit for bit, what follows from its parent and its plan."""
+    from safetensors.torch import load_file
+
     from tasks.models.checkpoint import save_classifier
-    from tasks.prune import student_from_plan, write_tokenizer
+    from tasks.models.masking import apply_masks
+    from tasks.prune import MASKS_FILE, student_from_plan, write_tokenizer
     from tasks.pruning.shapes import Plan
     from tasks.pruning.vocabulary import smaller_tokenizer
 
@@ -67,7 +70,13 @@ def pruned(view: Path, name: str, parent: str) -> list[Check]:
                     record["parent_sha256"], "the plan was made for another parent")  # fmt: skip
     with tempfile.TemporaryDirectory(dir=view) as folder:
         made = Path(folder)
-        save_classifier(student_from_plan(source, plan), source, made)
+        student = student_from_plan(source, plan)
+        if "masks" in record:
+            masks = place / MASKS_FILE
+            found += compare("pruning", f"{name}: masks_sha256", file_sha256(masks), record["masks"]["masks_sha256"],
+                             "the plan was made with other masks")  # fmt: skip
+            apply_masks(student, {key: mask.bool() for key, mask in load_file(masks).items()})
+        save_classifier(student, source, made)
         write_tokenizer(smaller_tokenizer(read_json(source / "tokenizer.json"), plan.vocabulary), source, made)
         for path in sorted(made.iterdir()):
             stored = place / "model" / path.name

@@ -13,6 +13,7 @@ from tasks.models.checkpoint import classifier_from_config
 from tests.conftest import tiny_config, tiny_tokenizer, write_tokenizer_files
 
 END = "<|endoftext|>"
+ENCODERS = ("bert", "distilbert")
 HEADS, FFN, LAYERS, HEAD_SIZE = 4, 48, 3, 8
 
 
@@ -34,6 +35,11 @@ def bytes_tokenizer() -> dict[str, Any]:
 
 
 BYTES = 258
+DISTILBERT = {
+    "model_type": "distilbert", "architectures": ["DistilBertForSequenceClassification"], "pad_token_id": 0,
+    "vocab_size": len(tiny_tokenizer()["model"]["vocab"]), "max_position_embeddings": 64, "dim": HEADS * HEAD_SIZE,
+    "n_heads": HEADS, "hidden_dim": FFN, "n_layers": LAYERS,
+}  # fmt: skip
 GPT2 = {
     "model_type": "gpt2", "architectures": ["GPT2ForSequenceClassification"], "vocab_size": BYTES, "n_positions": 64,
     "n_embd": HEADS * HEAD_SIZE, "n_head": HEADS, "n_inner": FFN, "n_layer": LAYERS, "bos_token_id": BYTES - 1,
@@ -47,6 +53,7 @@ LLAMA = {
 }  # fmt: skip
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": tiny_config(len(tiny_tokenizer()["model"]["vocab"])),
+    "distilbert": DISTILBERT,
     "gpt2": GPT2,
     "llama": LLAMA,
     "llama_no_groups": {**LLAMA, "num_key_value_heads": HEADS, "head_dim": 16},
@@ -58,7 +65,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def write_family(name: str, folder: Path) -> Path:
     """Write the tiny model of a family and return its folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    if name == "bert":
+    if name in ENCODERS:
         write_tokenizer_files(tiny_tokenizer(), folder)
     else:
         (folder / "tokenizer.json").write_text(json.dumps(bytes_tokenizer()))

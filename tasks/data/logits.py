@@ -46,7 +46,9 @@ class States:
                 "run `dvc repro teacher_logits`"
             )
         self._places = [cached.index(layer) for layer in layers]
-        self._parts = [np.load(states_file(folder, name), mmap_mode="r") for name in CACHED_SETS]
+        self._parts = [
+            np.load(states_file(folder, name), mmap_mode="r" if len(frames[name]) else None) for name in CACHED_SETS
+        ]
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the states of some rows, shape (rows, layers, kinds, channels)."""

@@ -31,6 +31,7 @@ class Schedule:
     checkpoints: int
     seed: int
     accumulate: int = 1  # parts in which a batch is computed, one after the other
+    checkpoints_from: float = 0.0  # share of the steps before which none is taken
     average: float | None = None  # decay of the running average that checkpoints hold instead of the weights
 
     def rate(self, step: int, num_steps: int) -> float:
@@ -43,7 +44,8 @@ class Schedule:
     def checkpoint_steps(self, num_steps: int) -> set[int]:
         """Return after how many steps a checkpoint is due; the last is always the end."""
         count = min(self.checkpoints, num_steps)
-        return {num_steps * (i + 1) // count for i in range(count)}
+        steps = {num_steps * (i + 1) // count for i in range(count)}
+        return {step for step in steps if step == num_steps or step > self.checkpoints_from * num_steps}
 
 
 class Store(Protocol):
@@ -66,13 +68,14 @@ def train(
     on_step: Callable[[int, float], None],
     beside: nn.Module | None = None,
     on_begin: Callable[[float], None] = lambda _share: None,
+    on_update: Callable[[], None] = lambda: None,
 ) -> None:
     """Train `model` in place, one optimiser step a batch, and with it the parameters of `beside`.
 
     `batch_loss(model, rows)` is a scalar mean over rows. `on_checkpoint(model, step)` evaluates and saves, and returns
     the numbers to record; with `schedule.average` the model holds the averaged weights meanwhile. `on_begin` hears before
-    each step which share of them is done. With the same inputs the weights are the same, whether or not the process was
-    killed between.
+    each step which share of them is done, and `on_update` may change the weights after it. With the same inputs the weights
+    are the same, whether or not the process was killed between.
     """
     model.to(device.device)
     optimiser = make_optimiser(model, schedule, device, beside)
@@ -91,6 +94,7 @@ def train(
         on_begin(step / num_steps)
         rate = schedule.rate(step, num_steps)
         loss = _update(model, beside, batches[step], batch_loss, optimiser, rate, schedule, device)
+        on_update()
         done = step + 1
         if average is not None:
             average.update(model, done)

@@ -23,6 +23,7 @@ from tasks.evaluation.page_parts import (
     text,
     value_of,
     verdict_mark,
+    zeros,
 )  # fmt: skip
 from tasks.evaluation.page_style import STYLE
 
@@ -155,6 +156,8 @@ def _rounds(story: Story) -> str:
                              ("weights", "size_bytes", size), ("ONNX", "size_bytes_onnx", size),
                              ("ONNX int8", "size_bytes_onnx_int8", size)):  # fmt: skip
         rows.append([words, *[_against(story, name, form, key) for name in names]])
+    if any("sparsity" in story["models"][name]["cost"] for name in names):
+        rows.append(["weights at zero", *[zeros(story["models"][name]["cost"]) for name in names]])
     rows.append(["cost of an answer"])
     rows.append(["FLOPs an example", *[_against(story, name, count, "flops_per_example") for name in names]])
     for kind, words in (("torch", "PyTorch"), ("onnx", "ONNX"), ("onnx_int8", "ONNX int8")):

@@ -99,3 +99,14 @@ def verdict_mark(verdict: str) -> str:
 def digest(value: str | None) -> str:
     """Return the HTML of a sha256, which may break anywhere."""
     return f"<code>{text(value)}</code>" if value else NOTHING
+
+
+def zeros(cost: Mapping[str, Any]) -> str:
+    """Return how many weights of a masked model are zero, with both denominators; a dash where none was masked."""
+    found = cost.get("sparsity")
+    if found is None:
+        return NOTHING
+    return (
+        f"{100 * found['sparsity_of_masked']:.1f}% of {found['weights_masked']:,} in layers"
+        f"<small>{100 * found['sparsity_of_total']:.1f}% of all parameters; no faster in a dense runtime</small>"
+    )

@@ -134,10 +134,10 @@ def _verdicts(path: str, one: Mapping[str, Any], other: Mapping[str, Any], toler
     found: list[Check] = []
     for number, (old, new) in enumerate(zip(one["rules"], other["rules"], strict=True), start=1):
         subject = f"{path}: rule {number}"
-        if not tolerant and not str(old["metric"]).startswith(TIMED):
+        if not tolerant and not str(old.get("metric")).startswith(TIMED):
             found += compare(NAME, subject, _text(old), _text(new), "the gate finds something else")
         elif old["result"] != new["result"]:
-            words = f"{old['metric']}: {old['result']} when recorded, {new['result']} now; it is measured anew"
+            words = f"{old.get('metric')}: {old['result']} when recorded, {new['result']} now; it is measured anew"
             found.append(unknown(NAME, subject, words))
     return found or compare(NAME, path, one["verdict"], other["verdict"], "the gate gives another verdict")
 

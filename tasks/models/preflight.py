@@ -11,8 +11,8 @@ from tasks.data.sources import data_file, locate, model_files
 from tasks.errors import ParamsError, ResourceError, SourceError
 from tasks.lineage.files import read_json
 from tasks.models.architectures import adapter_of, relation_widths
+from tasks.models.planning import Measure, target_shape
 from tasks.params import Params, check_shrinks
-from tasks.pruning.shapes import AXES
 
 # A run keeps, per model: checkpoints, the model, its ONNX files, and DVC's and MLflow's copies of them.
 COPIES_OF_A_MODEL = 12
@@ -40,29 +40,36 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def check_shapes(params: Params, config: Mapping[str, Any]) -> None:
-    """Raise ParamsError unless every round fits the teacher's architecture and shrinks."""
-    adapter = adapter_of(config)
-    teacher_shape = adapter.shape(config)
+def check_shapes(params: Params, config: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Return the shape of every round; ParamsError unless each fits the teacher's architecture and shrinks."""
+    measure = Measure(config, len(params.data.labels), params.evaluate.latency_tokens)
     check_relations(params, "the teacher", config)
+    configs: dict[str, Mapping[str, Any]] = {"teacher": config}
+    shapes: dict[str, dict[str, int]] = {}
     for name, target in params.rounds.items():
-        shape = {axis: target.axis(axis) for axis in AXES}
         where = f"params.yaml: rounds.{name}"
-        refusal = adapter.refusal(config, shape)
+        parent = configs[target.parent]
+        adapter = adapter_of(parent)
+        shape = target_shape(where, target, parent, measure)
+        refusal = adapter.refusal(parent, shape)
         if refusal is not None:
             raise ParamsError(f"{where}: {refusal}")
-        check_relations(params, name, adapter.resized(config, shape))
-        if target.parent == "teacher":
+        if target.granularity == "structured":
             try:
-                check_shrinks(where, shape, teacher_shape)
+                check_shrinks(where, shape, adapter.shape(parent))
             except ValueError as error:
                 raise ParamsError(str(error)) from None
+        shapes[name], configs[name] = shape, adapter.resized(parent, shape)
+        check_relations(params, name, configs[name])
+    return shapes
 
 
 def check_relations(params: Params, who: str, config: Mapping[str, Any]) -> None:
     """Raise ParamsError unless distill.relations cuts the queries, keys and values of a model into equal parts."""
     wanted = params.distill.relations
-    for width in sorted(relation_widths(config)) if wanted is not None else ():
+    if wanted is None:
+        return
+    for width in sorted(relation_widths(config)):
         if width % wanted.heads:
             raise ParamsError(
                 f"params.yaml: distill.relations.heads: {wanted.heads} relation heads do not divide the {width} channels of "

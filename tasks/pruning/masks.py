@@ -62,6 +62,16 @@ def cubic_sparsity(step: int, start: int, end: int, initial: float, final: float
     return final + (initial - final) * (1.0 - done) ** 3
 
 
+def linear_sparsity(step: int, start: int, end: int, initial: float, final: float) -> float:
+    """Return the sparsity after `step` steps: `initial` until `start`, `final` from `end` on, evenly between.
+
+    Raises ValueError unless start < end.
+    """
+    if start >= end:
+        raise ValueError(f"a schedule from step {start} to step {end} has no steps")
+    return initial + (final - initial) * min(max((step - start) / (end - start), 0.0), 1.0)
+
+
 def sparsity_of(masks: Mapping[str, Tensor], params_total: int) -> dict[str, float | int]:
     """Return the weights that were zeroed, and their share of the masked weights and of all parameters of the model.
 

@@ -47,6 +47,7 @@ def _evidence(tracker: Tracker, run_id: str, teacher_run_id: str) -> dict[str, A
         **{key: cost[key] for key in ("params_total", "params_non_embedding", "size_bytes", "flops_per_example")},
         "size_bytes_onnx": cost["size_bytes_onnx"],
         "size_bytes_onnx_int8": cost["size_bytes_onnx_int8"],
+        "sparsity": cost.get("sparsity"),
         "latency_ms_p50": latency(cost, "latency_ms_p50"),
         "latency_ms_p95": latency(cost, "latency_ms_p95"),
         "metrics": overall(_read(tracker, run_id, "quality.json")),

@@ -44,6 +44,16 @@ def seed_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_families(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with sets, and a teacher with its tokens of each family; see `write_families`."""
+    from tests.integration.tiny_run import write_families
+
+    folder = tmp_path_factory.mktemp("families")
+    write_families(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def fresh_template(tmp_path_factory: pytest.TempPathFactory, seed_model: Path) -> Path:
     """Return a committed project in which no stage has run."""
     folder = tmp_path_factory.mktemp("fresh") / "project"

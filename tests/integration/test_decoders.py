@@ -61,8 +61,9 @@ def test_a_decoder_goes_through_the_stages(
     teacher_logits.run(params, teacher=parent, sets=sets, tokens=tokens, out=logits)
     student_tokens = tmp_path / "student_tokens"
     facts = prune.run(
-        params, round="r1", parent=parent, tokens=tokens, sets=sets, out=pruned, student_tokens=student_tokens
-    )
+        params, round="r1", parent=parent, tokens=tokens, sets=sets, teacher=base, out=pruned,
+        student_tokens=student_tokens,
+    )  # fmt: skip
     assert facts["shape_after"] == {"vocabulary": BYTES, **SHAPES[name]}
     assert file_sha256(pruned / "model" / "tokenizer.json") == file_sha256(base / "tokenizer.json")
     plan = Plan.from_json(read_json(pruned / "plan.json")["keep"])

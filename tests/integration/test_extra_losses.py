@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tasks import distill, prune, teacher_logits
-from tasks.data.frames import read_sets, write_sets
+from tasks.data.frames import read_sets
 from tasks.data.logits import CACHED_SETS, States
-from tasks.data.tokens import collate, load_tokens, save_tokens, tokenize
+from tasks.data.tokens import collate, load_tokens
 from tasks.distillation.budget import joined
 from tasks.errors import DataError, ParamsError
 from tasks.lineage.files import read_json
@@ -24,13 +23,11 @@ from tasks.models.extras import Batch, make_extras
 from tasks.models.preflight import check_shapes
 from tasks.params import Params, check_params
 from tasks.pruning.vocabulary import ids_at_teacher
-from tests.families import write_family
-from tests.integration.tiny_run import tiny_params, tiny_set, write_tiny_sets
+from tests.integration.tiny_run import FAMILIES, tiny_params
 
 CPU = Device(torch.device("cpu"), "fp32", 1)
 HIDDEN = {"loss": "mse", "weight": "dynamic", "layers": "uniform", "until_share": 0.5}
 RELATIONS = {"heads": 4, "weight": 2.0, "until_share": 1.0}
-FAMILIES = ("bert", "gpt2", "llama")
 
 
 def params_of(**section: Any) -> Params:
@@ -44,36 +41,21 @@ def params_of(**section: Any) -> Params:
     return check_params(values, "params.yaml")
 
 
-@pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with sets, and below each family's name its teacher and tokens."""
-    folder = tmp_path_factory.mktemp("extra")
-    write_tiny_sets(folder / "sets")
-    train = pd.read_parquet(folder / "sets" / "train.parquet")
-    write_sets({"calibration": train.head(24).assign(label=-1), "validation": tiny_set(40, 3)}, folder / "sets")
-    for family in FAMILIES:
-        base = write_family(family, folder / family / "teacher")
-        for file in (folder / "sets").glob("*.parquet"):
-            texts = pd.read_parquet(file)["text"].tolist()
-            save_tokens(tokenize(texts, base / "tokenizer.json", 48), folder / family / "tokens" / file.stem)
-    return folder
-
-
-def cache(places: Path, params: Params, out: Path, family: str = "bert") -> Path:
-    mine = places / family
-    teacher_logits.run(params, teacher=mine / "teacher", sets=places / "sets", tokens=mine / "tokens", out=out)
+def cache(folder: Path, params: Params, out: Path, family: str = "bert") -> Path:
+    mine = folder / family
+    teacher_logits.run(params, teacher=mine / "teacher", sets=folder / "sets", tokens=mine / "tokens", out=out)
     return out
 
 
 @pytest.mark.parametrize("layers", ["uniform", "last"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(
-    places: Path, tmp_path: Path, family: str, layers: str
+    tiny_families: Path, tmp_path: Path, family: str, layers: str
 ) -> None:
     params = params_of(hidden={**HIDDEN, "layers": layers}, relations={**RELATIONS, "heads": 2})
-    logits = cache(places, params, tmp_path / "logits", family)
-    teacher, tokens = places / family / "teacher", places / family / "tokens"
-    student, frames = load_classifier(teacher), read_sets(places / "sets", CACHED_SETS)
+    logits = cache(tiny_families, params, tmp_path / "logits", family)
+    teacher, tokens = tiny_families / family / "teacher", tiny_families / family / "tokens"
+    student, frames = load_classifier(teacher), read_sets(tiny_families / "sets", CACHED_SETS)
     data = joined(*(load_tokens(tokens / name) for name in CACHED_SETS))
     folders = {"logits": logits, "teacher": teacher, "tokenizer": teacher}
     extras = make_extras(params.distill, student, data, frames, folders, CPU)
@@ -89,16 +71,16 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(
 
 
 def test_a_student_learns_from_more_than_logits_and_goes_on_after_a_kill(
-    places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_families: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # scratches of unfinished training stand below the workspace
     params = params_of(hidden=HIDDEN, relations=RELATIONS, average=0.9)
     plain = params_of()
-    teacher, sets, tokens = places / "bert/teacher", places / "sets", tmp_path / "tokens"
-    prune.run(params, round="r1", parent=teacher, tokens=places / "bert/tokens", sets=sets,
+    teacher, sets, tokens = tiny_families / "bert/teacher", tiny_families / "sets", tmp_path / "tokens"
+    prune.run(params, round="r1", parent=teacher, tokens=tiny_families / "bert/tokens", sets=sets, teacher=teacher,
               out=tmp_path / "pruned", student_tokens=tokens)  # fmt: skip
     paths = {"pruned": tmp_path / "pruned", "tokens": tokens, "sets": sets, "teacher": teacher}
-    logits, none = cache(places, params, tmp_path / "logits"), cache(places, plain, tmp_path / "none")
+    logits, none = cache(tiny_families, params, tmp_path / "logits"), cache(tiny_families, plain, tmp_path / "none")
     assert sorted(path.name for path in none.iterdir()) == ["fingerprint.json", "train.npy", "transfer.npy"]
     with pytest.raises(DataError, match="dvc repro teacher_logits"):
         distill.run(params, round="r1", logits=none, out=tmp_path / "refused", **paths)
@@ -128,9 +110,9 @@ def killed_at(last: int) -> Any:
     return update
 
 
-def test_states_for_other_rows_are_refused(places: Path, tmp_path: Path) -> None:
-    logits = cache(places, params_of(hidden={**HIDDEN, "layers": "last"}), tmp_path / "logits")
-    frames = read_sets(places / "sets", CACHED_SETS)
+def test_states_for_other_rows_are_refused(tiny_families: Path, tmp_path: Path) -> None:
+    logits = cache(tiny_families, params_of(hidden={**HIDDEN, "layers": "last"}), tmp_path / "logits")
+    frames = read_sets(tiny_families / "sets", CACHED_SETS)
     assert States(logits, frames, [3])[np.array([250, 3])].shape == (2, 1, 2, 32)
     with pytest.raises(DataError, match="of layers \\[1\\] are wanted and of \\[3\\] cached"):
         States(logits, frames, [1])
@@ -139,21 +121,22 @@ def test_states_for_other_rows_are_refused(places: Path, tmp_path: Path) -> None
         States(logits, frames, [3])
 
 
-def test_relation_heads_that_do_not_divide_are_refused_before_anything_runs(places: Path) -> None:
+def test_relation_heads_that_do_not_divide_are_refused_before_anything_runs(tiny_families: Path) -> None:
     params = params_of(relations={**RELATIONS, "heads": 3})
     with pytest.raises(
         ParamsError, match="3 relation heads do not divide the 32 channels of the attention of the teacher"
     ):
-        check_shapes(params, read_config(places / "bert/teacher"))
+        check_shapes(params, read_config(tiny_families / "bert/teacher"))
 
 
-def test_a_students_pieces_are_found_in_the_teachers_vocabulary(places: Path, tmp_path: Path) -> None:
-    prune.run(params_of(), round="r1", parent=places / "bert/teacher", tokens=places / "bert/tokens",
-              sets=places / "sets", out=tmp_path / "pruned", student_tokens=tmp_path / "tokens")  # fmt: skip
-    ours, theirs = (read_json(f / "tokenizer.json") for f in (tmp_path / "pruned/model", places / "bert/teacher"))
+def test_a_students_pieces_are_found_in_the_teachers_vocabulary(tiny_families: Path, tmp_path: Path) -> None:
+    teacher = tiny_families / "bert/teacher"
+    prune.run(params_of(), round="r1", parent=teacher, tokens=tiny_families / "bert/tokens", sets=tiny_families / "sets",
+              teacher=teacher, out=tmp_path / "pruned", student_tokens=tmp_path / "tokens")  # fmt: skip
+    ours, theirs = (read_json(f / "tokenizer.json") for f in (tmp_path / "pruned/model", teacher))
     kept = read_json(tmp_path / "pruned/plan.json")["keep"]["vocabulary"]
     assert ids_at_teacher(ours, theirs).tolist() == kept
-    decoder = read_json(places / "gpt2/teacher/tokenizer.json")
+    decoder = read_json(tiny_families / "gpt2/teacher/tokenizer.json")
     assert ids_at_teacher(decoder, decoder).tolist() == list(range(258))
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 
 from tasks.data.frames import write_sets
+from tasks.data.tokens import save_tokens, tokenize
 from tasks.data.typos import typo_set
 from tasks.params import Params, check_params, read_yaml
 
+FAMILIES = ("bert", "gpt2", "llama")
 GOOD, BAD, REST = ["great", "good", "fine"], ["dull", "bad", "slow"], ["film", "plot", "act", "not", "a", "the"]
 
 
@@ -52,3 +54,17 @@ def write_tiny_sets(folder: Path) -> None:
 
 
 TEXTS = tiny_set(30, 7)["text"].tolist()
+
+
+def write_families(folder: Path) -> None:
+    """Write the sets, and below each family's name its `teacher`, with random weights, and its `tokens`."""
+    from tests.families import write_family
+
+    write_tiny_sets(folder / "sets")
+    train = pd.read_parquet(folder / "sets" / "train.parquet")
+    write_sets({"calibration": train.head(24).assign(label=-1), "validation": tiny_set(40, 3)}, folder / "sets")
+    for family in FAMILIES:
+        base = write_family(family, folder / family / "teacher")
+        for file in (folder / "sets").glob("*.parquet"):
+            texts = pd.read_parquet(file)["text"].tolist()
+            save_tokens(tokenize(texts, base / "tokenizer.json", 48), folder / family / "tokens" / file.stem)

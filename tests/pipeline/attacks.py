@@ -8,7 +8,6 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from tasks.audit import audit
 from tasks.lineage.files import read_json
 from tasks.params import read_yaml
 from tests.tampering import STORE, changed, in_store, one_byte, other_ref, replaced
@@ -74,9 +73,10 @@ def version_model(name: str) -> Attack:
     """One bit of a file of the model that MLflow serves as version 3."""
 
     def attack(project: Path) -> contextlib.AbstractContextManager[None]:
-        report = audit(project, "tiny/3")
-        weights = [p for p in (project / MLFLOW).rglob("artifacts/model/model.safetensors")
-                   if hashlib.sha256(p.read_bytes()).hexdigest() == report["model_sha256"]]  # fmt: skip
+        trained = (project / ROUNDS / "r3/trained/model/model.safetensors").read_bytes()
+        weights = [
+            p for p in (project / MLFLOW).rglob("artifacts/model/model.safetensors") if p.read_bytes() == trained
+        ]
         return one_byte(next(iter(weights[0].parents[2].rglob(name))))
 
     return attack
@@ -224,3 +224,16 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
         "version", "verdict",
     ),
 }  # fmt: skip
+
+IN_MLFLOW = ("alias", "merkle root", "mlflow files", "mlflow metrics", "mlflow params", "run record", "version")
+
+
+def batches() -> dict[str, list[str]]:
+    """Return the attacks in groups of which no one hides another, by the name of the group."""
+    found: dict[str, list[str]] = {}
+    for name, (_, check, subject) in ATTACKS.items():
+        hides = check in ("commit", "decision log") or subject.startswith("refs/")
+        in_store = check in IN_MLFLOW or name.startswith("recorded")
+        group = name if hides else "Git" if name.endswith("in Git") else "MLflow" if in_store else "files"
+        found.setdefault(group, []).append(name)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -15,7 +16,7 @@ from tasks import rederive
 from tasks.audit import audit
 from tasks.lineage.files import read_json
 from tasks.registry.decisions import read_refs
-from tests.pipeline.attacks import ATTACKS, ROUNDS
+from tests.pipeline.attacks import ATTACKS, ROUNDS, batches
 from tests.pipeline.conftest import Command
 from tests.pipeline.forgery import forge_log
 from tests.tampering import moved_away, one_byte
@@ -34,6 +35,18 @@ def faults(report: dict[str, Any]) -> list[tuple[str, str]]:
     return [(one["name"], one["subject"]) for one in report["checks"] if one["result"] == "FAIL"]
 
 
+@pytest.mark.parametrize("batch", batches())
+def test_changes_made_together_are_each_found_and_named(finished: Project, batch: str) -> None:
+    with contextlib.ExitStack() as stack:
+        for what in batches()[batch]:
+            stack.enter_context(ATTACKS[what][0](finished.folder))
+        found = faults(audit(finished.folder, "tiny/3"))
+    for what in batches()[batch]:
+        _, check, subject = ATTACKS[what]
+        assert [one for one in found if one[0] == check and subject in one[1]], (what, found)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ATTACKS)
 def test_a_change_is_found_and_named(finished: Project, what: str) -> None:
     attack, check, subject = ATTACKS[what]

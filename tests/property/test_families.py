@@ -25,7 +25,7 @@ from tasks.models.devices import Device
 from tasks.prune import make_plan, student_from_plan
 from tasks.pruning.criteria import CRITERIA, keep_best
 from tasks.pruning.shapes import Plan
-from tests.families import CONFIGS, FFN, HEADS, LAYERS, write_family
+from tests.families import CONFIGS, ENCODERS, FFN, HEADS, LAYERS, write_family
 
 CPU = Device(torch.device("cpu"), "fp32", 1)
 FEW = settings(max_examples=8)
@@ -52,7 +52,7 @@ def everything(folder: Path) -> dict[str, Any]:
     return {
         "vocabulary": list(range(shape["vocabulary"])), "hidden": list(range(shape["hidden"])),
         "layers": list(range(LAYERS)), "heads": [list(range(HEADS))] * LAYERS, "ffn": [list(range(FFN))] * LAYERS,
-        "pooler": list(range(shape["hidden"])) if config["model_type"] == "bert" else [],
+        "pooler": list(range(shape["hidden"])) if config["model_type"] in ENCODERS else [],
     }  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def test_ffn_neurons_pruned_equal_masked(folders: dict[str, Path], name: str, da
     torch.testing.assert_close(logits(student_of(folders[name], ffn=kept)), logits(masked), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in ("bert", "gpt2")])
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in (*ENCODERS, "gpt2")])
 @FEW
 @given(data=st.data())
 def test_heads_pruned_equal_masked(folders: dict[str, Path], name: str, data: st.DataObject) -> None:
@@ -150,10 +150,18 @@ def test_hidden_and_heads_equal_the_parent_with_smaller_norms(
     width = adapter.shape(config)["hidden"]
     heads = [drawn_heads(data, adapter.head_groups(config))]
     heads = heads * LAYERS if width % len(heads[0]) == 0 else [list(range(HEADS))] * LAYERS
-    count = len(heads[0]) * (adapter.head_size(config) if name == "gpt2" else data.draw(st.integers(1, width // 4)))
+    count = len(heads[0]) * (
+        adapter.head_size(config) if name in ("distilbert", "gpt2") else data.draw(st.integers(1, width // 4))
+    )
     kept = sorted(data.draw(st.permutations(range(width)))[: min(count, width)])
-    student = student_of(folders[name], heads=heads, hidden=kept)
     parent = load_classifier(folders[name])
+    pooler = adapter.sites(
+        parent
+    ).pooler  # its output channels are as many as the hidden ones, and need not be the same
+    listened = sorted(data.draw(st.permutations(range(width)))[: len(kept)]) if pooler else []
+    student = student_of(folders[name], heads=heads, hidden=kept, pooler=listened)
+    if pooler:
+        ignore_inputs(pooler[1], [i for i in range(width) if i not in listened])
     for module, mine in zip(adapter.sites(parent).attention, heads, strict=True):
         ignore_heads(module, mine, adapter.head_size(config))
     for norm, _ in adapter.sites(parent).hidden:

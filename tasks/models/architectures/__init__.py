@@ -13,10 +13,12 @@ from typing import Any, Final
 from torch import nn
 
 from tasks.errors import SourceError
-from tasks.models.architectures import bert, gpt2, llama
+from tasks.models.architectures import bert, distilbert, gpt2, llama
 from tasks.pruning.layout import Layout
 
-ADAPTERS: Final[dict[str, ModuleType]] = {"bert": bert, "gpt2": gpt2, "llama": llama, "mistral": llama}
+ADAPTERS: Final[dict[str, ModuleType]] = {
+    "bert": bert, "distilbert": distilbert, "gpt2": gpt2, "llama": llama, "mistral": llama,
+}  # fmt: skip
 
 
 def adapter_of(config: Mapping[str, Any]) -> ModuleType:
@@ -48,7 +50,13 @@ def freeze(model: Any, count: int) -> None:
 
 def num_layers(model: Any) -> int:
     """Return the number of layers of a model."""
-    return len(model.get_submodule(_layout(model).layers))
+    return len(layers_of(model)[1])
+
+
+def layers_of(model: Any) -> tuple[str, Any]:
+    """Return the name of a model's list of layers, and the list."""
+    name = _layout(model).layers
+    return name, model.get_submodule(name)
 
 
 @contextmanager

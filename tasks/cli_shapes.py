@@ -1,0 +1,97 @@
+"""The command that shows what each round makes of its parent before anything runs: shapes given, and shapes solved."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tasks.errors import ParamsError
+from tasks.lineage.start import find_workspace
+from tasks.params import Params, load_params
+from tasks.pruning.shapes import AXES
+
+out = Console(highlight=False, soft_wrap=True)
+SHOWN: Final = 20  # candidates, for people
+
+
+def add_shapes_command(app: typer.Typer) -> None:
+    """Add the command of this file to the program."""
+    app.command(epilog="Example: compactlm shapes --json")(shapes)
+
+
+def shapes(
+    round_name: Annotated[
+        str | None,
+        typer.Argument(metavar="[ROUND]", help="A round with a budget: list every shape within 5 % below it."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")] = False,
+) -> None:
+    """Show the shape each round reaches, as given or as solved for its budget; nothing is run."""
+    from tasks.data.sources import locate
+    from tasks.models.preflight import read_model_config
+
+    params = load_params(find_workspace(Path.cwd()) / "params.yaml")
+    config = read_model_config(locate(params.teacher.model, "teacher.model"))
+    rows = _rounds(params, config) if round_name is None else _candidates(params, config, round_name)
+    if as_json:
+        sys.stdout.write(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+        return
+    heads = ("round", *AXES, "parameters", "ratio", "") if round_name is None else (*AXES, "size", "loss")
+    table = Table(*heads, box=None)
+    for row in rows[:SHOWN] if round_name else rows:
+        sizes = [f"{row['shape'][axis]:,}" for axis in AXES]
+        if round_name is None:
+            table.add_row(row["round"], *sizes, f"{row['params_total']:,}", f"{row['ratio']:.1f}", row["how"])
+        else:
+            table.add_row(*sizes, f"{row['size']:,}", f"{row['loss']:.3f}")
+    out.print(table)
+    if round_name and len(rows) > SHOWN:
+        out.print(f"{len(rows) - SHOWN} more: compactlm shapes {round_name} --json")
+
+
+def _rounds(params: Params, config: dict[str, Any]) -> list[dict[str, Any]]:
+    from tasks.models.architectures import adapter_of
+    from tasks.models.preflight import check_shapes
+
+    adapter, classes = adapter_of(config), len(params.data.labels)
+    whole = adapter.count_parameters(config, adapter.shape(config), classes)["total"]
+    rows = []
+    for name, shape in {"teacher": adapter.shape(config), **check_shapes(params, config)}.items():
+        total = adapter.count_parameters(config, shape, classes)["total"]
+        rows.append(
+            {"round": name, "shape": shape, "params_total": total, "ratio": whole / total, "how": _how(params, name)}
+        )
+    return rows
+
+
+def _how(params: Params, name: str) -> str:
+    if name == "teacher":
+        return ""
+    target = params.rounds[name]
+    if target.granularity != "structured":
+        return f"masks, {target.pattern or f'{target.sparsity:.0%} of the weights in layers at zero'}"
+    return "".join(f"solved for {key}: {value:,}" for key, value in target.budgets.items()) or "given"
+
+
+def _candidates(params: Params, config: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    from tasks.models.architectures import adapter_of
+    from tasks.models.planning import Measure, candidates
+    from tasks.models.preflight import check_shapes
+
+    if name not in params.rounds or not params.rounds[name].budgets:
+        with_budget = [one for one, target in params.rounds.items() if target.budgets]
+        raise ParamsError(
+            f"{name}: is no round of params.yaml with a budget; "
+            f"{'such are ' + ', '.join(with_budget) if with_budget else 'none has one'}"
+        )
+    solved = check_shapes(params, config)
+    target = params.rounds[name]
+    parent = config if target.parent == "teacher" else adapter_of(config).resized(config, solved[target.parent])
+    measure = Measure(config, len(params.data.labels), params.evaluate.latency_tokens)
+    return [vars(one) for one in candidates(f"params.yaml: rounds.{name}", target, parent, measure)]

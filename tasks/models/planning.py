@@ -1,0 +1,92 @@
+"""The shape a round reaches: as params.yaml gives it, or solved for a budget within what the family can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.errors import ParamsError
+from tasks.models.architectures import adapter_of
+from tasks.params import Round
+from tasks.pruning.planner import TOLERANCE, Candidate, Size, Space, reachable, shapes_within, sizes_along
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a budget is counted with: the teacher's config for `ratio`, the classes, and the tokens of `flops_per_example`."""
+
+    teacher: Config
+    classes: int
+    tokens: int
+
+
+def target_shape(where: str, target: Round, config: Config, measure: Measure) -> dict[str, int]:
+    """Return the size along each axis that a round cuts a parent of this config to; ParamsError if none meets the budget."""
+    if target.granularity != "structured":
+        return dict(adapter_of(config).shape(config))
+    if not target.budgets:
+        return target.axes
+    return candidates(where, target, config, measure)[0].shape
+
+
+def candidates(where: str, target: Round, config: Config, measure: Measure) -> list[Candidate]:
+    """Return every shape within 5 % below the budget of a round, the one that keeps most of what matters first."""
+    ((name, _),) = target.budgets.items()
+    space, (size, budget) = space_of(config, target.axes), _budget(target, config, measure)
+    found = shapes_within(space, size, budget) if space.hidden_heads and space.vocabulary and space.layers else []
+    if not found:
+        words = "no such shape fits the family"
+        if space.hidden_heads and space.vocabulary and space.layers:
+            words = "from {:,} to {:,} can be reached".format(*reachable(space, size))
+        held = ", ".join(f"{axis} = {value}" for axis, value in target.axes.items()) or "no axis held"
+        raise ParamsError(
+            f"{where}.{name}: no shape within {TOLERANCE:.0%} below {budget:,} ({held}); {words} in one round"
+        )
+    return found
+
+
+def _budget(target: Round, config: Config, measure: Measure) -> tuple[Size, int]:
+    adapter = adapter_of(config)
+    if target.flops_per_example is not None:
+        return (
+            lambda shape: adapter.flops_per_example(adapter.resized(config, shape), measure.tokens, measure.classes),
+            target.flops_per_example,
+        )
+    limit = target.params_total
+    if limit is None:
+        assert target.ratio is not None
+        whole = adapter.count_parameters(measure.teacher, adapter.shape(measure.teacher), measure.classes)["total"]
+        limit = int(whole / target.ratio)
+    return lambda shape: adapter.count_parameters(config, shape, measure.classes)["total"], limit
+
+
+def space_of(config: Config, held: Mapping[str, int]) -> Space:
+    """Return the shapes that stock classes can hold of a parent of this config, with some axes held at a size."""
+    adapter = adapter_of(config)
+    before, head_size = adapter.shape(config), adapter.head_size(config)
+
+    def fits(**sizes: int) -> bool:
+        return adapter.refusal(config, {**before, **sizes}) is None
+
+    def values(axis: str) -> list[int]:
+        return [held[axis]] if axis in held else sizes_along(before[axis])
+
+    every_head = [held["heads"]] if "heads" in held else list(range(1, before["heads"] + 1))
+    widths = {*values("hidden"), *(head_size * heads for heads in every_head if "hidden" not in held)}
+    pairs = [
+        (hidden, heads)
+        for hidden in sorted(width for width in widths if width <= before["hidden"])
+        for heads in every_head
+        if hidden % heads == 0 and fits(hidden=hidden, heads=heads)
+    ]
+    layers = [held["layers"]] if "layers" in held else list(range(1, before["layers"] + 1))
+    return Space(
+        before=before,
+        hidden_heads=pairs,
+        vocabulary=[size for size in values("vocabulary") if fits(vocabulary=size)],
+        ffn=values("ffn"),
+        layers=[count for count in layers if fits(layers=count)],
+    )

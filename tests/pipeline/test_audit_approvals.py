@@ -1,0 +1,84 @@
+"""Approvals of a real promotion: honest ones pass the audit, forged ones do not, even if the whole log is made anew."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tasks.audit import audit
+from tasks.registry.decisions import read_refs
+from tasks.registry.keys import own_public_key
+from tests.pipeline.forgery import forge_log
+from tests.signers import make_key
+from tests.tiny_project import Project
+
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")
+
+ADA = "ada@example.org"
+RULES = "[{metric: accuracy, set: test, versus: champion, max_drop: 0.9}]"
+APPROVAL = "{quorum: 1, not_author: true, ttl_hours: 72, approvers: approvers}"
+
+
+@pytest.fixture(autouse=True)
+def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def approved(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The finished project after a promotion of version 2 that one person approved: decision 2 asks, decision 3 is done."""
+    folder = tmp_path_factory.mktemp("approved")
+    project, key = finished.copy(folder / "project"), make_key(folder / "key")
+    (project.folder / "approvers").write_text(f"{ADA} {own_public_key(key)}\n", encoding="utf-8")
+    project.set(f"promotion={{gates: {RULES}, approval: {APPROVAL}}}")
+    project.shell("git", "add", "-A")
+    project.shell("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "approvals")
+    for words, code in ((["promote", "2"], 2), (["approve", "--key", str(key)], 0), (["promote", "2"], 0)):
+        done = project.compactlm(*words)
+        assert done.returncode == code, done.stderr
+    return project
+
+
+def _statement(log: list[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = log[2]["verdict"]["approval"]["statements"][0]
+    return found
+
+
+def _other_signature(log: list[dict[str, Any]]) -> None:
+    said = _statement(log)
+    place = len(said["signature"]) // 2
+    old = said["signature"][place]
+    said["signature"] = said["signature"][:place] + ("A" if old != "A" else "B") + said["signature"][place + 1 :]
+
+
+FORGERIES: dict[str, Callable[[list[dict[str, Any]]], None]] = {
+    "signature": _other_signature,
+    "signed words": lambda log: _statement(log)["statement"].update(reason="never said"),
+    "no approval": lambda log: log[2]["verdict"].update(approval=None),
+    "no statement": lambda log: log[2]["verdict"]["approval"].update(statements=[]),
+    "proposal": lambda log: log[2]["verdict"]["approval"]["proposal"].update(candidate="0" * 64),
+    "who may approve": lambda log: log[2]["verdict"]["approval"]["proposal"]["policy"].update(quorum=0),
+}
+
+
+def test_an_approved_promotion_passes(approved: Project) -> None:
+    report = audit(approved.folder, "tiny@champion")
+    assert report["version"] == 2
+    assert [one for one in report["checks"] if one["result"] != "PASS"] == []
+    assert {"decision 3", "decision 2"} <= {one["subject"] for one in report["checks"] if one["name"] == "approval"}
+
+
+@pytest.mark.parametrize("what", FORGERIES)
+def test_a_forged_approval_is_found_and_named(approved: Project, what: str) -> None:
+    before = copy.deepcopy(read_refs(approved.folder))
+    forge_log(approved.folder, FORGERIES[what])
+    try:
+        report = audit(approved.folder, "tiny@champion")
+    finally:
+        forge_log(approved.folder, lambda log: log.__setitem__(slice(None), json.loads(json.dumps(before))))
+    found = [(one["name"], one["subject"]) for one in report["checks"] if one["result"] == "FAIL"]
+    assert ("approval", "decision 3") in found, found
