@@ -21,6 +21,7 @@ from tasks.evaluation.quality import measure_slices
 from tasks.lineage.chain import Receipt
 from tasks.lineage.checks import Check, compare, failed, unknown, whole
 from tasks.lineage.files import file_sha256, read_json
+from tasks.models.keeper import BETTER
 from tasks.params import Params
 
 TOLERANCE: Final = 2e-6  # reports round to six decimals, and the last bit may differ between processors
@@ -112,10 +113,9 @@ def best_checkpoint(view: Path, name: str) -> list[Check]:
                 "checkpoints", f"{name}: best", one["sha256"], weights, "the model is not its best checkpoint"
             )
     if summary["checkpoints"]:
-        best = max(one["validation_accuracy"] for one in summary["checkpoints"])
-        found += compare(
-            "checkpoints", f"{name}: best", best, summary["best_validation_accuracy"], "is not the best one"
-        )
+        metric = next(one for one in BETTER if f"best_{one}" in summary)
+        best = min(BETTER[metric] * one[metric] for one in summary["checkpoints"]) * BETTER[metric]
+        found += compare("checkpoints", f"{name}: best", best, summary[f"best_{metric}"], "is not the best one")
     return found
 
 
