@@ -20,7 +20,7 @@ from tasks.distillation.hidden import KINDS
 from tasks.distillation.predict import predict_logits
 from tasks.lineage.files import file_sha256, write_json
 from tasks.models.architectures import num_layers
-from tasks.models.checkpoint import load_classifier
+from tasks.models.checkpoint import attend_plainly, load_classifier
 from tasks.models.devices import Device, pick
 from tasks.models.states import predict_states
 from tasks.params import Params
@@ -34,6 +34,7 @@ def run(params: Params, *, teacher: InPath, sets: InPath, tokens: InPath, out: O
     """Return how many rows were cached."""
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     model = load_classifier(teacher)
+    attend_plainly(model, device.device)
     frames = read_sets(sets, CACHED_SETS)
     out.mkdir(parents=True, exist_ok=True)
     layers: list[int] = []
