@@ -23,8 +23,9 @@ from tasks.params import read_yaml
 from tasks.registry import audit as registry
 from tasks.registry import audit_decisions as decisions
 from tasks.registry.decisions import LOG
-from tasks.registry.dossier import Dossier, parse_selector, read_dossier
+from tasks.registry.dossier import Dossier, read_dossier
 from tasks.registry.runs import REFS, read_runs
+from tasks.registry.selector import find_version
 from tasks.registry.tracking import Tracker, store_exists
 
 Say = Callable[[str], None]
@@ -51,7 +52,7 @@ def audit(
         scratch = Path(folder)
         say("reading what MLflow says")
         tracker = Tracker(workspace)
-        dossier = read_dossier(tracker, parse_selector(selector, model_name(workspace)), scratch)
+        dossier = read_dossier(tracker, *find_version(tracker, selector, model_name(workspace)), scratch)
         recorded, broken = _recorded(dossier, workspace)
         receipts = {stage: json.loads(content) for stage, content in recorded.items()}
         checks = [*broken, *audit_chain.merkle(dossier.receipts, dossier.receipts_root)]

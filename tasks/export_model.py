@@ -96,7 +96,7 @@ def _require_sound(report: Mapping[str, Any]) -> None:
 def _collect(workspace: Path, report: Mapping[str, Any], wish: Wish, folder: Path, scratch: Path) -> Facts:
     """Return the facts of a version, its files copied into `folder`, each through the digest of its receipt."""
     scratch.mkdir()
-    dossier = read_dossier(Tracker(workspace), (report["model"], None, str(report["version"])), scratch)
+    dossier = read_dossier(Tracker(workspace), report["model"], str(report["version"]), scratch)
     shutil.rmtree(scratch)
     last = f"gate@{dossier.round}"
     if last not in dossier.receipts or dossier.receipts_root is None:
