@@ -210,13 +210,14 @@ def _model_rows(workspace: Path) -> list[dict[str, Any]]:
 def report(
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False, as_json: Json = False
 ) -> None:
-    """Print where the report of the last run is."""
-    path = find_workspace(Path.cwd()) / "artifacts" / "report.html"
-    if not path.exists():
-        raise UserError(f"{path}: there is no report yet; `compactlm run` writes it")
-    _print_json({"path": str(path)}) if as_json else out.print(str(path), markup=False)
+    """Write the report of the last run with the decisions about its models, as they are now, and print where it is."""
+    from tasks.registry.report_page import write_report
+
+    workspace = find_workspace(Path.cwd())
+    found = write_report(workspace, load_params(workspace / "params.yaml").registry.model_name)
+    _print_json(found) if as_json else out.print(found["path"], markup=False)
     if open_:
-        webbrowser.open(path.as_uri())
+        webbrowser.open(Path(found["path"]).as_uri())
 
 
 @app.command(epilog='Example: compactlm serve --cron "0 2 * * *"')

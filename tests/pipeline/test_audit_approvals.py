@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tasks.audit import audit
 from tasks.registry.decisions import read_refs
 from tasks.registry.keys import own_public_key
+from tests.pipeline.conftest import Command
 from tests.pipeline.forgery import forge_log
 from tests.signers import make_key
 from tests.tiny_project import Project
@@ -70,6 +72,20 @@ def test_an_approved_promotion_passes(approved: Project) -> None:
     assert report["version"] == 2
     assert [one for one in report["checks"] if one["result"] != "PASS"] == []
     assert {"decision 3", "decision 2"} <= {one["subject"] for one in report["checks"] if one["name"] == "approval"}
+
+
+def test_the_report_shows_the_decisions_and_stays_what_the_stage_wrote(approved: Project, command: Command) -> None:
+    before = approved.facts()
+    code, said, _ = command(approved, "report", "--json")
+    found = json.loads(said)
+    assert (code, found["decisions"]) == (0, [1, 2, 3])
+    page = Path(found["path"]).read_text(encoding="utf-8")
+    assert "r2 of this run is champion, as version 2, since decision 3" in page
+    for words in ("Decision 1: first version 3 (r3): done", "Decision 2: promote version 2 (r2): waiting",
+                  "Decision 3: promote version 2 (r2): done", f"approve by {ADA} at "):  # fmt: skip
+        assert words in page
+    assert approved.facts() == before
+    assert "Data and pipelines are up to date" in approved.dvc("status")
 
 
 @pytest.mark.parametrize("what", FORGERIES)
