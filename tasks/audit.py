@@ -21,6 +21,7 @@ from tasks.lineage.pipeline import cache_folder, read_lock
 from tasks.lineage.start import AUDIT, only_run
 from tasks.params import read_yaml
 from tasks.registry import audit as registry
+from tasks.registry import audit_approvals
 from tasks.registry import audit_decisions as decisions
 from tasks.registry.decisions import LOG
 from tasks.registry.dossier import Dossier, read_dossier
@@ -164,7 +165,8 @@ class _Walk:
             return [unknown("decision log", LOG, words)]
         known = {tags["model_sha256"]: number for number, tags in dossier.versions.items() if "model_sha256" in tags}
         checks = decisions.copies(self.workspace) + decisions.chain(dossier.log, dossier.name)
-        checks += decisions.approvals(self.tracker, dossier.log, self.scratch)
+        checks += audit_approvals.approvals(self.tracker, dossier.log, self.scratch)
+        checks += audit_approvals.answer_files(self.workspace)
         checks += decisions.without_version(dossier.log, dossier.name, known)
         for entry in dossier.log:
             if entry["candidate"]["model_sha256"] == dossier.tags.get("model_sha256"):
