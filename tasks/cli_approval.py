@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from tasks.console import Json, out, print_json
 from tasks.errors import UserError
 from tasks.lineage.start import find_workspace
 from tasks.params import load_params
 
-out = Console(highlight=False, soft_wrap=True)
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
 Selector = Annotated[
     str | None,
     typer.Argument(metavar="MODEL[@ALIAS|/VERSION]", help="What is proposed; not needed if it is one thing."),
@@ -71,10 +69,7 @@ def _answer(decision: str, selector: str | None, key: Path, reason: str, print_:
         return
     path = keep_answer(workspace, signed).relative_to(workspace)
     if as_json:
-        sys.stdout.write(
-            json.dumps({"path": str(path), "proposal": proposal, **signed}, indent=1, sort_keys=True) + "\n"
-        )
-        return
+        return print_json({"path": str(path), "proposal": proposal, **signed})
     said = signed["statement"]
     out.print(f"{said['name']}: {decision} {proposal['round']} of {model}, weights {proposal['candidate'][:12]}, proposed at "
               f"{proposal['proposed_at']}", markup=False)  # fmt: skip

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from tasks.cli_approval import add_approval_commands
 from tasks.cli_watch import watch
+from tasks.console import Json, out, print_json
 from tasks.errors import UserError
 from tasks.lineage.start import find_workspace
 from tasks.params import Params, load_params
@@ -20,8 +19,6 @@ from tasks.params import Params, load_params
 if TYPE_CHECKING:
     from tasks.registry.tracking import Tracker
 
-out = Console(highlight=False, soft_wrap=True)
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
 Version = Annotated[
     str, typer.Argument(metavar="MODEL[@ALIAS|/VERSION]", help="Which version; also VERSION or ALIAS alone.")
 ]
@@ -50,7 +47,7 @@ def gate(version: Version = "challenger", as_json: Json = False) -> None:
     champion = state_of(read_log(tracker.workspace), name)["champion"]
     verdict = judge_promotion(tracker, params, candidate, champion)
     if as_json:
-        return _print_json({"candidate": candidate, "champion": champion, **verdict})
+        return print_json({"candidate": candidate, "champion": champion, **verdict})
     _print_rules(f"version {candidate['version']} ({candidate['round']})", verdict)
 
 
@@ -117,7 +114,7 @@ def history(
     if check:
         facts["differences"] = registry_faults(_registry()[0], name)
     if as_json:
-        _print_json(facts)
+        print_json(facts)
     elif markdown:
         sys.stdout.write("\n".join(as_markdown(entry) for entry in log))
     else:
@@ -145,7 +142,7 @@ def compare(
     sides = [describe(tracker, *find_version(tracker, one, name)) for one in (first, second)]
     rows = compare_versions(tracker, params, *sides)
     if as_json:
-        return _print_json({"a": sides[0], "b": sides[1], "rows": rows})
+        return print_json({"a": sides[0], "b": sides[1], "rows": rows})
     heads = ("set", "slice", "rows", "A", "B", "points (95 %)", "lost", "won", "other")
     table = Table(*heads, box=None, title=f"A: version {sides[0]['version']}, B: version {sides[1]['version']}")
     for row in rows:
@@ -173,7 +170,7 @@ def _told(entry: dict[str, Any], as_json: bool) -> None:
     candidate, verdict = entry["candidate"], entry["verdict"]
     words = f"version {candidate['version']} ({candidate['round']})"
     if as_json:
-        _print_json(entry)
+        print_json(entry)
     else:
         _print_rules(words, verdict)
     from tasks.registry.proposals import how_to, is_waiting
@@ -209,7 +206,3 @@ def _print_history(log: list[dict[str, Any]], name: str) -> None:
         answers = describe_answers(entry["verdict"].get("approval"))
         for line in filter(None, (entry["reason"], None if done else entry["verdict"]["sentence"], *answers)):
             out.print(f"      {line}", markup=False)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, sort_keys=True) + "\n")
