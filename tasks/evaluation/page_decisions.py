@@ -80,4 +80,5 @@ def _rule(rule: Mapping[str, Any]) -> str:
 
 def _answer(said: Mapping[str, Any]) -> str:
     reason = f": {said['reason']}" if said["reason"] else ""
-    return f"<p>{text(said['decision'])} by {text(said['name'])} at {text(said['at'])}{text(reason)}, signed</p>\n"
+    word = "Approved" if said["decision"] == "approve" else "Rejected"
+    return f"<p>{word} and signed by {text(said['name'])} at {text(said['at'])}{text(reason)}</p>\n"

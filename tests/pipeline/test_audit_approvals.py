@@ -85,7 +85,7 @@ def test_the_report_shows_the_decisions_and_stays_what_the_stage_wrote(approved:
     page = Path(found["path"]).read_text(encoding="utf-8")
     assert "r2 of this run is champion, as version 2, since decision 3" in page
     for words in ("Decision 1: first version 3 (r3): done", "Decision 2: promote version 2 (r2): waiting",
-                  "Decision 3: promote version 2 (r2): done", f"approve by {ADA} at "):  # fmt: skip
+                  "Decision 3: promote version 2 (r2): done", f"Approved and signed by {ADA} at "):  # fmt: skip
         assert words in page
     assert approved.facts() == before
     assert "Data and pipelines are up to date" in approved.dvc("status")

@@ -27,7 +27,7 @@ def test_a_section_says_who_is_champion_and_who_decided_so_on_which_grounds() ->
     assert "2026-01-02T01:00:00Z, by Bob. Reason: smaller" in text
     assert "<summary>1 of 2 rules are kept</summary>" in text
     assert "accuracy on slice 0 is | 0.0 &lt;b&gt;" in text
-    assert "approve by ada at 2026-01-02T00:00:00Z: half | the size, signed" in text
+    assert "Approved and signed by ada at 2026-01-02T00:00:00Z: half | the size" in text
     assert "<b>" not in text
 
 
