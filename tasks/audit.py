@@ -166,7 +166,7 @@ class _Walk:
         known = {tags["model_sha256"]: number for number, tags in dossier.versions.items() if "model_sha256" in tags}
         checks = decisions.copies(self.workspace) + decisions.chain(dossier.log, dossier.name)
         checks += audit_approvals.approvals(self.tracker, dossier.log, self.scratch)
-        checks += audit_approvals.answer_files(self.workspace)
+        checks += audit_approvals.answer_files(self.workspace, dossier.log)
         checks += decisions.without_version(dossier.log, dossier.name, known)
         for entry in dossier.log:
             if entry["candidate"]["model_sha256"] == dossier.tags.get("model_sha256"):

@@ -40,11 +40,15 @@ def approvals(tracker: Tracker, log: Sequence[Decision], scratch: Path) -> list[
     return checks
 
 
-def answer_files(workspace: Path) -> list[Check]:
-    """Return whether each file of an answer holds what the owner of its key signed; whether it counts is another question."""
-    return [
-        _answer_file(path, str(path.relative_to(workspace))) for path in sorted((workspace / FOLDER).glob("*/*.json"))
-    ]
+def answer_files(workspace: Path, log: Sequence[Decision]) -> list[Check]:
+    """Return whether each file of an answer to a proposal in the log holds what the owner of its key signed.
+
+    Whether it counts is another question.
+    """
+    records = [entry["verdict"]["approval"] for entry in log if entry["verdict"].get("approval")]
+    folders = sorted({str(record.get("digest"))[:16] for record in records})
+    paths = [path for folder in folders for path in sorted((workspace / FOLDER / folder).glob("*.json"))]
+    return [_answer_file(path, path.relative_to(workspace).as_posix()) for path in paths]
 
 
 def _answer_file(path: Path, subject: str) -> Check:
