@@ -30,12 +30,14 @@ class Snapshot:
             asked = "".join(f"{self.blobs[path]}\n" for path in left).encode()
             rest = git(self._workspace, "cat-file", "--batch", env=self._env, given=asked).stdout
             while left and rest:
-                path = left.pop(0)
                 head, _, rest = rest.partition(b"\n")
                 words = head.split()
                 if len(words) == 3 and words[1] == b"blob":
                     size = int(words[2])
-                    found[path], rest = rest[:size], rest[size + 1 :]
+                    if len(rest) <= size:
+                        break  # Git knew the size, and then could not read the rest
+                    found[left[0]], rest = rest[:size], rest[size + 1 :]
+                left = left[1:]
             left = left[1:]  # Git stops at an object that is broken; the others may be whole
         return found
 
