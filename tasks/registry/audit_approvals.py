@@ -9,13 +9,12 @@ from typing import Any, Final
 
 from tasks.errors import UserError
 from tasks.lineage.checks import Check, failed, passed, unknown, whole
-from tasks.lineage.git import snapshot
 from tasks.registry.answers import FOLDER, answer_path, read_answer
 from tasks.registry.approval import approval_faults, canonical
 from tasks.registry.approvers import authors_of, policy_of
 from tasks.registry.decisions import Decision
 from tasks.registry.keys import signer
-from tasks.registry.params_then import params_then
+from tasks.registry.params_then import BrokenObjectError, file_then, params_then
 from tasks.registry.tracking import Tracker
 
 NAME: Final = "approval"
@@ -26,7 +25,11 @@ def approvals(tracker: Tracker, log: Sequence[Decision], scratch: Path) -> list[
     checks: list[Check] = []
     for entry in log:
         subject = f"decision {entry['number']}"
-        policy = _policy_then(tracker.workspace, entry, scratch)
+        try:
+            policy = _policy_then(tracker.workspace, entry, scratch)
+        except BrokenObjectError as error:
+            checks.append(failed(NAME, subject, "files that Git can read", "a broken one", str(error)))
+            continue
         if isinstance(policy, str):
             checks.append(unknown(NAME, subject, policy))
             continue
@@ -75,12 +78,11 @@ def _policy_then(workspace: Path, entry: Decision, scratch: Path) -> dict[str, A
         return None
     folder = Path(tempfile.mkdtemp(dir=scratch))
     if isinstance(asked.approvers, str):
-        state = entry["git"]
-        files = snapshot(workspace, state["commit"], state.get("diff"), scratch)
-        content = files.read([asked.approvers]) if files else {}
-        for name, text in content.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(text)
+        content = file_then(workspace, entry, asked.approvers, scratch)
+        if content is None:
+            return f"Git cannot give {asked.approvers} of commit {entry['git']['commit']}"
+        (folder / asked.approvers).parent.mkdir(parents=True, exist_ok=True)
+        (folder / asked.approvers).write_bytes(content)
     try:
         return policy_of(asked, folder)
     except UserError as error:

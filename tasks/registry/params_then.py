@@ -1,4 +1,4 @@
-"""params.yaml as it was when a decision was made."""
+"""params.yaml and other files as they were when a decision was made."""
 
 from __future__ import annotations
 
@@ -15,13 +15,28 @@ from tasks.params import Params
 from tasks.registry.decisions import Decision
 
 
+class BrokenObjectError(ValueError):
+    """Git has a file and cannot read it any more."""
+
+
+def file_then(workspace: Path, entry: Decision, name: str, scratch: Path) -> bytes | None:
+    """Return a file as Git recorded it for a decision, None where Git has none; BrokenObjectError where it has a broken one."""
+    state = entry["git"]
+    files = snapshot(workspace, state["commit"], state.get("diff"), scratch)
+    if files is None or name not in files.blobs:
+        return None
+    content = files.read([name]).get(name)
+    if content is None:
+        raise BrokenObjectError(f"Git cannot read {name} of commit {state['commit']} any more")
+    return content
+
+
 def params_then(workspace: Path, entry: Decision, scratch: Path) -> Params | str:
-    """Return the params of the time of a decision, or why they cannot be known."""
+    """Return the params of the time of a decision, or why they cannot be known; raises as `file_then`."""
     state = entry["git"]
     if state["commit"] is None or (state["dirty"] and state.get("diff") is None):
         return "params.yaml of that time is not kept"
-    files = snapshot(workspace, state["commit"], state.get("diff"), scratch)
-    content = files.read(["params.yaml"]).get("params.yaml") if files else None
+    content = file_then(workspace, entry, "params.yaml", scratch)
     if content is None:
         return f"Git cannot give params.yaml of commit {state['commit']}"
     try:
