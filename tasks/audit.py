@@ -21,10 +21,12 @@ from tasks.lineage.pipeline import cache_folder, read_lock
 from tasks.lineage.start import AUDIT, only_run
 from tasks.params import read_yaml
 from tasks.registry import audit as registry
+from tasks.registry import audit_approvals
 from tasks.registry import audit_decisions as decisions
 from tasks.registry.decisions import LOG
-from tasks.registry.dossier import Dossier, parse_selector, read_dossier
+from tasks.registry.dossier import Dossier, read_dossier
 from tasks.registry.runs import REFS, read_runs
+from tasks.registry.selector import find_version
 from tasks.registry.tracking import Tracker, store_exists
 
 Say = Callable[[str], None]
@@ -51,7 +53,7 @@ def audit(
         scratch = Path(folder)
         say("reading what MLflow says")
         tracker = Tracker(workspace)
-        dossier = read_dossier(tracker, parse_selector(selector, model_name(workspace)), scratch)
+        dossier = read_dossier(tracker, *find_version(tracker, selector, model_name(workspace)), scratch)
         recorded, broken = _recorded(dossier, workspace)
         receipts = {stage: json.loads(content) for stage, content in recorded.items()}
         checks = [*broken, *audit_chain.merkle(dossier.receipts, dossier.receipts_root)]
@@ -163,7 +165,8 @@ class _Walk:
             return [unknown("decision log", LOG, words)]
         known = {tags["model_sha256"]: number for number, tags in dossier.versions.items() if "model_sha256" in tags}
         checks = decisions.copies(self.workspace) + decisions.chain(dossier.log, dossier.name)
-        checks += decisions.approvals(self.tracker, dossier.log, self.scratch)
+        checks += audit_approvals.approvals(self.tracker, dossier.log, self.scratch)
+        checks += audit_approvals.answer_files(self.workspace, dossier.log)
         checks += decisions.without_version(dossier.log, dossier.name, known)
         for entry in dossier.log:
             if entry["candidate"]["model_sha256"] == dossier.tags.get("model_sha256"):

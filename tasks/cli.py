@@ -14,14 +14,13 @@ from typing import Annotated, Any, Literal
 
 import psutil
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from tasks import cli_registry
 from tasks.cli_export import add_export_command
 from tasks.cli_lineage import add_lineage_commands
 from tasks.cli_shapes import add_shapes_command
-from tasks.console import RunLines
+from tasks.console import Json, RunLines, err, out, print_json
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, CompactlmError, UserError
 from tasks.lineage.last_run import read_last_run, sentence, write_last_run
 from tasks.lineage.start import check_run, find_workspace
@@ -34,9 +33,6 @@ app = typer.Typer(
     help="Make a language model smaller, and prove what was made.",
 )  # fmt: skip
 cli_registry.add_commands(app)
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
 add_lineage_commands(app)
 add_export_command(app)
 add_shapes_command(app)
@@ -55,10 +51,6 @@ def main() -> None:
     except KeyboardInterrupt:
         err.print("interrupted; `compactlm run` goes on where this stopped")
         sys.exit(EXIT_INTERRUPTED)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 @app.command(epilog="Example: compactlm run --set rounds.r3.layers=2")
@@ -86,7 +78,7 @@ def run(
     with _run_lines():
         record = _run_flow(workspace, workers, started)
     if as_json:
-        _print_json(record)
+        print_json(record)
 
 
 def _run_flow(workspace: Path, workers: int, started: float) -> dict[str, Any]:
@@ -149,7 +141,7 @@ def status(as_json: Json = False) -> None:
     facts = {"last_state": last["state"], **{key: last.get(key) for key in keys}}
     solved = {name: _solved(workspace, name) for name, target in params.rounds.items() if target.budgets}
     if as_json:
-        return _print_json({"stages": rows, "solved_shapes": solved, **facts})
+        return print_json({"stages": rows, "solved_shapes": solved, **facts})
     table = Table("stage", "state", "last run", "seconds", box=None)
     for row in rows:
         seen = row["last"] or {}
@@ -172,7 +164,7 @@ def models(as_json: Json = False) -> None:
     """List the registered models: what they cost, how good they are, how they were judged."""
     rows = _model_rows(find_workspace(Path.cwd()))
     if as_json:
-        return _print_json(rows)
+        return print_json(rows)
     if not rows:
         return out.print("no model is registered yet; `compactlm run` makes some")
     heads = ("version", "round", "aliases", "parameters", "MB", "ms (batch)", "test accuracy of teacher's", "verdict")
@@ -210,13 +202,14 @@ def _model_rows(workspace: Path) -> list[dict[str, Any]]:
 def report(
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False, as_json: Json = False
 ) -> None:
-    """Print where the report of the last run is."""
-    path = find_workspace(Path.cwd()) / "artifacts" / "report.html"
-    if not path.exists():
-        raise UserError(f"{path}: there is no report yet; `compactlm run` writes it")
-    _print_json({"path": str(path)}) if as_json else out.print(str(path), markup=False)
+    """Write the report of the last run with the decisions about its models, as they are now, and print where it is."""
+    from tasks.registry.report_page import write_report
+
+    workspace = find_workspace(Path.cwd())
+    found = write_report(workspace, load_params(workspace / "params.yaml").registry.model_name)
+    print_json(found) if as_json else out.print(found["path"], markup=False)
     if open_:
-        webbrowser.open(path.as_uri())
+        webbrowser.open(Path(found["path"]).as_uri())
 
 
 @app.command(epilog='Example: compactlm serve --cron "0 2 * * *"')
@@ -251,7 +244,7 @@ def serve(
             "prefect": url,
             "workspace": str(workspace),
         }
-        _print_json(facts) if as_json else out.print(f"serving {workspace} at '{cron}'; runs are shown at {url}")
+        print_json(facts) if as_json else out.print(f"serving {workspace} at '{cron}'; runs are shown at {url}")
         sys.stdout.flush()
         deploy.serve(workspace, cron, f"{url}/api", overlap, audit_cron)
 
@@ -269,7 +262,7 @@ def ui(as_json: Json = False) -> None:
 
     with prefect_server() as prefect, mlflow_page(default_uri(workspace)) as mlflow:
         facts = {"prefect": prefect, "mlflow": mlflow}
-        _print_json(facts) if as_json else out.print(f"Prefect: {prefect}\nMLflow:  {mlflow}\nCtrl-C ends both")
+        print_json(facts) if as_json else out.print(f"Prefect: {prefect}\nMLflow:  {mlflow}\nCtrl-C ends both")
         sys.stdout.flush()
         while True:
             time.sleep(3600)

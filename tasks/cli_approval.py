@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from tasks.console import Json, out, print_json
 from tasks.errors import UserError
 from tasks.lineage.start import find_workspace
 from tasks.params import load_params
 
-out = Console(highlight=False, soft_wrap=True)
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
 Selector = Annotated[
     str | None,
     typer.Argument(metavar="MODEL[@ALIAS|/VERSION]", help="What is proposed; not needed if it is one thing."),
@@ -71,10 +69,7 @@ def _answer(decision: str, selector: str | None, key: Path, reason: str, print_:
         return
     path = keep_answer(workspace, signed).relative_to(workspace)
     if as_json:
-        sys.stdout.write(
-            json.dumps({"path": str(path), "proposal": proposal, **signed}, indent=1, sort_keys=True) + "\n"
-        )
-        return
+        return print_json({"path": str(path), "proposal": proposal, **signed})
     said = signed["statement"]
     out.print(f"{said['name']}: {decision} {proposal['round']} of {model}, weights {proposal['candidate'][:12]}, proposed at "
               f"{proposal['proposed_at']}", markup=False)  # fmt: skip
@@ -83,31 +78,18 @@ def _answer(decision: str, selector: str | None, key: Path, reason: str, print_:
 
 def _meant(workspace: Path, selector: str | None) -> tuple[str, str | None, dict[str, str]]:
     """Return model name, version number (None: the only proposal), and sha256 -> number as this registry numbers them."""
-    from tasks.registry.tracking import PREFIX, Tracker, store_exists
+    from tasks.registry.selector import find_version, parse_selector
+    from tasks.registry.tracking import Tracker, store_exists
 
     name = load_params(workspace / "params.yaml").registry.model_name
-    text, at, alias = (selector or name).partition("@")
-    text, slash, version = text.partition("/")
-    if (at and (slash or not alias)) or (slash and not version.isdecimal()):
-        raise UserError(f"{selector!r}: write MODEL, MODEL@ALIAS or MODEL/VERSION, such as {name}@challenger")
-    numbers: dict[str, str] = {}
-    if store_exists(workspace):
-        tracker = Tracker(workspace)
-        numbers = {one.tags[PREFIX + "model_sha256"]: str(one.version) for one in tracker.versions(text)}
-        version = tracker.aliases(text).get(alias, version)
-    if alias and not version:
-        raise UserError(
-            f"{selector!r}: no registry here knows this alias; write {text}/VERSION as `compactlm history` shows it"
-        )
-    return text or name, version or None, numbers
-
-
-def describe_answers(record: dict[str, Any] | None) -> list[str]:
-    """Return a line a signed answer in a decision, and what it waits for."""
-    if record is None:
-        return []
-    lines = []
-    for said in (one["statement"] for one in record["statements"]):
-        reason = f": {said['reason']}" if said["reason"] else ""
-        lines.append(f"{said['decision']} by {said['name']} at {said['at']}{reason}")
-    return lines + ([f"open until {record['proposal']['expires_at']}"] if record["state"] == "waiting" else [])
+    if not store_exists(workspace):
+        asked = parse_selector(selector, name)
+        if asked.alias:
+            raise UserError(
+                f"{selector!r}: no registry here knows this alias; write {asked.model}/VERSION as `compactlm history` shows it"
+            )
+        return asked.model, asked.version, {}
+    tracker = Tracker(workspace)
+    asked = parse_selector(selector, name, tracker.aliases(name))
+    version = asked.version or (find_version(tracker, selector, name)[1] if asked.alias else None)
+    return asked.model, version, tracker.numbers(asked.model)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tasks.cli_lineage import Json, Model, err, out
+from tasks.cli_lineage import Model
+from tasks.console import Json, err, out, print_json
 from tasks.lineage.start import find_workspace
 
 
@@ -43,7 +42,7 @@ def export(
         wish = Wish(folder.absolute(), key, license_, openlineage)
         report = export_model(workspace, model, wish, lambda line: status.update(line))
     if as_json:
-        sys.stdout.write(json.dumps(report, indent=1, sort_keys=True) + "\n")
+        print_json(report)
         return
     signed = f"signed with key {report['signed_with'][:16]}..." if report["signed_with"] else "not signed: no --key"
     out.print(

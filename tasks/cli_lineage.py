@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from tasks.console import Json, err, out, print_json
 from tasks.errors import UserError
 from tasks.lineage.start import find_workspace
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
 Model = Annotated[
     str | None,
     typer.Argument(
@@ -35,10 +31,6 @@ def add_lineage_commands(app: typer.Typer) -> None:
     app.command(epilog="Example: compactlm lineage --down artifacts/data/sets/train.parquet")(lineage)
     app.command(epilog="Example: compactlm publish --rebuild")(publish)
     app.command("diff", epilog="Example: compactlm diff compactlm-sentiment/1 compactlm-sentiment/2")(diff)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 def audit(
@@ -74,7 +66,7 @@ def audit(
 
         html.write_text(render(report), encoding="utf-8")
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         _print_report(report)
         if html is not None:
@@ -111,7 +103,7 @@ def lineage(
         answer = lineage_up(workspace, model)
         lines = [f"{_title(answer)} rests on", *tree(answer["stages"])]
     if as_json:
-        return _print_json(answer)
+        return print_json(answer)
     for line in lines:
         out.print(line, markup=False)
 
@@ -126,7 +118,7 @@ def diff(
 
     answer = run_diff(find_workspace(Path.cwd()), first, second)
     if as_json:
-        return _print_json(answer)
+        return print_json(answer)
     out.print(f"{_title(answer['first'])} -> {_title(answer['second'])}", markup=False)
     for section in ("data", "params", "code", "environment", "git", "files", "results"):
         changes = answer[section]
@@ -154,7 +146,7 @@ def publish(
         answer = work.rebuild(workspace, status.update) if rebuild else work.publish(workspace)
     faults = [*answer.get("faults", ()), *(f"{_number(one)}: {one['why']}" for one in answer.get("lost", ()))]
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         out.print(f"{len(answer['runs'])} {'runs' if rebuild else 'rounds'} recorded; registered:", markup=False)
         for one in answer["versions"]:

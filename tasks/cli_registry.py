@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from tasks.cli_approval import add_approval_commands, describe_answers
+from tasks.cli_approval import add_approval_commands
 from tasks.cli_watch import watch
+from tasks.console import Json, out, print_json
 from tasks.errors import UserError
 from tasks.lineage.start import find_workspace
 from tasks.params import Params, load_params
@@ -20,15 +19,15 @@ from tasks.params import Params, load_params
 if TYPE_CHECKING:
     from tasks.registry.tracking import Tracker
 
-out = Console(highlight=False, soft_wrap=True)
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
-Version = Annotated[str, typer.Argument(metavar="VERSION", help="Version number or alias, as in `compactlm models`.")]
+Version = Annotated[
+    str, typer.Argument(metavar="MODEL[@ALIAS|/VERSION]", help="Which version; also VERSION or ALIAS alone.")
+]
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add gate, promote, approve, reject, rollback, history, watch and compare to the command line."""
-    app.command(epilog="Example: compactlm gate challenger")(gate)
-    app.command(epilog="Example: compactlm promote challenger")(promote)
+    app.command(epilog="Example: compactlm gate compactlm-sentiment@challenger")(gate)
+    app.command(epilog="Example: compactlm promote compactlm-sentiment/2")(promote)
     add_approval_commands(app)
     app.command(epilog='Example: compactlm rollback --reason "too many wrong refunds"')(rollback)
     app.command(epilog="Example: compactlm history --check")(history)
@@ -41,13 +40,14 @@ def gate(version: Version = "challenger", as_json: Json = False) -> None:
     from tasks.registry.decisions import read_log
     from tasks.registry.promotion import describe, state_of
     from tasks.registry.promotion_gate import judge_promotion
+    from tasks.registry.selector import CHALLENGER, find_own_version
 
     tracker, params, name = _registry()
-    candidate = describe(tracker, name, _number(tracker, name, version))
+    candidate = describe(tracker, name, find_own_version(tracker, version, name, CHALLENGER))
     champion = state_of(read_log(tracker.workspace), name)["champion"]
     verdict = judge_promotion(tracker, params, candidate, champion)
     if as_json:
-        return _print_json({"candidate": candidate, "champion": champion, **verdict})
+        return print_json({"candidate": candidate, "champion": champion, **verdict})
     _print_rules(f"version {candidate['version']} ({candidate['round']})", verdict)
 
 
@@ -62,24 +62,25 @@ def promote(
     """
     from tasks.registry.proposals import promote_version
 
-    tracker, params, name = _registry()
-    _told(promote_version(tracker, params, _number(tracker, name, version), reason), as_json)
+    tracker, params, _ = _registry()
+    _told(promote_version(tracker, params, version, reason), as_json)
 
 
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; needed, and it stays in the log.")] = "",
-    to: Annotated[str, typer.Option(metavar="VERSION", help="Version or alias to go back to.")] = "previous",
+    to: Annotated[str, typer.Option(metavar="VERSION", help="Version to go back to, named as elsewhere.")] = "previous",
     as_json: Json = False,
 ) -> None:
     """Make an earlier champion champion again; its bytes are checked, no metric is asked."""
     from tasks.registry.decisions import read_log
     from tasks.registry.promotion import Ask, actor, decide, describe
     from tasks.registry.promotion_gate import judge_rollback
+    from tasks.registry.selector import find_own_version
 
     if not reason.strip():
         raise UserError("rollback: a reason is needed; it stays in the log: compactlm rollback --reason WHY")
     tracker, _, name = _registry()
-    number = _number(tracker, name, to)
+    number = find_own_version(tracker, to, name, "previous")
     wanted = describe(tracker, name, number)["model_sha256"]
     past = [entry["champion"] for entry in read_log(tracker.workspace) if entry["model"] == name and entry["champion"]]
     if wanted not in [one["model_sha256"] for one in past]:
@@ -113,7 +114,7 @@ def history(
     if check:
         facts["differences"] = registry_faults(_registry()[0], name)
     if as_json:
-        _print_json(facts)
+        print_json(facts)
     elif markdown:
         sys.stdout.write("\n".join(as_markdown(entry) for entry in log))
     else:
@@ -128,19 +129,20 @@ def history(
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="Version or alias.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Version or alias.")],
+    first: Annotated[str, typer.Argument(metavar="A", help="MODEL@ALIAS, MODEL/VERSION, ALIAS or VERSION.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The same.")],
     as_json: Json = False,
 ) -> None:
     """Show two versions side by side on the same rows: accuracy by set and slice, and how many rows changed."""
     from tasks.registry.compare import compare_versions
     from tasks.registry.promotion import describe
+    from tasks.registry.selector import find_version
 
     tracker, params, name = _registry()
-    sides = [describe(tracker, name, _number(tracker, name, one)) for one in (first, second)]
+    sides = [describe(tracker, *find_version(tracker, one, name)) for one in (first, second)]
     rows = compare_versions(tracker, params, *sides)
     if as_json:
-        return _print_json({"a": sides[0], "b": sides[1], "rows": rows})
+        return print_json({"a": sides[0], "b": sides[1], "rows": rows})
     heads = ("set", "slice", "rows", "A", "B", "points (95 %)", "lost", "won", "other")
     table = Table(*heads, box=None, title=f"A: version {sides[0]['version']}, B: version {sides[1]['version']}")
     for row in rows:
@@ -164,20 +166,11 @@ def _registry() -> tuple[Tracker, Params, str]:
     return Tracker(workspace, params.registry.model_name), params, params.registry.model_name
 
 
-def _number(tracker: Tracker, name: str, version: str) -> str:
-    """Return the number behind a version number or alias."""
-    aliases = tracker.aliases(name)
-    if version.isdecimal() or version in aliases:
-        return aliases.get(version, version)
-    known = ", ".join(sorted(aliases)) or "none"
-    raise UserError(f"{name}: {version!r} is neither a version number nor an alias; aliases: {known}")
-
-
 def _told(entry: dict[str, Any], as_json: bool) -> None:
     candidate, verdict = entry["candidate"], entry["verdict"]
     words = f"version {candidate['version']} ({candidate['round']})"
     if as_json:
-        _print_json(entry)
+        print_json(entry)
     else:
         _print_rules(words, verdict)
     from tasks.registry.proposals import how_to, is_waiting
@@ -202,6 +195,7 @@ def _print_rules(words: str, verdict: dict[str, Any]) -> None:
 def _print_history(log: list[dict[str, Any]], name: str) -> None:
     if not log:
         return out.print(f"no decision about {name} yet; the first round whose gates pass makes one")
+    from tasks.registry.decision_page import describe_answers
     from tasks.registry.proposals import is_waiting
 
     for entry in log:
@@ -212,7 +206,3 @@ def _print_history(log: list[dict[str, Any]], name: str) -> None:
         answers = describe_answers(entry["verdict"].get("approval"))
         for line in filter(None, (entry["reason"], None if done else entry["verdict"]["sentence"], *answers)):
             out.print(f"      {line}", markup=False)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, sort_keys=True) + "\n")

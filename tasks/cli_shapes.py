@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from tasks.console import out, print_json
 from tasks.errors import ParamsError
 from tasks.lineage.start import find_workspace
 from tasks.params import Params, load_params
 from tasks.pruning.shapes import AXES
 
-out = Console(highlight=False, soft_wrap=True)
 SHOWN: Final = 20  # candidates, for people
 
 
@@ -40,7 +37,7 @@ def shapes(
     config = read_model_config(locate(params.teacher.model, "teacher.model"))
     rows = _rounds(params, config) if round_name is None else _candidates(params, config, round_name)
     if as_json:
-        sys.stdout.write(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+        print_json(rows)
         return
     heads = ("round", *AXES, "parameters", "ratio", "") if round_name is None else (*AXES, "size", "loss")
     table = Table(*heads, box=None)

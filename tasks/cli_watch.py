@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from tasks.console import err
 from tasks.errors import UserError
 from tasks.lineage.start import find_workspace
 from tasks.params import load_params
 
 SECRET = "COMPACTLM_WEBHOOK_SECRET"
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def watch(

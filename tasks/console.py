@@ -1,14 +1,21 @@
-"""What a person sees while a run works: a line for each thing that happens, and one that moves for progress."""
+"""What every command prints with: consoles for people, one JSON value for programs, and the lines of a run that works."""
 
 from __future__ import annotations
 
+import json
 import logging
-from typing import Final
+import sys
+from typing import Annotated, Any, Final
 
+import typer
 from rich.console import Console
 from rich.status import Status
 
 from tasks.progress import PREFIX
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
 
 # What DVC says around a stage; the flow says the same in its own words.
 NOISE: Final = (
@@ -24,6 +31,11 @@ NOISE: Final = (
     "Generating lock file",
     "Data and pipelines are up to date",
 )
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value for programs."""
+    sys.stdout.write(json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 class RunLines(logging.Handler):

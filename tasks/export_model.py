@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from tasks.errors import UserError
 from tasks.lineage.audit_files import candidates
 from tasks.lineage.chain import Receipts, ancestors, files_of, parse
 from tasks.lineage.files import READ_BYTES, digest, read_json, write_json
+from tasks.lineage.git import git
 from tasks.lineage.merkle import receipts_root
 from tasks.lineage.pipeline import cache_folder
 from tasks.registry.decisions import has_git, read_log
@@ -96,7 +96,7 @@ def _require_sound(report: Mapping[str, Any]) -> None:
 def _collect(workspace: Path, report: Mapping[str, Any], wish: Wish, folder: Path, scratch: Path) -> Facts:
     """Return the facts of a version, its files copied into `folder`, each through the digest of its receipt."""
     scratch.mkdir()
-    dossier = read_dossier(Tracker(workspace), (report["model"], None, str(report["version"])), scratch)
+    dossier = read_dossier(Tracker(workspace), report["model"], str(report["version"]), scratch)
     shutil.rmtree(scratch)
     last = f"gate@{dossier.round}"
     if last not in dossier.receipts or dossier.receipts_root is None:
@@ -166,9 +166,8 @@ def _decisions(workspace: Path, dossier: Dossier) -> list[dict[str, Any]]:
 
 
 def _repository(workspace: Path) -> str | None:
-    command = ["git", "remote", "get-url", "origin"]
-    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, check=False)
-    return public_address(done.stdout.strip()) if done.returncode == 0 else None
+    done = git(workspace, "remote", "get-url", "origin")
+    return public_address(done.stdout.decode().strip()) if done.returncode == 0 else None
 
 
 def _write(facts: Facts, folder: Path, key: SigningKey | None) -> None:

@@ -17,8 +17,9 @@ from tasks.lineage.chain import Receipts, files_of, parse
 from tasks.lineage.files import file_sha256
 from tasks.lineage.history import difference, results, upwards, uses
 from tasks.lineage.pipeline import cache_folder
-from tasks.registry.dossier import Dossier, parse_selector, read_dossier
+from tasks.registry.dossier import Dossier, read_dossier
 from tasks.registry.records import flatten_numbers, flatten_quality
+from tasks.registry.selector import find_version
 from tasks.registry.tracking import Tracker, store_exists
 
 ROW: Final = re.compile(r"[0-9a-f]{16}")  # as in the column `row_id` of the sets
@@ -86,7 +87,7 @@ def _tracker(workspace: Path) -> Tracker:
 
 
 def _read(tracker: Tracker, workspace: Path, selector: str | None, scratch: Path) -> Dossier:
-    return read_dossier(tracker, parse_selector(selector, model_name(workspace)), scratch)
+    return read_dossier(tracker, *find_version(tracker, selector, model_name(workspace)), scratch)
 
 
 def _walk(dossier: Dossier) -> tuple[Receipts, str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from pathlib import Path
 
 from tasks.errors import ParamsError
+from tasks.lineage.git import git
 from tasks.params import Params, apply_overrides, check_params, load_params, read_yaml
 
 OURS = Path(".compactlm") / "params-written.sha256"  # digest of what we wrote last: our own text needs no copy
@@ -66,7 +66,7 @@ def _is_kept(workspace: Path, text: str) -> bool:
     ours = workspace / OURS
     if ours.exists() and ours.read_text(encoding="utf-8") == _sha256(text):
         return True
-    head = subprocess.run(["git", "show", "HEAD:./params.yaml"], cwd=workspace, capture_output=True, check=False)
+    head = git(workspace, "show", "HEAD:./params.yaml")
     return head.returncode == 0 and head.stdout == text.encode()
 
 

@@ -1,4 +1,4 @@
-"""What Git recorded: the files of a commit, with the difference of a dirty workspace applied, to read or in a worktree."""
+"""The door to Git. What it recorded: the files of a commit, edits of a dirty workspace applied, to read or in a worktree."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ class Snapshot:
         found: dict[str, bytes] = {}
         while left:
             asked = "".join(f"{self.blobs[path]}\n" for path in left).encode()
-            rest = _git(self._workspace, "cat-file", "--batch", env=self._env, given=asked).stdout
+            rest = git(self._workspace, "cat-file", "--batch", env=self._env, given=asked).stdout
             while left and rest:
-                path = left.pop(0)
                 head, _, rest = rest.partition(b"\n")
                 words = head.split()
                 if len(words) == 3 and words[1] == b"blob":
                     size = int(words[2])
-                    found[path], rest = rest[:size], rest[size + 1 :]
+                    if len(rest) <= size:
+                        break  # Git knew the size, and then could not read the rest
+                    found[left[0]], rest = rest[:size], rest[size + 1 :]
+                left = left[1:]
             left = left[1:]  # Git stops at an object that is broken; the others may be whole
         return found
 
@@ -46,12 +48,12 @@ class Snapshot:
 
 def has_commit(workspace: Path, commit: str) -> bool:
     """Return whether this repository has the commit."""
-    return _git(workspace, "cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
+    return git(workspace, "cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
 
 
 def damage(workspace: Path, commit: str) -> str | None:
     """Return what Git says when it cannot read a commit that it has, or its folders; None when all is well."""
-    done = _git(workspace, "ls-tree", "-r", commit)
+    done = git(workspace, "ls-tree", "-r", commit)
     words = done.stderr.decode(errors="replace").strip()
     broken = done.returncode != 0 and ("corrupt" in words or has_commit(workspace, commit))
     return words.splitlines()[-1] if broken else None
@@ -59,15 +61,15 @@ def damage(workspace: Path, commit: str) -> str | None:
 
 def git_facts(workspace: Path) -> dict[str, str]:
     """Return what the record of a run says of Git: `git_commit`, nothing outside of Git."""
-    done = _git(workspace, "rev-parse", "HEAD")
+    done = git(workspace, "rev-parse", "HEAD")
     return {"git_commit": done.stdout.decode().strip()} if done.returncode == 0 else {}
 
 
 def is_reachable(workspace: Path, commit: str) -> bool:
     """Return whether a branch, a tag or HEAD leads to the commit; what none leads to is swept away one day."""
-    if _git(workspace, "merge-base", "--is-ancestor", commit, "HEAD").returncode == 0:
+    if git(workspace, "merge-base", "--is-ancestor", commit, "HEAD").returncode == 0:
         return True
-    return bool(_git(workspace, "for-each-ref", "--contains", commit, "--count=1").stdout.strip())
+    return bool(git(workspace, "for-each-ref", "--contains", commit, "--count=1").stdout.strip())
 
 
 def snapshot(workspace: Path, commit: str, diff: str | None, scratch: Path) -> Snapshot | None:
@@ -78,24 +80,21 @@ def snapshot(workspace: Path, commit: str, diff: str | None, scratch: Path) -> S
     if not has_commit(workspace, commit):
         return None
     folder = Path(tempfile.mkdtemp(dir=scratch))
-    own = _git(workspace, "rev-parse", "--path-format=absolute", "--git-path", "objects").stdout.decode().strip()
+    own = git(workspace, "rev-parse", "--path-format=absolute", "--git-path", "objects").stdout.decode().strip()
     (folder / "objects").mkdir()
     env = {
         "GIT_INDEX_FILE": str(folder / "index"),
         "GIT_OBJECT_DIRECTORY": str(folder / "objects"),
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": own,
     }
-    top = Path(_git(workspace, "rev-parse", "--show-toplevel").stdout.decode().strip())
-    if _git(top, "read-tree", commit, env=env).returncode != 0:
+    top = Path(git(workspace, "rev-parse", "--show-toplevel").stdout.decode().strip())
+    if git(top, "read-tree", commit, env=env).returncode != 0:
         return None
-    if (
-        diff
-        and _git(top, "apply", "--cached", "--whitespace=nowarn", "-", env=env, given=diff.encode()).returncode != 0
-    ):
+    if diff and git(top, "apply", "--cached", "--whitespace=nowarn", "-", env=env, given=diff.encode()).returncode != 0:
         return None
-    prefix = _git(workspace, "rev-parse", "--show-prefix").stdout.decode().strip()
+    prefix = git(workspace, "rev-parse", "--show-prefix").stdout.decode().strip()
     blobs = {}
-    for line in _git(top, "ls-files", "-s", "-z", env=env).stdout.decode().split("\0")[:-1]:
+    for line in git(top, "ls-files", "-s", "-z", env=env).stdout.decode().split("\0")[:-1]:
         facts, _, path = line.partition("\t")
         if path.startswith(prefix):
             blobs[path.removeprefix(prefix)] = facts.split()[1]
@@ -106,33 +105,33 @@ def snapshot(workspace: Path, commit: str, diff: str | None, scratch: Path) -> S
 def worktree(workspace: Path, into: Path) -> Iterator[Path]:
     """Give where the project is in a new worktree at `into`, still without files; it is taken away at the end."""
     try:
-        done = _git(workspace, *NO_HOOKS, "worktree", "add", "--quiet", "--detach", "--no-checkout", str(into), "HEAD")
+        done = git(workspace, *NO_HOOKS, "worktree", "add", "--quiet", "--detach", "--no-checkout", str(into), "HEAD")
         if done.returncode != 0:
             raise UserError(f"{workspace}: git makes no worktree: {done.stderr.decode(errors='replace').strip()}")
-        yield into / _git(workspace, "rev-parse", "--show-prefix").stdout.decode().strip()
+        yield into / git(workspace, "rev-parse", "--show-prefix").stdout.decode().strip()
     finally:
-        _git(workspace, "worktree", "remove", "--force", str(into))
+        git(workspace, "worktree", "remove", "--force", str(into))
 
 
 def switch(worktree: Path, commit: str, diff: str | None) -> bool:
     """Return whether the worktree now has the files of a commit with `diff` applied; files that Git ignores stay."""
-    if _git(worktree, *NO_HOOKS, "checkout", "--quiet", "--force", "--detach", commit).returncode != 0:
+    if git(worktree, *NO_HOOKS, "checkout", "--quiet", "--force", "--detach", commit).returncode != 0:
         return False
     # In the index too, so that the next switch takes away the files it adds.
     return (
-        not diff or _git(worktree, "apply", "--index", "--whitespace=nowarn", "-", given=diff.encode()).returncode == 0
+        not diff or git(worktree, "apply", "--index", "--whitespace=nowarn", "-", given=diff.encode()).returncode == 0
     )
 
 
 def commits_of(workspace: Path, path: str) -> list[str]:
     """Return the commits of every branch and tag that changed a file of the project, oldest first."""
-    done = _git(workspace, "log", "--all", "--topo-order", "--reverse", "--format=%H", "--", path)
+    done = git(workspace, "log", "--all", "--topo-order", "--reverse", "--format=%H", "--", path)
     return done.stdout.decode().split()
 
 
 def read_refs(workspace: Path, prefix: str) -> dict[str, bytes]:
     """Return name -> content of the blobs that the refs below `prefix` point at, by name; empty where Git cannot read one."""
-    listed = _git(workspace, "for-each-ref", "--sort=refname", "--format=%(refname) %(objectname)", prefix)
+    listed = git(workspace, "for-each-ref", "--sort=refname", "--format=%(refname) %(objectname)", prefix)
     names = dict(line.split() for line in listed.stdout.decode().splitlines())
     found = Snapshot(workspace, names, {}).read(list(names))
     return {name: found.get(name, b"") for name in names}
@@ -140,13 +139,14 @@ def read_refs(workspace: Path, prefix: str) -> dict[str, bytes]:
 
 def create_ref(workspace: Path, name: str, content: str) -> bool:
     """Return whether a new ref now points at a blob with this content; False when there is such a ref already."""
-    blob = _git(workspace, "hash-object", "-w", "--stdin", given=content.encode()).stdout.decode().strip()
-    return _git(workspace, "update-ref", name, blob, "").returncode == 0  # the empty old value: only if there is none
+    blob = git(workspace, "hash-object", "-w", "--stdin", given=content.encode()).stdout.decode().strip()
+    return git(workspace, "update-ref", name, blob, "").returncode == 0  # the empty old value: only if there is none
 
 
-def _git(
+def git(
     folder: Path, *arguments: str, env: Mapping[str, str] | None = None, given: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
+    """Return how a Git command in a folder ended, with its bytes; all of ours go through here."""
     return subprocess.run(
         ["git", *arguments],
         cwd=folder,

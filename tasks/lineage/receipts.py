@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import platform
 import resource
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.lineage.files import file_sha256, full_digest
+from tasks.lineage.git import git
 from tasks.params import Params
 
 ROOT: Final = Path(__file__).parents[2]
@@ -107,14 +107,10 @@ def git_state(folder: Path) -> dict[str, Any]:
 
     `diff` is null as well when it is larger than MAX_DIFF_BYTES. Files that Git does not know are not in it.
     """
-
-    def git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False)
-
-    commit = git("rev-parse", "HEAD")
+    commit = git(folder, "rev-parse", "HEAD")
     # dvc.lock is written while the pipeline runs, and decisions.jsonl after it: they would make every run look edited.
     form = ("--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-renames")
-    diff = git("diff", *form, "HEAD", "--", ".", ":(exclude)dvc.lock", ":(exclude)decisions.jsonl").stdout
+    diff = git(folder, "diff", *form, "HEAD", "--", ".", ":(exclude)dvc.lock", ":(exclude)decisions.jsonl").stdout
     kept = diff.decode("utf-8", errors="replace") if diff and len(diff) <= MAX_DIFF_BYTES else None
     return {
         "commit": commit.stdout.decode().strip() if commit.returncode == 0 else None,

@@ -79,23 +79,34 @@ def pasted_answer(text: str, proposal: Mapping[str, Any], name: str, decision: s
 
 def keep_answer(workspace: Path, signed: Mapping[str, Any]) -> Path:
     """Write a signed statement to its file and return the path; the same person's same answer replaces it."""
-    said = signed["statement"]
-    owner = hashlib.sha256(said["key"].encode()).hexdigest()[:12]
-    path = workspace / FOLDER / str(said["proposal"])[:16] / f"{said['decision']}-{owner}.json"
+    path = workspace / answer_path(signed["statement"])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, signed)
     return path
+
+
+def answer_path(said: Mapping[str, Any]) -> Path:
+    """Return where below the project the answer of a key's owner to a proposal is kept."""
+    owner = hashlib.sha256(str(said["key"]).encode()).hexdigest()[:12]
+    return Path(FOLDER) / str(said["proposal"])[:16] / f"{said['decision']}-{owner}.json"
+
+
+def read_answer(path: Path) -> dict[str, Any] | None:
+    """Return the signed statement in a file, None when there is none."""
+    try:
+        content = read_json(path)
+    except ValueError:
+        return None
+    whole = isinstance(content, dict) and set(content) == {"statement", "signature"}
+    return content if whole and isinstance(content["statement"], dict) else None
 
 
 def read_statements(workspace: Path, digest: str) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the signed statements about a proposal that are in the project, and what is wrong with files that hold none."""
     found, faults = [], []
     for path in sorted((workspace / FOLDER / digest[:16]).glob("*.json")):
-        try:
-            content = read_json(path)
-        except ValueError:
-            content = None
-        if isinstance(content, dict) and set(content) == {"statement", "signature"}:
+        content = read_answer(path)
+        if content is not None:
             found.append(content)
         else:
             faults.append(f"{path.relative_to(workspace)} is not a signed statement")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from tasks.errors import UserError
 from tasks.lineage.files import read_json
+from tasks.lineage.git import git
 from tasks.params import Approval
 from tasks.registry.keys import public_key
 from tasks.registry.tracking import Tracker
@@ -53,9 +53,7 @@ def _read_approvers(path: Path) -> dict[str, str]:
 def doubt(workspace: Path, asked: Approval, authors: Sequence[str]) -> str | None:
     """Return what keeps a proposal from being trusted: who may approve is not in Git, or the author is unknown."""
     for name in ["params.yaml", *([asked.approvers] if isinstance(asked.approvers, str) else [])]:
-        kept = subprocess.run(
-            ["git", "cat-file", "blob", f"HEAD:./{name}"], cwd=workspace, capture_output=True, check=False
-        )
+        kept = git(workspace, "cat-file", "blob", f"HEAD:./{name}")
         if kept.returncode or kept.stdout != (workspace / name).read_bytes():
             return f"{name} is not as it is committed, and who may approve must stand in Git; commit it"
     if asked.not_author and not authors:
@@ -71,11 +69,8 @@ def authors_of(tracker: Tracker, candidate: Mapping[str, Any]) -> list[str]:
     commits = {str(receipt["git"]["commit"]) for receipt in receipts}
     found: set[str] = set()
     for commit in commits:
-        told = subprocess.run(
-            ["git", "log", "-1", "--format=%an%n%ae", commit, "--"], cwd=tracker.workspace, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
+        told = git(tracker.workspace, "log", "-1", "--format=%an%n%ae", commit, "--")
         if told.returncode:
             return []
-        found |= set(told.stdout.split("\n")) - {""}
+        found |= set(told.stdout.decode().split("\n")) - {""}
     return sorted(found)

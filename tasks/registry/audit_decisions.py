@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-
-from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from tasks.errors import UserError
 from tasks.evaluation.rules import Answer
 from tasks.lineage.chain import files_of
 from tasks.lineage.checks import Check, compare, failed, passed, unknown, whole
 from tasks.lineage.files import read_json
-from tasks.lineage.git import snapshot
-from tasks.params import Params
-from tasks.registry.approval import approval_faults
-from tasks.registry.approvers import authors_of, policy_of
 from tasks.registry.decisions import LOG, REFS, Decision, faults, read_lines, read_refs
+from tasks.registry.params_then import params_then
 from tasks.registry.promotion_checks import OF_MODEL
 from tasks.registry.promotion_gate import judge_first, judge_promotion, judge_rollback
 from tasks.registry.records import TEACHER
@@ -170,7 +161,7 @@ def _judged_again(
     if entry["kind"] == "rollback":
         again: Mapping[str, Any] = judge_rollback(tracker, student.version)
     elif entry["kind"] in ("first", "promote"):
-        params = _params_then(tracker.workspace, entry, scratch)
+        params = params_then(tracker.workspace, entry, scratch)
         if isinstance(params, str):
             return [unknown("decision", subject, params)]
         if entry["before"]["champion"] and "champion" not in used:
@@ -199,64 +190,6 @@ def _judged_again(
         one, other = ({key: rule.get(key) for key in keys} for rule in (ours, theirs))
         found += compare("decision", f"{subject}: rule {number}", one, other, "is found otherwise on the stored files")
     return whole("decision", subject, found, f"{len(rules)} rules give the same results on the stored files")
-
-
-def _params_then(workspace: Path, entry: Decision, scratch: Path) -> Params | str:
-    """Return the params of the time of a decision, or why they cannot be known."""
-    state = entry["git"]
-    if state["commit"] is None or (state["dirty"] and state.get("diff") is None):
-        return "params.yaml of that time is not kept"
-    files = snapshot(workspace, state["commit"], state.get("diff"), scratch)
-    content = files.read(["params.yaml"]).get("params.yaml") if files else None
-    if content is None:
-        return f"Git cannot give params.yaml of commit {state['commit']}"
-    try:
-        return Params.model_validate_json(json.dumps(YAML(typ="safe").load(io.BytesIO(content))))
-    except ValidationError as error:
-        return f"params.yaml of that time is not of this version: {error.errors()[0]['msg']}"
-    except (YAMLError, ValueError) as error:
-        return f"params.yaml of that time cannot be read: {error}"
-
-
-def approvals(tracker: Tracker, log: Sequence[Decision], scratch: Path) -> list[Check]:
-    """Return whether the signed approvals of each decision about a model bear it out, by who might approve at its commit."""
-    checks: list[Check] = []
-    for entry in log:
-        subject = f"decision {entry['number']}"
-        policy = _policy_then(tracker.workspace, entry, scratch)
-        if isinstance(policy, str):
-            checks.append(unknown("approval", subject, policy))
-            continue
-        authors = None
-        if entry["verdict"].get("approval") is not None and tracker.has_run(entry["candidate"]["run_id"]):
-            authors = authors_of(tracker, entry["candidate"]) or None
-        found = [failed("approval", subject, "signed approvals", "none that hold", words)
-                 for words in approval_faults(entry, policy, authors)]  # fmt: skip
-        asked = "its signatures and approvals hold" if policy else "no approval was asked for"
-        checks += whole("approval", subject, found, asked)
-    return checks
-
-
-def _policy_then(workspace: Path, entry: Decision, scratch: Path) -> dict[str, Any] | str | None:
-    """Return who might approve at the commit of a decision, None if nobody was asked, or why that cannot be known."""
-    params = _params_then(workspace, entry, scratch)
-    if isinstance(params, str):
-        return params if entry["verdict"].get("approval") is not None else None
-    asked = params.promotion.approval
-    if asked is None:
-        return None
-    folder = Path(tempfile.mkdtemp(dir=scratch))
-    if isinstance(asked.approvers, str):
-        state = entry["git"]
-        files = snapshot(workspace, state["commit"], state.get("diff"), scratch)
-        content = files.read([asked.approvers]) if files else {}
-        for name, text in content.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(text)
-    try:
-        return policy_of(asked, folder)
-    except UserError as error:
-        return str(error)
 
 
 def without_version(log: Sequence[Decision], name: str, known: Mapping[str, str]) -> list[Check]:

@@ -1,4 +1,4 @@
-"""A decision as markdown, the same on the model version in MLflow, in Prefect and for `compactlm history --markdown`."""
+"""A decision in words: markdown, the same on the model version in MLflow, in Prefect and for `compactlm history --markdown`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ def as_markdown(entry: Mapping[str, Any], limit: int | None = None) -> str:
         broken = [rule for rule in entry["verdict"]["rules"] if rule["result"] != "pass"]
         text = _page(entry, broken, len(entry["verdict"]["rules"]) - len(broken))
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
+
+
+def describe_answers(record: Mapping[str, Any] | None) -> list[str]:
+    """Return a line a signed answer in a decision, and what it waits for."""
+    if record is None:
+        return []
+    lines = []
+    for said in (one["statement"] for one in record["statements"]):
+        reason = f": {said['reason']}" if said["reason"] else ""
+        lines.append(f"{said['decision']} by {said['name']} at {said['at']}{reason}")
+    return lines + ([f"open until {record['proposal']['expires_at']}"] if record["state"] == "waiting" else [])
 
 
 def _page(entry: Mapping[str, Any], rules: list[Mapping[str, Any]], left_out: int = 0) -> str:

@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import json
 import os
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.errors import StageError, UserError
+from tasks.lineage.git import git
 
 LOG: Final = "decisions.jsonl"
 REFS: Final = "refs/compactlm/decisions"
@@ -89,7 +89,7 @@ def read_refs(workspace: Path) -> list[Decision]:
     if not names:
         return []
     found = []
-    out = _git(workspace, "cat-file", "--batch", stdin="\n".join(names) + "\n").encode()
+    out = _git(workspace, "cat-file", "--batch", given="\n".join(names) + "\n").encode()
     while out:
         head, _, rest = out.partition(b"\n")
         size = int(head.split()[2])
@@ -100,18 +100,19 @@ def read_refs(workspace: Path) -> list[Decision]:
 
 def commit(workspace: Path, entry: Decision) -> bool:
     """Return whether this decision got its number; False when another one has it already."""
-    blob = _git(workspace, "hash-object", "-w", "--stdin", stdin=json.dumps(entry, sort_keys=True)).strip()
+    blob = _git(workspace, "hash-object", "-w", "--stdin", given=json.dumps(entry, sort_keys=True)).strip()
     name = f"{REFS}/{entry['number']:08d}"
     end = time.monotonic() + PATIENCE_SECONDS
     while True:
         # An empty old value: only if there is no such ref.
-        done = _run(workspace, "update-ref", name, blob, "")
+        done = git(workspace, "update-ref", name, blob, "")
         if done.returncode == 0:
             return True
-        if _run(workspace, "rev-parse", "--verify", "--quiet", name).returncode == 0:
+        if git(workspace, "rev-parse", "--verify", "--quiet", name).returncode == 0:
             return False
         if time.monotonic() > end:
-            raise StageError("decision", f"git could not make {name}: {done.stderr.strip()}")
+            said = done.stderr.decode(errors="replace").strip()
+            raise StageError("decision", f"git could not make {name}: {said}")
         time.sleep(0.05)  # another process holds the ref's lock file this moment
 
 
@@ -144,17 +145,12 @@ def lease(workspace: Path) -> Iterator[None]:
 
 def has_git(workspace: Path) -> bool:
     """Return whether the project is in a Git repository, without which no decision can be recorded."""
-    return _run(workspace, "rev-parse", "--git-dir").returncode == 0
+    return git(workspace, "rev-parse", "--git-dir").returncode == 0
 
 
-def _run(workspace: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["git", *arguments], cwd=workspace, input=stdin, capture_output=True, text=True, check=False, encoding="utf-8"
-    )
-
-
-def _git(workspace: Path, *arguments: str, stdin: str | None = None) -> str:
-    done = _run(workspace, *arguments, stdin=stdin)
+def _git(workspace: Path, *arguments: str, given: str = "") -> str:
+    done = git(workspace, *arguments, given=given.encode())
     if done.returncode:
-        raise UserError(f"{workspace}: decisions are recorded in Git, and git says: {done.stderr.strip()}")
-    return done.stdout
+        said = done.stderr.decode(errors="replace").strip()
+        raise UserError(f"{workspace}: decisions are recorded in Git, and git says: {said}")
+    return done.stdout.decode()

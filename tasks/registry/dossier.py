@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tasks.errors import UserError
 from tasks.lineage.files import digest
@@ -13,8 +13,6 @@ from tasks.lineage.merkle import RECEIPTS_ROOT
 from tasks.registry.decisions import Decision, has_git, read_log
 from tasks.registry.promotion import number_of, state_of
 from tasks.registry.tracking import FILES_SHA256, PREFIX, Tracker
-
-DEFAULT_ALIAS: Final = "champion"
 
 
 @dataclass(frozen=True)
@@ -59,27 +57,13 @@ class Dossier:
         return str(self.tags["round"])
 
 
-def parse_selector(text: str | None, default_name: str) -> tuple[str, str | None, str | None]:
-    """Return (model name, alias, version) of `MODEL`, `MODEL@alias` or `MODEL/version`; the champion if neither is said."""
-    name, at, alias = (text or default_name).partition("@")
-    name, slash, version = name.partition("/")
-    if (at and not alias) or (slash and not version.isdecimal()) or (at and slash):
-        raise UserError(f"{text!r}: write MODEL, MODEL@ALIAS or MODEL/VERSION, such as {default_name}@champion")
-    return name or default_name, None if slash else alias or DEFAULT_ALIAS, version or None
+def read_dossier(tracker: Tracker, name: str, number: str, scratch: Path) -> Dossier:
+    """Return what is recorded of a registered version; files kept elsewhere are fetched anew below `scratch`.
 
-
-def read_dossier(tracker: Tracker, selector: tuple[str, str | None, str | None], scratch: Path) -> Dossier:
-    """Return what is recorded of a version; files kept elsewhere are fetched anew below `scratch`.
-
-    Raises UserError when there is no such version.
+    Raises UserError when the version is not ours.
     """
-    name, alias, number = selector
     every = {str(one.version): _ours(one.tags) for one in tracker.all_versions(name)}
     aliases = tracker.aliases(name)
-    number = number or aliases.get(str(alias))
-    if number not in every:
-        known = ", ".join([*(f"@{one}" for one in sorted(aliases)), *(f"/{one}" for one in sorted(every, key=int))])
-        raise UserError(f"{name}: there is no such version; registered: {known or 'none, `compactlm run` makes some'}")
     tags = every[number]
     if "run_id" not in tags:
         raise UserError(f"{name}/{number}: it was not registered by compactlm, so nothing of its lineage is recorded")

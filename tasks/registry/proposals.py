@@ -22,6 +22,7 @@ from tasks.registry.approvers import authors_of, doubt, policy_of
 from tasks.registry.decisions import Decision, read_log
 from tasks.registry.promotion import Ask, Judge, actor, decide
 from tasks.registry.promotion_gate import judge_promotion
+from tasks.registry.selector import CHALLENGER, find_own_version
 from tasks.registry.tracking import Tracker
 
 MARGIN: Final = timedelta(seconds=10)  # a decision is written a moment after it is judged
@@ -62,9 +63,9 @@ def with_approval(judge: Judge, tracker: Tracker, params: Params, name: str, now
 
 
 def promote_version(tracker: Tracker, params: Params, version: str, reason: str) -> Decision:
-    """Return the recorded decision on making a version (number or alias) champion; WaitingError while people are asked."""
+    """Return the recorded decision on making a version champion, named as in every command; WaitingError while people answer."""
     name = params.registry.model_name
-    ask = Ask("promote", tracker.aliases(name).get(version, version), reason, actor())
+    ask = Ask("promote", find_own_version(tracker, version, name, CHALLENGER), reason, actor())
     return decide(tracker, name, ask, with_approval(partial(judge_promotion, tracker, params), tracker, params, name))
 
 

@@ -27,8 +27,8 @@ from tasks.stage import STAGES, _roles, main
 ROOT = Path(__file__).resolve().parents[2]
 # Every stage runs on these; a change of them is no reason to train again.
 PLUMBING = {
-    "tasks.params", "tasks.errors", "tasks.stage", "tasks.progress", "tasks.lineage.files", "tasks.lineage.receipts",
-    "tasks.lineage.scratch",
+    "tasks.params", "tasks.errors", "tasks.stage", "tasks.progress", "tasks.lineage.files", "tasks.lineage.git",
+    "tasks.lineage.receipts", "tasks.lineage.scratch",
 }  # fmt: skip
 RECEIPTS = "artifacts/receipts"  # read by the report alone, and never a dependency: a receipt holds times
 README = ROOT / "README.md"
@@ -98,6 +98,12 @@ def test_no_two_test_files_have_one_name() -> None:
     """pytest imports test files by their name alone, and stops at the second of two."""
     names = Counter(file.name for file in (ROOT / "tests").rglob("test_*.py"))
     assert [name for name, times in names.items() if times > 1] == []
+
+
+def test_git_is_called_through_its_door() -> None:
+    files = [path for folder in ("flows", "tasks") for path in (ROOT / folder).rglob("*.py")]
+    callers = [path.relative_to(ROOT).as_posix() for path in files if '["git",' in path.read_text(encoding="utf-8")]
+    assert callers == ["tasks/lineage/git.py"]
 
 
 def test_import_contracts_hold(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -230,8 +230,33 @@ def test_what_cannot_be_proven_is_refused_and_recorded(project: Path, compactlm:
     assert json.loads(compactlm("history", "--json").out)["decisions"][-1]["outcome"] == "refused"
 
 
+def test_a_version_is_named_in_every_command_as_in_audit(compactlm: Any) -> None:
+    asked = [json.loads(compactlm("gate", words, "--json").out)["candidate"]["version"]
+             for words in ("1", "/1", f"{NAME}/1")]  # fmt: skip
+    assert asked == ["1", "1", "1"]
+    assert compactlm("promote", f"{NAME}/1").code == 0
+    assert compactlm("promote", f"{NAME}/3").code == 0
+    sides = [json.loads(compactlm("compare", a, b, "--json").out) for a, b in (
+        ("previous", "champion"), (f"{NAME}@previous", f"{NAME}@champion"), (f"{NAME}/1", NAME),
+    )]  # fmt: skip
+    assert [(one["a"]["version"], one["b"]["version"]) for one in sides] == [("1", "3")] * 3
+    assert compactlm("rollback", "--reason", "x", "--to", f"{NAME}@previous").code == 0
+
+
 def test_a_version_that_does_not_exist_is_refused_with_those_that_do(compactlm: Any) -> None:
-    for command in (["promote", "best"], ["gate", "7"], ["compare", "1", "nobody"]):
-        told = compactlm(*command)
-        assert told.code == 2
-        assert "there is no version 7" in told.err or "is neither a version number nor an alias" in told.err
+    assert compactlm("promote", "1").code == 0
+    for words in ("best", "7", f"{NAME}/7", f"{NAME}@best", "other/1"):
+        for command in (["promote", words], ["gate", words], ["compare", "1", words], ["audit", words],
+                        ["rollback", "--reason", "x", "--to", words]):  # fmt: skip
+            told = compactlm(*command)
+            assert told.code == 2
+            assert f"{words}: there is no such version; registered: {NAME}@champion, {NAME}/1, {NAME}/2" in told.err
+    assert f"write MODEL, MODEL@ALIAS or MODEL/VERSION, such as {NAME}@champion" in compactlm("gate", f"{NAME}@").err
+
+
+def test_decisions_are_made_about_the_model_of_params_alone(project: Path, compactlm: Any) -> None:
+    path = project / "params.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace(NAME, "another"), encoding="utf-8")
+    told = compactlm("promote", f"{NAME}/1")
+    assert told.code == 2
+    assert f"'{NAME}/1': decisions are made about another (registry.model_name in params.yaml), not {NAME}" in told.err

@@ -181,4 +181,6 @@ def test_the_command_says_what_it_found(finished: Project, tmp_path: Path, comma
     assert f"FAIL {ROUNDS}/r3/exported/model.onnx: the file is not what export@r3 wrote" in said
     code, _, errors = command(finished, "audit", "tiny/9")
     assert code == 2
-    assert "tiny: there is no such version; registered: @challenger, @champion, /1, /2, /3" in errors
+    assert (
+        "tiny/9: there is no such version; registered: tiny@challenger, tiny@champion, tiny/1, tiny/2, tiny/3" in errors
+    )

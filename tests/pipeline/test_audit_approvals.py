@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,11 @@ import pytest
 from tasks.audit import audit
 from tasks.registry.decisions import read_refs
 from tasks.registry.keys import own_public_key
+from tests.pipeline.attacks import git_object
+from tests.pipeline.conftest import Command
 from tests.pipeline.forgery import forge_log
 from tests.signers import make_key
+from tests.tampering import changed, replaced
 from tests.tiny_project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")
@@ -70,6 +75,52 @@ def test_an_approved_promotion_passes(approved: Project) -> None:
     assert report["version"] == 2
     assert [one for one in report["checks"] if one["result"] != "PASS"] == []
     assert {"decision 3", "decision 2"} <= {one["subject"] for one in report["checks"] if one["name"] == "approval"}
+
+
+def test_the_report_shows_the_decisions_and_stays_what_the_stage_wrote(approved: Project, command: Command) -> None:
+    before = approved.facts()
+    code, said, _ = command(approved, "report", "--json")
+    found = json.loads(said)
+    assert (code, found["decisions"]) == (0, [1, 2, 3])
+    page = Path(found["path"]).read_text(encoding="utf-8")
+    assert "r2 of this run is champion, as version 2, since decision 3" in page
+    for words in ("Decision 1: first version 3 (r3): done", "Decision 2: promote version 2 (r2): waiting",
+                  "Decision 3: promote version 2 (r2): done", f"Approved and signed by {ADA} at "):  # fmt: skip
+        assert words in page
+    assert approved.facts() == before
+    assert "Data and pipelines are up to date" in approved.dvc("status")
+
+
+def _answer(project: Path) -> Path:
+    [path] = project.glob("approvals/*/approve-*.json")
+    return path
+
+
+def _in_signature(path: Path) -> contextlib.AbstractContextManager[None]:
+    """One letter of a signature in a file."""
+    text = path.read_text(encoding="utf-8")
+    letter = text[text.index("BEGIN SSH SIGNATURE") + 100]
+    start = text[: text.index("BEGIN SSH SIGNATURE") + 100]
+    other = "A" if letter != "A" else "B"
+    return changed(path, (start + other + text[len(start) + 1 :]).encode())
+
+
+TAMPERED: dict[str, tuple[Callable[[Path], contextlib.AbstractContextManager[None]], str, str]] = {
+    "approval": (lambda p: replaced(_answer(p), ADA, "eve@example.org"), "approval", "approvals/"),
+    "form of an approval": (lambda p: replaced(_answer(p), "{", "["), "approval", "approvals/"),
+    "signature": (lambda p: _in_signature(_answer(p)), "approval", "approvals/"),
+    "signature in the log": (lambda p: _in_signature(p / "decisions.jsonl"), "decision log", "decisions.jsonl"),
+    "approvers at the commit": (git_object("HEAD:approvers"), "approval", "decision 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_a_change_of_what_people_signed_is_found_and_named(approved: Project, what: str) -> None:
+    attack, check, subject = TAMPERED[what]
+    with attack(approved.folder):
+        report = audit(approved.folder, "tiny@champion")
+    found = [(one["name"], one["subject"]) for one in report["checks"] if one["result"] == "FAIL"]
+    assert [one for one in found if one[0] == check and one[1].startswith(subject)], found
 
 
 @pytest.mark.parametrize("what", FORGERIES)

@@ -1,0 +1,69 @@
+"""How people name a registered version, the same in every command: MODEL@ALIAS or MODEL/VERSION, or a part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from tasks.errors import UserError
+from tasks.registry.tracking import Tracker
+
+CHALLENGER: Final = "challenger"
+CHAMPION: Final = "champion"
+
+
+@dataclass(frozen=True)
+class Selector:
+    """A model, and at most one of an alias and a version number; neither where nobody said it."""
+
+    model: str
+    alias: str | None = None
+    version: str | None = None
+
+
+def parse_selector(text: str | None, own_model: str, aliases: Collection[str] = ()) -> Selector:
+    """Return what a text names: MODEL, MODEL@ALIAS, MODEL/VERSION, @ALIAS, /VERSION, VERSION, or ALIAS where it is known.
+
+    `own_model`: the model of params.yaml, meant where none is named; `aliases`: those it has. None names it alone.
+    """
+    name, at, alias = (text or own_model).partition("@")
+    name, slash, version = name.partition("/")
+    if not at and not slash and name != own_model:
+        if name.isdecimal():
+            return Selector(own_model, version=name)
+        if name in aliases:
+            return Selector(own_model, alias=name)
+    if (at and (slash or not alias or "/" in alias)) or (slash and not version.isdecimal()):
+        raise UserError(f"{text!r}: write MODEL, MODEL@ALIAS or MODEL/VERSION, such as {own_model}@{CHAMPION}")
+    return Selector(name or own_model, alias or None, version or None)
+
+
+def find_version(tracker: Tracker, text: str | None, own_model: str, alias: str = CHAMPION) -> tuple[str, str]:
+    """Return (model, version number) of what a text names, of `alias` where it says neither alias nor version.
+
+    Raises UserError with what is registered when there is no such version.
+    """
+    asked = parse_selector(text, own_model, tracker.aliases(own_model))
+    number = asked.version or tracker.aliases(asked.model).get(asked.alias or alias)
+    if number in _numbers(tracker, asked.model):
+        return asked.model, str(number)
+    name = asked.model if _numbers(tracker, asked.model) else own_model
+    known = [f"{name}@{one}" for one in sorted(tracker.aliases(name))]
+    known += [f"{name}/{one}" for one in _numbers(tracker, name)]
+    words = ", ".join(known) or "none, `compactlm run` makes some"
+    raise UserError(f"{text or f'{own_model}@{alias}'}: there is no such version; registered: {words}")
+
+
+def _numbers(tracker: Tracker, model: str) -> list[str]:
+    return [str(entry.version) for entry in tracker.all_versions(model)]
+
+
+def find_own_version(tracker: Tracker, text: str | None, own_model: str, alias: str) -> str:
+    """Return the version number of what a text names; UserError when it is a version of another model than params.yaml's."""
+    model, number = find_version(tracker, text, own_model, alias)
+    if model != own_model:
+        raise UserError(
+            f"{text!r}: decisions are made about {own_model} (registry.model_name in params.yaml), not {model}"
+        )
+    return number
