@@ -1,6 +1,6 @@
 """Recovers a pruned student: it imitates the cached logits of the original teacher, on labelled and transfer rows.
 
-deps: rounds/<round>/{pruned,tokens}, data/sets, teacher_logits | params: seed, distill, rounds.<round>
+deps: rounds/<round>/{pruned,tokens}, data/sets, the teacher, teacher_logits | params: seed, distill, rounds.<round>
 outs: rounds/<round>/trained
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from tasks.data.frames import read_sets
-from tasks.data.logits import load_logits
+from tasks.data.logits import check_teacher, load_logits
 from tasks.data.tokens import TokenSet, collate, load_tokens
 from tasks.distillation.budget import joined, plan_batches
 from tasks.distillation.losses import distillation_loss
@@ -29,9 +29,10 @@ from tasks.stage import InPath, OutPath
 
 
 def run(
-    params: Params, *, round: str, pruned: InPath, tokens: InPath, sets: InPath, logits: InPath, out: OutPath
-) -> dict[str, Any]:
+    params: Params, *, round: str, pruned: InPath, tokens: InPath, sets: InPath, logits: InPath, teacher: InPath, out: OutPath
+) -> dict[str, Any]:  # fmt: skip
     """Return the summary of the training, with its speed and the device it ran on."""
+    check_teacher(logits, teacher)
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     student = load_classifier(pruned / "model")
     facts = distil(params, round, student, pruned / "model", tokens, sets, logits, out, device, "distill@")

@@ -59,14 +59,14 @@ def compare(reference: Logits, *, load_back: Logits, onnx: Logits, onnx_int8: Lo
     return {
         "rows": len(reference),
         "atol": ATOL,
-        "load_back_max_difference": _max_difference(reference, load_back),
-        "onnx_max_difference": _max_difference(reference, onnx),
-        "onnx_int8_max_difference": _max_difference(reference, onnx_int8),
+        "load_back_max_difference": max_difference(reference, load_back),
+        "onnx_max_difference": max_difference(reference, onnx),
+        "onnx_int8_max_difference": max_difference(reference, onnx_int8),
         "onnx_int8_agreement": round(float(np.mean(reference.argmax(axis=1) == onnx_int8.argmax(axis=1))), 6),
     }
 
 
-def _max_difference(first: Logits, second: Logits) -> float:
+def max_difference(first: Logits, second: Logits) -> float:
     """Return the largest absolute difference, shortened to three digits; a NaN counts as the largest float there is."""
     largest = float(np.abs(first.astype(np.float64) - second).max())
     return float(f"{largest:.3g}") if np.isfinite(largest) else float(np.finfo(np.float64).max)

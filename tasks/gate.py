@@ -40,7 +40,7 @@ def run(
         _RIVAL: Model(_RIVAL, rivals[_RIVAL]["sets"], baselines / "predictions" / _RIVAL),
     }
     found, pairs, names = gather(rules, models, len(params.data.labels), params.evaluate.calibration_bins)
-    evidence = {**_costs(evaluated, teacher, exported), **found}
+    evidence = {**costs(evaluated, teacher, exported), **found}
     verdict = {"round": round, **judge(rules, evidence, pairs, names, params.seed)}
     write_json(out, verdict)
     results = [one["result"] for one in verdict["rules"]]
@@ -56,17 +56,17 @@ def rule_of(gate: Gate) -> Rule:
     return replace(plain, **{name: value for name, value in given.items() if value is not None})
 
 
-def _costs(evaluated: Path, teacher: Path, exported: Path) -> dict[Key, Measurement]:
+def costs(evaluated: Path, teacher: Path, exported: Path) -> dict[Key, Measurement]:
     """Return what does not depend on rows: sizes, FLOPs, latency, differences of exported models."""
     mine, theirs = read_json(evaluated / "cost.json"), read_json(teacher / "cost.json")
     parity = read_json(exported / "parity.json")
     found: dict[Key, Measurement] = {}
-    for metric in ("params_total", "params_non_embedding", "size_bytes", "flops_per_example"):
+    for metric in ("params_total", "params_non_embedding", "size_bytes", "flops_per_example", "flops_per_token"):
         found["student", metric, None, "overall"] = Measurement(mine.get(metric))
         found["teacher", metric, None, "overall"] = Measurement(theirs.get(metric))
     latency = mine.get("latency", {}).get("torch", {}).get("1", {})  # both in one process, interleaved
     found["student", "latency_ms_p50_batch_1", None, "overall"] = Measurement(latency.get("latency_ms_p50"))
     found["teacher", "latency_ms_p50_batch_1", None, "overall"] = Measurement(latency.get("teacher_latency_ms_p50"))
-    for metric in ("load_back_max_difference", "onnx_max_difference"):
+    for metric in ("load_back_max_difference", "onnx_max_difference", "cache_mismatched_tokens"):
         found["student", metric, None, "overall"] = Measurement(parity.get(metric))
     return found

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.errors import ParamsError
-from tasks.evaluation.rules import BOUNDS, COUNTS, METRICS, PAIRED
+from tasks.evaluation.rules import BOUNDS, COUNTS, METRICS, ONLY_CAUSAL_LM, PAIRED
 from tasks.pruning.shapes import AXES
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -136,8 +136,8 @@ class Distill(Section):
     checkpoints: Positive
 
 
-class Round(Section):
-    """One round: the shape to reach from `parent`, and the distillation budget to recover with."""
+class RoundShape(Section):
+    """The shape that a round reaches from `parent`."""
 
     parent: str
     vocabulary: Positive
@@ -145,13 +145,18 @@ class Round(Section):
     heads: Positive
     ffn: Positive
     layers: Positive
-    labelled_epochs: Annotated[int, Field(ge=0)]
-    transfer_epochs: Annotated[float, Field(ge=0.0)]
-    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
 
     def axis(self, name: str) -> int:
         """Return the target of one axis of `tasks.pruning.shapes.AXES`."""
         return int(getattr(self, name))
+
+
+class Round(RoundShape):
+    """One round: the shape to reach from `parent`, and the distillation budget to recover with."""
+
+    labelled_epochs: Annotated[int, Field(ge=0)]
+    transfer_epochs: Annotated[float, Field(ge=0.0)]
+    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class Evaluate(Section):
@@ -258,22 +263,44 @@ class Runtime(Section):
     threads: Positive | None
 
 
-class Params(Section):
-    """The whole of params.yaml."""
+class AnyParams(Section):
+    """What the params of every task have; a class for each task adds the rest."""
 
     seed: Annotated[int, Field(ge=0)]
-    data: Data
-    validate_data: ValidateData
-    teacher: Teacher
     prune: Prune
-    distill: Distill
-    rounds: dict[Name, Round]
-    evaluate: Evaluate
+    rounds: Mapping[Name, RoundShape]
     baselines: Baselines
     gates: list[Gate]
     promotion: Promotion
     registry: Registry
     runtime: Runtime
+
+    def sources(self) -> dict[str, str]:
+        """Return key -> source of everything that is fetched and pinned in sources.lock."""
+        raise NotImplementedError
+
+
+class Params(AnyParams):
+    """The whole of params.yaml for the task classification."""
+
+    task: Literal["classification"]
+    data: Data
+    validate_data: ValidateData
+    teacher: Teacher
+    distill: Distill
+    rounds: dict[Name, Round]
+    evaluate: Evaluate
+
+    def sources(self) -> dict[str, str]:
+        """Return key -> source of everything that is fetched and pinned in sources.lock."""
+        return {"data.source": self.data.source, "teacher.model": self.teacher.model}
+
+    @model_validator(mode="after")
+    def _metrics_are_of_classifiers(self) -> Self:
+        for gate in [*self.gates, *self.promotion.gates]:
+            if gate.metric in ONLY_CAUSAL_LM:
+                raise ValueError(f"gates: metric {gate.metric} is measured of language models, task: causal_lm")
+        return self
 
     @model_validator(mode="after")
     def _gates_can_be_judged(self) -> Self:
@@ -302,7 +329,7 @@ class Params(Section):
             raise ValueError("rounds: at least one round is needed")
         seen: dict[str, Round] = {}
         for name, target in self.rounds.items():
-            _check_round(name, target, seen)
+            check_round(name, target, seen)
             _check_budget(f"rounds.{name}", target, self.data.transfer.rows + self.data.transfer.spliced_rows)
             seen[name] = target
         for name in self.baselines.random_init:
@@ -311,7 +338,8 @@ class Params(Section):
         return self
 
 
-def _check_round(name: str, target: Round, earlier: Mapping[str, Round]) -> None:
+def check_round(name: str, target: RoundShape, earlier: Mapping[str, RoundShape]) -> None:
+    """Raise ValueError unless a round starts from an earlier one, or the teacher, and is smaller than it."""
     where = f"rounds.{name}"
     if name in ("teacher", "r0"):
         raise ValueError(f"{where}: the names teacher and r0 belong to the teacher; choose another")
@@ -358,25 +386,38 @@ def read_yaml(path: Path) -> Any:
         raise ParamsError(f"{path}: not readable as YAML: {error}") from None
 
 
-def load_params(path: Path) -> Params:
+def load_params(path: Path) -> AnyParams:
     """Return the validated params of a file; raise ParamsError naming file, key, value and what is allowed."""
     return check_params(read_yaml(path), path.name)
 
 
-def check_params(values: object, file: str) -> Params:
-    """Return `values` as Params; raise ParamsError with one line a fault, each starting with the file's name."""
+def check_params(values: object, file: str) -> AnyParams:
+    """Return `values` as the params of their task; raise ParamsError with a line a fault, each starting with the file."""
+    schema = schema_of(values, file)
     try:
-        return Params.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
-        lines = [f"{file}: {_explain(detail)}" for detail in error.errors()]
+        lines = [f"{file}: {_explain(detail, schema)}" for detail in error.errors()]
         raise ParamsError("\n".join(lines)) from None
 
 
-def _explain(detail: Any) -> str:
+def schema_of(values: object, file: str) -> type[AnyParams]:
+    """Return the schema of the task that `values` name; ParamsError when they name none."""
+    from tasks.params_causal import CausalParams  # which is built from the sections above
+
+    schemas: dict[object, type[AnyParams]] = {"classification": Params, "causal_lm": CausalParams}
+    task = values.get("task") if isinstance(values, Mapping) else None
+    if task not in schemas:
+        said = "missing" if task is None else f"{task!r} is unknown"
+        raise ParamsError(f"{file}: task: {said}; write task: {' or task: '.join(map(str, schemas))}")
+    return schemas[task]
+
+
+def _explain(detail: Any, schema: type[AnyParams]) -> str:
     """Return one fault of pydantic's as `key: what is wrong, what is allowed`."""
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        allowed = _fields_at(detail["loc"][:-1])
+        allowed = _fields_at(detail["loc"][:-1], schema)
         near = difflib.get_close_matches(str(detail["loc"][-1]), allowed, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"{key}: unknown key{hint} allowed here: {', '.join(allowed)}"
@@ -392,12 +433,14 @@ def _explain(detail: Any) -> str:
     return f"{key}: got {detail['input']!r}; {detail['msg'][0].lower()}{detail['msg'][1:]}"
 
 
-def _fields_at(location: tuple[str | int, ...]) -> list[str]:
+def _fields_at(location: tuple[str | int, ...], schema: type[AnyParams]) -> list[str]:
     """Return the keys allowed at a place of the schema, following sections and dictionaries of sections."""
-    model: Any = Params
+    model: Any = schema
     parts = iter(location)
     for part in parts:
         annotation = model.model_fields[part].annotation
+        if type(None) in get_args(annotation):  # a section that may be null
+            annotation = get_args(annotation)[0]
         if get_origin(annotation) in (dict, list):
             annotation = get_args(annotation)[-1]
             next(parts, None)  # the name of the entry, which is free

@@ -1,6 +1,6 @@
 """Trains the shape of a round from random weights with the same distillation budget: what the pruning is worth.
 
-deps: rounds/<round>/{pruned,tokens}, data/sets, teacher_logits, rounds/teacher/evaluated
+deps: rounds/<round>/{pruned,tokens}, data/sets, the teacher, teacher_logits, rounds/teacher/evaluated
 params: seed, data, distill, evaluate, rounds.<round> | outs: rounds/<round>/random_init
 Runs for the rounds listed in `baselines.random_init` alone.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tasks.data.frames import read_sets
+from tasks.data.logits import check_teacher
 from tasks.data.tokens import load_tokens
 from tasks.distill import distil
 from tasks.distillation.predict import predict_logits
@@ -32,10 +33,12 @@ def run(
     tokens: InPath,
     sets: InPath,
     logits: InPath,
+    teacher: InPath,
     teacher_evaluated: InPath,
     out: OutPath,
 ) -> dict[str, Any]:
     """Return the accuracy on the test set, and the device it ran on."""
+    check_teacher(logits, teacher)
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     torch.manual_seed(params.seed)
     student = classifier_from_config(read_config(pruned / "model"))

@@ -6,19 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.evaluation.evidence import Model, gather
+from tasks.evaluation.block_evidence import gather_blocks
+from tasks.evaluation.evidence import Gathered, Model, gather
 from tasks.evaluation.gates import identity, judge
-from tasks.evaluation.rules import COUNTS, Key, Measurement
+from tasks.evaluation.rules import COUNTS, Key, Measurement, Rule
 from tasks.gate import rule_of
 from tasks.lineage.files import file_sha256, read_json
-from tasks.params import Params
+from tasks.params import AnyParams, Params
 from tasks.registry.tracking import Tracker
 
 Version = Mapping[str, Any]
 NO_RULES: Final = "all that is asked of a promotion is kept"
 
 
-def judge_promotion(tracker: Tracker, params: Params, candidate: Version, champion: Version | None) -> dict[str, Any]:
+def judge_promotion(
+    tracker: Tracker, params: AnyParams, candidate: Version, champion: Version | None
+) -> dict[str, Any]:
     """Return `verdict`, `sentence` and `rules` for a candidate, with sha256 of the evidence that was read.
 
     Rules versus champion are asked once there is a champion by the log. A champion whose evidence is gone holds them.
@@ -30,7 +33,7 @@ def judge_promotion(tracker: Tracker, params: Params, candidate: Version, champi
     runs = {"student": candidate["run_id"], "teacher": candidate["teacher_run_id"]}
     runs |= {"champion": champion["run_id"]} if champion is not None else {}
     models = {who: model for who, run in runs.items() if (model := read_model(tracker, who, run, needed)) is not None}
-    found, pairs, names = gather(rules, models, len(params.data.labels), params.evaluate.calibration_bins)
+    found, pairs, names = gather_for(params, rules, models)
     result = judge(rules, {**_costs(tracker, runs), **found}, pairs, names, params.seed)
     judged = [*checks, *result["rules"]]
     blocking = [one["result"] for one in judged if one["severity"] == "block"]
@@ -41,6 +44,13 @@ def judge_promotion(tracker: Tracker, params: Params, candidate: Version, champi
     evidence = {f"{who}/{path.name}": file_sha256(path) for who, model in models.items()
                 for path in sorted(model.predictions.glob("*.parquet"))}  # fmt: skip
     return {"verdict": verdict, "sentence": sentence, "rules": judged, "evidence": evidence}
+
+
+def gather_for(params: AnyParams, rules: list[Rule], models: Mapping[str, Model]) -> Gathered:
+    """Return the evidence on rows that a classifier stored, or on blocks that a language model did."""
+    if isinstance(params, Params):
+        return gather(rules, models, len(params.data.labels), params.evaluate.calibration_bins)
+    return gather_blocks(rules, models)
 
 
 def judge_rollback(tracker: Tracker, candidate: Version) -> dict[str, Any]:
@@ -75,7 +85,7 @@ def _bytes(tracker: Tracker, candidate: Version) -> dict[str, Any]:
     return _check("weights", "pass", "weights: the registered file is the one that was evaluated")
 
 
-def _round(tracker: Tracker, params: Params, candidate: Version) -> dict[str, Any]:
+def _round(tracker: Tracker, params: AnyParams, candidate: Version) -> dict[str, Any]:
     """Return the round's own verdict, held if it was judged by other rules than params.yaml has now."""
     path = tracker.local_file(candidate["run_id"], "evidence/verdict.json") if candidate["run_id"] else None
     if path is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.lineage.files import digest, read_json
-from tasks.params import Params
+from tasks.params import AnyParams
 from tasks.registry.first_champion import settle_champion
 from tasks.registry.records import (
     TEACHER,
@@ -29,7 +29,7 @@ from tasks.registry.tracking import Point, Tracker
 RUN_FILES: Final = ("selection.json", "report.html", "baselines/quality.json", "validation/summary.json")
 
 
-def inputs_digest(workspace: Path, params: Params, code: list[str]) -> str:
+def inputs_digest(workspace: Path, params: AnyParams, code: list[str]) -> str:
     """Return the digest of all that decides a run: params, sources.lock, dvc.yaml and the code its stages depend on."""
     files = {name: digest(workspace / name)["sha256"] for name in sorted({"sources.lock", "dvc.yaml", *code})
              if (workspace / name).exists()}  # fmt: skip
@@ -43,7 +43,7 @@ def _sha256(value: Any) -> str:
 class Publication:
     """One pipeline run in MLflow. The parent run is made on first need, so bad input leaves no trace."""
 
-    def __init__(self, tracker: Tracker, params: Params, inputs: str, facts: Mapping[str, str]) -> None:
+    def __init__(self, tracker: Tracker, params: AnyParams, inputs: str, facts: Mapping[str, str]) -> None:
         self.tracker, self.params, self.inputs, self.facts = tracker, params, inputs, facts
         self.workspace = tracker.workspace
         self._parent: str | None = None

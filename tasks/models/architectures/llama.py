@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tasks.models.architectures.refusals import other_vocabulary
-from tasks.models.architectures.sites import Sites
+from tasks.models.architectures.sites import Sites, output_layer
 from tasks.pruning.layout import Axes, Layout
 
 CONFIG_KEYS: Final = {
@@ -24,6 +24,7 @@ OUTSIDE: Final[dict[str, Axes]] = {
     "model.embed_tokens.weight": ("vocabulary", "hidden"),
     "model.norm.weight": ("hidden",),
     "score.weight": (None, "hidden"),
+    "lm_head.weight": ("vocabulary", "hidden"),
 }
 
 
@@ -127,6 +128,6 @@ def sites(model: Any) -> Sites:
     return Sites(
         ffn=[layer.mlp.down_proj for layer in layers],
         attention=[layer.self_attn.o_proj for layer in layers],
-        hidden=[*hidden, (model.model.norm, [model.score])],
+        hidden=[*hidden, (model.model.norm, [output_layer(model)])],
         pooler=None,
     )
