@@ -14,6 +14,7 @@ from tasks.data.logits import check_teacher
 from tasks.distillation.causal import Recipe
 from tasks.errors import DataError
 from tasks.lineage.files import file_sha256
+from tasks.models.causal import without_dropout
 from tasks.models.checkpoint import load_causal_lm
 from tasks.models.devices import Device, pick
 from tasks.params_causal import CausalParams
@@ -60,4 +61,4 @@ def distil(
     section, budget = params.distill, params.rounds[round_name]
     recipe = Recipe(section.loss, section.temperature, section.kd_weight, section.chunk_tokens, head_dtype(device))
     plan = Plan(f"{label}{round_name}", section, budget.learning_rate, budget.train_tokens, tokens, [start, teacher])
-    return train_blocks(params, plan, student, load_causal_lm(teacher), recipe, out, device)
+    return train_blocks(params, plan, without_dropout(student), load_causal_lm(teacher), recipe, out, device)

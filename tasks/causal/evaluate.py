@@ -32,6 +32,7 @@ from tasks.stage import InPath, OutPath
 
 CHUNK_TOKENS: Final = 512
 SAMPLED_SET: Final = "test"
+SAMPLES: Final = "greedy-samples"  # no set can be called so
 
 
 def run(
@@ -81,7 +82,7 @@ def measure_quality(
     prompts = np.asarray(load_blocks(tokens, SAMPLED_SET)[: params.evaluate.prompts], dtype=np.int64)
     samples = continued(language_model, prompts[:, : params.evaluate.prompt_tokens], params.evaluate.new_tokens)
     rates = np.array([repetition_rate(sample.tolist()) for sample in samples])
-    write_predictions(pd.DataFrame({"sample": list(samples), "repetition_rate": rates}), out / "samples", SAMPLED_SET)
+    write_predictions(pd.DataFrame({"sample": list(samples), "repetition_rate": rates}), out / "predictions", SAMPLES)
     how = params.evaluate
     rate = interval_of_mean(rates, how.bootstrap_resamples, how.confidence, params.seed)
     entries[SAMPLED_SET]["variants"] = {"greedy": {"repetition_rate": rate}}

@@ -19,7 +19,7 @@ from tasks.data.documents import make_document_sets, read_documents
 from tasks.errors import DataError
 from tasks.lineage.files import write_json
 from tasks.models.checkpoint import copy_tokenizer, end_id, read_config
-from tasks.params_causal import CausalData, CausalParams
+from tasks.params_causal import CausalData, CausalParams, TextColumns
 from tasks.stage import InPath, OutPath
 
 
@@ -51,12 +51,17 @@ def run(
 
 def document_sets(section: CausalData, data: Path) -> dict[str, pd.DataFrame]:
     """Return the sets of documents that follow from the fetched data."""
-    main = read_documents(data / MAIN, section.columns and section.columns.model_dump(), "data")
     others = {
-        name: read_documents(data / name, one.columns and one.columns.model_dump(), f"data.evaluation_sets.{name}")
+        name: read_documents(data / name, column_names(one.columns), f"data.evaluation_sets.{name}")
         for name, one in section.evaluation_sets.items()
     }
+    main = read_documents(data / MAIN, column_names(section.columns), "data")
     return make_document_sets(main, others, section.model_dump())
+
+
+def column_names(columns: TextColumns | None) -> dict[str, str | None] | None:
+    """Return the columns as plain values."""
+    return None if columns is None else columns.model_dump()
 
 
 def _pack_sets(params: CausalParams, frames: dict[str, pd.DataFrame], end: int, tokens: Path) -> dict[str, Any]:

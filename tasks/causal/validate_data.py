@@ -9,7 +9,7 @@ import shutil
 from typing import Any
 
 from tasks.causal.fetch import MAIN
-from tasks.causal.prepare import document_sets
+from tasks.causal.prepare import column_names, document_sets
 from tasks.data.document_checks import document_checks, document_frame, set_checks, set_frame
 from tasks.data.documents import read_documents
 from tasks.lineage.files import digest
@@ -21,8 +21,7 @@ from tasks.validate_data import Suites, report
 def run(params: CausalParams, *, data: InPath, out: OutPath) -> dict[str, Any]:
     """Return the number of expectations and of documents a set; raise DataError listing each failed expectation."""
     shutil.rmtree(out, ignore_errors=True)
-    columns = params.data.columns and params.data.columns.model_dump()
-    documents = document_frame(read_documents(data / MAIN, columns, "data"))
+    documents = document_frame(read_documents(data / MAIN, column_names(params.data.columns), "data"))
     suites: Suites = {"1-documents": (documents, document_checks(documents, params.validate_data.model_dump()))}
     described: dict[str, Any] = {}
     if not any(check.problems for check in suites["1-documents"][1]):

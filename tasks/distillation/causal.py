@@ -54,36 +54,33 @@ def next_tokens(ids_BT: Tensor) -> Tensor:
 
 def causal_loss(student: Head, teacher: Head | None, targets_N: Tensor, recipe: Recipe) -> Tensor:
     """Return the mean loss over tokens, a scalar in nats; without a teacher it is the cross-entropy alone."""
-    others = (teacher.hidden_ND, teacher.weight_VD) if teacher is not None else (None, None)
-    found: Tensor = _ChunkedLoss.apply(student.hidden_ND, student.weight_VD, targets_N, *others, recipe)
+    found: Tensor = _ChunkedLoss.apply(student.hidden_ND, student.weight_VD, targets_N, teacher, recipe)
     return found
 
 
-class _ChunkedLoss(torch.autograd.Function):
+class _ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
     """Computes the gradients together with the value, so that no logits are kept for the backward pass."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor,
-        teacher_ND: Tensor | None, teacher_VD: Tensor | None, recipe: Recipe,
-    ) -> Tensor:  # fmt: skip
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, teacher: Head | None, recipe: Recipe
+    ) -> Tensor:
         """Return the mean loss; each chunk's logits are gone when the next one's are made."""
         count = len(targets_N)
         with torch.autocast(hidden_ND.device.type, enabled=False):
             weight = weight_VD.to(recipe.dtype)
-            teacher_weight = teacher_VD.to(recipe.dtype) if teacher_VD is not None else None
+            other = Head(teacher.hidden_ND, teacher.weight_VD.to(recipe.dtype)) if teacher is not None else None
             total = torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
             gradient_ND, gradient_VD = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD)
             for start in range(0, count, recipe.chunk_tokens):
                 rows = slice(start, start + recipe.chunk_tokens)
                 hidden = hidden_ND[rows].to(recipe.dtype)
-                logits = hidden @ weight.T
-                other = teacher_ND[rows].to(recipe.dtype) @ teacher_weight.T if teacher_ND is not None else None
-                value, slope = _value_and_slope(logits, other, targets_N[rows], recipe)
-                slope = (slope / count).to(recipe.dtype)
+                teacher_NV = other.hidden_ND[rows].to(recipe.dtype) @ other.weight_VD.T if other is not None else None
+                value, slope_NV = _value_and_slope(hidden @ weight.T, teacher_NV, targets_N[rows], recipe)
+                slope_NV = slope_NV.div_(count).to(recipe.dtype)
                 total += value
-                gradient_ND[rows] = slope @ weight
-                gradient_VD += slope.T @ hidden
+                gradient_ND[rows] = slope_NV @ weight
+                gradient_VD += slope_NV.T @ hidden
         ctx.save_for_backward(gradient_ND, gradient_VD)
         return (total / count).to(gradient_VD.dtype)
 
@@ -91,7 +88,7 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, *scale: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of hidden states and weight, times what the value was multiplied by."""
         gradient_ND, gradient_VD = ctx.saved_tensors
-        return gradient_ND * scale[0], gradient_VD * scale[0], None, None, None, None
+        return gradient_ND * scale[0], gradient_VD * scale[0], None, None, None
 
 
 def _value_and_slope(

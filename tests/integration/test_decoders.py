@@ -69,7 +69,9 @@ def test_a_decoder_goes_through_the_stages(
     assert adapter_of(read_config(parent)).head_groups(read_config(parent)) in (1, len(plan.heads[0]))
     again = prune.student_from_plan(parent, plan).state_dict()
     assert all((again[key] == weight).all() for key, weight in load_file(pruned / "model/model.safetensors").items())
-    distill.run(params, round="r1", pruned=pruned, tokens=student_tokens, sets=sets, logits=logits, out=trained)
+    distill.run(
+        params, round="r1", pruned=pruned, tokens=student_tokens, sets=sets, logits=logits, teacher=parent, out=trained
+    )
     for model, place in ((parent, "teacher"), (trained / "model", "r1")):
         parity = export.run(params, model=model, sets=sets, out=tmp_path / "exported" / place)
         assert parity["load_back_max_difference"] <= 1e-5
