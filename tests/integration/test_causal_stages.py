@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from tasks.causal import (
@@ -27,8 +28,9 @@ from tasks.causal import (
     validate_data,
 )
 from tasks.data.blocks import load_blocks
+from tasks.distillation.causal import causal_loss
 from tasks.errors import DataError
-from tasks.lineage.files import file_sha256, read_json, write_json
+from tasks.lineage.files import digest, file_sha256, read_json, write_json
 from tasks.models.checkpoint import load_causal_lm
 from tasks.params_causal import CausalParams
 from tests.causal import causal_params, tiny_values, write_decoder, write_documents
@@ -216,6 +218,40 @@ def test_another_teacher_is_refused(run: Run, tmp_path: Path, monkeypatch: pytes
             run.params, round="r1", pruned=place / "pruned", tokens=place / "tokens", sets=run.sets,
             logits=run.logits, teacher=place / "trained/model", out=tmp_path / "trained",
         )  # fmt: skip
+
+
+def test_a_distillation_killed_in_the_middle_ends_with_the_same_weights(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tasks.lineage.scratch.SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("tasks.lineage.scratch.MAX_SAVE_SHARE", float("inf"))
+    steps: list[int] = []
+
+    def killed_at_the_fifth_step(*arguments: Any) -> torch.Tensor:
+        steps.append(1)
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+        return causal_loss(*arguments)
+
+    place = run.rounds / "r1"
+
+    def again() -> None:
+        distill.run(
+            run.params, round="r1", pruned=place / "pruned", tokens=place / "tokens", sets=run.sets,
+            logits=run.logits, teacher=run.rounds / "teacher/trained/model", out=tmp_path / "trained",
+        )  # fmt: skip
+
+    monkeypatch.setattr("tasks.causal.training.causal_loss", killed_at_the_fifth_step)
+    with pytest.raises(KeyboardInterrupt):
+        again()
+    again()
+    assert len(steps) == 8, "four of seven steps were done, and the three left after it"
+    assert (
+        digest(tmp_path / "trained")["files"]["model/model.safetensors"]
+        == (digest(place / "trained")["files"]["model/model.safetensors"])
+    )
+    assert (tmp_path / "trained/steps.jsonl").read_text() == (place / "trained/steps.jsonl").read_text()
 
 
 def test_a_llama_is_taken_as_it_is_and_loses_heads_of_each_group(
