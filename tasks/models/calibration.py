@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tasks.data.tokens import TokenSet, bucketed, collate
 from tasks.models.architectures import adapter_of
-from tasks.models.checkpoint import pad_id
+from tasks.models.checkpoint import pad_id, weights_of
 from tasks.models.devices import Device
 from tasks.pruning.criteria import Channels, Scores
 from tasks.pruning.statistics import MaskGradient, MeanAbsolute, TokenNorm, weight_sums
@@ -63,8 +63,7 @@ class Calibration:
 
     def weight_sums(self, power: int) -> Scores:
         """Return the sum of |weight|**power over all weights that go when the structure goes."""
-        weights = {name: weight.detach().cpu() for name, weight in self._model.state_dict().items()}
-        return weight_sums(weights, self._adapter.layout(self._config), self.num_heads, power)
+        return weight_sums(weights_of(self._model), self._adapter.layout(self._config), self.num_heads, power)
 
     def mask_gradients(self) -> Scores:
         """Return the mean over rows of |d cross-entropy of the row / d mask of the structure|, nats."""

@@ -30,10 +30,8 @@ def main(argv: Sequence[str]) -> int:
         _parser().error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
     try:
         workspace = find_workspace(options.workspace)
-        if (
-            not (options.names and set(options.names) <= set(WITHOUT_A_RUN))
-            and not (workspace / "artifacts" / "report.html").exists()
-        ):
+        needs_a_run = not options.names or not set(options.names) <= set(WITHOUT_A_RUN)
+        if needs_a_run and not (workspace / "artifacts" / "report.html").exists():
             raise UserError(f"{workspace / 'artifacts'}: no finished run to measure; `compactlm run` makes one")
         found = {name: _measure(name, workspace, options) for name in options.names or NAMES}
     except UserError as error:

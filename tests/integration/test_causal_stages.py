@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,26 +34,31 @@ from tasks.errors import DataError
 from tasks.lineage.files import digest, file_sha256, read_json, write_json
 from tasks.models.checkpoint import load_causal_lm
 from tasks.params_causal import CausalParams
-from tests.causal import causal_params, tiny_values, write_decoder, write_documents
+from tasks.registry.listing import list_models
+from tasks.registry.publish import Publication
+from tasks.registry.records import RoundFiles, quality_of
+from tasks.registry.tracking import Tracker
+from tests.causal import ROUNDS, causal_params, tiny_values, write_decoder, write_documents
 
 
 class Run:
     """The stages of a run below a folder, each called as dvc.yaml has it."""
 
     def __init__(self, params: CausalParams, folder: Path) -> None:
-        self.params, self.folder, self.rounds = params, folder / "rounds", folder / "rounds"
-        self.sets, self.logits = folder / "sets", folder / "logits"
+        self.params, self.workspace, self.artifacts = params, folder, folder / "artifacts"
+        self.rounds, self.sets = self.artifacts / "rounds", self.artifacts / "data" / "sets"
+        self.logits = self.artifacts / "teacher_logits"
 
     def to_teacher(self) -> Path:
-        at = self.folder.parent
-        fetch.run(self.params, lock=at / "sources.lock", data=at / "data", teacher=at / "base")
-        validate_data.run(self.params, data=at / "data", out=at / "validation")
+        data, base, validation = (self.artifacts / name for name in ("fetched/data", "fetched/teacher", "validation"))
+        fetch.run(self.params, lock=self.workspace / "sources.lock", data=data, teacher=base)
+        validate_data.run(self.params, data=data, out=validation)
         prepare.run(
-            self.params, data=at / "data", teacher=at / "base", validation=at / "validation", sets=self.sets,
-            summary=at / "summary.json", tokens=self.rounds / "teacher" / "tokens",
+            self.params, data=data, teacher=base, validation=validation / "summary.json", sets=self.sets,
+            summary=self.artifacts / "data" / "summary.json", tokens=self.rounds / "teacher" / "tokens",
         )  # fmt: skip
         place = self.rounds / "teacher"
-        teacher.run(self.params, base=at / "base", sets=self.sets, tokens=place / "tokens", out=place / "trained")
+        teacher.run(self.params, base=base, sets=self.sets, tokens=place / "tokens", out=place / "trained")
         model = place / "trained" / "model"
         teacher_logits.run(self.params, teacher=model, sets=self.sets, tokens=place / "tokens", out=self.logits)
         return model
@@ -84,7 +90,7 @@ class Run:
         place = self.rounds / name
         return gate.run(
             self.params, round=name, evaluated=place / "evaluated", exported=place / "exported",
-            teacher=self.rounds / "teacher" / "evaluated", baselines=self.folder.parent / "baselines",
+            teacher=self.rounds / "teacher" / "evaluated", baselines=self.artifacts / "baselines",
             out=place / "verdict.json",
         )  # fmt: skip
 
@@ -112,12 +118,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             logits=made.logits, teacher=made.rounds / "teacher/trained/model",
             teacher_evaluated=made.rounds / "teacher/evaluated", out=place / "random_init",
         )  # fmt: skip
-        baselines.run(made.params, sets=made.sets, out=folder / "baselines")
-        select.run(made.params, rounds=made.rounds, out=folder / "selection.json")
+        at = made.artifacts
+        baselines.run(made.params, sets=made.sets, out=at / "baselines")
+        select.run(made.params, rounds=made.rounds, out=at / "selection.json")
         report.run(
-            made.params, rounds=made.rounds, baselines=folder / "baselines",
-            validation=folder / "validation/summary.json", selection=folder / "selection.json",
-            data=folder / "summary.json", out=folder / "report.html",
+            made.params, rounds=made.rounds, baselines=at / "baselines", validation=at / "validation/summary.json",
+            selection=at / "selection.json", data=at / "data/summary.json", out=at / "report.html",
         )  # fmt: skip
     return made
 
@@ -183,8 +189,8 @@ def test_the_verdict_the_choice_and_the_report(run: Run) -> None:
     verdict = read_json(run.rounds / "r2" / "verdict.json")
     assert [rule["result"] for rule in verdict["rules"]] == ["pass"] * 4
     assert "of the teacher's" in verdict["rules"][0]["sentence"]
-    assert read_json(run.folder.parent / "selection.json")["selected"] == "r2"
-    page = (run.folder.parent / "report.html").read_text()
+    assert read_json(run.artifacts / "selection.json")["selected"] == "r2"
+    page = (run.artifacts / "report.html").read_text()
     assert "times its perplexity on test" in page
     assert "random start" in page
     assert "tokens a second, batch 2" in page
@@ -218,6 +224,30 @@ def test_another_teacher_is_refused(run: Run, tmp_path: Path, monkeypatch: pytes
             run.params, round="r1", pruned=place / "pruned", tokens=place / "tokens", sets=run.sets,
             logits=run.logits, teacher=place / "trained/model", out=tmp_path / "trained",
         )  # fmt: skip
+
+
+def test_rounds_are_registered_listed_and_served(
+    run: Run, store_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.chdir(run.workspace)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = run.workspace / ".compactlm" / "mlflow"
+    folder.mkdir(parents=True)
+    shutil.copyfile(store_template, folder / "mlflow.db")
+    tracker = Tracker(run.workspace, "tiny-lm")
+    stages = [stage for name in ("teacher", *ROUNDS) for stage in RoundFiles(run.workspace, name).stages]
+    Publication(tracker, run.params, "0" * 64, {}).finish(dict.fromkeys(stages, "1"), dict.fromkeys(stages, "executed"))
+    rows = list_models(tracker)
+    assert [(row["round"], row["aliases"]) for row in rows] == [("r1", []), ("r2", ["challenger"])]
+    last = rows[1]
+    assert quality_of(last["metrics"]["test"]) == ("perplexity", overall(run, "r2", "test")["perplexity"]["value"])
+    assert last["onnx_path"] == ""
+    assert last["flops_per_token"] == read_json(run.rounds / "r2" / "evaluated/cost.json")["flops_per_token"]
+    assert AutoModelForCausalLM.from_pretrained(last["path"]).num_parameters() == last["params_total"]
+    served = mlflow.pyfunc.load_model(str(Path(last["path"]).parents[1]))
+    assert len(served.predict(["Ca ce", "so"])["continuation"]) == 2
 
 
 def test_a_distillation_killed_in_the_middle_ends_with_the_same_weights(
