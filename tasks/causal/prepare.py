@@ -66,8 +66,10 @@ def column_names(columns: TextColumns | None) -> dict[str, str | None] | None:
 
 def _pack_sets(params: CausalParams, frames: dict[str, pd.DataFrame], end: int, tokens: Path) -> dict[str, Any]:
     section = params.data
-    most = {"train": None, "validation": section.evaluation_blocks, "test": section.evaluation_blocks}
-    most |= {name: one.blocks for name, one in section.evaluation_sets.items()}
+    most: dict[str, int | None] = {
+        "train": None, "validation": section.evaluation_blocks, "test": section.evaluation_blocks,
+        **{name: one.blocks for name, one in section.evaluation_sets.items()},
+    }  # fmt: skip
     described: dict[str, Any] = {}
     for name, frame in frames.items():
         blocks = pack(frame["text"].tolist(), tokens / "tokenizer.json", end, section.block_tokens, most[name])

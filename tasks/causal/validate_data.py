@@ -15,16 +15,17 @@ from tasks.data.documents import read_documents
 from tasks.lineage.files import digest
 from tasks.params_causal import CausalParams
 from tasks.stage import InPath, OutPath
-from tasks.validate_data import Suites, report
+from tasks.validate_data import report
 
 
 def run(params: CausalParams, *, data: InPath, out: OutPath) -> dict[str, Any]:
     """Return the number of expectations and of documents a set; raise DataError listing each failed expectation."""
     shutil.rmtree(out, ignore_errors=True)
     documents = document_frame(read_documents(data / MAIN, column_names(params.data.columns), "data"))
-    suites: Suites = {"1-documents": (documents, document_checks(documents, params.validate_data.model_dump()))}
+    checks = document_checks(documents, params.validate_data.model_dump())
+    suites = {"1-documents": (documents, checks)}
     described: dict[str, Any] = {}
-    if not any(check.problems for check in suites["1-documents"][1]):
+    if not any(check.problems for check in checks):
         sets = document_sets(params.data, data)
         members = set_frame(sets)
         suites["2-sets"] = (members, set_checks(members))

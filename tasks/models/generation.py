@@ -20,11 +20,12 @@ def continued(
     """Return the `new_tokens` most likely tokens after each prompt, one by one, (B, new tokens); the end is no end."""
     ids_BT = torch.from_numpy(prompts_BT).to(model.device)
     with torch.inference_mode():
-        found: torch.Tensor = model.generate(
+        found = model.generate(
             input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), do_sample=False, use_cache=use_cache,
             max_new_tokens=new_tokens, min_new_tokens=new_tokens, pad_token_id=0,
         )  # fmt: skip
-    return found[:, ids_BT.shape[1] :].cpu().numpy()
+    made: NDArray[np.int64] = found[:, ids_BT.shape[1] :].cpu().numpy()
+    return made
 
 
 def next_token_call(model: Any, ids_BT: NDArray[np.int64]) -> Call:
