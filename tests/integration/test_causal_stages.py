@@ -40,6 +40,8 @@ from tasks.registry.records import RoundFiles, quality_of
 from tasks.registry.tracking import Tracker
 from tests.causal import ROUNDS, causal_params, tiny_values, write_decoder, write_documents
 
+pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")  # Great Expectations imports it
+
 
 class Run:
     """The stages of a run below a folder, each called as dvc.yaml has it."""
