@@ -150,7 +150,7 @@ def test_documents_go_into_sets_by_hash_and_into_blocks(run: Run) -> None:
 
 
 def test_distillation_brings_a_student_near_its_teacher(run: Run) -> None:
-    assert overall(run, "teacher", "test")["perplexity"]["value"] < 60, "of 320 pieces"
+    assert overall(run, "teacher", "test")["perplexity"]["value"] < 120, "of 320 pieces"
     assert overall(run, "teacher", "test")["perplexity_ratio"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     assert (
         overall(run, "teacher", "news")["perplexity"]["value"] > overall(run, "teacher", "test")["perplexity"]["value"]
