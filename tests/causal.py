@@ -83,7 +83,7 @@ def tiny_values(folder: Path) -> dict[str, Any]:
         "evaluation_blocks": 12, "calibration_blocks": 16, "evaluation_sets": {"news": news},
     }  # fmt: skip
     values["validate_data"]["min_documents"] = 20
-    values["teacher"] |= {"new": NEW, "train_tokens": 16000, "learning_rate": 1.0e-2, "batch_blocks": 8,
+    values["teacher"] |= {"new": dict(NEW), "train_tokens": 16000, "learning_rate": 1.0e-2, "batch_blocks": 8,
                           "checkpoints": 2, "chunk_tokens": 50}  # fmt: skip
     values["distill"] |= {"batch_blocks": 8, "chunk_tokens": 50, "checkpoints": 2, "kd_weight": 0.9}
     values["rounds"] = {name: dict(one) for name, one in ROUNDS.items()}
