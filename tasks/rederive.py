@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from tasks.data.frames import rows_sha256
+from tasks.errors import ParamsError
 from tasks.evaluation.quality import measure_slices
 from tasks.lineage.chain import Receipt
 from tasks.lineage.checks import Check, compare, failed, unknown, whole
 from tasks.lineage.files import file_sha256, read_json
-from tasks.params import Params
+from tasks.params import AnyParams, schema_of
 
 TOLERANCE: Final = 2e-6  # reports round to six decimals, and the last bit may differ between processors
 BROKEN: Final = (KeyError, ValueError, TypeError, IndexError, OSError, RuntimeError, AssertionError)
@@ -195,9 +196,11 @@ def judged(view: Path, receipt: Receipt) -> list[Check]:
     """Return where a verdict is not the one that the gate gives on the stored files with the recorded rules."""
     stage = receipt["stage"]
     try:
-        params = Params.model_validate_json(json.dumps(receipt["params"]))
-    except ValidationError as error:
-        return [unknown("verdict", stage, f"the recorded params are not of this version: {error.errors()[0]['msg']}")]
+        schema = schema_of(receipt["params"], "the recorded params")
+        params = schema.model_validate_json(json.dumps(receipt["params"]))
+    except (ParamsError, ValidationError) as error:
+        words = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        return [unknown("verdict", stage, f"the recorded params are not of this version: {words}")]
     with tempfile.TemporaryDirectory(dir=view) as folder:
         outputs = rerun(receipt, params, view, Path(folder))
         ours, theirs = (_verdict(read_json(one)) for one in (Path(folder) / outputs[0], view / outputs[0]))
@@ -216,12 +219,12 @@ def _verdict(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "rules": [{k: v for k, v in rule.items() if k != "sentence"} for rule in content["rules"]]}
 
 
-def rerun(receipt: Receipt, params: Params, view: Path, out: Path) -> list[str]:
+def rerun(receipt: Receipt, params: AnyParams, view: Path, out: Path) -> list[str]:
     """Run a stage again with the arguments of its receipt, on the files of a view, into `out`; return its output paths."""
-    from tasks.stage import stage_function
+    from tasks.stage import run_of, stage_function
 
     verb, *words = receipt["command"]
-    run, roles = stage_function(importlib.import_module(f"tasks.{verb}"))
+    _, roles = stage_function(importlib.import_module(f"tasks.{verb}"))
     arguments: dict[str, Any] = {}
     outputs = []
     for flag, value in zip(words[::2], words[1::2], strict=True):
@@ -235,5 +238,5 @@ def rerun(receipt: Receipt, params: Params, view: Path, out: Path) -> list[str]:
             arguments[name] = out / value
             arguments[name].parent.mkdir(parents=True, exist_ok=True)
             outputs.append(value)
-    run(params, **arguments)
+    run_of(verb, params)(params, **arguments)
     return outputs

@@ -20,7 +20,7 @@ from tasks.lineage.chain import files_of
 from tasks.lineage.checks import Check, compare, failed, passed, unknown, whole
 from tasks.lineage.files import read_json
 from tasks.lineage.git import snapshot
-from tasks.params import Params
+from tasks.params import AnyParams, recorded_params
 from tasks.registry.approval import approval_faults
 from tasks.registry.approvers import authors_of, policy_of
 from tasks.registry.decisions import LOG, REFS, Decision, faults, read_lines, read_refs
@@ -197,7 +197,7 @@ def _judged_again(
     return whole("decision", subject, found, f"{len(rules)} rules give the same results on the stored files")
 
 
-def _params_then(workspace: Path, entry: Decision, scratch: Path) -> Params | str:
+def _params_then(workspace: Path, entry: Decision, scratch: Path) -> AnyParams | str:
     """Return the params of the time of a decision, or why they cannot be known."""
     state = entry["git"]
     if state["commit"] is None or (state["dirty"] and state.get("diff") is None):
@@ -207,7 +207,7 @@ def _params_then(workspace: Path, entry: Decision, scratch: Path) -> Params | st
     if content is None:
         return f"Git cannot give params.yaml of commit {state['commit']}"
     try:
-        return Params.model_validate_json(json.dumps(YAML(typ="safe").load(io.BytesIO(content))))
+        return recorded_params(YAML(typ="safe").load(io.BytesIO(content)))
     except (ValidationError, YAMLError, ValueError) as error:
         return f"params.yaml of that time cannot be read by this version: {error}"
 

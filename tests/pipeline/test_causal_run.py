@@ -1,0 +1,35 @@
+"""A tiny language model by the real command line: `compactlm run --params`, DVC, MLflow, and nothing to do afterwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.causal import ROUNDS, tiny_values, write_documents
+from tests.tiny_project import Project
+
+
+@pytest.mark.slow
+def test_a_language_model_runs_end_to_end_and_registers_its_rounds(tiny_project: Project, tmp_path: Path) -> None:
+    project = tiny_project.copy(tmp_path / "project")
+    write_documents(tmp_path / "text")
+    YAML().dump(tiny_values(tmp_path / "text"), tmp_path / "lm.yaml")
+    states = project.run("--params", str(tmp_path / "lm.yaml"))
+    assert set(states.values()) == {"executed"}
+
+    models = json.loads(project.compactlm("models", "--json").stdout)
+    assert [one["round"] for one in models] == list(ROUNDS)
+    assert models[1]["aliases"] == ["challenger", "champion"]
+    assert models[1]["metrics"]["test"]["perplexity"] > 1.0
+    assert "perplexity" in project.compactlm("models").stdout
+    done = project.compactlm("promote", "1", "--reason", "a larger one")
+    assert done.returncode == 0, done.stderr
+    refused = project.compactlm("compare", "1", "2")
+    assert refused.returncode == 2
+    assert "side by side in the report" in refused.stderr
+
+    done = project.compactlm("run", "--json")
+    assert json.loads(done.stdout)["state"] == "no change"
