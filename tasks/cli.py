@@ -147,7 +147,9 @@ def status(as_json: Json = False) -> None:
     ]
     keys = ("wall_seconds", "compute_seconds", "overhead_seconds", "overhead_share")
     facts = {"last_state": last["state"], **{key: last.get(key) for key in keys}}
-    solved = {name: _solved(workspace, name) for name, target in params.rounds.items() if target.budgets}
+    solved = {
+        name: _solved(workspace, name) for name, target in params.rounds.items() if getattr(target, "budgets", None)
+    }
     if as_json:
         return _print_json({"stages": rows, "solved_shapes": solved, **facts})
     table = Table("stage", "state", "last run", "seconds", box=None)

@@ -46,12 +46,12 @@ def shapes(
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=1, sort_keys=True) + "\n")
         return
-    heads = ("round", *AXES, "parameters", "of the teacher's", "") if round_name is None else (*AXES, "size", "loss")
+    heads = ("round", *AXES, "parameters", "ratio", "") if round_name is None else (*AXES, "size", "loss")
     table = Table(*heads, box=None)
     for row in rows[:SHOWN] if round_name else rows:
         sizes = [f"{row['shape'][axis]:,}" for axis in AXES]
         if round_name is None:
-            table.add_row(row["round"], *sizes, f"{row['params_total']:,}", f"1 / {row['ratio']:.1f}", row["how"])
+            table.add_row(row["round"], *sizes, f"{row['params_total']:,}", f"{row['ratio']:.1f}", row["how"])
         else:
             table.add_row(*sizes, f"{row['size']:,}", f"{row['loss']:.3f}")
     out.print(table)

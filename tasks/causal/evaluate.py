@@ -13,11 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.data.blocks import Blocks, block_ids, load_blocks
+from tasks.data.frames import rows_sha256
 from tasks.distillation.predict_blocks import BlockPredictions, predict_blocks
 from tasks.errors import StageError
 from tasks.evaluation.block_evidence import read_block_predictions
 from tasks.evaluation.cost import count_parameters, peak_memory_bytes, random_batch, weights_bytes
-from tasks.evaluation.measure import rows_sha256, write_predictions
+from tasks.evaluation.measure import write_predictions
 from tasks.evaluation.perplexity import measure_blocks, repetition_rate
 from tasks.evaluation.quality import interval_of_mean
 from tasks.lineage.files import file_sha256, write_json

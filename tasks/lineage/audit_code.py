@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.lineage.audit_lock import md5
-from tasks.lineage.chain import LOCK, Receipt, Receipts, completed, files_of, plain
+from tasks.lineage.chain import LOCK, Receipt, Receipts, agree, completed, files_of, plain
 from tasks.lineage.checks import Check, compare, failed, passed, unknown, whole
 from tasks.lineage.files import listing_md5
 from tasks.lineage.git import Snapshot, damage, has_commit, is_reachable, snapshot
@@ -91,17 +91,25 @@ def code(receipts: Receipts, stages: Sequence[str], states: Mapping[Key, Snapsho
 
 def _params(stage: str, receipt: Receipt, content: bytes | None, lost: bool) -> list[Check]:
     values = _yaml(content)
-    expected = plain(receipt["params"])
-    if values == expected:
-        return [passed("params", stage, "params.yaml as Git recorded it is what the stage read")]
     words = f"{stage} read other params than Git recorded"
+    if not isinstance(values, dict):
+        return [unknown("params", stage, f"{words}, and the edits were too large to keep")] if lost else [
+            failed("params", f"{PARAMS} ({stage})", "params", "no readable file", words)
+        ]  # fmt: skip
+    expected, filled = plain(receipt["params"]), completed(values)
+    told = plain(values)
+
+    def only(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+        return {key: values[key]} if key in values else {}
+
+    different = [key for key in sorted({*expected, *told})
+                 if not agree(only(expected, key), only(told, key), only(filled, key))]  # fmt: skip
+    if not different:
+        return [passed("params", stage, "params.yaml as Git recorded it is what the stage read")]
     if lost:
         return [unknown("params", stage, f"{words}, and the edits were too large to keep")]
-    if not isinstance(values, dict):
-        return [failed("params", f"{PARAMS} ({stage})", "params", "no readable file", words)]
-    different = [key for key in sorted({*expected, *values}) if expected.get(key) != values.get(key)]
     return [
-        failed("params", f"{PARAMS}: {key} ({stage})", expected.get(key), values.get(key), words) for key in different
+        failed("params", f"{PARAMS}: {key} ({stage})", expected.get(key), told.get(key), words) for key in different
     ]
 
 
@@ -109,7 +117,7 @@ def _yaml(content: bytes | None) -> Any:
     if content is None:
         return None
     try:
-        return completed(YAML(typ="safe").load(io.BytesIO(content)))
+        return YAML(typ="safe").load(io.BytesIO(content))
     except (YAMLError, UnicodeDecodeError):
         return None
 

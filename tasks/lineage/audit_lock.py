@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.lineage.chain import RECEIPTS_FOLDER, Receipt, Receipts, completed, md5_of, param, plain, with_value
+from tasks.lineage.chain import RECEIPTS_FOLDER, Receipt, Receipts, agree, completed, md5_of, param, plain, with_value
 from tasks.lineage.checks import Check, compare, failed, passed, unknown, whole
 
 Bytes = Mapping[str, bytes]
@@ -71,11 +71,11 @@ def _entry(stage: str, receipt: Receipt, content: bytes, entry: Mapping[str, Any
     command = shlex.join(shlex.split(str(entry.get("cmd", "")))[3:])  # after `python -m tasks`
     found = compare("dvc.lock", f"{stage}: cmd", shlex.join(receipt["command"]), command, "another command")
     for key, value in entry.get("params", {}).get("params.yaml", {}).items():
-        told = completed(with_value(receipt["params"], key, value))
-        words = "another value than the stage read"
-        found += compare(
-            "dvc.lock", f"{stage}: params {key}", param(plain(receipt["params"]), key), param(told, key), words
-        )
+        recorded, told = param(plain(receipt["params"]), key), plain(value)
+        filled = param(completed(with_value(receipt["params"], key, value)), key)
+        if not agree(recorded, told, filled):
+            subject = f"{stage}: params {key}"
+            found.append(failed("dvc.lock", subject, recorded, told, "another value than the stage read"))
     for role in ("deps", "outs"):
         for one in entry.get(role, []):
             path = str(one["path"])

@@ -108,6 +108,31 @@ def completed(params: Any) -> Any:
         return plain(params)
 
 
+def agree(recorded: Any, told: Any, filled: Any) -> bool:
+    """Return whether params that a person wrote (`told`) are those of a receipt, which also has what was left out.
+
+    `filled` are the same with the values that this version leaves out; another version may have left out others, so a key
+    that only one of the two has says nothing.
+    """
+    return _holds(recorded, told) and not _contradicts(recorded, filled)
+
+
+def _holds(recorded: Any, told: Any) -> bool:
+    if isinstance(recorded, Mapping) and isinstance(told, Mapping):
+        return all(key in recorded and _holds(recorded[key], value) for key, value in told.items())
+    if isinstance(recorded, list) and isinstance(told, list):
+        return len(recorded) == len(told) and all(map(_holds, recorded, told))
+    return bool(recorded == told)
+
+
+def _contradicts(recorded: Any, filled: Any) -> bool:
+    if isinstance(recorded, Mapping) and isinstance(filled, Mapping):
+        return any(_contradicts(recorded[key], filled[key]) for key in recorded if key in filled)
+    if isinstance(recorded, list) and isinstance(filled, list):
+        return len(recorded) != len(filled) or any(map(_contradicts, recorded, filled))
+    return bool(recorded != filled)
+
+
 def with_value(params: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     """Return params with another value at a dotted key."""
     head, _, rest = key.partition(".")

@@ -208,8 +208,10 @@ def _params_then(workspace: Path, entry: Decision, scratch: Path) -> AnyParams |
         return f"Git cannot give params.yaml of commit {state['commit']}"
     try:
         return recorded_params(YAML(typ="safe").load(io.BytesIO(content)))
-    except (ValidationError, YAMLError, ValueError) as error:
-        return f"params.yaml of that time cannot be read by this version: {error}"
+    except ValidationError as error:
+        return f"params.yaml of that time is not of this version: {error.errors()[0]['msg']}"
+    except (YAMLError, ValueError) as error:
+        return f"params.yaml of that time cannot be read: {error}"
 
 
 def approvals(tracker: Tracker, log: Sequence[Decision], scratch: Path) -> list[Check]:

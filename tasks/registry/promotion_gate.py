@@ -65,10 +65,10 @@ def _judge(
     told = {**answers(tracker, candidate, checks), **known}
     result = judge(rules, {**cost_evidence(costs), **found}, pairs, names, params.seed, told)
     judged = [*given, *result["rules"]]
-    blocking = [one["result"] for one in judged if one.get("severity", "block") == "block"]
+    blocking = [one["result"] for one in judged if one["severity"] == "block"]
     verdict = "fail" if "fail" in blocking else "pass" if set(blocking) == {"pass"} else "hold"
     against = "" if champion is not None else "; there was no champion to compare with"
-    reasons = [one["sentence"] for one in judged if one.get("severity") == "block" and one["result"] != "pass"]
+    reasons = [one["sentence"] for one in judged if one["severity"] == "block" and one["result"] != "pass"]
     selection = _selection(tracker, candidate)
     evidence = {f"{who}/{path.name}": file_sha256(path) for who, model in models.items()
                 for path in sorted(model.predictions.glob("*.parquet"))}  # fmt: skip

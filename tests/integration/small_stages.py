@@ -135,7 +135,13 @@ def run(stage: str) -> None:
         verdict = "fail" if key == "r3" else "pass"
         write(
             folder / "verdict.json",
-            {"round": key, "verdict": verdict, "rules": [{"metric": "accuracy", "result": verdict}]},
+            {
+                "round": key,
+                "verdict": verdict,
+                "rules": [
+                    {"metric": "accuracy", "severity": "block", "result": verdict, "sentence": "as the test wants"}
+                ],
+            },
         )
     elif stage == "select":
         write(ART / "selection.json", {"selected": "r2", "candidates": [], "num_candidates": 3, "rule": "smallest"})

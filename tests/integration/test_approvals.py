@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from tasks.lineage.files import write_json
-from tasks.params import load_params
+from tasks.params import apply_overrides, load_params
 from tasks.registry.answers import read_statements
 from tasks.registry.approval import approval_faults, digest_of
 from tasks.registry.approvers import policy_of
@@ -45,8 +44,8 @@ def keys(project: Path, tmp_path: Path) -> dict[str, Path]:
     lines = "".join(f"{name} {own_public_key(made[name])} laptop\n" for name in PEOPLE)
     (project / "approvers").write_text(f"# who may approve\n\n{lines}", encoding="utf-8")
     path = project / "params.yaml"
-    asked = "approval: {quorum: 1, not_author: true, ttl_hours: 72, approvers: approvers}\n"
-    path.write_text(re.sub(r"approval: null.*\n", asked, path.read_text(encoding="utf-8")), encoding="utf-8")
+    asked = "promotion.approval={quorum: 1, not_author: true, ttl_hours: 72, approvers: approvers}"
+    path.write_text(apply_overrides(path.read_text(encoding="utf-8"), [asked], path.name), encoding="utf-8")
     commit(project, "approvals")
     tracker, head = Tracker(project, NAME), shell(project, "git", "rev-parse", "HEAD").strip()
     for version in tracker.versions(NAME):

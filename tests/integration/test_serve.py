@@ -17,7 +17,7 @@ import pytest
 from tests.integration import test_approvals as people
 
 registry_template, project, compactlm, keys = people.registry_template, people.project, people.compactlm, people.keys
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
 
 
 def wait_for(what: Callable[[], Any]) -> Any:

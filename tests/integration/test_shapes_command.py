@@ -59,7 +59,7 @@ def test_every_round_is_shown_with_the_shape_it_reaches(
     ]  # fmt: skip
     code, text = shown(monkeypatch, capsys)
     assert code == 0
-    assert "solved for ratio: 2.0" in text
+    assert all(f"{row['params_total']:,}" in text.split() for row in rows.values())
 
 
 def test_the_candidates_of_a_round_start_with_the_one_that_is_taken(

@@ -154,8 +154,14 @@ def test_hidden_and_heads_equal_the_parent_with_smaller_norms(
         adapter.head_size(config) if name in ("distilbert", "gpt2") else data.draw(st.integers(1, width // 4))
     )
     kept = sorted(data.draw(st.permutations(range(width)))[: min(count, width)])
-    student = student_of(folders[name], heads=heads, hidden=kept)
     parent = load_classifier(folders[name])
+    pooler = adapter.sites(
+        parent
+    ).pooler  # its output channels are as many as the hidden ones, and need not be the same
+    listened = sorted(data.draw(st.permutations(range(width)))[: len(kept)]) if pooler else []
+    student = student_of(folders[name], heads=heads, hidden=kept, pooler=listened)
+    if pooler:
+        ignore_inputs(pooler[1], [i for i in range(width) if i not in listened])
     for module, mine in zip(adapter.sites(parent).attention, heads, strict=True):
         ignore_heads(module, mine, adapter.head_size(config))
     for norm, _ in adapter.sites(parent).hidden:

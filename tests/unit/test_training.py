@@ -160,6 +160,15 @@ def test_the_last_step_is_always_a_checkpoint(num_steps: int, checkpoints: int) 
     assert min(steps) >= 1
 
 
+@given(num_steps=st.integers(1, 200), checkpoints=st.integers(1, 10), share=st.floats(0, 1))
+def test_checkpoints_from_a_share_on_leave_out_the_earlier_ones(num_steps: int, checkpoints: int, share: float) -> None:
+    every = Schedule(0.1, 0.1, 0.0, 1.0, checkpoints, 0)
+    late = dataclasses.replace(every, checkpoints_from=share).checkpoint_steps(num_steps)
+    assert late <= every.checkpoint_steps(num_steps)
+    assert num_steps in late
+    assert all(step > share * num_steps or step == num_steps for step in late)
+
+
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
     model = small_model()
 
