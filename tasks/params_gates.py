@@ -63,7 +63,8 @@ class Gate(Section):
         if self.check not in CHECKS:
             hint = did_you_mean(self.check, CHECKS)
             raise ValueError(f"check {self.check!r} is not one of {', '.join(sorted(CHECKS))}{hint}")
-        idle = sorted(self.model_fields_set - {"check", "severity"})
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None}  # receipts name every key
+        idle = sorted(given - {"check", "severity"})
         if idle:
             raise ValueError(f"check {self.check} takes `severity` alone; {', '.join(idle)} would change nothing")
         return self

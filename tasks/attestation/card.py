@@ -125,7 +125,7 @@ def _cost(facts: Facts) -> str:
 
 
 def _judged(facts: Facts) -> str:
-    rules = [[one["metric"], str(one.get("set") or ""), one["severity"], one["result"], one["sentence"]]
+    rules = [[one["metric"] or one["check"], str(one.get("set") or ""), one["severity"], one["result"], one["sentence"]]
              for one in facts.verdict["rules"]]  # fmt: skip
     lines = [
         f"Decision {one['number']}, {one['at']}: {one['kind']}, {one['outcome']}, by {one['actor']}: {one['reason']}"

@@ -23,7 +23,7 @@ def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_upwards_a_model_leads_to_its_teacher_and_its_data(finished: Project) -> None:
     stages = {one["stage"]: one for one in lineage_up(finished.folder, "tiny/2")["stages"]}
-    assert stages["prune@r2"]["rests_on"] == ["distill@r1", "prepare", "prune@r1"]
+    assert stages["prune@r2"]["rests_on"] == ["distill@r1", "fetch", "prepare", "prune@r1"]
     weights = "artifacts/rounds/r1/trained/model/model.safetensors"
     assert stages["prune@r2"]["parent_models"] == {weights: file_sha256(finished.folder / weights)}
     assert stages["fetch"]["rests_on"] == []
