@@ -167,8 +167,16 @@ class _Walk:
         checks += decisions.without_version(dossier.log, dossier.name, known)
         for entry in dossier.log:
             if entry["candidate"]["model_sha256"] == dossier.tags.get("model_sha256"):
-                checks += decisions.decision(self.tracker, dossier.versions, entry, self.scratch)
+                checks += self._decision(entry)
         return checks
+
+    def _decision(self, entry: dict[str, Any]) -> list[Check]:
+        """Return whether a decision holds again; evidence in MLflow that cannot be read any more is a fault, not a crash."""
+        try:
+            return decisions.decision(self.tracker, self.dossier.versions, entry, self.scratch)
+        except rederive.BROKEN as error:
+            subject, words = f"decision {entry['number']}", f"{type(error).__name__}: {error}"
+            return [failed("decision evidence", subject, "evidence that can be read", words, "cannot be derived")]
 
     def _chosen(self) -> str | None:
         """Return the round that the selection in force has chosen, None when the workspace has gone on or has none."""

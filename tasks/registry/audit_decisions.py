@@ -155,6 +155,10 @@ def _matching(every: Sequence[Evaluation], read: Mapping[str, str], who: str, en
     if entry["kind"] == "first" and who == "student":
         told = entry["verdict"]["rules"]
         fitting = [one for one in fitting if all(rule in told for rule in one.verdict.get("rules", ()))]
+    if entry["kind"] == "promote" and who == "student":
+        # Gates that were changed since have judged the same predictions again, maybe otherwise.
+        results = [rule["result"] for rule in entry["verdict"]["rules"] if rule.get("metric") == "round"]
+        fitting = [one for one in fitting if one.verdict.get("verdict") in results] or fitting
     return (fitting or every)[0]
 
 

@@ -8,6 +8,7 @@ import inspect
 import re
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,12 @@ every_stage = pytest.mark.parametrize("entry", ENTRIES, ids=[entry.name for entr
 
 def _holds(folder: str, path: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest imports test files by their name alone, and stops at the second of two."""
+    names = Counter(file.name for file in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, times in names.items() if times > 1] == []
 
 
 def test_import_contracts_hold(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

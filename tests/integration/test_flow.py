@@ -20,6 +20,11 @@ from tasks.registry.approval import approval_faults
 from tasks.registry.tracking import Tracker
 from tests.integration import test_approvals as people
 
+# A run that is suspended leaves sockets of Prefect's own client to the garbage collector.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
+
 registry_template, project, compactlm, keys = people.registry_template, people.project, people.compactlm, people.keys
 
 

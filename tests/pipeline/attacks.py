@@ -73,11 +73,10 @@ def version_model(name: str) -> Attack:
     """One bit of a file of the model that MLflow serves as version 3."""
 
     def attack(project: Path) -> contextlib.AbstractContextManager[None]:
-        trained = (project / ROUNDS / "r3/trained/model/model.safetensors").read_bytes()
-        weights = [
-            p for p in (project / MLFLOW).rglob("artifacts/model/model.safetensors") if p.read_bytes() == trained
-        ]
-        return one_byte(next(iter(weights[0].parents[2].rglob(name))))
+        with contextlib.closing(sqlite3.connect(project / STORE)) as connection:
+            [(source,)] = connection.execute("SELECT source FROM model_versions WHERE version = 3").fetchall()
+        folder = next((project / MLFLOW).rglob(source.rpartition("/")[2]))
+        return one_byte(next(folder.rglob(name)))
 
     return attack
 

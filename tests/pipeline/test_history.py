@@ -24,8 +24,8 @@ def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_upwards_a_model_leads_to_its_teacher_and_its_data(finished: Project) -> None:
     stages = {one["stage"]: one for one in lineage_up(finished.folder, "tiny/2")["stages"]}
     assert stages["prune@r2"]["rests_on"] == ["distill@r1", "fetch", "prepare", "prune@r1"]
-    weights = "artifacts/rounds/r1/trained/model/model.safetensors"
-    assert stages["prune@r2"]["parent_models"] == {weights: file_sha256(finished.folder / weights)}
+    read = ["artifacts/fetched/teacher/model.safetensors", "artifacts/rounds/r1/trained/model/model.safetensors"]
+    assert stages["prune@r2"]["parent_models"] == {path: file_sha256(finished.folder / path) for path in read}
     assert stages["fetch"]["rests_on"] == []
     assert "prune@r3" not in stages
 

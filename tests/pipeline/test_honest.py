@@ -174,7 +174,7 @@ def test_another_machines_cache_linked_into_a_clone(project: Project, tmp_path: 
 def test_a_promotion_and_a_rollback(project: Project, command: Command) -> None:
     assert command(project, "promote", "1")[0] == 2  # refused: too few rows for the rule against the champion
     assert alarms(project.folder, "tiny/1") == []
-    project.set("promotion={gates: [{metric: accuracy, set: test, versus: champion, max_drop: 0.9}]}")
+    project.set("promotion.gates=[{metric: accuracy, set: test, versus: champion, max_drop: 0.9}]")
     assert command(project, "promote", "2")[0] == 0
     for selector in ("tiny@champion", "tiny@previous", "tiny/1"):
         assert alarms(project.folder, selector) == []

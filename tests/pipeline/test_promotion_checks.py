@@ -30,7 +30,7 @@ def test_the_first_decision_says_what_was_asked_besides_the_gates(finished: Proj
     [entry] = read_json_lines(finished.folder / "decisions.jsonl")
     assert (entry["kind"], entry["outcome"]) == ("first", "done")
     checks = {rule["check"]: rule["result"] for rule in entry["verdict"]["rules"] if rule.get("check")}
-    assert checks == {"lineage": "pass", "clean_git": "pass"}
+    assert checks == dict.fromkeys(("data_validated", "no_overlap", "lineage", "clean_git"), "pass")
     assert entry["verdict"]["selection"]["num_candidates"] == 3
     assert "one of 3 rounds that were compared" in entry["verdict"]["sentence"]
     assert "3 rounds were compared" in read_json(finished.folder / "artifacts/selection.json")["sentence"]

@@ -38,13 +38,16 @@ def models(project: Project) -> list[dict[str, Any]]:
     ]
 
 
-def lose_the_index(project: Project) -> None:
-    shutil.rmtree(project.folder / ".compactlm/mlflow")
+def without_index(project: Project, folder: Path) -> Project:
+    """Return a copy that has lost its index; in another place, since MLflow keeps a store it has opened."""
+    made = project.copy(folder)
+    shutil.rmtree(made.folder / ".compactlm/mlflow")
+    return made
 
 
-def test_the_index_of_one_run_is_made_again(project: Project, command: Command) -> None:
-    before = models(project)
-    lose_the_index(project)
+def test_the_index_of_one_run_is_made_again(finished: Project, command: Command, tmp_path: Path) -> None:
+    before = models(finished)
+    project = without_index(finished, tmp_path / "project")
     code, said, _ = command(project, "publish", "--rebuild")
     assert (code, said.splitlines()[0]) == (0, "1 runs recorded; registered:")
     assert models(project) == before
@@ -57,7 +60,7 @@ def test_the_index_of_one_run_is_made_again(project: Project, command: Command) 
 
 
 @pytest.mark.slow
-def test_two_runs_are_made_again_with_their_numbers(project: Project) -> None:
+def test_two_runs_are_made_again_with_their_numbers(project: Project, tmp_path: Path) -> None:
     project.run("--set", "rounds.r3.learning_rate=4.0e-3", "--set", "promotion.gates=[]")
     assert project.compactlm("promote", "challenger").returncode == 0
     project.run("--set", "rounds.r3.learning_rate=5.0e-3")  # back: every stage is restored
@@ -65,23 +68,22 @@ def test_two_runs_are_made_again_with_their_numbers(project: Project) -> None:
     assert [(one["version"], one["aliases"]) for one in before] == [
         (1, []), (2, []), (3, ["challenger", "previous"]), (4, ["champion"]),
     ]  # fmt: skip
-    lose_the_index(project)
-    answer = rebuild(project.folder)
+    again, poor = without_index(project, tmp_path / "again"), without_index(project, tmp_path / "poor")
+    answer = rebuild(again.folder)
     assert (answer["lost"], answer["faults"], len(answer["runs"])) == ([], [], 3)
-    assert models(project) == before
+    assert models(again) == before
     for number in (1, 3, 4):
-        assert audit(project.folder, f"tiny/{number}")["result"] == "PASS"
+        assert audit(again.folder, f"tiny/{number}")["result"] == "PASS"
 
-    lose_the_index(project)
-    with moved_away(project.folder / ".dvc/cache/files"):  # the workspace has the last run alone
-        answer = rebuild(project.folder)
+    with moved_away(poor.folder / ".dvc/cache/files"):  # the workspace has the last run alone
+        answer = rebuild(poor.folder)
     assert [one["version"] for one in answer["lost"]] == ["4"]
-    assert [one["version"] for one in models(project)] == [1, 2, 3]
+    assert [one["version"] for one in models(poor)] == [1, 2, 3]
 
 
-def test_a_version_that_is_lost_keeps_its_number_free(project: Project) -> None:
-    before = models(project)
-    lose_the_index(project)
+def test_a_version_that_is_lost_keeps_its_number_free(finished: Project, tmp_path: Path) -> None:
+    before = models(finished)
+    project = without_index(finished, tmp_path / "project")
     place = project.folder / "artifacts/rounds/r2/exported/model.onnx"
     md5 = hashlib.md5(place.read_bytes(), usedforsecurity=False).hexdigest()
     with moved_away(place), moved_away(project.folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]):
