@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
 
 from pydantic import (
     Field,
@@ -33,6 +33,8 @@ from tasks.params_parts import Name, Positive, Section, Share, Source, did_you_m
 from tasks.pruning.shapes import AXES
 
 Criterion = Literal["activation", "magnitude_l1", "magnitude_l2", "random", "taylor", "wanda"]
+CLASSIFICATION: Final = "classification"
+CAUSAL_LM: Final = "causal_lm"
 BUDGETS = ("params_total", "ratio", "flops_per_example")
 
 
@@ -457,7 +459,7 @@ def schema_of(values: object, file: str) -> type[AnyParams]:
     """Return the schema of the task that `values` name; ParamsError when they name none."""
     from tasks.params_causal import CausalParams  # which is built from the sections above
 
-    schemas: dict[object, type[AnyParams]] = {"classification": Params, "causal_lm": CausalParams}
+    schemas: dict[object, type[AnyParams]] = {CLASSIFICATION: Params, CAUSAL_LM: CausalParams}
     task = values.get("task") if isinstance(values, Mapping) else None
     if task not in schemas:
         said = "missing" if task is None else f"{task!r} is unknown"
@@ -466,12 +468,16 @@ def schema_of(values: object, file: str) -> type[AnyParams]:
 
 
 def recorded_params(values: object) -> AnyParams:
-    """Return params from a record as plain JSON values; ValueError when they are not of this version of the program."""
-    try:
-        schema = schema_of(values, "the recorded params")
-    except ParamsError as error:
-        raise ValueError(str(error)) from None
-    return schema.model_validate_json(json.dumps(values))
+    """Return params from a record as plain JSON values; ValidationError when they are not of this version of the program.
+
+    A record without `task` is of a classifier: versions before the key knew nothing else.
+    """
+    from tasks.params_causal import CausalParams
+
+    if not isinstance(values, Mapping):
+        return Params.model_validate(values)
+    schema = CausalParams if values.get("task") == CAUSAL_LM else Params
+    return schema.model_validate_json(json.dumps({"task": CLASSIFICATION, **values}))
 
 
 def _explain(detail: Any, schema: type[AnyParams]) -> str:

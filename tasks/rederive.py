@@ -17,12 +17,11 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from tasks.data.frames import rows_sha256
-from tasks.errors import ParamsError
 from tasks.evaluation.quality import measure_slices
 from tasks.lineage.chain import Receipt
 from tasks.lineage.checks import Check, compare, failed, unknown, whole
 from tasks.lineage.files import file_sha256, read_json
-from tasks.params import AnyParams, schema_of
+from tasks.params import AnyParams, recorded_params
 
 TOLERANCE: Final = 2e-6  # reports round to six decimals, and the last bit may differ between processors
 BROKEN: Final = (KeyError, ValueError, TypeError, IndexError, OSError, RuntimeError, AssertionError)
@@ -79,14 +78,21 @@ def pruned(view: Path, name: str, parent: str) -> list[Check]:
             apply_masks(student, {key: mask.bool() for key, mask in load_file(masks).items()})
         save_classifier(student, source, made)
         write_tokenizer(smaller_tokenizer(read_json(source / "tokenizer.json"), plan.vocabulary), source, made)
-        for path in sorted(made.iterdir()):
-            stored = place / "model" / path.name
-            if path.name == "config.json":  # it also names the version of the library that wrote it
-                ours, theirs = (_config(one) for one in (path, stored))
-            else:
-                ours, theirs = file_sha256(path), file_sha256(stored) if stored.exists() else "no such file"
-            subject = f"artifacts/rounds/{name}/pruned/model/{path.name}"
-            found += compare("pruning", subject, ours, theirs, "does not follow from the parent and the plan")
+        return found + same_model(made, place / "model", f"artifacts/rounds/{name}/pruned/model")
+
+
+def same_model(made: Path, stored: Path, subject: str) -> list[Check]:
+    """Return the files of a model folder made again that the stored one has not with the same bytes."""
+    found: list[Check] = []
+    for path in sorted(made.iterdir()):
+        there = stored / path.name
+        if path.name == "config.json":  # it also names the version of the library that wrote it
+            ours, theirs = (_config(one) for one in (path, there))
+        else:
+            ours, theirs = file_sha256(path), file_sha256(there) if there.exists() else "no such file"
+        found += compare(
+            "pruning", f"{subject}/{path.name}", ours, theirs, "does not follow from the parent and the plan"
+        )
     return found
 
 
@@ -113,10 +119,11 @@ def best_checkpoint(view: Path, name: str) -> list[Check]:
                 "checkpoints", f"{name}: best", one["sha256"], weights, "the model is not its best checkpoint"
             )
     if summary["checkpoints"]:
-        best = max(one["validation_accuracy"] for one in summary["checkpoints"])
-        found += compare(
-            "checkpoints", f"{name}: best", best, summary["best_validation_accuracy"], "is not the best one"
-        )
+        metric, choose = ("validation_accuracy", max)
+        if f"best_{metric}" not in summary:
+            metric, choose = ("validation_nll_nats_per_token", min)  # a language model
+        best = choose(one[metric] for one in summary["checkpoints"])
+        found += compare("checkpoints", f"{name}: best", best, summary[f"best_{metric}"], "is not the best one")
     return found
 
 
@@ -150,7 +157,7 @@ def measured(view: Path, params: Mapping[str, Any], evaluated: str, who: str) ->
             bins=params["evaluate"]["calibration_bins"], resamples=params["evaluate"]["bootstrap_resamples"],
             confidence=params["evaluate"]["confidence"], seed=params["seed"],
         )  # fmt: skip
-        found += _differences(subject, again, entry["slices"])
+        found += differences(subject, again, entry["slices"])
     return found
 
 
@@ -169,12 +176,12 @@ def _rows(subject: str, rows: Mapping[str, Any], entry: Mapping[str, Any], place
                            rows["prediction"].tolist(), "not the largest of the logits")  # fmt: skip
 
 
-def _differences(subject: str, again: Any, told: Any) -> list[Check]:
+def differences(subject: str, again: Any, told: Any) -> list[Check]:
     """Return the numbers in which two nested reports differ by more than rounding."""
     if isinstance(again, Mapping) and isinstance(told, Mapping):
         found: list[Check] = []
         for key in sorted({*again, *told}):
-            found += _differences(f"{subject}: {key}", again.get(key), told.get(key))
+            found += differences(f"{subject}: {key}", again.get(key), told.get(key))
         return found
     if isinstance(again, int | float) and isinstance(told, int | float) and abs(again - told) <= TOLERANCE:
         return []
@@ -196,11 +203,9 @@ def judged(view: Path, receipt: Receipt) -> list[Check]:
     """Return where a verdict is not the one that the gate gives on the stored files with the recorded rules."""
     stage = receipt["stage"]
     try:
-        schema = schema_of(receipt["params"], "the recorded params")
-        params = schema.model_validate_json(json.dumps(receipt["params"]))
-    except (ParamsError, ValidationError) as error:
-        words = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        return [unknown("verdict", stage, f"the recorded params are not of this version: {words}")]
+        params = recorded_params(receipt["params"])
+    except ValidationError as error:
+        return [unknown("verdict", stage, f"the recorded params are not of this version: {error.errors()[0]['msg']}")]
     with tempfile.TemporaryDirectory(dir=view) as folder:
         outputs = rerun(receipt, params, view, Path(folder))
         ours, theirs = (_verdict(read_json(one)) for one in (Path(folder) / outputs[0], view / outputs[0]))

@@ -16,7 +16,7 @@ from tasks.data.blocks import Blocks, block_ids, load_blocks
 from tasks.data.frames import rows_sha256
 from tasks.distillation.predict_blocks import BlockPredictions, predict_blocks
 from tasks.errors import StageError
-from tasks.evaluation.block_evidence import read_block_predictions
+from tasks.evaluation.block_evidence import SAMPLES, read_block_predictions
 from tasks.evaluation.cost import count_parameters, peak_memory_bytes, random_batch, weights_bytes
 from tasks.evaluation.measure import write_predictions
 from tasks.evaluation.perplexity import measure_blocks, repetition_rate
@@ -33,7 +33,6 @@ from tasks.stage import InPath, OutPath
 
 CHUNK_TOKENS: Final = 512
 SAMPLED_SET: Final = "test"
-SAMPLES: Final = "greedy-samples"  # no set can be called so
 
 
 def run(

@@ -10,15 +10,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tasks.data.sources import check_lock, decoder_files, locate, text_files
+from tasks.data.sources import MAIN, check_lock, decoder_files, locate, text_files
 from tasks.lineage.files import write_json
 from tasks.models.causal import new_config
 from tasks.models.checkpoint import read_config, unpack_gguf
 from tasks.models.preflight import check_causal_shapes
 from tasks.params_causal import CausalParams
 from tasks.stage import InPath, OutPath
-
-MAIN = "documents"
 
 
 def run(params: CausalParams, *, lock: InPath, data: OutPath, teacher: OutPath) -> dict[str, Any]:

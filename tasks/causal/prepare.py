@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.causal.fetch import MAIN
 from tasks.data.blocks import block_ids, pack, save_blocks
 from tasks.data.bpe import train_tokenizer
 from tasks.data.documents import make_document_sets, read_documents
 from tasks.data.frames import rows_sha256
+from tasks.data.sources import MAIN
 from tasks.errors import DataError
 from tasks.lineage.files import digest, write_json
 from tasks.models.checkpoint import copy_tokenizer, end_id, read_config

@@ -8,10 +8,10 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from tasks.causal.fetch import MAIN
 from tasks.causal.prepare import column_names, document_sets
 from tasks.data.document_checks import document_checks, document_frame, set_checks, set_frame
 from tasks.data.documents import read_documents
+from tasks.data.sources import MAIN
 from tasks.lineage.files import digest
 from tasks.params_causal import CausalParams
 from tasks.stage import InPath, OutPath

@@ -18,6 +18,7 @@ from tasks.lineage.files import digest, read_json, write_json
 
 PICKLED: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 WEIGHTS: Final = (".safetensors", ".gguf")
+MAIN: Final = "documents"  # the folder of the main source below fetched documents; others are called as their sets
 TABLES: Final = (".csv", ".tsv", ".parquet", ".jsonl")
 MODEL_FILES: Final = ("*.json", "*.txt", "*.model", "*.safetensors")
 HUB: Final = re.compile(r"^(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)$")

@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.evaluation.gates import PairKey
+from tasks.evaluation.gates import Paired, PairKey
 from tasks.evaluation.paired import Pairs, count_pairs
 from tasks.evaluation.quality import accuracy, agreement, calibration_error, macro_f1, nll_nats_per_example
 from tasks.evaluation.rules import METRICS, WHO, Check, Key, Measurement, Rule
 
 TOLERANCE: Final = 1e-6
 Rows = dict[str, Any]
-Gathered = tuple[dict[Key, Measurement], dict[PairKey, Pairs | str], dict[str, Sequence[str]]]  # pairs, slices by set
+Gathered = tuple[dict[Key, Measurement], dict[PairKey, Paired], dict[str, Sequence[str]]]  # pairs, slices by set
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def gather(rules: Iterable[Rule | Check], models: Mapping[str, Model], num_class
     `models` has `student`, `teacher` (whose rows everybody must share) and those that rules are `versus`.
     """
     evidence: dict[Key, Measurement] = {}
-    pairs: dict[PairKey, Pairs | str] = {}
+    pairs: dict[PairKey, Paired] = {}
     names: dict[str, Sequence[str]] = {}
     for rule in rules:
         if isinstance(rule, Check) or rule.set is None or not METRICS[rule.metric]:

@@ -9,7 +9,7 @@ from typing import Final
 
 BOUNDS: Final = ("min", "max", "min_ratio", "max_ratio", "min_gain", "max_drop")
 
-PAIRED: Final = ("accuracy", "churn")  # what is decided row by row, and so has exact counts and tests
+PAIRED: Final = ("accuracy", "churn", "perplexity")  # what is decided row by row or block by block, and so has tests
 
 # metric -> does it belong to an evaluation set (and so needs `set`)?
 METRICS: Final[dict[str, bool]] = {

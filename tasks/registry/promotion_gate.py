@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.evaluation.block_evidence import gather_blocks
+from tasks.evaluation.block_evidence import SAMPLES, gather_blocks
 from tasks.evaluation.costs import cost_evidence
 from tasks.evaluation.evidence import Gathered, Model, gather
 from tasks.evaluation.gates import identity, judge
@@ -55,6 +55,7 @@ def _judge(
     asked = [rule_of(gate) for gate in params.promotion.gates]
     rules = [rule for rule in asked if isinstance(rule, Check) or rule.versus != "champion" or champion is not None]
     needed = {rule.set for rule in rules if not isinstance(rule, Check) and rule.set is not None}
+    needed |= {SAMPLES} if any(rule.metric == "repetition_rate" for rule in rules if isinstance(rule, Rule)) else set()
     runs = {"student": candidate["run_id"], "teacher": candidate["teacher_run_id"]}
     runs |= {"champion": champion["run_id"]} if champion is not None else {}
     models = {who: model for who, run in runs.items() if (model := read_model(tracker, who, run, needed)) is not None}

@@ -69,7 +69,7 @@ class Run:
         parent = self.rounds / self.params.rounds[name].parent
         return prune.run(
             self.params, round=name, parent=parent / "trained" / "model", tokens=parent / "tokens", sets=self.sets,
-            out=self.rounds / name / "pruned", student_tokens=self.rounds / name / "tokens",
+            teacher=self.artifacts / "fetched/teacher", out=self.rounds / name / "pruned", student_tokens=self.rounds / name / "tokens",
         )  # fmt: skip
 
     def distill(self, name: str) -> dict[str, Any]:
@@ -88,12 +88,14 @@ class Run:
             out=place / "evaluated", teacher_evaluated=None if name == "teacher" else first / "evaluated",
         )  # fmt: skip
 
-    def judge(self, name: str) -> dict[str, Any]:
-        place = self.rounds / name
+    def judge(self, name: str, evaluated: Path | None = None, out: Path | None = None) -> dict[str, Any]:
+        place, at = self.rounds / name, self.artifacts
         return gate.run(
-            self.params, round=name, evaluated=place / "evaluated", exported=place / "exported",
-            teacher=self.rounds / "teacher" / "evaluated", baselines=self.artifacts / "baselines",
-            out=place / "verdict.json",
+            self.params, round=name, evaluated=evaluated or place / "evaluated", exported=place / "exported",
+            teacher=self.rounds / "teacher" / "evaluated",
+            parent=self.rounds / self.params.rounds[name].parent / "evaluated", baselines=at / "baselines",
+            validation=at / "validation/summary.json", data=at / "data/summary.json", sets=self.sets,
+            out=out or place / "verdict.json",
         )  # fmt: skip
 
 
@@ -189,7 +191,7 @@ def test_perplexity_follows_from_the_stored_blocks(run: Run) -> None:
 
 def test_the_verdict_the_choice_and_the_report(run: Run) -> None:
     verdict = read_json(run.rounds / "r2" / "verdict.json")
-    assert [rule["result"] for rule in verdict["rules"]] == ["pass"] * 4
+    assert [rule["result"] for rule in verdict["rules"]] == ["pass"] * len(run.params.gates)
     assert "of the teacher's" in verdict["rules"][0]["sentence"]
     assert read_json(run.artifacts / "selection.json")["selected"] == "r2"
     page = (run.artifacts / "report.html").read_text()
@@ -209,10 +211,7 @@ def test_a_changed_prediction_is_held(run: Run, tmp_path: Path, tamper: str) -> 
         rows = pd.read_parquet(source / "predictions/test.parquet")
         changed = {"nll": rows.assign(nll_nats=rows["nll_nats"] * 0.5), "rows": rows.iloc[1:]}[tamper]
         changed.to_parquet(evaluated / "predictions/test.parquet")
-    gate.run(
-        run.params, round="r2", evaluated=evaluated, exported=run.rounds / "r2/exported",
-        teacher=run.rounds / "teacher/evaluated", baselines=tmp_path, out=tmp_path / "verdict.json",
-    )  # fmt: skip
+    run.judge("r2", evaluated, tmp_path / "verdict.json")
     first = read_json(tmp_path / "verdict.json")["rules"][0]
     assert first["result"] == "hold"
     assert "cannot be decided" in first["sentence"]
