@@ -81,8 +81,10 @@ class Gate(Section):
             raise ValueError("`min_support` is needed with `confidence` or `slices`: fewer rows than it prove nothing")
         if (self.test is not None) != (self.confidence is not None and self.metric != "churn"):
             raise ValueError("`test` and `confidence` need each other (churn has an exact bound and takes no `test`)")
-        if self.test is not None and self.metric != "perplexity" and (
-            self.metric != "accuracy" or self.bound not in ("max_drop", "min_gain")
+        if (
+            self.test is not None
+            and self.metric != "perplexity"
+            and (self.metric != "accuracy" or self.bound not in ("max_drop", "min_gain"))
         ):
             raise ValueError(
                 "`test` compares accuracies: it needs metric accuracy and max_drop or min_gain; or perplexity and max_ratio"

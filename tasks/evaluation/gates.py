@@ -46,8 +46,8 @@ def judge(
     """Return `verdict` (pass, fail or hold), its `sentence`, and the `rules` with value, result and sentence each.
 
     fail: a block rule fails; else hold: a block rule holds, or there is none; else pass. Warn rules change nothing.
-    `pairs` has the counts or blocks for paired rules, or the sentence why there are none; `slices` the names of each set's slices;
-    `answers` what the checks found.
+    `pairs` has the counts or blocks for paired rules, or the sentence why there are none; `slices` the names of each
+    set's slices; `answers` what the checks found.
     """
     judged = [
         _judge_check(rule, (answers or {}).get(rule.name))

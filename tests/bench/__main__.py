@@ -59,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--models", type=int, default=1000, help="gates: simulated students of each kind")
     parser.add_argument("--blocks", type=int, default=4, help="decoder: blocks of 256 tokens a step")
-    parser.add_argument("--layers", type=int, default=24, help="decoder: layers of the student; the teacher has 30")
+    parser.add_argument("--layers", type=int, default=24, help="decoder: layers of the student")
+    parser.add_argument("--teacher-layers", type=int, default=30, help="decoder: layers of the teacher")
+    parser.add_argument("--threads", type=int, help="decoder: threads of torch; as many as it takes by itself without")
     parser.add_argument("--workspace", type=Path, default=Path.cwd(), help="project with a finished run")
     parser.add_argument("--json", action="store_true", help="print one JSON value for programs")
     return parser
@@ -82,7 +84,7 @@ def _measure(name: str, workspace: Path, options: argparse.Namespace) -> dict[st
     if name == "decoder":
         from tests.bench import decoder
 
-        return decoder.measure(options.blocks, options.layers, options.turns)
+        return decoder.measure(options.blocks, options.layers, options.teacher_layers, options.turns, options.threads)
     if name == "gates":
         from tasks.params import load_params
         from tests.bench import gates

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tasks import rederive, rederive_causal
 from tasks.causal import (
     baselines,
     distill,
@@ -31,6 +32,7 @@ from tasks.causal import (
 from tasks.data.blocks import load_blocks
 from tasks.distillation.causal import causal_loss
 from tasks.errors import DataError
+from tasks.evaluation.block_evidence import SAMPLES
 from tasks.lineage.files import digest, file_sha256, read_json, write_json
 from tasks.models.checkpoint import load_causal_lm
 from tasks.params_causal import CausalParams
@@ -69,7 +71,8 @@ class Run:
         parent = self.rounds / self.params.rounds[name].parent
         return prune.run(
             self.params, round=name, parent=parent / "trained" / "model", tokens=parent / "tokens", sets=self.sets,
-            teacher=self.artifacts / "fetched/teacher", out=self.rounds / name / "pruned", student_tokens=self.rounds / name / "tokens",
+            teacher=self.artifacts / "fetched/teacher",
+            out=self.rounds / name / "pruned", student_tokens=self.rounds / name / "tokens",
         )  # fmt: skip
 
     def distill(self, name: str) -> dict[str, Any]:
@@ -215,6 +218,41 @@ def test_a_changed_prediction_is_held(run: Run, tmp_path: Path, tamper: str) -> 
     first = read_json(tmp_path / "verdict.json")["rules"][0]
     assert first["result"] == "hold"
     assert "cannot be decided" in first["sentence"]
+
+
+def faults(run: Run, view: Path) -> list[str]:
+    """Return the names of what an audit finds wrong with the last round when it derives it again from these files."""
+    params = run.params.model_dump(mode="json")
+    found = [*rederive_causal.pruned(view, "r2", "r1"), *rederive.best_checkpoint(view, "r2")]
+    found += rederive_causal.measured(view, params, "artifacts/rounds/r2/evaluated", "r2")
+    return sorted({one.name for one in found})
+
+
+def test_weights_and_numbers_are_derived_again_from_the_stored_files(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.artifacts, tmp_path / "artifacts")
+    assert faults(run, tmp_path) == []
+    params = run.params.model_dump(mode="json")
+    assert rederive_causal.measured(tmp_path, params, "artifacts/rounds/teacher/evaluated", "teacher") == []
+
+    place = tmp_path / "artifacts/rounds/r2"
+    samples = pd.read_parquet(place / f"evaluated/predictions/{SAMPLES}.parquet")
+    edited = samples.assign(sample=[np.arange(12)] * len(samples))
+    edited.to_parquet(place / f"evaluated/predictions/{SAMPLES}.parquet")
+    assert faults(run, tmp_path) == ["metrics"], "texts that repeat nothing"
+    samples.to_parquet(place / f"evaluated/predictions/{SAMPLES}.parquet")
+
+    rows = pd.read_parquet(place / "evaluated/predictions/news.parquet")
+    rows.assign(nll_nats=rows["nll_nats"] - 1e-3).to_parquet(place / "evaluated/predictions/news.parquet")
+    assert faults(run, tmp_path) == ["metrics"], "a little better than it was"
+    rows.to_parquet(place / "evaluated/predictions/news.parquet")
+
+    plan = read_json(place / "pruned/plan.json")
+    plan["keep"]["ffn"][0][0] += 1
+    write_json(place / "pruned/plan.json", plan)
+    assert faults(run, tmp_path) == ["pruning"]
+    shutil.copyfile(tmp_path / "artifacts/rounds/r1/trained/model/model.safetensors",
+                    place / "trained/model/model.safetensors")  # fmt: skip
+    assert faults(run, tmp_path) == ["checkpoints", "metrics", "pruning"]
 
 
 def test_another_teacher_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,11 @@ from tests.tiny_project import Project
 def test_a_language_model_runs_end_to_end_and_registers_its_rounds(tiny_project: Project, tmp_path: Path) -> None:
     project = tiny_project.copy(tmp_path / "project")
     write_documents(tmp_path / "text")
-    YAML().dump(tiny_values(tmp_path / "text"), tmp_path / "lm.yaml")
+    values = tiny_values(tmp_path / "text")
+    values["gates"].append({"metric": "repetition_rate", "set": "test", "max": 1.0})
+    values["promotion"]["gates"] = [{"metric": "perplexity", "set": "test", "versus": "champion", "max_ratio": 50.0},
+                                    {"check": "lineage"}, {"check": "clean_git", "severity": "warn"}]  # fmt: skip
+    YAML().dump(values, tmp_path / "lm.yaml")
     states = project.run("--params", str(tmp_path / "lm.yaml"))
     assert set(states.values()) == {"executed"}
 
@@ -30,6 +34,11 @@ def test_a_language_model_runs_end_to_end_and_registers_its_rounds(tiny_project:
     refused = project.compactlm("compare", "1", "2")
     assert refused.returncode == 2
     assert "side by side in the report" in refused.stderr
+
+    found = json.loads(project.compactlm("audit", "1", "--json").stdout)
+    faults = [one for one in found["checks"] if one["result"] != "PASS"]
+    assert found["result"] == "PASS", faults
+    assert {one["name"] for one in found["checks"]} >= {"pruning", "checkpoints", "metrics", "verdict", "decision"}
 
     done = project.compactlm("run", "--json")
     assert json.loads(done.stdout)["state"] == "no change"

@@ -60,6 +60,10 @@ def test_every_yaml_file_is_checked() -> None:
     assert isinstance(load_params(ROOT / "params.yaml"), Params)
 
 
+SHOWN = {"metric": "perplexity", "set": "test", "versus": "teacher", "max_ratio": 1.5, "test": "paired_bootstrap",
+         "confidence": 0.95, "min_support": 9}  # fmt: skip
+
+
 def put(values: dict[str, Any], key: str, value: Any) -> None:
     """Set a value by its dotted key."""
     *path, last = key.split(".")
@@ -82,6 +86,11 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
         ("rounds.r1.ratio", 2.0, "rounds.r1.ratio: unknown key"),
         ("rounds.r2.layers", 4, "rounds.r2.layers: 4 is larger than its parent's 3"),
         ("gates.0.metric", "accuracy", "gates.0.metric: 'accuracy' is not measured of language models; allowed: agree"),
+        ("gates.0", {**SHOWN, "test": "mcnemar"}, "perplexities are compared by test: paired_bootstrap and max_ratio"),
+        ("gates.0", {**SHOWN, "confidence": None}, "`test` and `confidence` need each other"),
+        ("gates.0", {**SHOWN, "min_support": None}, "`min_support` is needed with `confidence`"),
+        ("gates.0", {**SHOWN, "metric": "nll_nats_per_token"}, "`test` compares accuracies"),
+        ("gates.0", {"metric": "agreement", "set": "test", "min": 0.1, "confidence": 0.95, "min_support": 9}, "need each other"),
         ("gates.0.set", "imdb", "gates.0.set: 'imdb' is not one of validation, test, news"),
         ("gates.0", {"check": "no_overlap"}, "gates.0.check: no_overlap cannot be answered of language models; allowed: da"),
         ("promotion.gates", [{"check": "serves"}], "promotion.gates.0.check: serves cannot be answered of language models"),
