@@ -81,19 +81,8 @@ class Gate(Section):
             raise ValueError("`min_support` is needed with `confidence` or `slices`: fewer rows than it prove nothing")
         if (self.test is not None) != (self.confidence is not None and self.metric != "churn"):
             raise ValueError("`test` and `confidence` need each other (churn has an exact bound and takes no `test`)")
-        if (
-            self.test is not None
-            and self.metric != "perplexity"
-            and (self.metric != "accuracy" or self.bound not in ("max_drop", "min_gain"))
-        ):
-            raise ValueError(
-                "`test` compares accuracies: it needs metric accuracy and max_drop or min_gain; or perplexity and max_ratio"
-            )
-        if self.test is not None and self.metric == "perplexity":
-            if self.bound != "max_ratio" or self.test != "paired_bootstrap":
-                raise ValueError("perplexities are compared by test: paired_bootstrap and max_ratio")
-        elif self.test is not None and not 0.0 <= getattr(self, self.bound) < 1.0:
-            raise ValueError(f"{self.bound} is a share of rows here: at least 0 and below 1 (0.02 is 2 points)")
+        if self.test is not None:
+            self._check_test()
         if self.confidence is not None and self.metric not in PAIRED:
             raise ValueError(f"`confidence` is for {', '.join(PAIRED)}")
         if self.prove is not None and self.test is None:
@@ -101,6 +90,19 @@ class Gate(Section):
         if self.resamples is not None and self.test != "paired_bootstrap":
             raise ValueError("`resamples` belongs to test: paired_bootstrap")
         return self
+
+    def _check_test(self) -> None:
+        """Raise ValueError unless the rule compares what a `test` can compare."""
+        if self.metric == "perplexity":
+            if self.bound != "max_ratio" or self.test != "paired_bootstrap":
+                raise ValueError("perplexities are compared by test: paired_bootstrap and max_ratio")
+            return
+        if self.metric != "accuracy" or self.bound not in ("max_drop", "min_gain"):
+            raise ValueError(
+                "`test` compares accuracies: it needs metric accuracy and max_drop or min_gain; or perplexity and max_ratio"
+            )
+        if not 0.0 <= getattr(self, self.bound) < 1.0:
+            raise ValueError(f"{self.bound} is a share of rows here: at least 0 and below 1 (0.02 is 2 points)")
 
 
 class Approval(Section):

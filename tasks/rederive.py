@@ -119,10 +119,10 @@ def best_checkpoint(view: Path, name: str) -> list[Check]:
                 "checkpoints", f"{name}: best", one["sha256"], weights, "the model is not its best checkpoint"
             )
     if summary["checkpoints"]:
-        metric, choose = ("validation_accuracy", max)
-        if f"best_{metric}" not in summary:
-            metric, choose = ("validation_nll_nats_per_token", min)  # a language model
-        best = choose(one[metric] for one in summary["checkpoints"])
+        of_text = "validation_nll_nats_per_token"  # a language model's number, the lower the better
+        metric = of_text if f"best_{of_text}" in summary else "validation_accuracy"
+        values = [one[metric] for one in summary["checkpoints"]]
+        best = min(values) if metric == of_text else max(values)
         found += compare("checkpoints", f"{name}: best", best, summary[f"best_{metric}"], "is not the best one")
     return found
 

@@ -85,8 +85,6 @@ def _pack_sets(params: CausalParams, frames: dict[str, pd.DataFrame], end: int, 
             raise DataError(f"set {name} has less than one block of {section.block_tokens} tokens; add documents")
         save_blocks(blocks, tokens, name)
         described[name] = {"rows": len(frame), "blocks": len(blocks), "tokens": int(blocks.size)}
-        if (
-            name != "train"
-        ):  # what is measured is tied to what was prepared; hashing every training block is for nothing
+        if name != "train":  # what is measured is tied to what was prepared; nobody asks for every training block
             described[name]["rows_sha256"] = rows_sha256(block_ids(blocks))
     return described

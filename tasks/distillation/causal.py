@@ -77,10 +77,12 @@ class _ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
                 hidden = hidden_ND[rows].to(recipe.dtype)
                 teacher_NV = other.hidden_ND[rows].to(recipe.dtype) @ other.weight_VD.T if other is not None else None
                 value, slope_NV = _value_and_slope(hidden @ weight.T, teacher_NV, targets_N[rows], recipe)
-                slope_NV = slope_NV.div_(count).to(recipe.dtype)
+                slope_NV = slope_NV.to(recipe.dtype)
                 total += value
                 gradient_ND[rows] = slope_NV @ weight
                 gradient_VD += slope_NV.T @ hidden
+            gradient_ND.div_(count)  # here and not on the slopes, which are as wide as the vocabulary
+            gradient_VD.div_(count)
         ctx.save_for_backward(gradient_ND, gradient_VD)
         return (total / count).to(gradient_VD.dtype)
 

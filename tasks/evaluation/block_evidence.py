@@ -84,7 +84,8 @@ def _measure(models: Mapping[str, Model], who: str, metric: str, name: str) -> M
 
 def _choices(rows: pd.DataFrame) -> np.ndarray[Any, Any] | None:
     """Return the first choices, one for each token of each block; None if there are more or fewer somewhere."""
-    if any(len(one) != count for one, count in zip(rows["choices"], rows["tokens"], strict=True)):
+    every = zip(rows["choices"], rows["tokens"], strict=True)
+    if not all(isinstance(one, np.ndarray) and len(one) == count for one, count in every):
         return None
     return np.concatenate(rows["choices"].tolist())
 

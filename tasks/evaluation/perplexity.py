@@ -52,7 +52,8 @@ class Ratio:
 
 def exponential(nats: Floats | float) -> Floats:
     """Return e to the power of these nats, the largest number there is where that is beyond it."""
-    return np.exp(np.minimum(nats, LARGEST_NATS))
+    found: Floats = np.exp(np.minimum(nats, LARGEST_NATS))
+    return found
 
 
 def nll_per_token(nll_nats_N: Floats, tokens_N: NDArray[np.int64]) -> float:

@@ -40,5 +40,10 @@ def test_a_language_model_runs_end_to_end_and_registers_its_rounds(tiny_project:
     assert found["result"] == "PASS", faults
     assert {one["name"] for one in found["checks"]} >= {"pruning", "checkpoints", "metrics", "verdict", "decision"}
 
+    refused = project.compactlm("export", "tiny-lm/1", "--out", str(tmp_path / "exported"))
+    assert refused.returncode == 2
+    assert "export describes classifiers" in refused.stderr
+    assert not (tmp_path / "exported").exists()
+
     done = project.compactlm("run", "--json")
     assert json.loads(done.stdout)["state"] == "no change"
