@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from tasks.data.frames import read_sets
-from tasks.data.logits import check_teacher, load_logits
+from tasks.data.logits import CACHED_SETS, CHECKPOINT_SET, check_teacher, load_checkpoint_logits, load_logits
 from tasks.data.tokens import TokenSet, collate, load_tokens
 from tasks.distillation.budget import joined, plan_batches
 from tasks.distillation.hidden import weighed
@@ -64,7 +64,7 @@ def distil(
     label: str,
 ) -> dict[str, Any]:
     """Train the student with the budget of a round, write `out` as `Keeper.finish` does, and return its summary."""
-    frames = read_sets(sets, ["train", "validation", "transfer"])
+    frames = read_sets(sets, CACHED_SETS)
     data = joined(load_tokens(tokens / "train"), load_tokens(tokens / "transfer"))
     labels = np.concatenate([frames["train"]["label"], frames["transfer"]["label"]]).astype(np.int64)
     teacher_logits = load_logits(logits, frames)
@@ -79,8 +79,10 @@ def distil(
          "torch": torch.__version__}
     )  # fmt: skip
     scratch = Scratch(f"{label}{round_name}", key)
-    validation = frames["validation"]["label"].to_numpy(dtype=np.int64)
-    keeper = Keeper(scratch, load_tokens(tokens / "validation"), validation, params.distill.batch_rows, device)
+    keeper = Keeper(
+        scratch, load_tokens(tokens / CHECKPOINT_SET), frames[CHECKPOINT_SET]["label"].to_numpy(dtype=np.int64),
+        params.distill.batch_rows, device, teacher_logits=load_checkpoint_logits(logits, frames),
+    )  # fmt: skip
     _without_dropout(student)
     attend_plainly(student, device.device)
     masker = None if budget.schedule is None else Masker(student, budget.schedule, budget.sparsity or 0.0)

@@ -21,6 +21,8 @@ from tasks.evaluation.quality import measure_slices
 from tasks.lineage.chain import Receipt
 from tasks.lineage.checks import Check, compare, failed, unknown, whole
 from tasks.lineage.files import file_sha256, read_json
+from tasks.models.block_keeper import METRIC
+from tasks.models.keeper import BETTER
 from tasks.params import AnyParams, recorded_params
 
 TOLERANCE: Final = 2e-6  # reports round to six decimals, and the last bit may differ between processors
@@ -119,10 +121,9 @@ def best_checkpoint(view: Path, name: str) -> list[Check]:
                 "checkpoints", f"{name}: best", one["sha256"], weights, "the model is not its best checkpoint"
             )
     if summary["checkpoints"]:
-        of_text = "validation_nll_nats_per_token"  # a language model's number, the lower the better
-        metric = of_text if f"best_{of_text}" in summary else "validation_accuracy"
-        values = [one[metric] for one in summary["checkpoints"]]
-        best = min(values) if metric == of_text else max(values)
+        better = {**BETTER, METRIC: 1}  # the latter of language models
+        metric = next(one for one in better if f"best_{one}" in summary)
+        best = min(better[metric] * one[metric] for one in summary["checkpoints"]) * better[metric]
         found += compare("checkpoints", f"{name}: best", best, summary[f"best_{metric}"], "is not the best one")
     return found
 

@@ -1,4 +1,5 @@
-"""Caches the teacher's logits on the training and transfer rows, once for all rounds; with distill.hidden its states too.
+"""Caches the teacher's logits on the training, transfer and validation rows, once for all rounds; with distill.hidden its
+states of the first two as well.
 
 deps: teacher/model, data | params: data.max_tokens, distill.hidden | outs: teacher_logits/
 The cache is keyed by teacher, tokenizer and text; `load_logits` refuses rows it was not made for.
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data.frames import read_sets
-from tasks.data.logits import CACHED_SETS, rows_sha256, states_file
+from tasks.data.logits import CACHED_SETS, LEARNT_SETS, rows_sha256, states_file
 from tasks.data.tokens import TokenSet, load_tokens
 from tasks.distillation.hidden import KINDS
 from tasks.distillation.predict import predict_logits
@@ -40,7 +41,8 @@ def run(params: Params, *, teacher: InPath, sets: InPath, tokens: InPath, out: O
         layers = list(range(1, num_layers(model) + 1))
         layers = layers if params.distill.hidden.layers == "uniform" else layers[-1:]
     for name in frames:
-        np.save(out / f"{name}.npy", _cache(model, name, load_tokens(tokens / name), layers, out, device))
+        wanted = layers if name in LEARNT_SETS else []
+        np.save(out / f"{name}.npy", _cache(model, name, load_tokens(tokens / name), wanted, out, device))
     fingerprint: dict[str, Any] = {
         "teacher_sha256": file_sha256(teacher / "model.safetensors"),
         "tokenizer_sha256": file_sha256(teacher / "tokenizer.json"),

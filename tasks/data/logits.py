@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from tasks.errors import DataError
 from tasks.lineage.files import file_sha256, read_json
 
-CACHED_SETS: Final = ("train", "transfer")
+LEARNT_SETS: Final = ("train", "transfer")
+CHECKPOINT_SET: Final = "validation"  # its logits choose the checkpoint, and nothing is learnt from them
+CACHED_SETS: Final = (*LEARNT_SETS, CHECKPOINT_SET)
 
 
 def rows_sha256(frames: Mapping[str, pd.DataFrame]) -> dict[str, str]:
@@ -38,7 +40,14 @@ def check_teacher(folder: Path, teacher: Path) -> None:
 def load_logits(folder: Path, frames: Mapping[str, pd.DataFrame]) -> NDArray[np.float32]:
     """Return the cached logits of train then transfer rows; DataError if they were made for other rows."""
     _check_rows(folder, frames)
-    return np.concatenate([np.load(folder / f"{name}.npy") for name in CACHED_SETS])
+    return np.concatenate([np.load(folder / f"{name}.npy") for name in LEARNT_SETS])
+
+
+def load_checkpoint_logits(folder: Path, frames: Mapping[str, pd.DataFrame]) -> NDArray[np.float32]:
+    """Return the cached logits of the rows that checkpoints are measured on; DataError if they were made for other rows."""
+    _check_rows(folder, frames)
+    found: NDArray[np.float32] = np.load(folder / f"{CHECKPOINT_SET}.npy")
+    return found
 
 
 class States:
@@ -55,7 +64,7 @@ class States:
             )
         self._places = [cached.index(layer) for layer in layers]
         self._parts = [
-            np.load(states_file(folder, name), mmap_mode="r" if len(frames[name]) else None) for name in CACHED_SETS
+            np.load(states_file(folder, name), mmap_mode="r" if len(frames[name]) else None) for name in LEARNT_SETS
         ]
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:

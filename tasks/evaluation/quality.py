@@ -57,6 +57,12 @@ def nll_nats_per_example(logits: NDArray[np.floating], labels: Ints) -> float:
     return float(np.mean(_nll(log_softmax(logits), labels)))
 
 
+def kl_nats_per_example(logits: NDArray[np.floating], teacher_logits: NDArray[np.floating]) -> float:
+    """Return KL(teacher || student), the mean over rows in nats; >= 0, zero when the two answer alike."""
+    student_NC, teacher_NC = log_softmax(logits), log_softmax(teacher_logits)
+    return float(np.mean(np.sum(np.exp(teacher_NC) * (teacher_NC - student_NC), axis=1)))
+
+
 def calibration_error(logits: NDArray[np.floating], labels: Ints, bins: int) -> float:
     """Return the expected calibration error, between 0 and 1, over `bins` equal-width bins of the top probability.
 

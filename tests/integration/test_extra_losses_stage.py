@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from tasks import distill, prune, teacher_logits
 from tasks.data.frames import read_sets
-from tasks.data.logits import CACHED_SETS, States
+from tasks.data.logits import CACHED_SETS, LEARNT_SETS, States
 from tasks.data.tokens import collate, load_tokens
 from tasks.distillation.budget import joined
 from tasks.errors import DataError, ParamsError
@@ -56,7 +56,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(
     logits = cache(tiny_families, params, tmp_path / "logits", family)
     teacher, tokens = tiny_families / family / "teacher", tiny_families / family / "tokens"
     student, frames = load_classifier(teacher), read_sets(tiny_families / "sets", CACHED_SETS)
-    data = joined(*(load_tokens(tokens / name) for name in CACHED_SETS))
+    data = joined(*(load_tokens(tokens / name) for name in LEARNT_SETS))
     folders = {"logits": logits, "teacher": teacher, "tokenizer": teacher}
     extras = make_extras(params.distill, student, data, frames, folders, CPU)
     rows = np.arange(190, 220)  # the end of the training set and the start of the transfer set
@@ -81,7 +81,9 @@ def test_a_student_learns_from_more_than_logits_and_goes_on_after_a_kill(
               out=tmp_path / "pruned", student_tokens=tokens)  # fmt: skip
     paths = {"pruned": tmp_path / "pruned", "tokens": tokens, "sets": sets, "teacher": teacher}
     logits, none = cache(tiny_families, params, tmp_path / "logits"), cache(tiny_families, plain, tmp_path / "none")
-    assert sorted(path.name for path in none.iterdir()) == ["fingerprint.json", "train.npy", "transfer.npy"]
+    assert sorted(path.name for path in none.iterdir()) == [
+        "fingerprint.json", "train.npy", "transfer.npy", "validation.npy",
+    ]  # fmt: skip
     with pytest.raises(DataError, match="dvc repro teacher_logits"):
         distill.run(params, round="r1", logits=none, out=tmp_path / "refused", **paths)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import entropy
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from tasks.evaluation import quality
@@ -46,6 +47,16 @@ def test_metrics_equal_scikit_learn(shape):
         log_loss(labels, probabilities, labels=range(classes)), rel=1e-6
     )
     assert quality.agreement(predictions, teacher) == pytest.approx(accuracy_score(teacher, predictions))
+
+
+@given(shapes)
+@settings(deadline=None)
+def test_kl_equals_scipy_and_is_zero_for_the_teacher_itself(shape):
+    _, logits, _ = example(*shape)
+    other = np.roll(logits, 1, axis=0)
+    ours, theirs = (np.exp(quality.log_softmax(each)) for each in (logits, other))
+    assert quality.kl_nats_per_example(logits, other) == pytest.approx(entropy(theirs, ours, axis=1).mean(), abs=1e-9)
+    assert quality.kl_nats_per_example(logits, logits) == 0.0
 
 
 def reference_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int) -> float:
