@@ -45,6 +45,7 @@ def compare_versions(
             if isinstance(count, str):
                 found.append({"set": name, "slice": one, "doubt": count})
                 break
+            assert isinstance(count, Pairs)  # accuracies are counted row by row
             if count.rows:
                 mine, theirs = (evidence[who, "accuracy", name, one].value for who in ("student", "champion"))
                 found.append(
