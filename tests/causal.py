@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tasks.models.causal import DECODERS as SUPPORTED
 from tasks.models.checkpoint import causal_lm_from_config
 from tasks.params import check_params, read_yaml
 from tasks.params_causal import CausalParams
@@ -16,7 +17,7 @@ from tests.families import CONFIGS, END, bytes_tokenizer
 from tests.tiny_project import FILLERS
 
 ROOT = Path(__file__).resolve().parents[1]
-DECODERS = [name for name in CONFIGS if name != "bert"]
+DECODERS = [name for name, config in CONFIGS.items() if config["model_type"] in SUPPORTED]
 ROUNDS = {
     "r1": {"parent": "teacher", "vocabulary": 320, "hidden": 24, "heads": 3, "ffn": 40, "layers": 3,
            "train_tokens": 1600, "learning_rate": 1.0e-2},
