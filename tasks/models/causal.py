@@ -9,7 +9,7 @@ from torch import nn
 
 from tasks.models.architectures import ADAPTERS, adapter_of
 
-DECODERS: Final = tuple(name for name in ADAPTERS if name != "bert")
+DECODERS: Final = tuple(name for name, adapter in ADAPTERS.items() if adapter.READS == "last")
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:

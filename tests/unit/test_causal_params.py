@@ -121,8 +121,9 @@ def test_a_classifier_is_not_asked_for_perplexity() -> None:
 def test_an_encoder_and_a_smaller_vocabulary_are_refused(tmp_path: Path) -> None:
     values = tiny_values(tmp_path)
     params = causal_params(values)
-    with pytest.raises(SourceError, match="model_type 'bert' is no language model that is supported; allowed"):
-        check_causal_shapes(params, tiny_config(320))
+    for kind in ("bert", "distilbert"):
+        with pytest.raises(SourceError, match=f"model_type '{kind}' is no language model .*: gpt2, llama, mistral$"):
+            check_causal_shapes(params, {**tiny_config(320), "model_type": kind})
     values["rounds"]["r1"]["vocabulary"] = values["rounds"]["r2"]["vocabulary"] = 300
     with pytest.raises(ParamsError, match=r"rounds.r1: vocabulary = 300: .* allowed: 320"):
         check_causal_shapes(causal_params(values), new_config(values["teacher"]["new"], 32))
