@@ -31,7 +31,7 @@ from tasks.lineage.git import git_facts
 from tasks.lineage.last_run import describe, sentence, write_last_run
 from tasks.lineage.pipeline import BusyError, Stage, StageRunner, pending, read_graph
 from tasks.lineage.start import only_run, prepare_run
-from tasks.params import Params
+from tasks.params import AnyParams
 from tasks.progress import PREFIX
 from tasks.registry.live import Recorder
 from tasks.warm import warm_server
@@ -122,7 +122,7 @@ def compress_at(api_url: str, workspace: Path, max_workers: int, started: float)
 
 
 def _run_all(
-    folder: Path, params: Params, stages: list[Stage], waiting: list[str], recorder: Recorder, began: float, max_workers: int
+    folder: Path, params: AnyParams, stages: list[Stage], waiting: list[str], recorder: Recorder, began: float, max_workers: int
 ) -> dict[str, Any]:  # fmt: skip
     outcomes: dict[str, str] = {}
     seconds: dict[str, float] = {}

@@ -11,24 +11,25 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from tasks.errors import UserError
 from tasks.lineage.files import read_json
-from tasks.params import Params
+from tasks.params import AnyParams
 from tasks.registry.decision_page import as_markdown
 from tasks.registry.decisions import read_log
-from tasks.registry.records import TEACHER, RoundFiles, latency, overall
+from tasks.registry.records import TEACHER, RoundFiles, latency, overall, quality_of
 
 WIDTH: Final = 480
 HEIGHT: Final = 260
 MARGIN: Final = 45
 
 
-def publish_artifacts(workspace: Path, params: Params, runs: Mapping[str, str], uri: str) -> None:
+def publish_artifacts(workspace: Path, params: AnyParams, runs: Mapping[str, str], uri: str) -> None:
     """Create the artifacts of a finished run on its Prefect page."""
     rows = [_row(RoundFiles(workspace, name)) for name in (TEACHER, *params.rounds)]
-    create_table_artifact(rows, key="rounds", description="Every round: size, accuracy on test, latency, verdict")
+    metric = next(key for key in rows[0] if key.startswith("test_")).removeprefix("test_")
+    create_table_artifact(rows, key="rounds", description="Every round: size, quality on test, latency, verdict")
     plot = base64.b64encode(
-        svg_plot([(r["round"], r["parameters"], r["test_accuracy"]) for r in rows]).encode()
+        svg_plot([(r["round"], r["parameters"], r[f"test_{metric}"]) for r in rows], metric).encode()
     ).decode()
-    text = f"## Size and accuracy\n\n![size against accuracy](data:image/svg+xml;base64,{plot})\n"
+    text = f"## Size and {metric}\n\n![size against {metric}](data:image/svg+xml;base64,{plot})\n"
     create_markdown_artifact(text + "\nThe full report: `compactlm report`.\n", key="front")
     if uri.startswith("http"):
         link = f"{uri}/#/experiments?searchFilter={params.registry.model_name}"
@@ -51,19 +52,19 @@ def _publish_decision(workspace: Path, name: str) -> None:
 
 def _row(files: RoundFiles) -> dict[str, Any]:
     cost = files.cost()
-    quality = overall(read_json(files.folder / "evaluated" / "quality.json"))
+    metric, value = quality_of(overall(read_json(files.folder / "evaluated" / "quality.json"))["test"])
     return {
         "round": files.label,
         "parameters": cost["params_total"],
         "size_mb": round(cost["size_bytes"] / 1e6, 1),
-        "test_accuracy": round(quality["test"]["accuracy"], 4),
+        f"test_{metric}": round(value, 4),
         "latency_ms_p50": min(latency(cost, "latency_ms_p50").values()),
         "verdict": files.verdict() or "",
     }
 
 
-def svg_plot(points: Sequence[tuple[str, float, float]]) -> str:
-    """Return an SVG with one labelled dot a round: total parameters to the right, accuracy upwards."""
+def svg_plot(points: Sequence[tuple[str, float, float]], metric: str = "accuracy") -> str:
+    """Return an SVG with one labelled dot a round: total parameters to the right, the metric upwards."""
     largest = max(size for _, size, _ in points)
     low = min(value for _, _, value in points) - 0.02
     high = max(value for _, _, value in points) + 0.02
@@ -79,5 +80,5 @@ def svg_plot(points: Sequence[tuple[str, float, float]]) -> str:
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>'
         f'<path d="M{MARGIN} {MARGIN}V{bottom}H{right}" fill="none" stroke="#888"/>{"".join(dots)}'
         f'<text x="{right}" y="{HEIGHT - 15}" text-anchor="end">parameters, up to {largest:,}</text>'
-        f'<text x="{MARGIN}" y="{MARGIN - 18}" text-anchor="middle">accuracy</text></svg>'
+        f'<text x="{MARGIN}" y="{MARGIN - 18}" text-anchor="middle">{metric}</text></svg>'
     )

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks import rederive, replay
+from tasks import rederive, rederive_causal, replay
 from tasks.errors import ParamsError, UserError
 from tasks.lineage import audit_chain, audit_code, audit_files, audit_lock
 from tasks.lineage.chain import RECEIPTS_FOLDER, Receipts, ancestors, edges, files_of, parse, producers, rounds_of
 from tasks.lineage.checks import Check, as_json, failed, overall, unknown
 from tasks.lineage.pipeline import cache_folder, read_lock
 from tasks.lineage.start import AUDIT, only_run
-from tasks.params import read_yaml
+from tasks.params import CAUSAL_LM, read_yaml
 from tasks.registry import audit as registry
 from tasks.registry import audit_approvals
 from tasks.registry import audit_decisions as decisions
@@ -193,6 +193,8 @@ class _Walk:
 
     def _derived(self) -> list[Check]:
         receipts, view = self.receipts, self.scratch / "view"
+        judge = f"gate@{self.dossier.round}"
+        ours = rederive_causal if receipts[judge]["params"].get("task") == CAUSAL_LM else rederive
         checks: list[Check] = []
         for name in rounds_of(self.stages):
             training = "teacher" if name == "teacher" else f"distill@{name}"
@@ -204,8 +206,7 @@ class _Walk:
             parent = receipts[f"prune@{name}"]["params"]["rounds"][name]["parent"]
             needs = {**self._needs(f"prune@{name}", "inputs"), **self._needs(f"prune@{name}", "outputs")}
             checks += rederive.derived("pruning", name, needs, "follows bit for bit from its parent and its plan",
-                                       lambda name=name, parent=parent: rederive.pruned(view, name, parent))  # type: ignore[misc]  # fmt: skip
-        judge = f"gate@{self.dossier.round}"
+                                       lambda name=name, parent=parent: ours.pruned(view, name, parent))  # type: ignore[misc]  # fmt: skip
         needs = {**self._needs(judge, "inputs"), **self._needs(judge, "outputs")}
         parent = receipts[judge]["params"]["rounds"][self.dossier.round]["parent"]
         for who in dict.fromkeys(("teacher", parent, self.dossier.round)):
@@ -215,7 +216,7 @@ class _Walk:
             params, place = receipts[stage]["params"], f"artifacts/rounds/{who}/evaluated"
             wanted = {**self._needs(stage, "inputs"), **self._needs(stage, "outputs")}
             checks += rederive.derived("metrics", who, wanted, "every number and interval follows from the predictions",
-                                       lambda params=params, place=place, who=who: rederive.measured(view, params, place, who))  # type: ignore[misc]  # fmt: skip
+                                       lambda params=params, place=place, who=who: ours.measured(view, params, place, who))  # type: ignore[misc]  # fmt: skip
         return checks + rederive.derived("verdict", judge, needs, "the gate gives the same verdict again",
                                          lambda: rederive.judged(view, receipts[judge]))  # fmt: skip
 

@@ -139,7 +139,9 @@ def status(as_json: Json = False) -> None:
     ]
     keys = ("wall_seconds", "compute_seconds", "overhead_seconds", "overhead_share")
     facts = {"last_state": last["state"], **{key: last.get(key) for key in keys}}
-    solved = {name: _solved(workspace, name) for name, target in params.rounds.items() if target.budgets}
+    solved = {
+        name: _solved(workspace, name) for name, target in params.rounds.items() if getattr(target, "budgets", None)
+    }
     if as_json:
         return print_json({"stages": rows, "solved_shapes": solved, **facts})
     table = Table("stage", "state", "last run", "seconds", box=None)
@@ -162,19 +164,21 @@ def _solved(workspace: Path, name: str) -> dict[str, int]:
 @app.command(epilog="Example: compactlm models --json")
 def models(as_json: Json = False) -> None:
     """List the registered models: what they cost, how good they are, how they were judged."""
+    from tasks.registry.records import quality_of
+
     rows = _model_rows(find_workspace(Path.cwd()))
     if as_json:
         return print_json(rows)
     if not rows:
         return out.print("no model is registered yet; `compactlm run` makes some")
-    heads = ("version", "round", "aliases", "parameters", "MB", "ms (batch)", "test accuracy of teacher's", "verdict")
+    heads = ("version", "round", "aliases", "parameters", "MB", "ms (batch)", "on test, of teacher's", "verdict")
     table = Table(*heads, box=None)
     for row in rows:
         latency = ", ".join(f"{value:.1f} ({batch})" for batch, value in row["latency_ms_p50"].items())
-        accuracy, teacher = (row[key]["test"]["accuracy"] for key in ("metrics", "teacher_metrics"))
+        (name, mine), (_, theirs) = (quality_of(row[key]["test"]) for key in ("metrics", "teacher_metrics"))
         table.add_row(
             str(row["version"]), row["round"], ", ".join(row["aliases"]), f"{row['params_total']:,}",
-            f"{row['size_bytes'] / 1e6:.1f}", latency, f"{accuracy:.3f} of {teacher:.3f}",
+            f"{row['size_bytes'] / 1e6:.1f}", latency, f"{name} {mine:.3f} of {theirs:.3f}",
             row["verdict"]["verdict"],
         )  # fmt: skip
     out.print(table)

@@ -14,7 +14,7 @@ from tasks.cli_watch import watch
 from tasks.console import Json, out, print_json
 from tasks.errors import UserError
 from tasks.lineage.start import find_workspace
-from tasks.params import Params, load_params
+from tasks.params import AnyParams, load_params
 
 if TYPE_CHECKING:
     from tasks.registry.tracking import Tracker
@@ -156,7 +156,7 @@ def compare(
     out.print("accuracy of A and B; rows that B lost, won, and answers otherwise than A")
 
 
-def _registry() -> tuple[Tracker, Params, str]:
+def _registry() -> tuple[Tracker, AnyParams, str]:
     from tasks.registry.tracking import Tracker, store_exists
 
     workspace = find_workspace(Path.cwd())

@@ -34,6 +34,10 @@ def shapes(
     from tasks.models.preflight import read_model_config
 
     params = load_params(find_workspace(Path.cwd()) / "params.yaml")
+    if not isinstance(params, Params):
+        raise ParamsError(
+            "params.yaml: task: a round of a language model gives its whole shape, so there is none to solve"
+        )
     config = read_model_config(locate(params.teacher.model, "teacher.model"))
     rows = _rounds(params, config) if round_name is None else _candidates(params, config, round_name)
     if as_json:

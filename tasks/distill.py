@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from tasks.data.frames import read_sets
-from tasks.data.logits import CACHED_SETS, CHECKPOINT_SET, load_checkpoint_logits, load_logits
+from tasks.data.logits import CACHED_SETS, CHECKPOINT_SET, check_teacher, load_checkpoint_logits, load_logits
 from tasks.data.tokens import TokenSet, collate, load_tokens
 from tasks.distillation.budget import joined, plan_batches
 from tasks.distillation.hidden import weighed
@@ -43,6 +43,7 @@ def run(
     out: OutPath,
 ) -> dict[str, Any]:
     """Return the summary of the training, with its speed and the device it ran on."""
+    check_teacher(logits, teacher)
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     student = load_classifier(pruned / "model")
     facts = distil(params, round, student, pruned / "model", tokens, sets, logits, teacher, out, device, "distill@")

@@ -53,7 +53,7 @@ def run(params: Params, *, model: InPath, sets: InPath, out: OutPath) -> dict[st
             onnx_int8=_onnx_logits(out / INT8_FILE, tokens, device.threads),
         )
     # A text by itself, in a process that knows the folder alone: what a user will see.
-    parity["golden_max_difference"] = _max_difference(golden_logits, alone)
+    parity["golden_max_difference"] = max_difference(golden_logits, alone)
     write_json(out / "golden.json", golden_answers(short, golden_logits, classifier.config.id2label))
     write_json(out / "parity.json", parity)
     say(
@@ -85,14 +85,14 @@ def compare(reference: Logits, *, load_back: Logits, onnx: Logits, onnx_int8: Lo
     return {
         "rows": len(reference),
         "atol": ATOL,
-        "load_back_max_difference": _max_difference(reference, load_back),
-        "onnx_max_difference": _max_difference(reference, onnx),
-        "onnx_int8_max_difference": _max_difference(reference, onnx_int8),
+        "load_back_max_difference": max_difference(reference, load_back),
+        "onnx_max_difference": max_difference(reference, onnx),
+        "onnx_int8_max_difference": max_difference(reference, onnx_int8),
         "onnx_int8_agreement": round(float(np.mean(reference.argmax(axis=1) == onnx_int8.argmax(axis=1))), 6),
     }
 
 
-def _max_difference(first: NDArray[Any], second: NDArray[Any]) -> float:
+def max_difference(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Return the largest absolute difference, shortened to three digits; a NaN counts as the largest float there is."""
     largest = float(np.abs(first.astype(np.float64) - second).max())
     return float(f"{largest:.3g}") if np.isfinite(largest) else float(np.finfo(np.float64).max)

@@ -30,6 +30,7 @@ from tasks.lineage.files import READ_BYTES, digest, read_json, write_json
 from tasks.lineage.git import git
 from tasks.lineage.merkle import receipts_root
 from tasks.lineage.pipeline import cache_folder
+from tasks.params import CAUSAL_LM
 from tasks.registry.decisions import has_git, read_log
 from tasks.registry.dossier import Dossier, read_dossier
 from tasks.registry.tracking import Tracker
@@ -109,6 +110,11 @@ def _collect(workspace: Path, report: Mapping[str, Any], wish: Wish, folder: Pat
             f"{dossier.name}/{dossier.version}: its receipts changed since the audit a moment ago; try again"
         )
     receipts = {stage: parse(stage, content) for stage, content in dossier.receipts.items()}
+    if receipts[last]["params"].get("task") == CAUSAL_LM:
+        raise UserError(
+            f"{dossier.name}/{dossier.version}: export describes classifiers; a language model's folder is the `path` that "
+            "`compactlm models --json` shows"
+        )
     stages = ancestors(receipts, last)
     wanted = exported_files(receipts, dossier.round)
     files = _copy(workspace, receipts, stages, wanted, folder)

@@ -16,7 +16,7 @@ from tasks.stage import InPath, OutPath
 
 def run(params: Params, *, lock: InPath, data: OutPath, teacher: OutPath) -> dict[str, Any]:
     """Return how many bytes were copied."""
-    check_lock({"data.source": params.data.source, "teacher.model": params.teacher.model}, lock)
+    check_lock(params.sources(), lock)
     copied = _copy([data_file(locate(params.data.source, "data.source"))], data)
     copied += _copy(model_files(locate(params.teacher.model, "teacher.model")), teacher)
     return {"copied_bytes": copied}

@@ -20,7 +20,8 @@ from tasks.evaluation.evidence import Model, gather
 from tasks.evaluation.gates import judge
 from tasks.evaluation.rules import Answer, Check, Rule
 from tasks.lineage.files import read_json, write_json
-from tasks.params import Gate, Params
+from tasks.params import Params
+from tasks.params_gates import Gate
 from tasks.stage import InPath, OutPath
 
 RIVAL: Final = "tfidf_logistic"

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import difflib
 import io
+import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PlainValidator,
     SerializerFunctionWrapHandler,
     ValidationError,
-    field_validator,
     model_serializer,
     model_validator,
 )
@@ -29,22 +27,15 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.errors import ParamsError
-from tasks.evaluation.rules import BOUNDS, CHECKS, COUNTS, METRICS, PAIRED
+from tasks.evaluation.rules import ONLY_CAUSAL_LM
+from tasks.params_gates import Gate, Promotion, check_gates
+from tasks.params_parts import Name, Positive, Section, Share, Source, did_you_mean
 from tasks.pruning.shapes import AXES
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Source = Annotated[str, Field(pattern=r"^(pkg|path|hub):.+$")]
 Criterion = Literal["activation", "magnitude_l1", "magnitude_l2", "random", "taylor", "wanda"]
+CLASSIFICATION: Final = "classification"
+CAUSAL_LM: Final = "causal_lm"
 BUDGETS = ("params_total", "ratio", "flops_per_example")
-
-
-class Section(BaseModel):
-    """A part of params.yaml: unknown keys are refused, values are not changed after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Columns(Section):
@@ -221,14 +212,24 @@ class Distill(Section):
         return self
 
 
-class Round(Section):
+class AnyRound(Section):
+    """What the rounds of every task have; their axes stand in them as keys."""
+
+    parent: str
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """The axes whose size is given."""
+        return {axis: int(getattr(self, axis)) for axis in AXES if getattr(self, axis) is not None}
+
+
+class Round(AnyRound):
     """One round: what becomes of `parent`, and the distillation budget to recover with. Keys that do not apply are left out.
 
     Shapes: all five axes, or one of `params_total`, `ratio` and `flops_per_example` with any axes held at a size; the rest
     is solved by `tasks.pruning.planner`. Masks keep the parent's shape: `granularity` with `sparsity` or `pattern`.
     """
 
-    parent: str
     vocabulary: Positive | None = None
     hidden: Positive | None = None
     heads: Positive | None = None
@@ -249,11 +250,6 @@ class Round(Section):
     @model_serializer(mode="wrap")
     def _only_what_is_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in handler(self).items() if key in self.model_fields_set}
-
-    @property
-    def axes(self) -> dict[str, int]:
-        """The axes whose size is given."""
-        return {axis: int(getattr(self, axis)) for axis in AXES if getattr(self, axis) is not None}
 
     @property
     def budgets(self) -> dict[str, float]:
@@ -322,114 +318,6 @@ class Baselines(Section):
     random_init: list[str]
 
 
-class Gate(Section):
-    """One rule a round must keep: a metric with exactly one bound, or a check. Its keys alone may be left out."""
-
-    check: str | None = None
-    metric: str | None = None
-    set: str | None = None
-    slice: str | None = None
-    slices: str | None = None
-    versus: Literal["teacher", "parent", "tfidf_logistic", "champion"] | None = None
-    min: Finite | None = None
-    max: Finite | None = None
-    min_ratio: Finite | None = None
-    max_ratio: Finite | None = None
-    min_gain: Finite | None = None
-    max_drop: Finite | None = None
-    test: Literal["paired_bootstrap", "mcnemar"] | None = None
-    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] | None = None
-    prove: Literal["kept", "broken"] | None = None
-    min_support: Positive | None = None
-    resamples: Annotated[int, Field(ge=1000)] | None = None
-    severity: Literal["block", "warn"] = "block"
-
-    @property
-    def bound(self) -> str:
-        """Return the name of the one bound that is given."""
-        return next(name for name in BOUNDS if getattr(self, name) is not None)
-
-    @model_validator(mode="after")
-    def _is_one_comparison(self) -> Self:
-        if self.metric is None or self.check is not None:
-            return self._checked()
-        given = [bound for bound in BOUNDS if getattr(self, bound) is not None]
-        if len(given) != 1:
-            raise ValueError(f"exactly one of {', '.join(BOUNDS)} is needed; got {', '.join(given) or 'none'}")
-        if self.metric not in METRICS:
-            hint = did_you_mean(self.metric, METRICS)
-            raise ValueError(f"metric {self.metric!r} is not one of {', '.join(sorted(METRICS))}{hint}")
-        if self.metric == "churn" and (given[0] != "max" or self.versus is None):
-            raise ValueError("churn counts rows that change against another model: it needs `versus` and `max`")
-        if self.metric != "churn" and (given[0] in ("min", "max")) == (self.versus is not None):
-            raise ValueError(f"{given[0]} {'takes no' if self.versus else 'needs'} `versus`")
-        if METRICS[self.metric] != (self.set is not None):
-            raise ValueError(f"metric {self.metric} {'needs' if METRICS[self.metric] else 'takes no'} `set`")
-        return self
-
-    def _checked(self) -> Self:
-        """Return the rule if it is a check and nothing else; a check has no number and so takes no bound."""
-        if self.check is None or self.metric is not None:
-            raise ValueError("a rule has either `metric` or `check`")
-        if self.check not in CHECKS:
-            hint = did_you_mean(self.check, CHECKS)
-            raise ValueError(f"check {self.check!r} is not one of {', '.join(sorted(CHECKS))}{hint}")
-        given = {name for name in self.model_fields_set if getattr(self, name) is not None}  # receipts name every key
-        idle = sorted(given - {"check", "severity"})
-        if idle:
-            raise ValueError(f"check {self.check} takes `severity` alone; {', '.join(idle)} would change nothing")
-        return self
-
-    @model_validator(mode="after")
-    def _has_no_idle_key(self) -> Self:
-        if self.check is not None:
-            return self
-        if self.set is None and (self.slice or self.slices or self.min_support):
-            raise ValueError(f"metric {self.metric} is not measured on rows: it takes no slice, slices or min_support")
-        if self.slice is not None and self.slices is not None:
-            raise ValueError("`slice` names one slice and `slices` is a pattern of several; give one of them")
-        if (self.confidence is not None or self.slices is not None) and self.min_support is None:
-            raise ValueError("`min_support` is needed with `confidence` or `slices`: fewer rows than it prove nothing")
-        if (self.test is not None) != (self.confidence is not None and self.metric != "churn"):
-            raise ValueError("`test` and `confidence` need each other (churn has an exact bound and takes no `test`)")
-        if self.test is not None and (self.metric != "accuracy" or self.bound not in ("max_drop", "min_gain")):
-            raise ValueError("`test` compares accuracies: it needs metric accuracy and max_drop or min_gain")
-        if self.test is not None and not 0.0 <= getattr(self, self.bound) < 1.0:
-            raise ValueError(f"{self.bound} is a share of rows here: at least 0 and below 1 (0.02 is 2 points)")
-        if self.confidence is not None and self.metric not in PAIRED:
-            raise ValueError(f"`confidence` is for {' and '.join(PAIRED)}")
-        if self.prove is not None and self.test is None:
-            raise ValueError("`prove` says what a `test` has to show; without `test` it changes nothing")
-        if self.resamples is not None and self.test != "paired_bootstrap":
-            raise ValueError("`resamples` belongs to test: paired_bootstrap")
-        return self
-
-
-class Approval(Section):
-    """Who must sign before a model becomes champion; `approvers` is name -> public ed25519 key, or a file with such lines."""
-
-    quorum: Positive
-    not_author: bool
-    ttl_hours: Annotated[float, Field(gt=0, le=8760)]
-    approvers: str | dict[str, str]
-
-    @field_validator("approvers", mode="plain")
-    @classmethod
-    def _is_file_or_keys(cls, value: object) -> object:
-        if isinstance(value, str) or (
-            isinstance(value, dict) and value and all(isinstance(x, str) for pair in value.items() for x in pair)
-        ):
-            return value
-        raise ValueError(f"got {value!r}; allowed: a file's name, or NAME: ssh-ed25519 KEY for each approver")
-
-
-class Promotion(Section):
-    """What is asked once more when a model is to become champion; here a rule may be `versus: champion`."""
-
-    gates: list[Gate]
-    approval: Approval | None
-
-
 class Registry(Section):
     """Name of the registered model in MLflow."""
 
@@ -444,45 +332,44 @@ class Runtime(Section):
     threads: Positive | None
 
 
-class Params(Section):
-    """The whole of params.yaml."""
+class AnyParams(Section):
+    """What the params of every task have; a class for each task adds the rest."""
 
     seed: Annotated[int, Field(ge=0)]
-    data: Data
-    validate_data: ValidateData
-    teacher: Teacher
     prune: Prune
-    distill: Distill
-    rounds: dict[Name, Round]
-    evaluate: Evaluate
+    rounds: Mapping[Name, AnyRound]
     baselines: Baselines
     gates: list[Gate]
     promotion: Promotion
     registry: Registry
     runtime: Runtime
 
+    def sources(self) -> dict[str, str]:
+        """Return key -> source of everything that is fetched and pinned in sources.lock."""
+        raise NotImplementedError
+
+
+class Params(AnyParams):
+    """The whole of params.yaml for the task classification."""
+
+    task: Literal["classification"]
+    data: Data
+    validate_data: ValidateData
+    teacher: Teacher
+    distill: Distill
+    rounds: dict[Name, Round]
+    evaluate: Evaluate
+
+    def sources(self) -> dict[str, str]:
+        """Return key -> source of everything that is fetched and pinned in sources.lock."""
+        return {"data.source": self.data.source, "teacher.model": self.teacher.model}
+
     @model_validator(mode="after")
     def _gates_can_be_judged(self) -> Self:
-        sets = self.data.measured_sets
-        for where, gates in (("gates", self.gates), ("promotion.gates", self.promotion.gates)):
-            for place, gate in enumerate(gates):
-                if gate.set is not None and gate.set not in sets:
-                    hint = did_you_mean(gate.set, sets)
-                    raise ValueError(f"{where}.{place}.set: {gate.set!r} is not one of {', '.join(sets)}{hint}")
-                if gate.check is not None and CHECKS[gate.check] != where:
-                    raise ValueError(f"{where}.{place}.check: {gate.check} is asked in {CHECKS[gate.check]}")
-        if any(gate.versus == "champion" for gate in self.gates):
-            raise ValueError(
-                "gates: who is champion is known to the registry only; ask `versus: champion` in promotion.gates"
-            )
-        if any(gate.versus in ("tfidf_logistic", "parent") for gate in self.promotion.gates):
-            raise ValueError(
-                "promotion.gates: versus tfidf_logistic and parent are asked in gates; here it is teacher or champion"
-            )
-        if any(gate.metric and not METRICS[gate.metric] and gate.metric not in COUNTS for gate in self.promotion.gates):
-            raise ValueError(
-                f"promotion.gates: differences of exports are asked in gates; here {', '.join(sorted(COUNTS))}"
-            )
+        for gate in [*self.gates, *self.promotion.gates]:
+            if gate.metric in ONLY_CAUSAL_LM:
+                raise ValueError(f"gates: metric {gate.metric} is measured of language models, task: causal_lm")
+        check_gates(self.gates, self.promotion.gates, self.data.measured_sets)
         return self
 
     @model_validator(mode="after")
@@ -491,7 +378,7 @@ class Params(Section):
             raise ValueError("rounds: at least one round is needed")
         seen: dict[str, dict[str, int]] = {}
         for name, target in self.rounds.items():
-            _check_round(name, target, seen)
+            check_round(name, target, seen)
             _check_budget(f"rounds.{name}", target, self.data.transfer.rows + self.data.transfer.spliced_rows)
             masked = target.granularity != "structured"
             seen[name] = seen.get(target.parent, {}) if masked else target.axes
@@ -503,20 +390,15 @@ class Params(Section):
         return self
 
 
-def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the allowed word that is nearest, or nothing."""
-    found = difflib.get_close_matches(word, list(allowed), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
-
-
-def _check_round(name: str, target: Round, earlier: Mapping[str, Mapping[str, int]]) -> None:
+def check_round(name: str, target: AnyRound, earlier: Mapping[str, Mapping[str, int]]) -> None:
     """Raise ValueError unless a round starts from an earlier one and shrinks, as far as the given axes tell."""
     where = f"rounds.{name}"
     if name in ("teacher", "r0"):
         raise ValueError(f"{where}: the names teacher and r0 belong to the teacher; choose another")
-    if target.hidden is not None and target.heads is not None and target.hidden % target.heads:
+    hidden, heads = target.axes.get("hidden"), target.axes.get("heads")
+    if hidden is not None and heads is not None and hidden % heads:
         raise ValueError(
-            f"{where}.heads: {target.heads} does not divide {where}.hidden = {target.hidden}; "
+            f"{where}.heads: {heads} does not divide {where}.hidden = {hidden}; "
             "every head needs the same whole number of channels"
         )
     if target.parent == "teacher":
@@ -558,25 +440,51 @@ def read_yaml(path: Path) -> Any:
         raise ParamsError(f"{path}: not readable as YAML: {error}") from None
 
 
-def load_params(path: Path) -> Params:
+def load_params(path: Path) -> AnyParams:
     """Return the validated params of a file; raise ParamsError naming file, key, value and what is allowed."""
     return check_params(read_yaml(path), path.name)
 
 
-def check_params(values: object, file: str) -> Params:
-    """Return `values` as Params; raise ParamsError with one line a fault, each starting with the file's name."""
+def check_params(values: object, file: str) -> AnyParams:
+    """Return `values` as the params of their task; raise ParamsError with a line a fault, each starting with the file."""
+    schema = schema_of(values, file)
     try:
-        return Params.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
-        lines = [f"{file}: {_explain(detail)}" for detail in error.errors()]
+        lines = [f"{file}: {_explain(detail, schema)}" for detail in error.errors()]
         raise ParamsError("\n".join(lines)) from None
 
 
-def _explain(detail: Any) -> str:
+def schema_of(values: object, file: str) -> type[AnyParams]:
+    """Return the schema of the task that `values` name; ParamsError when they name none."""
+    from tasks.params_causal import CausalParams  # which is built from the sections above
+
+    schemas: dict[object, type[AnyParams]] = {CLASSIFICATION: Params, CAUSAL_LM: CausalParams}
+    task = values.get("task") if isinstance(values, Mapping) else None
+    if task not in schemas:
+        said = "missing" if task is None else f"{task!r} is unknown"
+        raise ParamsError(f"{file}: task: {said}; write task: {' or task: '.join(map(str, schemas))}")
+    return schemas[task]
+
+
+def recorded_params(values: object) -> AnyParams:
+    """Return params from a record as plain JSON values; ValidationError when they are not of this version of the program.
+
+    A record without `task` is of a classifier: versions before the key knew nothing else.
+    """
+    from tasks.params_causal import CausalParams
+
+    if not isinstance(values, Mapping):
+        return Params.model_validate(values)
+    schema = CausalParams if values.get("task") == CAUSAL_LM else Params
+    return schema.model_validate_json(json.dumps({"task": CLASSIFICATION, **values}))
+
+
+def _explain(detail: Any, schema: type[AnyParams]) -> str:
     """Return one fault of pydantic's as `key: what is wrong, what is allowed`."""
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        allowed = _fields_at(detail["loc"][:-1])
+        allowed = _fields_at(detail["loc"][:-1], schema)
         near = difflib.get_close_matches(str(detail["loc"][-1]), allowed, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"{key}: unknown key{hint} allowed here: {', '.join(allowed)}"
@@ -592,9 +500,9 @@ def _explain(detail: Any) -> str:
     return f"{key}: got {detail['input']!r}; {detail['msg'][0].lower()}{detail['msg'][1:]}"
 
 
-def _fields_at(location: tuple[str | int, ...]) -> list[str]:
+def _fields_at(location: tuple[str | int, ...], schema: type[AnyParams]) -> list[str]:
     """Return the keys allowed at a place of the schema, following sections and dictionaries of sections."""
-    model: Any = Params
+    model: Any = schema
     parts = iter(location)
     for part in parts:
         annotation = model.model_fields[part].annotation

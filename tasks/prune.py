@@ -92,8 +92,9 @@ def run(
     save_classifier(student, parent, folder)
     if is_wordpiece(tokenizer):
         write_tokenizer(smaller_tokenizer(tokenizer, plan.vocabulary), parent, folder)
-    save_file(_named(scores), out / "scores.safetensors")
-    write_json(out / "plan.json", {**_plan_record(criterion, plan, parent, out, before, harms), **more})
+    save_file(named_scores(scores), out / "scores.safetensors")
+    record = plan_record(criterion, plan, parent, out, before)
+    write_json(out / "plan.json", {**record, "layer_block_harm_nats_per_row": harms, **more})
     _tokenize_sets(params, sets, folder, student_tokens)
     counted = adapter.count_parameters(config, target, len(params.data.labels))
     assert counted["total"] == student.num_parameters(), "the plan's arithmetic and the model disagree"
@@ -169,7 +170,8 @@ def _tokenize_sets(params: Params, sets: Path, model: Path, out: Path) -> None:
         save_tokens(tokens, out / name)
 
 
-def _named(scores: Scores) -> dict[str, torch.Tensor]:
+def named_scores(scores: Scores) -> dict[str, torch.Tensor]:
+    """Return the scores by axis, ready to be saved."""
     return {name: tensor.float().contiguous() for name, tensor in vars(scores).items()}
 
 
@@ -188,9 +190,8 @@ def _save_masks(student: Any, masks: dict[str, torch.Tensor], section: Round, ou
     }
 
 
-def _plan_record(
-    criterion: str, plan: Plan, parent: Path, out: Path, before: dict[str, int], harms: dict[str, float]
-) -> dict[str, Any]:
+def plan_record(criterion: str, plan: Plan, parent: Path, out: Path, before: dict[str, int]) -> dict[str, Any]:
+    """Return what plan.json says of a plan, besides the harm of each block of layers."""
     return {
         "criterion": criterion,
         "parent_sha256": file_sha256(parent / "model.safetensors"),
@@ -198,6 +199,5 @@ def _plan_record(
         "model_sha256": file_sha256(out / "model" / "model.safetensors"),
         "shape_before": before,
         "shape_after": plan.shape(),
-        "layer_block_harm_nats_per_row": harms,
         "keep": vars(plan),
     }

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tasks.data.frames import read_sets
+from tasks.data.logits import check_teacher
 from tasks.data.tokens import load_tokens
 from tasks.distill import distil
 from tasks.distillation.predict import predict_logits
@@ -37,6 +38,7 @@ def run(
     out: OutPath,
 ) -> dict[str, Any]:
     """Return the accuracy on the test set, and the device it ran on."""
+    check_teacher(logits, teacher)
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     torch.manual_seed(params.seed)
     student = classifier_from_config(read_config(pruned / "model"))

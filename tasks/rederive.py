@@ -21,8 +21,9 @@ from tasks.evaluation.quality import measure_slices
 from tasks.lineage.chain import Receipt
 from tasks.lineage.checks import Check, compare, failed, unknown, whole
 from tasks.lineage.files import file_sha256, read_json
+from tasks.models.block_keeper import METRIC
 from tasks.models.keeper import BETTER
-from tasks.params import Params
+from tasks.params import AnyParams, recorded_params
 
 TOLERANCE: Final = 2e-6  # reports round to six decimals, and the last bit may differ between processors
 BROKEN: Final = (KeyError, ValueError, TypeError, IndexError, OSError, RuntimeError, AssertionError)
@@ -79,14 +80,21 @@ def pruned(view: Path, name: str, parent: str) -> list[Check]:
             apply_masks(student, {key: mask.bool() for key, mask in load_file(masks).items()})
         save_classifier(student, source, made)
         write_tokenizer(smaller_tokenizer(read_json(source / "tokenizer.json"), plan.vocabulary), source, made)
-        for path in sorted(made.iterdir()):
-            stored = place / "model" / path.name
-            if path.name == "config.json":  # it also names the version of the library that wrote it
-                ours, theirs = (_config(one) for one in (path, stored))
-            else:
-                ours, theirs = file_sha256(path), file_sha256(stored) if stored.exists() else "no such file"
-            subject = f"artifacts/rounds/{name}/pruned/model/{path.name}"
-            found += compare("pruning", subject, ours, theirs, "does not follow from the parent and the plan")
+        return found + same_model(made, place / "model", f"artifacts/rounds/{name}/pruned/model")
+
+
+def same_model(made: Path, stored: Path, subject: str) -> list[Check]:
+    """Return the files of a model folder made again that the stored one has not with the same bytes."""
+    found: list[Check] = []
+    for path in sorted(made.iterdir()):
+        there = stored / path.name
+        if path.name == "config.json":  # it also names the version of the library that wrote it
+            ours, theirs = (_config(one) for one in (path, there))
+        else:
+            ours, theirs = file_sha256(path), file_sha256(there) if there.exists() else "no such file"
+        found += compare(
+            "pruning", f"{subject}/{path.name}", ours, theirs, "does not follow from the parent and the plan"
+        )
     return found
 
 
@@ -113,8 +121,9 @@ def best_checkpoint(view: Path, name: str) -> list[Check]:
                 "checkpoints", f"{name}: best", one["sha256"], weights, "the model is not its best checkpoint"
             )
     if summary["checkpoints"]:
-        metric = next(one for one in BETTER if f"best_{one}" in summary)
-        best = min(BETTER[metric] * one[metric] for one in summary["checkpoints"]) * BETTER[metric]
+        better = {**BETTER, METRIC: 1}  # the latter of language models
+        metric = next(one for one in better if f"best_{one}" in summary)
+        best = min(better[metric] * one[metric] for one in summary["checkpoints"]) * better[metric]
         found += compare("checkpoints", f"{name}: best", best, summary[f"best_{metric}"], "is not the best one")
     return found
 
@@ -149,7 +158,7 @@ def measured(view: Path, params: Mapping[str, Any], evaluated: str, who: str) ->
             bins=params["evaluate"]["calibration_bins"], resamples=params["evaluate"]["bootstrap_resamples"],
             confidence=params["evaluate"]["confidence"], seed=params["seed"],
         )  # fmt: skip
-        found += _differences(subject, again, entry["slices"])
+        found += differences(subject, again, entry["slices"])
     return found
 
 
@@ -168,12 +177,12 @@ def _rows(subject: str, rows: Mapping[str, Any], entry: Mapping[str, Any], place
                            rows["prediction"].tolist(), "not the largest of the logits")  # fmt: skip
 
 
-def _differences(subject: str, again: Any, told: Any) -> list[Check]:
+def differences(subject: str, again: Any, told: Any) -> list[Check]:
     """Return the numbers in which two nested reports differ by more than rounding."""
     if isinstance(again, Mapping) and isinstance(told, Mapping):
         found: list[Check] = []
         for key in sorted({*again, *told}):
-            found += _differences(f"{subject}: {key}", again.get(key), told.get(key))
+            found += differences(f"{subject}: {key}", again.get(key), told.get(key))
         return found
     if isinstance(again, int | float) and isinstance(told, int | float) and abs(again - told) <= TOLERANCE:
         return []
@@ -195,7 +204,7 @@ def judged(view: Path, receipt: Receipt) -> list[Check]:
     """Return where a verdict is not the one that the gate gives on the stored files with the recorded rules."""
     stage = receipt["stage"]
     try:
-        params = Params.model_validate_json(json.dumps(receipt["params"]))
+        params = recorded_params(receipt["params"])
     except ValidationError as error:
         return [unknown("verdict", stage, f"the recorded params are not of this version: {error.errors()[0]['msg']}")]
     with tempfile.TemporaryDirectory(dir=view) as folder:
@@ -216,12 +225,12 @@ def _verdict(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "rules": [{k: v for k, v in rule.items() if k != "sentence"} for rule in content["rules"]]}
 
 
-def rerun(receipt: Receipt, params: Params, view: Path, out: Path) -> list[str]:
+def rerun(receipt: Receipt, params: AnyParams, view: Path, out: Path) -> list[str]:
     """Run a stage again with the arguments of its receipt, on the files of a view, into `out`; return its output paths."""
-    from tasks.stage import stage_function
+    from tasks.stage import run_of, stage_function
 
     verb, *words = receipt["command"]
-    run, roles = stage_function(importlib.import_module(f"tasks.{verb}"))
+    _, roles = stage_function(importlib.import_module(f"tasks.{verb}"))
     arguments: dict[str, Any] = {}
     outputs = []
     for flag, value in zip(words[::2], words[1::2], strict=True):
@@ -235,5 +244,5 @@ def rerun(receipt: Receipt, params: Params, view: Path, out: Path) -> list[str]:
             arguments[name] = out / value
             arguments[name].parent.mkdir(parents=True, exist_ok=True)
             outputs.append(value)
-    run(params, **arguments)
+    run_of(verb, params)(params, **arguments)
     return outputs

@@ -33,19 +33,19 @@ def run(
         "name": params.registry.model_name,
         "seed": params.seed,
         "rounds": names,
-        "models": {name: _model(rounds / name) for name in ("teacher", *names)},
+        "models": {name: read_model(rounds / name) for name in ("teacher", *names)},
         "rivals": read_json(baselines / "quality.json")["rivals"],
         "selection": read_json(selection),
         "validation": read_json(validation),
         "data": read_json(data),
-        "receipts": _receipts(Path(receipts) if receipts else None, names),
+        "receipts": read_receipts(Path(receipts) if receipts else None, names),
     }
     page = render(story)
     out.write_text(page, encoding="utf-8")
     return {"headline": headline(story), "page_bytes": len(page.encode())}
 
 
-def _model(folder: Path) -> dict[str, Any]:
+def read_model(folder: Path) -> dict[str, Any]:
     """Return what is known of the teacher or a round; the teacher has no verdict."""
     steps, verdict = folder / "trained" / "steps.jsonl", folder / "verdict.json"
     return {
@@ -57,7 +57,7 @@ def _model(folder: Path) -> dict[str, Any]:
     }
 
 
-def _receipts(folder: Path | None, rounds: list[str]) -> list[dict[str, Any]]:
+def read_receipts(folder: Path | None, rounds: list[str]) -> list[dict[str, Any]]:
     """Return the receipts of the stages of this run, without a report's and those of rounds params.yaml has not."""
     if folder is None or not folder.is_dir():
         return []

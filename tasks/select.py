@@ -6,11 +6,13 @@ the verdicts alone: the best of many on the test numbers themselves would look b
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from tasks.lineage.files import read_json, write_json
 from tasks.params import Params
 from tasks.stage import InPath, OutPath
+
+RULE: Final = "smallest round whose gates pass"
 
 
 def run(params: Params, *, rounds: InPath, out: OutPath) -> dict[str, Any]:

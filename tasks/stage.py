@@ -23,7 +23,8 @@ from typing import Annotated, Any, Final, get_args, get_type_hints
 from tasks.errors import EXIT_USER_ERROR, ResourceError, UserError
 from tasks.lineage.files import write_json
 from tasks.lineage.receipts import collect_receipt
-from tasks.params import load_params
+from tasks.params import AnyParams, load_params
+from tasks.params_causal import CausalParams
 
 InPath = Annotated[Path, "input"]
 OutPath = Annotated[Path, "output"]
@@ -76,7 +77,7 @@ def _main(argv: Sequence[str], started: float) -> int:
             getattr(options, name).parent.mkdir(parents=True, exist_ok=True)
     arguments = {name: getattr(options, name) for name in _keywords(run)}
     began = time.time()
-    facts = run(params, **arguments)
+    facts = run_of(argv[0], params)(params, **arguments)
     ended = time.time()
     if options.receipt is not None:
         receipt = collect_receipt(
@@ -94,6 +95,16 @@ def _main(argv: Sequence[str], started: float) -> int:
     if options.json:
         json.dump(facts, sys.stdout, indent=1, sort_keys=True)
     return 0
+
+
+def run_of(stage: str, params: AnyParams) -> Run:
+    """Return the function that does a stage's work for the task of the params; both take the same arguments.
+
+    `tasks.<stage>` works for classifiers, `tasks.causal.<stage>` for language models.
+    """
+    package = "tasks.causal" if isinstance(params, CausalParams) else "tasks"
+    run: Run = importlib.import_module(f"{package}.{stage}").run
+    return run
 
 
 def _refuse(argv: Sequence[str], error: UserError) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from tasks.lineage.files import file_sha256, write_json
 from tasks.params import Params
 from tasks.stage import InPath, OutPath
 
+Suites = Mapping[str, tuple[pd.DataFrame, list[checks.Check]]]  # by name: what is looked at, and the checks on it
 _OBSERVED: Final = ("observed_value", "element_count", "unexpected_count")
 
 
@@ -31,16 +32,22 @@ def run(params: Params, *, data: InPath, out: OutPath) -> dict[str, Any]:
     shutil.rmtree(out, ignore_errors=True)
     file = data_file(data)
     suites, sets, problems = _inspect(file.name, read_table(file), params)
-    results = _expect(suites, out / "data_docs")
+    described = {name: _describe(rows, params.data.labels) for name, rows in sets.items()}
+    facts = {"file": file.name, "sha256": file_sha256(file), "sets": described}
+    expectations = report(suites, facts, problems, out)
+    return {"expectations": expectations, "sets": {name: len(rows) for name, rows in sets.items()}}
+
+
+def report(suites: Suites, facts: Mapping[str, Any], problems: Sequence[str], out: Path) -> int:
+    """Write data docs and summary.json, `facts` among it; return the number of expectations, or raise DataError."""
+    results, problems = _expect(suites, out / "data_docs"), list(problems)
     for result in results:
         if not result["success"]:
-            problems += result.pop("problems") or [f"{file.name}: {result['name']}: {result['detail']}"]
+            problems += result.pop("problems") or [f"{facts['file']}: {result['name']}: {result['detail']}"]
     summary = {
-        "file": file.name,
-        "sha256": file_sha256(file),
+        **facts,
         "success": not problems,
         "expectations": [{k: v for k, v in result.items() if k not in ("problems", "detail")} for result in results],
-        "sets": {name: _describe(rows, params.data.labels) for name, rows in sets.items()},
         "problems": problems,
     }
     write_json(out / "summary.json", summary)
@@ -48,7 +55,7 @@ def run(params: Params, *, data: InPath, out: OutPath) -> dict[str, Any]:
         count = "1 fault" if len(problems) == 1 else f"{len(problems)} faults"
         docs = f"Every check with its numbers: {out / 'data_docs' / 'index.html'}"
         raise DataError("\n".join([f"{count} in the data; nothing was trained", *problems, docs]))
-    return {"expectations": len(results), "sets": {name: len(rows) for name, rows in sets.items()}}
+    return len(results)
 
 
 def _inspect(
@@ -82,11 +89,11 @@ def _inspect(
     return suites, sets, []
 
 
-def _failed(suites: Mapping[str, tuple[pd.DataFrame, list[checks.Check]]]) -> bool:
+def _failed(suites: Suites) -> bool:
     return any(check.problems for _, listed in suites.values() for check in listed)
 
 
-def _expect(suites: Mapping[str, tuple[pd.DataFrame, list[checks.Check]]], docs: Path) -> list[dict[str, Any]]:
+def _expect(suites: Suites, docs: Path) -> list[dict[str, Any]]:
     """Return what Great Expectations found for each check, and write its data docs."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read on import
     import great_expectations as gx  # 3.5 s, and only this stage needs it

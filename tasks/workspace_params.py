@@ -7,13 +7,13 @@ from pathlib import Path
 
 from tasks.errors import ParamsError
 from tasks.lineage.git import git
-from tasks.params import Params, apply_overrides, check_params, load_params, read_yaml
+from tasks.params import AnyParams, apply_overrides, check_params, load_params, read_yaml
 
 OURS = Path(".compactlm") / "params-written.sha256"  # digest of what we wrote last: our own text needs no copy
 KEPT = Path(".compactlm") / "params-before.yaml"
 
 
-def planned_text(workspace: Path, replacement: Path | None, overrides: list[str]) -> tuple[str, Params]:
+def planned_text(workspace: Path, replacement: Path | None, overrides: list[str]) -> tuple[str, AnyParams]:
     """Return what params.yaml would hold, with its params; ParamsError when it does not describe a run."""
     source = replacement or workspace / "params.yaml"
     check_params(read_yaml(source), source.name)
@@ -23,7 +23,7 @@ def planned_text(workspace: Path, replacement: Path | None, overrides: list[str]
     return text, load_text(text, source.name)
 
 
-def load_text(text: str, name: str) -> Params:
+def load_text(text: str, name: str) -> AnyParams:
     """Return the params a YAML text describes."""
     from ruamel.yaml import YAML
 
@@ -52,7 +52,7 @@ def write_text(workspace: Path, text: str) -> list[str]:
     return [*said, f"params.yaml was changed; undo with: {undo}"]
 
 
-def changes(old: Params, new: Params) -> list[str]:
+def changes(old: AnyParams, new: AnyParams) -> list[str]:
     """Return one line `key: old -> new` for each value that differs."""
     from tasks.registry.records import flatten_params
 

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.errors import DataError
-from tasks.lineage.files import read_json
+from tasks.lineage.files import file_sha256, read_json
 
 LEARNT_SETS: Final = ("train", "transfer")
 CHECKPOINT_SET: Final = "validation"  # its logits choose the checkpoint, and nothing is learnt from them
@@ -27,6 +27,14 @@ def rows_sha256(frames: Mapping[str, pd.DataFrame]) -> dict[str, str]:
 def _rows_sha256(frame: pd.DataFrame) -> str:
     lines = "\n".join(f"{row_id}\t{text}" for row_id, text in zip(frame["row_id"], frame["text"], strict=True))
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def check_teacher(folder: Path, teacher: Path) -> None:
+    """Raise DataError unless what a folder caches comes from the weights and the tokenizer of this teacher."""
+    known = read_json(folder / "fingerprint.json")
+    for file, key in (("model.safetensors", "teacher_sha256"), ("tokenizer.json", "tokenizer_sha256")):
+        if file_sha256(teacher / file) != known[key]:
+            raise DataError(f"{folder}: belongs to another {teacher / file}; run `dvc repro teacher_logits`")
 
 
 def load_logits(folder: Path, frames: Mapping[str, pd.DataFrame]) -> NDArray[np.float32]:

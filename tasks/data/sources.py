@@ -18,6 +18,8 @@ from tasks.lineage.files import digest, read_json, write_json
 
 PICKLED: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 WEIGHTS: Final = (".safetensors", ".gguf")
+MAIN: Final = "documents"  # the folder of the main source below fetched documents; others are called as their sets
+TABLES: Final = (".csv", ".tsv", ".parquet", ".jsonl")
 MODEL_FILES: Final = ("*.json", "*.txt", "*.model", "*.safetensors")
 HUB: Final = re.compile(r"^(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)$")
 
@@ -100,7 +102,7 @@ def data_file(place: Path, key: str = "data.source") -> Path:
     """Return the one data file at a place; SourceError when a folder holds none or several."""
     if place.is_file():
         return place
-    files = sorted(p for p in place.rglob("*") if p.suffix in (".csv", ".tsv", ".parquet", ".jsonl"))
+    files = sorted(p for p in place.rglob("*") if p.suffix in TABLES)
     if len(files) != 1:
         found = ", ".join(p.name for p in files) or "none"
         raise SourceError(
@@ -109,12 +111,33 @@ def data_file(place: Path, key: str = "data.source") -> Path:
     return files[0]
 
 
+def is_text_folder(place: Path) -> bool:
+    """Return whether a place is a folder with .txt files, each of them a document, and without a table."""
+    kinds = {path.suffix for path in place.rglob("*")} if place.is_dir() else set()
+    return ".txt" in kinds and not kinds & set(TABLES)
+
+
+def text_files(place: Path, key: str) -> dict[str, Path]:
+    """Return relative name -> path of the files that hold documents: one table, or every .txt file of a folder."""
+    if is_text_folder(place):
+        return {path.relative_to(place).as_posix(): path for path in sorted(place.rglob("*.txt"))}
+    file = data_file(place, key)
+    return {file.name: file}
+
+
+def decoder_files(place: Path, key: str = "teacher.model") -> list[Path]:
+    """Return the files of a language model worth copying: one .gguf file, or those of a model folder."""
+    return [place] if place.suffix == ".gguf" else model_files(place, key)
+
+
 def source_digest(source: str, key: str) -> str:
     """Return the sha256 over what `fetch` would copy of a source: names and bytes."""
     place = locate(source, key)
-    if key == "data.source":
+    if key.startswith("data."):
+        if is_text_folder(place):
+            return _listing_sha256({name: digest(path)["sha256"] for name, path in text_files(place, key).items()})
         return str(digest(data_file(place))["sha256"])
-    listing = {path.name: digest(path)["sha256"] for path in model_files(place)}
+    listing = {path.name: digest(path)["sha256"] for path in decoder_files(place)}
     return _listing_sha256(listing)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,9 +67,15 @@ def front(points: Sequence[Point], line: tuple[str, float] | None, width: int, s
     return _svg(width, height, f"Accuracy on {set_name} against parameters", words, parts)
 
 
-def curve(name: str, loss: Sequence[tuple[float, float]], accuracy: Sequence[tuple[float, float]]) -> str:
-    """Return one model's training curves: loss a step above, validation accuracy at each checkpoint below."""
-    width, left, right, last = 280, 42, 36, max([step for step, _ in (*loss, *accuracy)] + [1.0])
+def curve(
+    name: str,
+    loss: Sequence[tuple[float, float]],
+    measured: Sequence[tuple[float, float]],
+    metric: str = "validation accuracy",
+    best_of: Callable[[Iterable[float]], float] = max,
+) -> str:
+    """Return one model's training curves: loss a step above, what was measured at each checkpoint below."""
+    width, left, right, last = 280, 42, 36, max([step for step, _ in (*loss, *measured)] + [1.0])
 
     def x(step: float) -> float:
         return left + step / last * (width - left - right)
@@ -77,7 +83,7 @@ def curve(name: str, loss: Sequence[tuple[float, float]], accuracy: Sequence[tup
     parts = []
     for label, series, top, bottom, dots in (
         ("loss", loss, 26, 104, False),
-        ("validation accuracy", accuracy, 136, 204, True),
+        (metric, measured, 136, 204, True),
     ):
         parts.append(f'<text class="axis" x="4" y="{top - 10}">{label}</text>')
         if not series:
@@ -93,7 +99,7 @@ def curve(name: str, loss: Sequence[tuple[float, float]], accuracy: Sequence[tup
         end = series[-1]
         parts.append(f'<text class="label" x="{x(end[0]) + 5:.1f}" y="{y(end[1]) + 4:.1f}">{end[1]:.3f}</text>')
     parts.append(_x_tick(x(0), 208, "0") + _x_tick(x(last), 208, f"{last:,.0f} steps"))
-    best = f", best validation accuracy {share(max(v for _, v in accuracy))}" if accuracy else ""
+    best = f", best {metric} {share(best_of(v for _, v in measured))}" if measured else ""
     return _svg(width, 232, f"Training of {name}", f"{last:.0f} steps{best}", parts)
 
 

@@ -7,8 +7,10 @@ from typing import Any, Final
 
 from tasks.evaluation.rules import Key, Measurement
 
-COUNTED: Final = ("params_total", "params_non_embedding", "size_bytes", "flops_per_example")
-DIFFERENCES: Final = ("load_back_max_difference", "golden_max_difference", "onnx_max_difference")
+COUNTED: Final = ("params_total", "params_non_embedding", "size_bytes", "flops_per_example", "flops_per_token")
+DIFFERENCES: Final = (
+    "load_back_max_difference", "golden_max_difference", "onnx_max_difference", "cache_mismatched_tokens",
+)  # fmt: skip
 LATENCY: Final = "latency_ms_p50_batch_1"
 
 

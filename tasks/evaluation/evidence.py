@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.evaluation.gates import PairKey
+from tasks.evaluation.gates import Paired, PairKey
 from tasks.evaluation.paired import Pairs, count_pairs
 from tasks.evaluation.quality import accuracy, agreement, calibration_error, macro_f1, nll_nats_per_example
 from tasks.evaluation.rules import METRICS, WHO, Check, Key, Measurement, Rule
 
 TOLERANCE: Final = 1e-6
 Rows = dict[str, Any]
+Gathered = tuple[dict[Key, Measurement], dict[PairKey, Paired], dict[str, Sequence[str]]]  # pairs, slices by set
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,13 @@ def read_predictions(path: Path) -> Rows | None:
         return None
 
 
-def gather(
-    rules: Iterable[Rule | Check], models: Mapping[str, Model], num_classes: int, bins: int
-) -> tuple[dict[Key, Measurement], dict[PairKey, Pairs | str], dict[str, Sequence[str]]]:
+def gather(rules: Iterable[Rule | Check], models: Mapping[str, Model], num_classes: int, bins: int) -> Gathered:
     """Return measurements, pairs and slice names by set, for the rules that are about rows.
 
     `models` has `student`, `teacher` (whose rows everybody must share) and those that rules are `versus`.
     """
     evidence: dict[Key, Measurement] = {}
-    pairs: dict[PairKey, Pairs | str] = {}
+    pairs: dict[PairKey, Paired] = {}
     names: dict[str, Sequence[str]] = {}
     for rule in rules:
         if isinstance(rule, Check) or rule.set is None or not METRICS[rule.metric]:
@@ -97,7 +96,7 @@ def measure(models: Mapping[str, Model], who: str, rule: Rule, num_classes: int,
     value = _metric(rule.metric, values, teacher["prediction"][chosen], num_classes, bins)
     reported = models[who].sets[rule.set]
     told = reported.get("slices", {}).get(rule.slice, {}).get(rule.metric, {}).get("value")
-    return Measurement(value, support, _disagreement(who, value, told))
+    return Measurement(value, support, disagreement(who, value, told))
 
 
 def pair(models: Mapping[str, Model], rule: Rule, num_classes: int) -> Pairs | str:
@@ -148,8 +147,9 @@ def _metric(metric: str, rows: Mapping[str, Any], teacher: Any, num_classes: int
     return float(agreement(rows["prediction"], teacher))
 
 
-def _disagreement(who: str, value: float, told: object) -> str | None:
-    if isinstance(told, float | int) and math.isfinite(told) and abs(told - value) <= TOLERANCE:
+def disagreement(who: str, value: float, told: object, scale: float = 1.0) -> str | None:
+    """Return a sentence if the reported value is not the one found, to rounding at this scale."""
+    if isinstance(told, float | int) and math.isfinite(told) and abs(told - value) <= TOLERANCE * scale:
         return None
     return (
         f"quality.json of {who} says {told!r} where its predictions give {value!r}; one of the two was changed or "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tasks.evaluation.paired import TESTS, Pairs, holm, share_interval
+from tasks.evaluation.perplexity import BlockPairs, perplexity_ratio
 from tasks.evaluation.rules import Rule, formatted, keeps, points, possessive, subject
 
 REPORTED_CONFIDENCE: Final = 0.95  # of the interval that is shown where the rule asks for none
@@ -22,9 +23,18 @@ class Finding:
     p_value: float | None
 
 
-def find(rule: Rule, pairs: Pairs, seed: int) -> Finding:
-    """Return what the pairs say; `value` is what the bound is about: a drop, a gain, or a share of flipped rows."""
+def find(rule: Rule, pairs: Pairs | BlockPairs, seed: int) -> Finding | str:
+    """Return what the pairs say, or why they prove nothing.
+
+    `value` is what the bound is about: a drop, a gain, a share of flipped rows, or a ratio of perplexities.
+    """
     confidence = rule.confidence or REPORTED_CONFIDENCE
+    if isinstance(pairs, BlockPairs):
+        ratio = perplexity_ratio(pairs, rule.threshold, confidence, rule.resamples, seed)
+        if isinstance(ratio, str):
+            return ratio
+        p_value = ratio.p_value if rule.prove == "kept" else ratio.p_broken
+        return Finding(ratio.value, ratio.low, ratio.high, pairs.rows, p_value)
     if rule.metric == "churn":
         low, high = share_interval(pairs.flipped, pairs.rows, confidence)
         return Finding(pairs.flipped / pairs.rows, low, high, pairs.rows, None)
@@ -62,8 +72,12 @@ def _decide(rule: Rule, found: Finding | str, p_value: float) -> tuple[str, floa
     return ("fail" if not kept else "pass" if shown else "hold"), p_value
 
 
-def describe(rule: Rule, pairs: Pairs, measured: float, reference: float, found: Finding, result: str) -> str:
+def describe(
+    rule: Rule, pairs: Pairs | BlockPairs, measured: float, reference: float, found: Finding, result: str
+) -> str:
     """Return what was found and asked, in words."""
+    if isinstance(pairs, BlockPairs):
+        return _describe_ratio(rule, pairs, measured, reference, found, result)
     if rule.metric == "churn":
         return _describe_churn(rule, pairs, found, result)
     asked = f"at {'most' if rule.bound == 'max_drop' else 'least'} {100 * rule.threshold:g} points " + (
@@ -82,6 +96,21 @@ def describe(rule: Rule, pairs: Pairs, measured: float, reference: float, found:
     if result == "hold":
         return f"{start}; {sure}, which does not show the {asked} that is asked: more rows or a better model would"
     return f"{start}; {sure}; {asked} is asked"
+
+
+def _describe_ratio(
+    rule: Rule, pairs: BlockPairs, measured: float, reference: float, found: Finding, result: str
+) -> str:
+    assert rule.confidence is not None  # blocks are paired for a proof alone
+    start = (
+        f"{subject(rule)}: {formatted(rule.metric, measured)}, {100 * found.value:.1f} % of {possessive(rule.versus)} "
+        f"{formatted(rule.metric, reference)} on {pairs.rows} blocks of {int(pairs.tokens_N.sum()):,} tokens"
+    )
+    least = rule.prove == "broken"
+    end = f"{'least' if least else 'most'} {100 * (found.low if least else found.high):.1f} %"
+    asked = f"at most {100 * rule.threshold:g} % is asked"
+    more = ", which is not shown: more blocks or a better model would" if result == "hold" else ""
+    return f"{start}; with {100 * rule.confidence:g} % confidence at {end}; {asked}{more}"
 
 
 def _describe_churn(rule: Rule, pairs: Pairs, found: Finding, result: str) -> str:

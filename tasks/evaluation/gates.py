@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from tasks.evaluation.gate_tests import Finding, decide, describe, find
 from tasks.evaluation.paired import Pairs
+from tasks.evaluation.perplexity import BlockPairs
 from tasks.evaluation.rules import (
     COUNTS,
     SHARES,
@@ -30,13 +31,14 @@ from tasks.evaluation.rules import (
 )
 
 PairKey = tuple[str, str, str]  # (versus, set, slice)
+Paired = Pairs | BlockPairs | str  # what two models say of the same rows or blocks, or why that is not known
 _WORST: Final = ("pass", "hold", "fail")
 
 
 def judge(
     rules: Sequence[Rule | Check],
     evidence: Mapping[Key, Measurement],
-    pairs: Mapping[PairKey, Pairs | str] | None = None,
+    pairs: Mapping[PairKey, Paired] | None = None,
     slices: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
     answers: Mapping[str, Answer] | None = None,
@@ -44,8 +46,8 @@ def judge(
     """Return `verdict` (pass, fail or hold), its `sentence`, and the `rules` with value, result and sentence each.
 
     fail: a block rule fails; else hold: a block rule holds, or there is none; else pass. Warn rules change nothing.
-    `pairs` has the counts for paired rules, or the sentence why there are none; `slices` the names of each set's slices;
-    `answers` what the checks found.
+    `pairs` has the counts or blocks for paired rules, or the sentence why there are none; `slices` the names of each
+    set's slices; `answers` what the checks found.
     """
     judged = [
         _judge_check(rule, (answers or {}).get(rule.name))
@@ -81,7 +83,7 @@ def _judge_check(check: Check, answer: Answer | None) -> dict[str, Any]:
 
 
 def _judge_slices(
-    rule: Rule, evidence: Mapping[Key, Measurement], pairs: Mapping[PairKey, Pairs | str], names: Sequence[str], seed: int
+    rule: Rule, evidence: Mapping[Key, Measurement], pairs: Mapping[PairKey, Paired], names: Sequence[str], seed: int
 ) -> dict[str, Any]:  # fmt: skip
     """Return the result of a rule; over a pattern of slices that of the worst one, with every slice's below `slices`."""
     parts = rule.of_slices(names)
@@ -110,21 +112,21 @@ def _excess(rule: Rule, value: float | None) -> float:
 
 
 def _judge_pairs(
-    rules: list[Rule], evidence: Mapping[Key, Measurement], pairs: Mapping[PairKey, Pairs | str], seed: int
+    rules: list[Rule], evidence: Mapping[Key, Measurement], pairs: Mapping[PairKey, Paired], seed: int
 ) -> list[dict[str, Any]]:
     """Return the results of paired rules of one family."""
     found: list[Finding | str] = []
-    counts: list[Pairs | None] = []
+    counts: list[Pairs | BlockPairs | None] = []
     for rule in rules:
         given = pairs.get((rule.versus or "", rule.set or "", rule.slice), "there are no predictions to pair")
         if isinstance(given, Pairs) and not given.possible:
             given = f"{given} cannot be counts of rows"
-        if isinstance(given, Pairs) and given.rows < max(1, rule.min_support):
+        if not isinstance(given, str) and given.rows < max(1, rule.min_support):
             given = f"{given.rows} rows are too few; at least {rule.min_support} are asked"
         trouble = _bound_trouble(rule)
-        if trouble is None and isinstance(given, Pairs) and rule.metric != "churn":
+        if trouble is None and not isinstance(given, str) and rule.metric != "churn":
             trouble = _pair_trouble(rule, evidence)
-        counts.append(given if isinstance(given, Pairs) else None)
+        counts.append(None if isinstance(given, str) else given)
         found.append(trouble or (given if isinstance(given, str) else find(rule, given, seed)))
     entries = []
     for rule, one, count, (result, p_value) in zip(rules, found, counts, decide(rules, found), strict=True):

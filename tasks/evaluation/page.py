@@ -38,14 +38,19 @@ def render(story: Story) -> str:
     title = headline(story)
     name, sets = focus(story), set_names(story)
     sections = [
-        _front(story), _rounds(story), _verdicts(story), page_details.slices(story, name),
+        _front(story), _rounds(story), verdicts(story), page_details.slices(story, name),
         page_details.rivals(story, name, sets), page_details.curves(story), page_details.origin(story),
     ]  # fmt: skip
+    return document(story["name"], title, _header(story, title) + "".join(sections))
+
+
+def document(name: str, title: str, body: str) -> str:
+    """Return an HTML document around the parts of a page."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{text(story["name"])}: {text(title)}</title>\n<link rel="icon" href="data:,">\n'
-        f"<style>{STYLE}</style></head>\n<body><main>\n{_header(story, title)}{''.join(sections)}"
+        f'<title>{text(name)}: {text(title)}</title>\n<link rel="icon" href="data:,">\n'
+        f"<style>{STYLE}</style></head>\n<body><main>\n{body}"
         "</main></body></html>\n"
     )
 
@@ -54,8 +59,8 @@ def headline(story: Story) -> str:
     """Return the verdict in one sentence."""
     chosen = story["selection"]["selected"]
     if chosen is None:
-        verdicts = [f"{name} is {_STATE[story['models'][name]['verdict']['verdict']]}" for name in story["rounds"]]
-        return f"No round may be promoted: {_joined(verdicts)}."
+        verdicts = [f"{name} is {STATE[story['models'][name]['verdict']['verdict']]}" for name in story["rounds"]]
+        return f"No round may be promoted: {joined(verdicts)}."
     smaller = ratio(_cost(story, "teacher", "params_total"), _cost(story, chosen, "params_total"))
     kept = ratio(_accuracy(story, chosen), _accuracy(story, "teacher"))
     size_words = f"is {smaller:.1f} times smaller than its teacher" if smaller else "passes its gates"
@@ -74,10 +79,11 @@ def set_names(story: Story) -> list[str]:
     return sorted(names, key=lambda name: (name == "validation", name != MAIN_SET, name))
 
 
-_STATE: Final = {"pass": "ready", "fail": "refused by a gate", "hold": "undecided"}
+STATE: Final = {"pass": "ready", "fail": "refused by a gate", "hold": "undecided"}
 
 
-def _joined(parts: list[str]) -> str:
+def joined(parts: list[str]) -> str:
+    """Return parts of a sentence as people list them."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
@@ -150,7 +156,7 @@ def _rounds(story: Story) -> str:
     names = ["teacher", *story["rounds"]]
     chosen = story["selection"]["selected"]
     header = ["", *[f"{text(n)}{'<small>selected</small>' if n == chosen else ''}" for n in names]]
-    rows: list[list[str]] = [["verdict", *[_verdict_cell(story, name) for name in names]], ["size"]]
+    rows: list[list[str]] = [["verdict", *[verdict_cell(story, name) for name in names]], ["size"]]
     for words, key, form in (("parameters", "params_total", count),
                              ("not in embeddings", "params_non_embedding", count),
                              ("weights", "size_bytes", size), ("ONNX", "size_bytes_onnx", size),
@@ -175,7 +181,8 @@ def _rounds(story: Story) -> str:
     )
 
 
-def _verdict_cell(story: Story, name: str) -> str:
+def verdict_cell(story: Story, name: str) -> str:
+    """Return the verdict on a round; the teacher is judged by nobody."""
     return (
         "<small>the reference</small>"
         if name == "teacher"
@@ -208,7 +215,8 @@ def _quality_rows(story: Story, set_name: str, names: list[str]) -> list[list[st
     return found
 
 
-def _verdicts(story: Story) -> str:
+def verdicts(story: Story) -> str:
+    """Return what came of every rule, round by round."""
     parts = ["<section><h2>Verdicts, rule by rule</h2>\n"]
     for name in story["rounds"]:
         verdict = story["models"][name]["verdict"]

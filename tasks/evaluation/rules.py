@@ -9,7 +9,7 @@ from typing import Final
 
 BOUNDS: Final = ("min", "max", "min_ratio", "max_ratio", "min_gain", "max_drop")
 
-PAIRED: Final = ("accuracy", "churn")  # what is decided row by row, and so has exact counts and tests
+PAIRED: Final = ("accuracy", "churn", "perplexity")  # what is decided row by row or block by block, and so has tests
 
 # metric -> does it belong to an evaluation set (and so needs `set`)?
 METRICS: Final[dict[str, bool]] = {
@@ -19,23 +19,41 @@ METRICS: Final[dict[str, bool]] = {
     "calibration_error": True,
     "agreement": True,
     "churn": True,
+    "nll_nats_per_token": True,
+    "perplexity": True,
+    "repetition_rate": True,
     "params_total": False,
     "params_non_embedding": False,
     "size_bytes": False,
     "flops_per_example": False,
+    "flops_per_token": False,
     "latency_ms_p50_batch_1": False,
     "load_back_max_difference": False,
     "golden_max_difference": False,
     "onnx_max_difference": False,
+    "cache_mismatched_tokens": False,
 }
-
-SHARES: Final = frozenset({"accuracy", "macro_f1", "calibration_error", "agreement", "churn"})
-COUNTS: Final = frozenset(
-    {"params_total", "params_non_embedding", "size_bytes", "flops_per_example", "latency_ms_p50_batch_1"}
+# What is measured of language models: of them alone, and of classifiers too.
+ONLY_CAUSAL_LM: Final = frozenset(
+    {"nll_nats_per_token", "perplexity", "repetition_rate", "flops_per_token", "cache_mismatched_tokens"}
 )
+OF_CAUSAL_LM: Final = ONLY_CAUSAL_LM | {
+    "agreement", "params_total", "params_non_embedding", "size_bytes", "latency_ms_p50_batch_1",
+    "load_back_max_difference",
+}  # fmt: skip
+
+SHARES: Final = frozenset({"accuracy", "macro_f1", "calibration_error", "agreement", "churn", "repetition_rate"})
+COUNTS: Final = frozenset(
+    {"params_total", "params_non_embedding", "size_bytes", "flops_per_example", "flops_per_token",
+     "latency_ms_p50_batch_1"}
+)  # fmt: skip
 ROUNDING: Final = 1e-12  # 0.83 - 0.80 is a little less than 0.03 in floating point
 NAMES: Final = {
     "nll_nats_per_example": "negative log-likelihood (nats per example)",
+    "nll_nats_per_token": "negative log-likelihood (nats per token)",
+    "repetition_rate": "repetition rate (share of repeated 4-grams in greedy samples)",
+    "cache_mismatched_tokens": "tokens generated otherwise with the key-value cache than without",
+    "flops_per_token": "FLOPs per token",
     "params_total": "total parameters",
     "params_non_embedding": "non-embedding parameters",
     "size_bytes": "bytes of the weights",
@@ -60,6 +78,9 @@ CHECKS: Final = {
     "golden": "promotion.gates",
     "serves": "promotion.gates",
 }
+
+# Of a language model there are no golden answers, and its rows are blocks, in which a leaked text has another name.
+CHECKS_OF_CAUSAL_LM: Final = ("data_validated", "clean_git", "lineage")
 
 Key = tuple[str, str, str | None, str]  # (who, metric, set, slice); who: student, teacher or a rival
 
@@ -148,7 +169,7 @@ def possessive(versus: str | None) -> str:
 
 def formatted(metric: str, number: float) -> str:
     """Return a number as people write it: shares with three decimals, counts in groups of three."""
-    if metric in SHARES or metric == "nll_nats_per_example":
+    if metric in SHARES or metric.startswith("nll_") or metric == "perplexity":
         return f"{number:.3f}"
     if metric.endswith("_difference"):
         return f"{number:.2g}".replace("e-0", "e-")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from tasks.lineage.files import listing_md5
-from tasks.params import Params
+from tasks.params import recorded_params
 
 Receipt = Mapping[str, Any]
 Receipts = Mapping[str, Receipt]
@@ -103,7 +103,7 @@ def plain(value: Any) -> Any:
 def completed(params: Any) -> Any:
     """Return params as a receipt has them: with the values a person may leave out; as they are if they are no params."""
     try:
-        return plain(Params.model_validate_json(json.dumps(params)).model_dump(mode="json"))
+        return plain(recorded_params(params).model_dump(mode="json"))
     except (ValidationError, TypeError, ValueError):
         return plain(params)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from tasks.lineage.files import file_sha256, full_digest
 from tasks.lineage.git import git
-from tasks.params import Params
+from tasks.params import AnyParams
 
 ROOT: Final = Path(__file__).parents[2]
 LOCK_FILE: Final = "requirements.lock"
@@ -32,7 +32,7 @@ def collect_receipt(
     command: Sequence[str],
     inputs: Sequence[Path],
     outputs: Sequence[Path],
-    params: Params,
+    params: AnyParams,
     started: float,
     startup_seconds: float,
     compute_seconds: float,

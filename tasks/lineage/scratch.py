@@ -18,6 +18,7 @@ from tasks.lineage.files import file_sha256
 
 ROOT: Final = Path(".compactlm") / "scratch"
 SAVE_EVERY_SECONDS: Final = 20.0
+MAX_SAVE_SHARE: Final = 0.05  # of the time; a large model's state is a gigabyte
 
 
 def scratch_key(facts: dict[str, Any]) -> str:
@@ -41,6 +42,7 @@ class Scratch:
         self.checkpoints = self.folder / "checkpoints"
         self._state = self.folder / "state.pt"
         self._last_save = time.monotonic()
+        self._save_seconds = 0.0
         key_file = self.folder / "key"
         if not key_file.exists() or key_file.read_text(encoding="utf-8") != key:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -58,14 +60,16 @@ class Scratch:
 
     def due(self) -> bool:
         """Return whether it is time to save again; the moment never changes the result, only what a kill costs."""
-        return time.monotonic() - self._last_save > SAVE_EVERY_SECONDS
+        return time.monotonic() - self._last_save > max(SAVE_EVERY_SECONDS, self._save_seconds / MAX_SAVE_SHARE)
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state whole or not at all; it must hold `step`."""
+        began = time.monotonic()
         partial = self._state.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self._state)
         self._last_save = time.monotonic()
+        self._save_seconds = self._last_save - began
 
     def record(self, line: dict[str, Any]) -> None:
         """Append one object to steps.jsonl, where a follower can read it at once."""

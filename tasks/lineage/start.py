@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from tasks.errors import ParamsError, ResourceError
-from tasks.params import Params, load_params
+from tasks.params import AnyParams, load_params
 
 AUDIT: Final = "audit"  # what the lock of a workspace says while one reads it
 
@@ -23,22 +23,21 @@ def find_workspace(start: Path) -> Path:
     raise ParamsError(f"{start}: no dvc.yaml and params.yaml here or above; change into a compactlm project")
 
 
-def check_run(params: Params, workspace: Path) -> None:
+def check_run(params: AnyParams, workspace: Path) -> None:
     """Raise a UserError when params, sources or free disk space would stop the run later."""
     from tasks.models.preflight import check
 
     check(params, workspace)
 
 
-def prepare_run(workspace: Path, *, checked: bool = False) -> Params:
+def prepare_run(workspace: Path, *, checked: bool = False) -> AnyParams:
     """Return the params of a run whose input has been checked (unless it was already), with sources.lock up to date."""
     from tasks.data.sources import refresh_lock
 
     params = load_params(workspace / "params.yaml")
     if not checked:
         check_run(params, workspace)
-    sources = {"data.source": params.data.source, "teacher.model": params.teacher.model}
-    for line in refresh_lock(sources, workspace / "sources.lock"):
+    for line in refresh_lock(params.sources(), workspace / "sources.lock"):
         logging.getLogger("compactlm").info("sources.lock: %s", line)
     return params
 

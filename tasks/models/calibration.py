@@ -13,18 +13,21 @@ from torch import Tensor, nn
 
 from tasks.data.tokens import TokenSet, bucketed, collate
 from tasks.models.architectures import adapter_of
-from tasks.models.checkpoint import pad_id
+from tasks.models.checkpoint import pad_id, weights_of
 from tasks.models.devices import Device
 from tasks.pruning.criteria import Channels, Scores
 from tasks.pruning.statistics import MaskGradient, MeanAbsolute, TokenNorm, weight_sums
 
 BATCH_ROWS = 64
+BATCH_BLOCKS = 8
 Labels = NDArray[np.int64]
 Place = tuple[str, int]  # axis, number of the site
 
 
 class Calibration:
     """The `Statistics` of a model: nothing is computed before a criterion asks for it."""
+
+    batch_rows = BATCH_ROWS
 
     def __init__(self, model: Any, tokens: TokenSet, labels: Labels, device: Device, seed: int) -> None:
         """Take one label for each calibration row; -1 where there is none, which `mask_gradients` refuses."""
@@ -60,21 +63,17 @@ class Calibration:
 
     def weight_sums(self, power: int) -> Scores:
         """Return the sum of |weight|**power over all weights that go when the structure goes."""
-        weights = {name: weight.detach().cpu() for name, weight in self._model.state_dict().items()}
-        return weight_sums(weights, self._adapter.layout(self._config), self.num_heads, power)
+        return weight_sums(weights_of(self._model), self._adapter.layout(self._config), self.num_heads, power)
 
     def mask_gradients(self) -> Scores:
         """Return the mean over rows of |d cross-entropy of the row / d mask of the structure|, nats."""
-        assert (self._labels >= 0).all(), "every calibration row needs a label"
         sites = self._sites
         ffn, heads = [MaskGradient() for _ in sites.ffn], [MaskGradient(self.num_heads) for _ in sites.attention]
         hidden, pooler = MaskGradient(), MaskGradient()
-        for rows in bucketed(self._tokens.lengths, BATCH_ROWS):
+        for rows in bucketed(self._tokens.lengths, self.batch_rows):
             seen: dict[Place, Tensor] = {}
             with torch.enable_grad(), self._watch(seen.__setitem__):
-                logits_BC = self._logits(*self._batch(rows))
-                targets_B = torch.from_numpy(self._labels[rows]).to(self._device.device)
-                loss = nn.functional.cross_entropy(logits_BC.float(), targets_B, reduction="sum")
+                loss = self._summed_loss(rows)
                 gradients = torch.autograd.grad(loss, list(seen.values()))
             pairs = {place: (seen[place].detach(), g) for place, g in zip(seen, gradients, strict=True)}
             for (axis, number), pair in pairs.items():
@@ -93,7 +92,7 @@ class Calibration:
     def _activations(self, kind: type[MeanAbsolute] | type[TokenNorm]) -> Channels:
         """Return the roots of an accumulator a site, from one forward pass over all rows."""
         found: dict[Place, MeanAbsolute | TokenNorm] = {}
-        for rows in bucketed(self._tokens.lengths, BATCH_ROWS):
+        for rows in bucketed(self._tokens.lengths, self.batch_rows):
             ids_BT, mask_BT = self._batch(rows)
 
             def add(place: Place, values: Tensor, mask_BT: Tensor = mask_BT) -> None:
@@ -102,7 +101,7 @@ class Calibration:
                 found.setdefault(place, kind()).add(values, mask_BT)
 
             with torch.inference_mode(), self._watch(add):
-                self._logits(ids_BT, mask_BT)
+                self._run(ids_BT, mask_BT)
         sites = self._sites
         return Channels(
             ffn_LF=torch.stack([found["ffn", i].root() for i in range(len(sites.ffn))]),
@@ -118,9 +117,16 @@ class Calibration:
         )
         return ids_BT, mask_BT
 
-    def _logits(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    def _run(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """Return the logits of a batch, shape (B, C)."""
         logits_BC: Tensor = self._model(input_ids=ids_BT, attention_mask=mask_BT).logits
         return logits_BC
+
+    def _summed_loss(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the cross-entropy of the labels of these rows, nats, summed."""
+        assert (self._labels[rows] >= 0).all(), "every calibration row needs a label"
+        targets_B = torch.from_numpy(self._labels[rows]).to(self._device.device)
+        return nn.functional.cross_entropy(self._run(*self._batch(rows)).float(), targets_B, reduction="sum")
 
     @contextmanager
     def _watch(self, tell: Callable[[Place, Tensor], None]) -> Iterator[None]:
@@ -143,6 +149,29 @@ class Calibration:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+class BlockCalibration(Calibration):
+    """The `Statistics` of a language model, whose calibration rows are blocks of tokens and their own labels."""
+
+    batch_rows = BATCH_BLOCKS
+
+    def __init__(self, model: Any, blocks: NDArray[np.int32], device: Device, seed: int) -> None:
+        """Take blocks of shape (N, T)."""
+        count, tokens = blocks.shape
+        rows = TokenSet(blocks.reshape(-1), np.arange(count + 1, dtype=np.int64) * tokens)
+        super().__init__(model, rows, np.zeros(0, dtype=np.int64), device, seed)
+
+    def _run(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """Return the last hidden states: what criteria look at lies below the head."""
+        hidden_BTD: Tensor = self._model.base_model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False)[0]
+        return hidden_BTD
+
+    def _summed_loss(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the cross-entropy of the next token, nats, a mean over the tokens of a block, summed over blocks."""
+        ids_BT, mask_BT = self._batch(rows)
+        logits_BTV = self._model.get_output_embeddings()(self._run(ids_BT, mask_BT)[:, :-1])
+        return nn.functional.cross_entropy(logits_BTV.float().flatten(0, 1), ids_BT[:, 1:].flatten()) * len(rows)
 
 
 def _weight(module: Any) -> Tensor:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a stage reads what `fetch` brought, never the network
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from tasks.errors import SourceError
@@ -54,6 +55,15 @@ def _stand_in_for_padding(config: Any, folder: Path) -> int:
     return int(ends[0])
 
 
+def end_id(config: Mapping[str, Any]) -> int:
+    """Return the id that ends a text, by config.json; SourceError where there is none."""
+    ends = config.get("eos_token_id")
+    ends = ends if isinstance(ends, list) else [ends]
+    if ends[0] is None:
+        raise SourceError("teacher.model: config.json: eos_token_id is missing; give it the id that ends a text")
+    return int(ends[0])
+
+
 def pad_id(model: Any) -> int:
     """Return the id that fills the short rows of a batch."""
     return int(model.config.pad_token_id or 0)
@@ -76,6 +86,49 @@ def classifier_from_config(config: dict[str, Any]) -> Any:
     return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(model_type, **config)).eval()
 
 
+def load_causal_lm(folder: Path) -> Any:
+    """Return the language model of a folder, fp32, in eval mode; only safetensors are read and no code is run."""
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    return model.eval()
+
+
+def causal_lm_from_config(config: dict[str, Any]) -> Any:
+    """Return a language model of this config with random weights from the current torch seed, in eval mode."""
+    config = dict(config)
+    model_type = config.pop("model_type")
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **config)).eval()
+
+
+def unpack_gguf(file: Path, out: Path) -> None:
+    """Write the language model of a GGUF file, de-quantised to fp32, and its tokenizer as a plain folder."""
+    packed = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    config = packed.config.to_dict()
+    config.pop("quantization_config", None)  # the weights are plain numbers now
+    model = causal_lm_from_config(config)
+    load_weights(model, weights_of(packed))
+    model.config.architectures = [type(model).__name__]
+    model.save_pretrained(out)
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(out)
+
+
+def weights_of(model: Any) -> dict[str, torch.Tensor]:
+    """Return the weights of a model on the CPU by name; of those that share their memory, the first alone."""
+    found: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, value in model.state_dict().items():
+        found.setdefault(value.data_ptr(), (name, value.detach().cpu().contiguous()))
+    return dict(found.values())
+
+
+def load_weights(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
+    """Give a model the weights that `weights_of` or its safetensors file holds; one that is tied follows the other."""
+    tied = set(model.state_dict()) - set(weights_of(model))
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert set(missing) <= tied, f"weights are missing: {sorted(set(missing) - tied)}"
+    assert not unexpected, f"the model has no {unexpected}"
+
+
 def save_classifier(model: Any, tokenizer_folder: Path, out: Path) -> None:
     """Write a stock Hugging Face folder: config.json, model.safetensors and the tokenizer's files."""
     out.mkdir(parents=True, exist_ok=True)
@@ -96,6 +149,13 @@ def _name_padding(model: Any, folder: Path) -> None:
     tokens = {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in tokenizer["added_tokens"]}}
     name = next(token for token, number in tokens.items() if number == pad_id(model))
     settings_file.write_text(json.dumps({**settings, "pad_token": name}, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def save_causal_lm(model: Any, tokenizer_folder: Path, out: Path) -> None:
+    """Write a stock Hugging Face folder: config.json, model.safetensors and the tokenizer's files."""
+    out.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(out)
+    copy_tokenizer(tokenizer_folder, out)
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:

@@ -15,7 +15,7 @@ from tasks.distillation.predict import predict_logits
 from tasks.evaluation.quality import accuracy, kl_nats_per_example, nll_nats_per_example
 from tasks.lineage.files import digest, file_sha256, read_json_lines, write_json
 from tasks.lineage.scratch import Scratch
-from tasks.models.checkpoint import save_classifier
+from tasks.models.checkpoint import load_weights, save_classifier, weights_of
 from tasks.models.devices import Device
 
 CLOSEST: Final = "validation_kl_nats_per_example"  # of the teacher from the student: the mean over rows of forward KL
@@ -42,16 +42,11 @@ class Keeper:
     def checkpoint(self, model: Any, step: int) -> dict[str, Any]:
         """Save the model's weights and return its numbers on the validation set."""
         logits = predict_logits(model, self._tokens, self._rows, self._device)
-        name = f"step-{step:06d}"
-        folder = self._scratch.checkpoints / name
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         imitation = {}
         if self._teacher_logits is not None:
             imitation = {CLOSEST: kl_nats_per_example(logits, self._teacher_logits)}
         return {
-            "checkpoint": name,
+            "checkpoint": save_checkpoint(model, step, self._scratch),
             **imitation,
             "validation_accuracy": accuracy(self._labels, logits.argmax(axis=1)),
             "validation_nll_nats_per_example": nll_nats_per_example(logits, self._labels),
@@ -64,27 +59,48 @@ class Keeper:
         is told from far fewer rows than accuracy, of which a few rows decide between checkpoints that differ much. Without
         a teacher it is the one with the highest accuracy. Among equals the lowest validation NLL counts, then the first.
         """
-        out.mkdir(parents=True, exist_ok=True)
         records = [line for line in read_json_lines(self._scratch.steps) if "checkpoint" in line]
         metric = MOST_RIGHT if self._teacher_logits is None else CLOSEST
         best = min(records, key=lambda r: (BETTER[metric] * r[metric], r["validation_nll_nats_per_example"], r["step"]))
-        shutil.copytree(self._scratch.checkpoints, out / "checkpoints", dirs_exist_ok=True)
-        shutil.copyfile(self._scratch.steps, out / "steps.jsonl")
-        model.load_state_dict(load_file(out / "checkpoints" / best["checkpoint"] / "model.safetensors"))
+        take_checkpoint(model, best, self._scratch, out)
         save_classifier(model.eval(), tokenizer, out / "model")
-        summary = {
-            "steps": records[-1]["step"],
-            "tokens": tokens,
-            "best_checkpoint": best["checkpoint"],
-            f"best_{metric}": best[metric],
-            "checkpoints": [self._described(record, out) for record in records],
-            "model_sha256": file_sha256(out / "model" / "model.safetensors"),
-        }
-        write_json(out / "summary.json", summary)
-        return summary
+        return write_summary(out, records, best, metric, tokens)
 
-    @staticmethod
-    def _described(record: dict[str, Any], out: Path) -> dict[str, Any]:
-        weights = out / "checkpoints" / record["checkpoint"] / "model.safetensors"
-        numbers = {key: record[key] for key in record if key.startswith("validation_")}
-        return {"name": record["checkpoint"], "step": record["step"], **digest(weights), **numbers}
+
+def save_checkpoint(model: Any, step: int, scratch: Scratch) -> str:
+    """Save the model's weights in the scratch and return the name of the checkpoint."""
+    name = f"step-{step:06d}"
+    folder = scratch.checkpoints / name
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights_of(model), folder / "model.safetensors", metadata={"format": "pt"})
+    return name
+
+
+def take_checkpoint(model: Any, record: dict[str, Any], scratch: Scratch, out: Path) -> None:
+    """Write checkpoints/ and steps.jsonl below `out`, and give the model the weights of a checkpoint."""
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(scratch.checkpoints, out / "checkpoints", dirs_exist_ok=True)
+    shutil.copyfile(scratch.steps, out / "steps.jsonl")
+    load_weights(model, load_file(out / "checkpoints" / record["checkpoint"] / "model.safetensors"))
+
+
+def write_summary(
+    out: Path, records: list[dict[str, Any]], best: dict[str, Any], metric: str, tokens: int
+) -> dict[str, Any]:
+    """Write summary.json below `out`, whose model is the `best` of the records by `metric`, and return it."""
+    summary = {
+        "steps": records[-1]["step"],
+        "tokens": tokens,
+        "best_checkpoint": best["checkpoint"],
+        f"best_{metric}": best[metric],
+        "checkpoints": [_described(record, out) for record in records],
+        "model_sha256": file_sha256(out / "model" / "model.safetensors"),
+    }
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def _described(record: dict[str, Any], out: Path) -> dict[str, Any]:
+    weights = out / "checkpoints" / record["checkpoint"] / "model.safetensors"
+    numbers = {key: record[key] for key in record if key.startswith("validation_")}
+    return {"name": record["checkpoint"], "step": record["step"], **digest(weights), **numbers}

@@ -42,28 +42,58 @@ assert "tasks" not in sys.modules, "the process must be free of compactlm"
 numpy.savez(request["out"], together=together, alone=numpy.array(alone, numpy.float32))
 """
 
+# Texts one by one, as a language model has no padding of its own; the files must also continue them, cached or not.
+CAUSAL_PROGRAM: Final = """
+import json, sys
+import numpy, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+request = json.load(sys.stdin)
+torch.set_num_threads(request["threads"])
+model = AutoModelForCausalLM.from_pretrained(request["folder"], dtype=torch.float32).eval()
+tokenizer = AutoTokenizer.from_pretrained(request["folder"])
+found = {}
+for number, text in enumerate(request["texts"]):
+    ids = tokenizer(text, return_tensors="pt")["input_ids"][:, : request["max_tokens"]]
+    found[f"ids_{number}"] = ids[0].numpy()
+    with torch.inference_mode():
+        found[f"logits_{number}"] = model(input_ids=ids).logits[0].numpy()
+        for name, use_cache in (("cached", True), ("plain", False)):
+            made = model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, use_cache=use_cache,
+                max_new_tokens=request["new_tokens"], min_new_tokens=request["new_tokens"], pad_token_id=0,
+            )
+            found[f"{name}_{number}"] = made[0, ids.shape[1] :].numpy()
+assert "tasks" not in sys.modules, "the process must be free of compactlm"
+with open(request["out"], "wb") as file:
+    numpy.savez(file, **found)
+"""
+
 
 class LoadBack:
     """A fresh process at work; it starts at once and is waited for in `logits`, so other work can go on meanwhile.
 
-    It runs `texts` as one batch, and those of `alone` one by one, as users ask.
+    It runs `texts` as one batch, and those of `alone` one by one, as users ask. With `new_tokens` the folder is a language
+    model's, which also continues each text; `arrays` has what it says.
     """
 
     def __init__(
-        self, folder: Path, texts: Sequence[str], max_tokens: int, threads: int, alone: Sequence[str] = ()
-    ) -> None:
+        self, folder: Path, texts: Sequence[str], max_tokens: int, threads: int, alone: Sequence[str] = (),
+        new_tokens: int | None = None,
+    ) -> None:  # fmt: skip
         self._folder = folder
         self._scratch = tempfile.TemporaryDirectory(prefix="compactlm-load-back-")
         self._out = Path(self._scratch.name) / "logits.npz"
         self._log = Path(self._scratch.name) / "stderr.txt"
         request = {
             "folder": str(folder.resolve()), "texts": list(texts), "max_tokens": max_tokens, "threads": threads,
-            "out": str(self._out), "alone": list(alone),
+            "out": str(self._out), "alone": list(alone), "new_tokens": new_tokens,
         }  # fmt: skip
+        program = PROGRAM if new_tokens is None else CAUSAL_PROGRAM
         with self._log.open("wb") as log:
             # -I: neither the working directory nor PYTHON* variables decide what is imported.
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log,
+                [sys.executable, "-I", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log,
                 cwd=self._scratch.name, env={**os.environ, "HF_HUB_OFFLINE": "1"},
             )  # fmt: skip
         assert self._process.stdin is not None, "stdin was asked for"
@@ -81,6 +111,17 @@ class LoadBack:
 
     def logits(self) -> tuple[Logits, Logits]:
         """Return the logits of the batch and of the texts run alone, each (rows, classes); StageError if it failed."""
+        self._wait()
+        with np.load(self._out) as found:
+            return found["together"], found["alone"]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return `ids_I`, `logits_I`, `cached_I` and `plain_I` of text number I; StageError as `logits`."""
+        self._wait()
+        with np.load(self._out) as found:
+            return dict(found)
+
+    def _wait(self) -> None:
         try:
             code = self._process.wait(SECONDS)
         except subprocess.TimeoutExpired:
@@ -89,8 +130,6 @@ class LoadBack:
             words = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
             raise StageError(
                 "export",
-                f"{self._folder} does not load in a fresh process with stock AutoModelForSequenceClassification and "
-                f"AutoTokenizer (exit code {code}):\n" + "\n".join(words),
+                f"{self._folder} does not load in a fresh process with the stock model class and AutoTokenizer "
+                f"(exit code {code}):\n" + "\n".join(words),
             )
-        with np.load(self._out) as found:
-            return found["together"], found["alone"]

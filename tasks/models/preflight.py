@@ -4,28 +4,57 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tasks.data.sources import data_file, locate, model_files
+from tasks.data.sources import WEIGHTS, data_file, decoder_files, locate, model_files, text_files
 from tasks.errors import ParamsError, ResourceError, SourceError
 from tasks.lineage.files import read_json
 from tasks.models.architectures import adapter_of, relation_widths
+from tasks.models.causal import DECODERS, new_config
 from tasks.models.planning import Measure, target_shape
-from tasks.params import Params, check_shrinks
+from tasks.params import AnyParams, Params, check_shrinks
+from tasks.params_causal import CausalParams
 
 # A run keeps, per model: checkpoints, the model, its ONNX files, and DVC's and MLflow's copies of them.
 COPIES_OF_A_MODEL = 12
 MARGIN_BYTES = 200_000_000
+UNPACKED = 8  # bytes of fp32 for each of a .gguf file's, at four bits a weight
 
 
-def check(params: Params, workspace: Path) -> None:
+def check(params: AnyParams, workspace: Path) -> None:
     """Raise a UserError when sources, shapes or free disk space would stop the run later."""
-    folder = locate(params.teacher.model, "teacher.model")
+    if isinstance(params, CausalParams):
+        return _check_causal(params, workspace)
+    assert isinstance(params, Params), "there are two tasks"
+    sources = params.sources()
+    folder = locate(sources["teacher.model"], "teacher.model")
     files = model_files(folder)
-    data_file(locate(params.data.source, "data.source"))
+    data_file(locate(sources["data.source"], "data.source"))
     check_shapes(params, read_model_config(folder))
     weights_bytes = sum(p.stat().st_size for p in files if p.suffix == ".safetensors")
+    check_disk(weights_bytes, workspace)
+
+
+def _check_causal(params: CausalParams, workspace: Path) -> None:
+    for key, source in params.sources().items():
+        if key != "teacher.model":
+            text_files(locate(source, key), key)
+    if params.teacher.new is not None:
+        check_causal_shapes(params, new_config(params.teacher.new.model_dump(), params.data.block_tokens))
+        return check_disk(0, workspace)
+    files = decoder_files(locate(params.teacher.model, "teacher.model"))
+    weights_bytes = sum(path.stat().st_size for path in files if path.suffix in WEIGHTS)
+    if files[0].suffix == ".gguf":
+        if find_spec("gguf") is None:
+            raise SourceError(
+                "params.yaml: teacher.model: reading a .gguf file needs the package gguf; "
+                "install it with the extra: pip install 'compactlm[decoder]'"
+            )
+        weights_bytes *= UNPACKED  # its shapes are checked by `fetch`: reading them here would take every run seconds
+    else:
+        check_causal_shapes(params, read_model_config(files[0].parent))
     check_disk(weights_bytes, workspace)
 
 
@@ -62,6 +91,26 @@ def check_shapes(params: Params, config: Mapping[str, Any]) -> dict[str, dict[st
         shapes[name], configs[name] = shape, adapter.resized(parent, shape)
         check_relations(params, name, configs[name])
     return shapes
+
+
+def check_causal_shapes(params: CausalParams, config: Mapping[str, Any]) -> None:
+    """Raise a UserError unless every round fits the teacher's architecture, a language model's, and shrinks."""
+    if config.get("model_type") not in DECODERS:
+        raise SourceError(
+            f"teacher.model: config.json: model_type {config.get('model_type')!r} is no language model that is supported; "
+            f"allowed for task: causal_lm: {', '.join(DECODERS)}"
+        )
+    adapter, shapes = adapter_of(config), {"teacher": adapter_of(config).shape(config)}
+    for name, target in params.rounds.items():
+        where = f"params.yaml: rounds.{name}"
+        refusal = adapter.refusal(config, target.axes)
+        if refusal is not None:
+            raise ParamsError(f"{where}: {refusal}")
+        try:
+            check_shrinks(where, target.axes, shapes[target.parent])
+        except ValueError as error:
+            raise ParamsError(str(error)) from None
+        shapes[name] = target.axes
 
 
 def check_relations(params: Params, who: str, config: Mapping[str, Any]) -> None:

@@ -9,12 +9,20 @@ import torch
 from torch import Tensor
 
 
-def blocks(num_layers: int, num_kept: int) -> list[set[int]]:
-    """Return the contiguous blocks of layers that may be dropped; the first layer stays, it reads the embeddings."""
+def blocks(num_layers: int, num_kept: int, first: int = 1, last: int = 0) -> list[set[int]]:
+    """Return the contiguous blocks of layers that may be dropped, the `first` and `last` ones protected.
+
+    The very first layer stays in any case, it reads the embeddings.
+    """
     dropped = num_layers - num_kept
     if dropped == 0:
         return [set()]
-    return [set(range(start, start + dropped)) for start in range(1, num_layers - dropped + 1)]
+    return [set(range(start, start + dropped)) for start in range(first, num_layers - dropped - last + 1)]
+
+
+def protected_ends(num_kept: int) -> tuple[int, int]:
+    """Return how many first and last layers of a language model stay: two each, fewer where fewer are kept."""
+    return max(1, min(2, num_kept // 2)), min(2, num_kept // 2)
 
 
 def harm_nats_per_row(parent_logits_BC: Tensor, logits_BC: Tensor) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from tasks.errors import UserError
 from tasks.lineage.files import read_json
 from tasks.lineage.git import git
-from tasks.params import Approval
+from tasks.params_gates import Approval
 from tasks.registry.keys import public_key
 from tasks.registry.tracking import Tracker
 

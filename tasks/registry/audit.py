@@ -18,6 +18,7 @@ EVIDENCE: Final = {
     "verdict.json": "",
     "summary.json": "trained", "plan.json": "pruned",
 }  # fmt: skip
+ONNX: Final = "exported/model.onnx"
 PREDICTIONS: Final = "predictions/"  # before the names of the stored predictions
 WEIGHTS: Final = "trained/model/model.safetensors"
 
@@ -48,7 +49,7 @@ def version(dossier: Dossier, receipts: Receipts) -> list[Check]:
     record = dossier.rounds[name]
     expected = {
         "model_sha256": wrote.get(path_in(name, WEIGHTS)),
-        "onnx_sha256": wrote.get(path_in(name, "exported/model.onnx")),
+        "onnx_sha256": wrote.get(path_in(name, ONNX), ""),  # a language model has none
         "verdict": _json(record, "verdict.json").get("verdict"),
         "model_id": record.model_id,
         "parent": receipts[f"distill@{name}"]["params"]["rounds"][name]["parent"],
@@ -87,7 +88,8 @@ def stored_files(record: RoundRecord, receipts: Receipts) -> list[Check]:
     }
     folder = path_in(record.name, "trained/")
     expected = {path.removeprefix(folder): one for path, one in wrote.items() if path.startswith(f"{folder}model/")}
-    expected["model.onnx"] = wrote.get(path_in(record.name, "exported/model.onnx"), "")
+    if path_in(record.name, ONNX) in wrote:
+        expected["model.onnx"] = wrote[path_in(record.name, ONNX)]
     for name in sorted({*here, *expected}) if files else ():
         sentence = "the model that MLflow serves is not the one that was trained and judged"
         subject = f"{record.name}: model {record.model_id}: artifacts/{name}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from tasks.errors import UserError
 from tasks.evaluation.evidence import gather
 from tasks.evaluation.paired import Pairs, paired_bootstrap
 from tasks.evaluation.rules import Rule
-from tasks.params import Params
+from tasks.params import AnyParams, Params
 from tasks.registry.promotion_gate import read_model
 from tasks.registry.tracking import Tracker
 
@@ -16,12 +17,16 @@ CONFIDENCE: Final = 0.975  # one-sided at each end: 95 % between them
 
 
 def compare_versions(
-    tracker: Tracker, params: Params, first: Mapping[str, Any], second: Mapping[str, Any]
+    tracker: Tracker, params: AnyParams, first: Mapping[str, Any], second: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Return a row for each set and slice: accuracies `a` and `b`, their difference with a 95 % interval, rows that changed.
 
     A set on which the two cannot be paired has one row with a `doubt`, a sentence that says why.
     """
+    if not isinstance(params, Params):
+        raise UserError(
+            "compare shows accuracies of classifiers; a language model's rounds stand side by side in the report"
+        )
     sets = ["test", *params.data.further_sets, "validation"]
     runs = {"student": second["run_id"], "champion": first["run_id"], "teacher": second["teacher_run_id"]}
     models = {
@@ -40,6 +45,7 @@ def compare_versions(
             if isinstance(count, str):
                 found.append({"set": name, "slice": one, "doubt": count})
                 break
+            assert isinstance(count, Pairs)  # accuracies are counted row by row
             if count.rows:
                 mine, theirs = (evidence[who, "accuracy", name, one].value for who in ("student", "champion"))
                 found.append(

@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.errors import UserError
 from tasks.lineage.files import read_json
-from tasks.params import Params
+from tasks.params import AnyParams
 from tasks.registry.decisions import has_git, read_log
 from tasks.registry.promotion import Ask, decide, reconcile
 from tasks.registry.promotion_gate import judge_first
@@ -17,7 +17,7 @@ console = logging.getLogger("compactlm")
 ACTOR = "compactlm run"
 
 
-def settle_champion(tracker: Tracker, params: Params, version: str, selected: str) -> None:
+def settle_champion(tracker: Tracker, params: AnyParams, version: str, selected: str) -> None:
     """Make the selected round the first champion, or bring the aliases to the log; what stands in the way is told.
 
     Where params.yaml asks for approvals the first champion is none by itself either, not even one found in MLflow.

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tasks.lineage.files import read_json
 from tasks.registry.records import latency, overall
 from tasks.registry.tracking import PREFIX, Tracker
+
+# Classifiers have an ONNX form and cost FLOPs an example, language models FLOPs a token.
+COSTS: Final = (
+    "params_total", "params_non_embedding", "size_bytes", "size_bytes_onnx", "size_bytes_onnx_int8",
+    "flops_per_example", "flops_per_token",
+)  # fmt: skip
 
 
 def list_models(tracker: Tracker) -> list[dict[str, Any]]:
@@ -37,16 +43,15 @@ def list_models(tracker: Tracker) -> list[dict[str, Any]]:
 def _files(tracker: Tracker, model_id: str) -> dict[str, str]:
     folder = tracker.local_model(model_id) / "artifacts"
     # MLflow names each artifact folder after the folder it was given.
-    return {"path": str(folder / "model"), "onnx_path": str(folder / "model.onnx")}
+    onnx = folder / "model.onnx"
+    return {"path": str(folder / "model"), "onnx_path": str(onnx) if onnx.exists() else ""}
 
 
 def _evidence(tracker: Tracker, run_id: str, teacher_run_id: str) -> dict[str, Any]:
     cost = _read(tracker, run_id, "cost.json")
     verdict = _read(tracker, run_id, "verdict.json")
     return {
-        **{key: cost[key] for key in ("params_total", "params_non_embedding", "size_bytes", "flops_per_example")},
-        "size_bytes_onnx": cost["size_bytes_onnx"],
-        "size_bytes_onnx_int8": cost["size_bytes_onnx_int8"],
+        **{key: cost[key] for key in COSTS if key in cost},
         "sparsity": cost.get("sparsity"),
         "latency_ms_p50": latency(cost, "latency_ms_p50"),
         "latency_ms_p95": latency(cost, "latency_ms_p95"),

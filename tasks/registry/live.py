@@ -11,7 +11,7 @@ from typing import Any
 from tasks.errors import StageError
 from tasks.lineage.merkle import RECEIPTS_ROOT, receipts_root
 from tasks.lineage.pipeline import Stage, stage_digests
-from tasks.params import Params
+from tasks.params import AnyParams
 from tasks.registry.follow import Follower
 from tasks.registry.publish import Publication, inputs_digest
 from tasks.registry.records import TEACHER, RoundFiles, step_points
@@ -33,7 +33,7 @@ def record_receipts(tracker: Tracker, run_id: str, workspace: Path, stages: Sequ
 class Recorder:
     """Records one pipeline run. MLflow is opened when the first training stage begins, or at the end if nothing trains."""
 
-    def __init__(self, workspace: Path, params: Params, stages: Sequence[Stage], facts: Mapping[str, str]) -> None:
+    def __init__(self, workspace: Path, params: AnyParams, stages: Sequence[Stage], facts: Mapping[str, str]) -> None:
         self.workspace, self.params, self.facts = workspace, params, facts
         self.uri = default_uri(workspace)
         self._code = sorted({dep for stage in stages for dep in stage.deps if dep.startswith("tasks/")})

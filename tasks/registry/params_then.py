@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.lineage.git import snapshot
-from tasks.params import Params
+from tasks.params import AnyParams, recorded_params
 from tasks.registry.decisions import Decision
 
 
@@ -31,7 +30,7 @@ def file_then(workspace: Path, entry: Decision, name: str, scratch: Path) -> byt
     return content
 
 
-def params_then(workspace: Path, entry: Decision, scratch: Path) -> Params | str:
+def params_then(workspace: Path, entry: Decision, scratch: Path) -> AnyParams | str:
     """Return the params of the time of a decision, or why they cannot be known; raises as `file_then`."""
     state = entry["git"]
     if state["commit"] is None or (state["dirty"] and state.get("diff") is None):
@@ -40,7 +39,7 @@ def params_then(workspace: Path, entry: Decision, scratch: Path) -> Params | str
     if content is None:
         return f"Git cannot give params.yaml of commit {state['commit']}"
     try:
-        return Params.model_validate_json(json.dumps(YAML(typ="safe").load(io.BytesIO(content))))
+        return recorded_params(YAML(typ="safe").load(io.BytesIO(content)))
     except ValidationError as error:
         return f"params.yaml of that time is not of this version: {error.errors()[0]['msg']}"
     except (YAMLError, ValueError) as error:

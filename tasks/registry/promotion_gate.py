@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from tasks.evaluation.block_evidence import SAMPLES, gather_blocks
 from tasks.evaluation.costs import cost_evidence
-from tasks.evaluation.evidence import Model, gather
+from tasks.evaluation.evidence import Gathered, Model, gather
 from tasks.evaluation.gates import identity, judge
-from tasks.evaluation.rules import Answer, Check
+from tasks.evaluation.rules import Answer, Check, Rule
 from tasks.gate import rule_of
 from tasks.lineage.files import file_sha256, read_json
-from tasks.params import Params
+from tasks.params import AnyParams, Params
 from tasks.registry.promotion_checks import answers
 from tasks.registry.tracking import PREFIX, Tracker
 
@@ -24,7 +25,7 @@ NO_RULES: Final = "all that is asked of a promotion is kept"
 
 
 def judge_promotion(
-    tracker: Tracker, params: Params, candidate: Version, champion: Version | None, known: Answers = NOTHING
+    tracker: Tracker, params: AnyParams, candidate: Version, champion: Version | None, known: Answers = NOTHING
 ) -> dict[str, Any]:
     """Return `verdict`, `sentence` and `rules` for a candidate, with sha256 of the evidence that was read.
 
@@ -37,7 +38,7 @@ def judge_promotion(
 
 
 def judge_first(
-    tracker: Tracker, params: Params, candidate: Version, verdict: Mapping[str, Any], known: Answers = NOTHING
+    tracker: Tracker, params: AnyParams, candidate: Version, verdict: Mapping[str, Any], known: Answers = NOTHING
 ) -> dict[str, Any]:
     """Return the same for the first champion ever, whose round has just been judged with this verdict."""
     given = [_bytes(tracker, candidate), *verdict["rules"]]
@@ -47,17 +48,18 @@ def judge_first(
 
 
 def _judge(
-    tracker: Tracker, params: Params, candidate: Version, champion: Version | None, given: list[dict[str, Any]],
+    tracker: Tracker, params: AnyParams, candidate: Version, champion: Version | None, given: list[dict[str, Any]],
     known: Answers,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the verdict of what is `given` and of the rules of `promotion` together."""
     asked = [rule_of(gate) for gate in params.promotion.gates]
     rules = [rule for rule in asked if isinstance(rule, Check) or rule.versus != "champion" or champion is not None]
     needed = {rule.set for rule in rules if not isinstance(rule, Check) and rule.set is not None}
+    needed |= {SAMPLES} if any(rule.metric == "repetition_rate" for rule in rules if isinstance(rule, Rule)) else set()
     runs = {"student": candidate["run_id"], "teacher": candidate["teacher_run_id"]}
     runs |= {"champion": champion["run_id"]} if champion is not None else {}
     models = {who: model for who, run in runs.items() if (model := read_model(tracker, who, run, needed)) is not None}
-    found, pairs, names = gather(rules, models, len(params.data.labels), params.evaluate.calibration_bins)
+    found, pairs, names = gather_for(params, rules, models)
     costs = {who: read_json(path) for who, run in runs.items()
              if run and (path := tracker.local_file(run, "evidence/cost.json")) is not None}  # fmt: skip
     checks = [rule.name for rule in rules if isinstance(rule, Check) and rule.name not in known]
@@ -98,6 +100,13 @@ def as_registered(tracker: Tracker, version: Version | None) -> Version | None:
     return {**version, **{key: ours[0].tags.get(PREFIX + key) if ours else None for key in keys}}
 
 
+def gather_for(params: AnyParams, rules: list[Rule | Check], models: Mapping[str, Model]) -> Gathered:
+    """Return the evidence on rows that a classifier stored, or on blocks that a language model did."""
+    if isinstance(params, Params):
+        return gather(rules, models, len(params.data.labels), params.evaluate.calibration_bins)
+    return gather_blocks(rules, models)
+
+
 def judge_rollback(tracker: Tracker, candidate: Version) -> dict[str, Any]:
     """Return the verdict on going back: the bytes must be those that were decided on; no metric is asked."""
     check = _bytes(tracker, candidate)
@@ -130,7 +139,7 @@ def _bytes(tracker: Tracker, candidate: Version) -> dict[str, Any]:
     return _check("weights", "pass", "weights: the registered file is the one that was evaluated")
 
 
-def _round(tracker: Tracker, params: Params, candidate: Version) -> dict[str, Any]:
+def _round(tracker: Tracker, params: AnyParams, candidate: Version) -> dict[str, Any]:
     """Return the round's own verdict, held if it was judged by other rules than params.yaml has now."""
     path = tracker.local_file(candidate["run_id"], "evidence/verdict.json") if candidate["run_id"] else None
     if path is None:

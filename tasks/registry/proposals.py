@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.errors import UserError
-from tasks.params import Params
+from tasks.params import AnyParams
 from tasks.registry.answers import FOLDER, read_statements
 from tasks.registry.approval import TIME, digest_of, moment, open_proposals, statement_faults, tally
 from tasks.registry.approvers import authors_of, doubt, policy_of
@@ -36,7 +36,7 @@ class WaitingError(UserError):
         self.proposal = proposal
 
 
-def with_approval(judge: Judge, tracker: Tracker, params: Params, name: str, now: datetime | None = None) -> Judge:
+def with_approval(judge: Judge, tracker: Tracker, params: AnyParams, name: str, now: datetime | None = None) -> Judge:
     """Return `judge`, to which a promotion that passes is a pass only if it was approved; WaitingError while it is open."""
     asked = params.promotion.approval
     if asked is None:
@@ -62,7 +62,7 @@ def with_approval(judge: Judge, tracker: Tracker, params: Params, name: str, now
     return judged
 
 
-def promote_version(tracker: Tracker, params: Params, version: str, reason: str) -> Decision:
+def promote_version(tracker: Tracker, params: AnyParams, version: str, reason: str) -> Decision:
     """Return the recorded decision on making a version champion, named as in every command; WaitingError while people answer."""
     name = params.registry.model_name
     ask = Ask("promote", find_own_version(tracker, version, name, CHALLENGER), reason, actor())
@@ -74,7 +74,7 @@ def is_waiting(entry: Decision) -> bool:
     return (entry["verdict"].get("approval") or {}).get("state") == "waiting"
 
 
-def rules_digest(params: Params) -> str:
+def rules_digest(params: AnyParams) -> str:
     """Return the sha256 of the rules that a promotion is judged by."""
     values = params.model_dump(mode="json")
     return digest_of({"gates": values["gates"], "promotion": values["promotion"]["gates"]})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.lineage.files import digest, read_json
-from tasks.params import Params
+from tasks.params import AnyParams
 from tasks.registry.first_champion import settle_champion
 from tasks.registry.records import (
     TEACHER,
@@ -29,7 +29,7 @@ from tasks.registry.tracking import Point, Tracker
 RUN_FILES: Final = ("selection.json", "report.html", "baselines/quality.json", "validation/summary.json")
 
 
-def inputs_digest(workspace: Path, params: Params, code: list[str]) -> str:
+def inputs_digest(workspace: Path, params: AnyParams, code: list[str]) -> str:
     """Return the digest of all that decides a run: params, sources.lock, dvc.yaml and the code its stages depend on."""
     files = {name: digest(workspace / name)["sha256"] for name in sorted({"sources.lock", "dvc.yaml", *code})
              if (workspace / name).exists()}  # fmt: skip
@@ -47,7 +47,7 @@ class Publication:
     """
 
     def __init__(
-        self, tracker: Tracker, params: Params, inputs: str, facts: Mapping[str, str], root: Path | None = None,
+        self, tracker: Tracker, params: AnyParams, inputs: str, facts: Mapping[str, str], root: Path | None = None,
         numbers: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.tracker, self.params, self.inputs, self.facts = tracker, params, inputs, facts

@@ -6,7 +6,6 @@ the files come from the DVC cache by their digests, the champion from the log of
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from pydantic import ValidationError
 from tasks.lineage.former import bring
 from tasks.lineage.git import commits_of, snapshot
 from tasks.lineage.pipeline import cache_folder, stage_digests
-from tasks.params import Params, read_yaml
+from tasks.params import AnyParams, read_yaml, recorded_params
 from tasks.registry.live import record_receipts
 from tasks.registry.publish import Publication, inputs_digest
 from tasks.registry.records import TEACHER, RoundFiles
@@ -33,7 +32,7 @@ class FormerRun:
     """A run to record again: where it stands, its model's name, params, and files below `root` (dvc.lock among them)."""
 
     where: str
-    params: Params
+    params: AnyParams
     inputs: str
     facts: Mapping[str, str]
     outcomes: Mapping[str, str]
@@ -48,7 +47,7 @@ class FormerRun:
 
 def recorded_run(record: Mapping[str, Any], root: Path) -> FormerRun:
     """Return a run from its record in Git; ValidationError when its params are not of this version of the program."""
-    params = Params.model_validate_json(json.dumps(record["params"]))
+    params = recorded_params(record["params"])
     _write(root / LOCK, record["dvc_lock"].encode())
     return FormerRun(record["ref"], params, record["inputs_digest"], record["facts"], record["outcomes"],
                      record["stages"], root)  # fmt: skip
@@ -82,7 +81,7 @@ def committed_runs(workspace: Path, known: set[str], scratch: Path) -> list[Form
 def _found_run(where: str, root: Path, facts: Mapping[str, str]) -> FormerRun | None:
     """Return the run of a folder with dvc.lock, params.yaml and code; None when its params are of another version."""
     try:
-        params = Params.model_validate_json(json.dumps(read_yaml(root / "params.yaml")))
+        params = recorded_params(read_yaml(root / "params.yaml"))
     except ValidationError:
         return None
     entries = read_yaml(root / LOCK).get("stages", {})

@@ -64,9 +64,10 @@ class RoundFiles:
         return self.folder / "trained"
 
     @property
-    def onnx(self) -> Path:
-        """Return the exported ONNX file."""
-        return self.folder / "exported" / "model.onnx"
+    def onnx(self) -> Path | None:
+        """Return the exported ONNX file; None for a language model, which has none."""
+        path = self.folder / "exported" / "model.onnx"
+        return path if path.exists() else None
 
     def evidence(self) -> list[Path]:
         """Return the files of the contract that say how good the round's model is, those that exist."""
@@ -95,8 +96,8 @@ class RoundFiles:
         return str(read_json(self.folder / "evaluated" / "quality.json")["model_sha256"])
 
     def onnx_sha256(self) -> str:
-        """Return the digest of the exported ONNX file."""
-        return file_sha256(self.onnx)
+        """Return the digest of the exported ONNX file; empty where there is none."""
+        return file_sha256(self.onnx) if self.onnx else ""
 
     def cost(self) -> dict[str, Any]:
         """Return what the model costs to run (cost.json)."""
@@ -227,6 +228,12 @@ def overall(quality: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         name: {m: v["value"] for m, v in content["slices"]["overall"].items() if isinstance(v, Mapping)}
         for name, content in quality["sets"].items()
     }
+
+
+def quality_of(values: Mapping[str, float]) -> tuple[str, float]:
+    """Return the one number that says how good a model is on a set, with its name: accuracy, or perplexity."""
+    name = "accuracy" if "accuracy" in values else "perplexity"
+    return name, values[name]
 
 
 def latency(cost: Mapping[str, Any], statistic: str) -> dict[str, float]:

@@ -178,7 +178,7 @@ class Tracker:
         return str(made.model_id)
 
     def ensure_model(
-        self, name: str, run_id: str, key: Mapping[str, str], tags: Mapping[str, str], model: Path, onnx: Path
+        self, name: str, run_id: str, key: Mapping[str, str], tags: Mapping[str, str], model: Path, onnx: Path | None
     ) -> str:
         """Return the id of the servable model with the tags `key`, uploading it when it is not there whole."""
         found = self.find_models(key)
@@ -390,8 +390,11 @@ class Tracker:
         self.client.create_webhook(name, url, events, secret=secret)
 
 
-def _save_servable(folder: Path, model: Path, onnx: Path) -> None:
-    """Write an MLflow model folder: code as text, safetensors and ONNX, nothing pickled."""
+def _save_servable(folder: Path, model: Path, onnx: Path | None) -> None:
+    """Write an MLflow model folder: code as text, safetensors and ONNX, nothing pickled.
+
+    A model without ONNX is a language model, and is served as one.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import AnyType
@@ -406,8 +409,8 @@ def _save_servable(folder: Path, model: Path, onnx: Path) -> None:
 
         save_model(
             path=str(folder),
-            python_model=str(Path(__file__).with_name("served_model.py")),
-            artifacts={"model": str(model), "onnx": str(onnx)},
+            python_model=str(Path(__file__).with_name("served_model.py" if onnx else "served_generator.py")),
+            artifacts={"model": str(model)} | ({"onnx": str(onnx)} if onnx else {}),
             signature=signature,
             pip_requirements=[f"{name}=={installed_version(name).partition('+')[0]}" for name in REQUIREMENTS],
         )

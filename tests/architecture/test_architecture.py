@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import re
 import shlex
 import shutil
@@ -27,8 +28,8 @@ from tasks.stage import STAGES, _roles, main
 ROOT = Path(__file__).resolve().parents[2]
 # Every stage runs on these; a change of them is no reason to train again.
 PLUMBING = {
-    "tasks.params", "tasks.errors", "tasks.stage", "tasks.progress", "tasks.lineage.files", "tasks.lineage.git",
-    "tasks.lineage.receipts", "tasks.lineage.scratch",
+    "tasks.params", "tasks.params_causal", "tasks.params_gates", "tasks.params_parts", "tasks.errors", "tasks.stage",
+    "tasks.progress", "tasks.lineage.files", "tasks.lineage.git", "tasks.lineage.receipts", "tasks.lineage.scratch",
 }  # fmt: skip
 RECEIPTS = "artifacts/receipts"  # read by the report alone, and never a dependency: a receipt holds times
 README = ROOT / "README.md"
@@ -121,7 +122,9 @@ def _imports() -> grimp.ImportGraph:
 
 def _code_of(verb: str) -> set[str]:
     """Return the files that hold the code of a stage, plumbing left out."""
-    modules = {f"tasks.{verb}", *_imports().find_upstream_modules(f"tasks.{verb}")}
+    modules = set()
+    for stage in (f"tasks.{verb}", f"tasks.causal.{verb}"):  # a stage works for the task of the params
+        modules |= {stage, *_imports().find_upstream_modules(stage)}
     found = set()
     for module in modules:
         path = module.replace(".", "/")
@@ -168,6 +171,14 @@ def test_params_of_a_stage_exist(entry: Entry) -> None:
         for part in key.split("."):
             assert part in place, f"{key} is not in params.yaml"
             place = place[part]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_both_tasks_take_the_same_arguments(stage: str) -> None:
+    runs = [importlib.import_module(f"{package}.{stage}").run for package in ("tasks", "tasks.causal")]
+    assert _roles(runs[0]) == _roles(runs[1])
+    first, second = (list(inspect.signature(run).parameters.values()) for run in runs)
+    assert [(p.name, p.kind, p.default) for p in first] == [(p.name, p.kind, p.default) for p in second]
 
 
 def test_every_stage_is_in_dvc_yaml() -> None:

@@ -18,7 +18,8 @@ from rich.table import Table
 from tasks.errors import EXIT_USER_ERROR, UserError
 from tasks.lineage.start import find_workspace
 
-NAMES: Final = ("throughput", "noop", "latency", "gates")
+NAMES: Final = ("throughput", "noop", "latency", "gates", "decoder")
+WITHOUT_A_RUN: Final = ("gates", "decoder")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,7 +30,8 @@ def main(argv: Sequence[str]) -> int:
         _parser().error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
     try:
         workspace = find_workspace(options.workspace)
-        if options.names != ["gates"] and not (workspace / "artifacts" / "report.html").exists():
+        needs_a_run = not options.names or not set(options.names) <= set(WITHOUT_A_RUN)
+        if needs_a_run and not (workspace / "artifacts" / "report.html").exists():
             raise UserError(f"{workspace / 'artifacts'}: no finished run to measure; `compactlm run` makes one")
         found = {name: _measure(name, workspace, options) for name in options.names or NAMES}
     except UserError as error:
@@ -56,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
         "--test-rows", type=int, default=964, help="gates: rows of the test set; the default run has 964"
     )
     parser.add_argument("--models", type=int, default=1000, help="gates: simulated students of each kind")
+    parser.add_argument("--blocks", type=int, default=4, help="decoder: blocks of 256 tokens a step")
+    parser.add_argument("--layers", type=int, default=24, help="decoder: layers of the student")
+    parser.add_argument("--teacher-layers", type=int, default=30, help="decoder: layers of the teacher")
+    parser.add_argument("--threads", type=int, help="decoder: threads of torch; as many as it takes by itself without")
     parser.add_argument("--workspace", type=Path, default=Path.cwd(), help="project with a finished run")
     parser.add_argument("--json", action="store_true", help="print one JSON value for programs")
     return parser
@@ -75,6 +81,10 @@ def _measure(name: str, workspace: Path, options: argparse.Namespace) -> dict[st
         from tests.bench import noop
 
         return noop.measure(workspace, options.turns)
+    if name == "decoder":
+        from tests.bench import decoder
+
+        return decoder.measure(options.blocks, options.layers, options.teacher_layers, options.turns, options.threads)
     if name == "gates":
         from tasks.params import load_params
         from tests.bench import gates

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from tasks.evaluation.paired import TESTS, Pairs, count_pairs, exact_mcnemar, holm, paired_bootstrap, share_interval
-from tasks.params import Gate
+from tasks.params_gates import Gate
 from tests.bench.gates import share_passing
 
 

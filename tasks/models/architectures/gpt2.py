@@ -12,7 +12,7 @@ from typing import Any, Final
 from torch import nn
 
 from tasks.models.architectures.refusals import other_vocabulary, unequal_heads
-from tasks.models.architectures.sites import Sites
+from tasks.models.architectures.sites import Sites, output_layer
 from tasks.pruning.layout import Axes, Layout
 
 READS: Final = "last"  # the token that the classifier reads
@@ -29,6 +29,7 @@ OUTSIDE: Final[dict[str, Axes]] = {
     "transformer.ln_f.weight": ("hidden",),
     "transformer.ln_f.bias": ("hidden",),
     "score.weight": (None, "hidden"),
+    "lm_head.weight": ("vocabulary", "hidden"),
 }
 INSIDE: Final[dict[str, Axes]] = {
     **{f"{norm}.{kind}": ("hidden",) for norm in ("ln_1", "ln_2") for kind in ("weight", "bias")},
@@ -112,7 +113,7 @@ def sites(model: Any) -> Sites:
     return Sites(
         ffn=[block.mlp.c_proj for block in blocks],
         attention=[block.attn.c_proj for block in blocks],
-        hidden=[*hidden, (model.transformer.ln_f, [model.score])],
+        hidden=[*hidden, (model.transformer.ln_f, [output_layer(model)])],
         pooler=None,
     )
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from torch import nn
 
 from tasks.models.architectures.refusals import other_vocabulary
-from tasks.models.architectures.sites import Sites
+from tasks.models.architectures.sites import Sites, output_layer
 from tasks.pruning.layout import Axes, Layout
 
 READS: Final = "last"  # the token that the classifier reads
@@ -27,6 +27,7 @@ OUTSIDE: Final[dict[str, Axes]] = {
     "model.embed_tokens.weight": ("vocabulary", "hidden"),
     "model.norm.weight": ("hidden",),
     "score.weight": (None, "hidden"),
+    "lm_head.weight": ("vocabulary", "hidden"),
 }
 
 
@@ -130,7 +131,7 @@ def sites(model: Any) -> Sites:
     return Sites(
         ffn=[layer.mlp.down_proj for layer in layers],
         attention=[layer.self_attn.o_proj for layer in layers],
-        hidden=[*hidden, (model.model.norm, [model.score])],
+        hidden=[*hidden, (model.model.norm, [output_layer(model)])],
         pooler=None,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -20,3 +21,9 @@ class Sites:
     attention: list[nn.Module]
     hidden: list[tuple[nn.Module, list[nn.Module]]]
     pooler: tuple[nn.Module, nn.Module] | None
+
+
+def output_layer(model: Any) -> nn.Module:
+    """Return what reads the last hidden states of a decoder: the classifier, or the head of a language model."""
+    layer: nn.Module = model.score if hasattr(model, "score") else model.lm_head
+    return layer

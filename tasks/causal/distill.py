@@ -1,0 +1,64 @@
+"""Recovers a pruned language model: it imitates the original teacher, which runs beside it, on the training blocks.
+
+deps: rounds/<round>/{pruned,tokens}, the teacher, teacher_logits | params: seed, distill, rounds.<round>
+outs: rounds/<round>/trained
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tasks.causal.training import Plan, head_dtype, train_blocks
+from tasks.data.logits import check_teacher
+from tasks.distillation.causal import Recipe
+from tasks.errors import DataError
+from tasks.lineage.files import file_sha256
+from tasks.models.causal import without_dropout
+from tasks.models.checkpoint import load_causal_lm
+from tasks.models.devices import Device, pick
+from tasks.params_causal import CausalParams
+from tasks.stage import InPath, OutPath
+
+
+def run(
+    params: CausalParams,
+    *,
+    round: str,
+    pruned: InPath,
+    tokens: InPath,
+    sets: InPath,  # noqa: ARG001 - their blocks are in `tokens`
+    logits: InPath,
+    teacher: InPath,
+    out: OutPath,
+) -> dict[str, Any]:
+    """Return the summary of the training, with the device it ran on."""
+    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    student = load_causal_lm(pruned / "model")
+    summary = distil(params, round, student, pruned / "model", (tokens, logits, teacher), out, device, "distill@")
+    return {**summary, **device.facts()}
+
+
+def distil(
+    params: CausalParams,
+    round_name: str,
+    student: Any,
+    start: Path,
+    places: tuple[Path, Path, Path],
+    out: Path,
+    device: Device,
+    label: str,
+) -> dict[str, Any]:
+    """Train the student with the budget of a round, write `out` as `BlockKeeper.finish` does, and return its summary.
+
+    `start` is the folder that decides the student's shape; `places` are the blocks, the fingerprint and the teacher.
+    Raises DataError when the teacher reads or writes other tokens than the student.
+    """
+    tokens, fingerprint, teacher = places
+    check_teacher(fingerprint, teacher)
+    if file_sha256(tokens / "tokenizer.json") != file_sha256(teacher / "tokenizer.json"):
+        raise DataError(f"{tokens}: the blocks are of another tokenizer than the teacher's; run `dvc repro prepare`")
+    section, budget = params.distill, params.rounds[round_name]
+    recipe = Recipe(section.loss, section.temperature, section.kd_weight, section.chunk_tokens, head_dtype(device))
+    plan = Plan(f"{label}{round_name}", section, budget.learning_rate, budget.train_tokens, tokens, [start, teacher])
+    return train_blocks(params, plan, without_dropout(student), load_causal_lm(teacher), recipe, out, device)

@@ -1,0 +1,90 @@
+"""Cuts the documents into sets by hash, and packs each into blocks of tokens.
+
+deps: fetched/{data,teacher}, validation/summary.json | params: data
+outs: data/{sets,summary.json}, rounds/teacher/tokens
+A new teacher gets its tokenizer here, trained on the training documents alone; the tokenizer lies beside the blocks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tasks.data.blocks import block_ids, pack, save_blocks
+from tasks.data.bpe import train_tokenizer
+from tasks.data.documents import make_document_sets, read_documents
+from tasks.data.frames import rows_sha256
+from tasks.data.sources import MAIN
+from tasks.errors import DataError
+from tasks.lineage.files import digest, write_json
+from tasks.models.checkpoint import copy_tokenizer, end_id, read_config
+from tasks.params_causal import CausalData, CausalParams, TextColumns
+from tasks.stage import InPath, OutPath
+
+
+def run(
+    params: CausalParams,
+    *,
+    data: InPath,
+    teacher: InPath,
+    validation: InPath,  # noqa: ARG001 - read by nobody, but there is nothing to prepare before the data is valid
+    sets: OutPath,
+    summary: OutPath,
+    tokens: OutPath,
+) -> dict[str, Any]:
+    """Return the number of documents, blocks and tokens of each set."""
+    frames = document_sets(params.data, data)
+    sets.mkdir(parents=True, exist_ok=True)
+    tokens.mkdir(parents=True, exist_ok=True)
+    for name, frame in frames.items():
+        frame.to_parquet(sets / f"{name}.parquet", index=False)
+    config = read_config(teacher)
+    if (teacher / "tokenizer.json").exists():
+        copy_tokenizer(teacher, tokens)
+    else:
+        train_tokenizer(frames["train"]["text"].tolist(), config["vocab_size"], tokens)
+    described = _pack_sets(params, frames, end_id(config), tokens)
+    write_json(summary, {"sha256": digest(data)["sha256"], "sets": described})
+    return {"sets": described}
+
+
+def document_sets(section: CausalData, data: Path) -> dict[str, pd.DataFrame]:
+    """Return the sets of documents that follow from the fetched data."""
+    others = {
+        name: read_documents(data / name, column_names(one.columns), f"data.evaluation_sets.{name}")
+        for name, one in section.evaluation_sets.items()
+    }
+    main = read_documents(data / MAIN, column_names(section.columns), "data")
+    return make_document_sets(main, others, section.model_dump())
+
+
+def column_names(columns: TextColumns | None) -> dict[str, str | None] | None:
+    """Return the columns as plain values."""
+    return None if columns is None else columns.model_dump()
+
+
+def _pack_sets(params: CausalParams, frames: dict[str, pd.DataFrame], end: int, tokens: Path) -> dict[str, Any]:
+    section = params.data
+    most: dict[str, int | None] = {
+        "train": None, "validation": section.evaluation_blocks, "test": section.evaluation_blocks,
+        **{name: one.blocks for name, one in section.evaluation_sets.items()},
+    }  # fmt: skip
+    described: dict[str, Any] = {}
+    for name, frame in frames.items():
+        blocks = pack(frame["text"].tolist(), tokens / "tokenizer.json", end, section.block_tokens, most[name])
+        if name == "train":
+            if len(blocks) < section.calibration_blocks:
+                raise DataError(
+                    f"data.calibration_blocks: {section.calibration_blocks} asked; train has {len(blocks)} blocks of "
+                    f"{section.block_tokens} tokens. Lower it, or add documents."
+                )
+            save_blocks(blocks[: section.calibration_blocks], tokens, "calibration")
+        if not len(blocks):
+            raise DataError(f"set {name} has less than one block of {section.block_tokens} tokens; add documents")
+        save_blocks(blocks, tokens, name)
+        described[name] = {"rows": len(frame), "blocks": len(blocks), "tokens": int(blocks.size)}
+        if name != "train":  # what is measured is tied to what was prepared; nobody asks for every training block
+            described[name]["rows_sha256"] = rows_sha256(block_ids(blocks))
+    return described

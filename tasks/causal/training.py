@@ -1,0 +1,83 @@
+"""How a language model is trained on blocks, alone or to imitate a teacher: what `teacher` and `distill` share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tasks.data.blocks import Blocks, Rows, load_blocks, plan_blocks
+from tasks.distillation.causal import Recipe, causal_loss, next_tokens, predicting
+from tasks.distillation.train import Schedule, train
+from tasks.lineage.files import digest
+from tasks.lineage.scratch import Scratch, scratch_key
+from tasks.models.block_keeper import BlockKeeper
+from tasks.models.devices import Device
+from tasks.params_causal import CausalParams, Training
+from tasks.progress import Progress
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training: its stage, section of params, learning rate, budget in tokens, and what it depends on besides.
+
+    `tokens` is the folder of blocks with their tokenizer, `inputs` the files that decide the result.
+    """
+
+    stage: str
+    section: Training
+    learning_rate: float
+    train_tokens: int
+    tokens: Path
+    inputs: Sequence[Path]
+
+
+def train_blocks(
+    params: CausalParams, plan: Plan, model: Any, teacher: Any, recipe: Recipe, out: Path, device: Device
+) -> dict[str, Any]:
+    """Train `model` in place, write `out` as `BlockKeeper.finish` does, and return its summary; `teacher` may be None."""
+    blocks, section = load_blocks(plan.tokens, "train"), plan.section
+    batches = plan_blocks(len(blocks), plan.train_tokens, blocks.shape[1], section.batch_blocks, params.seed)
+    key = scratch_key(
+        {"inputs": [digest(path)["sha256"] for path in (*plan.inputs, plan.tokens)], "seed": params.seed,
+         "section": section.model_dump(), "budget": [plan.learning_rate, plan.train_tokens], "device": device.facts(),
+         "torch": torch.__version__}
+    )  # fmt: skip
+    scratch = Scratch(plan.stage, key)
+    validation = load_blocks(plan.tokens, "validation")
+    keeper = BlockKeeper(scratch, validation, section.batch_blocks, section.chunk_tokens, device)
+    progress = Progress(plan.stage, len(batches))
+    schedule = Schedule(
+        learning_rate=plan.learning_rate, warmup_share=section.warmup_share, weight_decay=section.weight_decay,
+        max_gradient_norm=section.max_gradient_norm, checkpoints=section.checkpoints, seed=params.seed,
+    )  # fmt: skip
+    if teacher is not None:
+        teacher.to(device.device)
+
+    def batch_loss(student: Any, rows: Rows) -> torch.Tensor:
+        ids_BT = block_batch(blocks, rows, device)
+        other = None
+        if teacher is not None:
+            with torch.no_grad():
+                other = predicting(teacher, ids_BT)
+        return causal_loss(predicting(student, ids_BT), other, next_tokens(ids_BT), recipe)
+
+    train(model, batches, batch_loss, keeper.checkpoint, schedule, device, scratch,
+          lambda step, loss: progress.update(step, loss=loss))  # fmt: skip
+    summary = keeper.finish(model, plan.tokens, out, sum(map(len, batches)) * blocks.shape[1])
+    scratch.remove()
+    return summary
+
+
+def block_batch(blocks: Blocks, rows: Rows, device: Device) -> torch.Tensor:
+    """Return the tokens of these blocks, int64 (B, T), where the arithmetic runs."""
+    return torch.from_numpy(np.asarray(blocks[rows], dtype=np.int64)).to(device.device)
+
+
+def head_dtype(device: Device) -> torch.dtype:
+    """Return in which precision the heads' matrix products run."""
+    return torch.bfloat16 if device.precision == "bf16" else torch.float32

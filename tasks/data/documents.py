@@ -1,0 +1,116 @@
+"""Documents of a language model's data: a table with a text column, or a folder of .txt files, cut into sets by hash.
+
+A document goes where the hash of its cleaned, lower-cased text points, so the order of documents and the addition of
+others move none, and no text stands in two sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from tasks.data.clean import cleaned_row_id, hash_order
+from tasks.data.read import missing_columns, read_table
+from tasks.data.sources import data_file, is_text_folder
+from tasks.errors import DataError
+
+COLUMNS: Final = ("row_id", "text", "source")
+
+
+def read_documents(place: Path, columns: Mapping[str, Any] | None, key: str) -> pd.DataFrame:
+    """Return text and source of every document below `place`, line ends and outer white space tidied.
+
+    `columns` names the columns of a table, None for a folder of .txt files, where a document's source is its folder.
+    Raises DataError when the two do not fit; `key` is the section of params.yaml for the message.
+    """
+    if is_text_folder(place):
+        if columns is not None:
+            raise DataError(f"{key}.columns: {place} holds .txt files, which have no columns; write columns: null")
+        return _read_texts(place)
+    file = data_file(place)
+    if columns is None:
+        raise DataError(f"{key}.columns: {file.name} is a table; name its columns, e.g. {{text: text, source: null}}")
+    table = read_table(file)
+    problems = missing_columns(file.name, table, dict(columns))
+    if problems:
+        raise DataError("\n".join(problems))
+    source = table[columns["source"]] if columns["source"] else pd.Series("data", index=table.index, dtype=str)
+    return pd.DataFrame({"text": table[columns["text"]].map(tidy), "source": source})
+
+
+def _read_texts(folder: Path) -> pd.DataFrame:
+    rows = []
+    for path in sorted(folder.rglob("*.txt")):
+        raw = path.read_bytes()
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = raw.decode("cp1252", errors="replace")  # what old newspaper archives were written in
+        rows.append((tidy(text), path.parent.relative_to(folder).as_posix()))
+    return pd.DataFrame(rows, columns=["text", "source"])
+
+
+def tidy(text: str) -> str:
+    """Return a text with `<br />` and carriage returns as line ends, no blank at the end of a line, and no outer space."""
+    lines = text.replace("<br />", "\n").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return "\n".join(line.rstrip() for line in lines).strip()
+
+
+def unique_documents(raw: pd.DataFrame) -> pd.DataFrame:
+    """Return row_id, text and source, one row a text, sorted by row_id; empty texts are left out."""
+    rows = raw[raw["text"] != ""]
+    rows = rows.assign(row_id=[cleaned_row_id(" ".join(text.split())) for text in rows["text"]])
+    rows = rows.sort_values(["row_id", "source", "text"]).drop_duplicates("row_id", ignore_index=True)
+    return rows.loc[:, list(COLUMNS)]
+
+
+def make_document_sets(
+    main: pd.DataFrame, others: Mapping[str, pd.DataFrame], data: Mapping[str, Any]
+) -> dict[str, pd.DataFrame]:
+    """Return train, validation, test and the further sets, each in the hash order of its own name.
+
+    `main` and `others` come from `read_documents`, `data` is the section `data` of params.yaml as plain values. A document
+    of a further set that stands in the main data too is left out of the further set. Raises DataError for an empty set.
+    """
+    rows = unique_documents(_chosen(main, data["text_sources"]))
+    place = rows["row_id"].map(lambda row: int(row, 16) / 2**64)
+    test, validation = data["splits"]["test"], data["splits"]["validation"]
+    sets = {
+        "train": rows[place >= test + validation],
+        "validation": rows[(place >= test) & (place < test + validation)],
+        "test": rows[place < test],
+    }
+    taken = set(rows["row_id"])
+    for name, raw in others.items():
+        found = unique_documents(raw)
+        sets[name] = found[~found["row_id"].isin(taken)]
+        taken |= set(found["row_id"])
+    for name, found in sets.items():
+        if found.empty:
+            raise DataError(f"set {name} has no document; add some, or raise data.splits.{name}")
+    return {name: _in_hash_order(found, name) for name, found in sets.items()}
+
+
+def _chosen(main: pd.DataFrame, sources: list[str] | None) -> pd.DataFrame:
+    if sources is None:
+        return main
+    known = sorted(main["source"].unique())
+    for source in sources:
+        if source not in known:
+            raise DataError(
+                f"data.text_sources: no document has the source {source!r}; there are {', '.join(known[:10])}"
+            )
+    return main[main["source"].isin(sources)]
+
+
+def _in_hash_order(rows: pd.DataFrame, purpose: str) -> pd.DataFrame:
+    order = [hash_order(row, purpose) for row in rows["row_id"].tolist()]
+    return rows.iloc[sorted(range(len(order)), key=order.__getitem__)].reset_index(drop=True)
+
+
+def read_document_set(folder: Path, name: str) -> pd.DataFrame:
+    """Return the documents of a prepared set."""
+    return pd.read_parquet(folder / f"{name}.parquet")

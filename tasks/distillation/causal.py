@@ -1,0 +1,139 @@
+"""The loss of a language model and its student, computed for a few tokens at a time.
+
+Logits are as wide as the vocabulary: for 2,048 tokens and 49k pieces one copy is 0.4 GB in fp32, and a plain loop holds
+several. Here head, loss and the gradient of both are computed chunk by chunk, so memory grows with chunk x vocabulary
+alone. Value and gradients are those of the plain computation, to rounding.
+
+Letters: B blocks, T tokens, N predicted tokens, V pieces of the vocabulary, D hidden channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tasks.distillation.losses import LOSSES
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is minimised: kd_weight * `loss` + (1 - kd_weight) * cross-entropy, in nats, a mean over tokens.
+
+    `dtype` is that of the matrix products of the heads; losses are always computed in fp32 (fp64 where the heads are).
+    """
+
+    loss: str
+    temperature: float
+    kd_weight: float
+    chunk_tokens: int
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last hidden states (N, D) of a model and the weight (V, D) of its output layer."""
+
+    hidden_ND: Tensor
+    weight_VD: Tensor
+
+
+def predicting(model: Any, ids_BT: Tensor) -> Head:
+    """Return the head of every position that has a next token, block by block."""
+    hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state[:, :-1]
+    return Head(hidden_BTD.reshape(-1, hidden_BTD.shape[-1]), model.get_output_embeddings().weight)
+
+
+def next_tokens(ids_BT: Tensor) -> Tensor:
+    """Return the tokens that `predicting` is about, shape (N,)."""
+    return ids_BT[:, 1:].reshape(-1)
+
+
+def causal_loss(student: Head, teacher: Head | None, targets_N: Tensor, recipe: Recipe) -> Tensor:
+    """Return the mean loss over tokens, a scalar in nats; without a teacher it is the cross-entropy alone."""
+    found: Tensor = _ChunkedLoss.apply(student.hidden_ND, student.weight_VD, targets_N, teacher, recipe)
+    return found
+
+
+class _ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
+    """Computes the gradients together with the value, so that no logits are kept for the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, teacher: Head | None, recipe: Recipe
+    ) -> Tensor:
+        """Return the mean loss; each chunk's logits are gone when the next one's are made."""
+        count = len(targets_N)
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            weight = weight_VD.to(recipe.dtype)
+            other = Head(teacher.hidden_ND, teacher.weight_VD.to(recipe.dtype)) if teacher is not None else None
+            total = torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
+            gradient_ND, gradient_VD = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD)
+            for start in range(0, count, recipe.chunk_tokens):
+                rows = slice(start, start + recipe.chunk_tokens)
+                hidden = hidden_ND[rows].to(recipe.dtype)
+                teacher_NV = other.hidden_ND[rows].to(recipe.dtype) @ other.weight_VD.T if other is not None else None
+                value, slope_NV = _value_and_slope(hidden @ weight.T, teacher_NV, targets_N[rows], recipe)
+                slope_NV = slope_NV.to(recipe.dtype)
+                total += value
+                gradient_ND[rows] = slope_NV @ weight
+                gradient_VD += slope_NV.T @ hidden
+            gradient_ND.div_(count)  # here and not on the slopes, which are as wide as the vocabulary
+            gradient_VD.div_(count)
+        ctx.save_for_backward(gradient_ND, gradient_VD)
+        return (total / count).to(gradient_VD.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *scale: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of hidden states and weight, times what the value was multiplied by."""
+        gradient_ND, gradient_VD = ctx.saved_tensors
+        return gradient_ND * scale[0], gradient_VD * scale[0], None, None, None
+
+
+def _value_and_slope(
+    logits_NV: Tensor, teacher_NV: Tensor | None, targets_N: Tensor, recipe: Recipe
+) -> tuple[Tensor, Tensor]:
+    """Return the summed loss of a chunk and its gradient with respect to the logits."""
+    if teacher_NV is not None and recipe.loss == "forward_kl" and recipe.temperature == 1.0:
+        return _forward_kl_value_and_slope(logits_NV, teacher_NV, targets_N, recipe.kd_weight)
+    with torch.enable_grad():
+        precise_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
+        precise_NV = precise_NV.detach().requires_grad_()
+        value = token_loss(precise_NV, teacher_NV, targets_N, recipe).sum()
+        (slope,) = torch.autograd.grad(value, precise_NV)
+    return value.detach(), slope
+
+
+def _forward_kl_value_and_slope(
+    logits_NV: Tensor, teacher_NV: Tensor, targets_N: Tensor, kd_weight: float
+) -> tuple[Tensor, Tensor]:
+    """Return what autograd would, written out for the default loss: half the passes over memory.
+
+    The gradient of KL(teacher || student) is student - teacher probabilities, that of the cross-entropy student - target.
+    """
+    precise = torch.float64 if logits_NV.dtype == torch.float64 else torch.float32
+    log_student_NV = torch.log_softmax(logits_NV, dim=-1, dtype=precise)
+    difference_NV = torch.log_softmax(teacher_NV, dim=-1, dtype=precise)
+    probability_NV = difference_NV.exp()
+    picked_N1 = targets_N.unsqueeze(1)
+    hard = -log_student_NV.gather(1, picked_N1).sum()
+    value = kd_weight * torch.dot(probability_NV.view(-1), difference_NV.sub_(log_student_NV).view(-1))
+    slope_NV = log_student_NV.exp_().sub_(probability_NV, alpha=kd_weight)
+    if kd_weight < 1.0:
+        value = value + (1.0 - kd_weight) * hard
+        slope_NV.scatter_add_(1, picked_N1, torch.full_like(picked_N1, kd_weight - 1.0, dtype=precise))
+    return value, slope_NV
+
+
+def token_loss(logits_NV: Tensor, teacher_NV: Tensor | None, targets_N: Tensor, recipe: Recipe) -> Tensor:
+    """Return the loss of each token, shape (N,), nats."""
+    if teacher_NV is None or recipe.kd_weight == 0.0:
+        return functional.cross_entropy(logits_NV, targets_N, reduction="none")
+    kd_N = LOSSES[recipe.loss](logits_NV, teacher_NV, recipe.temperature)
+    if recipe.kd_weight == 1.0:
+        return kd_N
+    hard_N = functional.cross_entropy(logits_NV, targets_N, reduction="none")
+    return recipe.kd_weight * kd_N + (1.0 - recipe.kd_weight) * hard_N

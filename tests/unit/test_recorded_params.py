@@ -1,0 +1,57 @@
+"""Params of records: of this version, of one before `task` was a key, and of none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.lineage.chain import agree, completed, plain
+from tasks.params import CLASSIFICATION, Params, read_yaml, recorded_params
+from tasks.params_causal import CausalParams
+from tasks.registry.rebuild import recorded_run
+from tests.causal import ROOT
+
+
+def values(name: str, without: str | None = None) -> dict[str, Any]:
+    return {key: value for key, value in read_yaml(ROOT / name).items() if key != without}
+
+
+def test_a_record_is_of_its_task() -> None:
+    assert isinstance(recorded_params(values("params.yaml")), Params)
+    assert isinstance(recorded_params(values("params/gpt2-tiny.yaml")), CausalParams)
+
+
+def test_a_record_of_before_the_key_is_of_a_classifier() -> None:
+    found = recorded_params(values("params.yaml", without="task"))
+    assert isinstance(found, Params)
+    assert found.task == CLASSIFICATION
+    assert found == recorded_params(values("params.yaml"))
+
+
+@pytest.mark.parametrize("record", [None, [], "params", {}, {"task": "translation"}, {"task": "causal_lm", "seed": 0}])
+def test_what_is_not_of_this_version_is_a_validation_error(record: object) -> None:
+    with pytest.raises(ValidationError):
+        recorded_params(record)
+    assert completed(record) == plain(record)
+
+
+def test_a_language_model_without_its_task_is_no_classifier() -> None:
+    with pytest.raises(ValidationError):
+        recorded_params(values("params/gpt2-tiny.yaml", without="task"))
+
+
+def test_a_receipt_of_before_the_key_agrees_with_the_file_of_its_time() -> None:
+    written = values("params.yaml", without="task")
+    told = {key: value for key, value in completed(written).items() if key != "task"}  # as the receipt has it
+    assert agree(told, plain(written), completed(written))
+
+
+def test_a_run_of_before_the_key_can_be_recorded_again(tmp_path: Path) -> None:
+    record = {
+        "ref": "refs/compactlm/runs/1", "params": values("params.yaml", without="task"), "inputs_digest": "0" * 64,
+        "dvc_lock": "schema: '2.0'\n", "facts": {}, "outcomes": {}, "stages": {},
+    }  # fmt: skip
+    assert recorded_run(record, tmp_path).params.registry.model_name == "compactlm-sentiment"
