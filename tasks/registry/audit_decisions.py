@@ -13,7 +13,6 @@ from tasks.evaluation.rules import Answer
 from tasks.lineage.chain import files_of
 from tasks.lineage.checks import Check, compare, failed, passed, unknown, whole
 from tasks.lineage.files import read_json
-from tasks.params import AnyParams
 from tasks.registry.decisions import LOG, REFS, Decision, faults, read_lines, read_refs
 from tasks.registry.params_then import params_then
 from tasks.registry.promotion_checks import OF_MODEL
