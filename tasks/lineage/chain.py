@@ -79,7 +79,9 @@ def md5_of(receipt: Receipt, path: str) -> str | None:
     if path in files:
         return files[path].get("md5")
     below = {name.removeprefix(f"{path}/"): one for name, one in files.items() if name.startswith(f"{path}/")}
-    if not below or not all("md5" in one for one in below.values()):
+    folders = [name for role in ("inputs", "outputs") for name, one in receipt[role].items() if "files" in one]
+    known = bool(below) or any(path.startswith(f"{folder}/") for folder in folders)  # an empty one inside another
+    if not known or not all("md5" in one for one in below.values()):
         return None
     return listing_md5({name: str(one["md5"]) for name, one in below.items()})
 

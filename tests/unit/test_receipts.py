@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.lineage import merkle, receipts
+from tasks.lineage.chain import md5_of
 from tasks.lineage.files import digest, full_digest
 
 
@@ -34,6 +35,13 @@ def test_md5_is_the_name_dvc_gives_the_same_bytes(folder: Path) -> None:
     assert found["md5"] == build(store, str(folder), system, "md5")[2].hash_info.value
     one = build(store, str(folder / "b.txt"), system, "md5")[2].hash_info.value
     assert found["files"]["b.txt"]["md5"] == one
+
+
+def test_an_empty_folder_inside_a_recorded_one_has_the_name_dvc_gives_it() -> None:
+    one = {"files": {"quality.json": {"sha256": "a", "md5": "b", "size_bytes": 1}}, "sha256": "c", "size_bytes": 1}
+    receipt = {"inputs": {}, "outputs": {"artifacts/baselines": one}}
+    assert md5_of(receipt, "artifacts/baselines/predictions") == "d751713988987e9331980363e24189ce.dir"
+    assert md5_of(receipt, "artifacts/rivals/predictions") is None
 
 
 def test_a_full_digest_agrees_with_the_plain_one(folder: Path) -> None:
