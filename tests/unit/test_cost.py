@@ -71,8 +71,16 @@ def test_peak_memory_repeats_and_grows_with_the_batch():
 def test_calls_take_turns_after_a_warm_up():
     heard: list[str] = []
     found = cost.time_interleaved({"a": lambda: heard.append("a"), "b": lambda: heard.append("b")}, repeats=12)
-    assert heard == ["a", "b"] * (cost.WARM_UP + 12)
+    turn = (cost.LEADS + 1) * ["a"] + (cost.LEADS + 1) * ["b"]
+    assert heard == cost.WARM_UP * ["a"] + cost.WARM_UP * ["b"] + 12 * turn
     assert {name: len(values) for name, values in found.items()} == {"a": 12, "b": 12}
+
+
+def test_a_long_call_has_no_lead(monkeypatch):
+    monkeypatch.setattr(cost, "QUICK_MS", 0.0)
+    heard: list[str] = []
+    cost.time_interleaved({"a": lambda: heard.append("a"), "b": lambda: heard.append("b")}, repeats=11)
+    assert heard[2 * cost.WARM_UP :] == ["a", "b"] * 11
 
 
 def test_slow_calls_stop_early_but_not_before_the_least_number():
