@@ -8,10 +8,19 @@ from typing import Any, Final, Literal
 
 from prefect import Flow
 from prefect import serve as prefect_serve
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+)
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Crashed
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
@@ -19,10 +28,13 @@ from flows.audit import audit_champion
 from flows.compress import compress
 from flows.promote import promote
 from flows.watch import check_registry
-from tasks.errors import ParamsError
+from tasks.errors import ParamsError, ResourceError
+from tasks.lineage.start import only_run
 
 CHECK_CRON: Final = "*/30 * * * *"
 Overlap = Literal["skip", "enqueue"]
+
+UNDER_WAY: Final = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
 # What happens to a tick that comes while a run is under way.
 STRATEGIES: dict[Overlap, ConcurrencyLimitStrategy] = {
@@ -52,7 +64,28 @@ def serve(
     limit = ConcurrencyLimitConfig(limit=1, collision_strategy=STRATEGIES[overlap])
     # Prefect reads its environment once, on import, which was before our server had an address.
     with temporary_settings({PREFECT_API_URL: api_url}):
+        end_dead_runs(workspace)
         prefect_serve(*deployments(workspace, cron, limit, audit_cron), print_starting_message=False)
+
+
+def end_dead_runs(workspace: Path) -> int:
+    """Return how many served runs were still called running though nothing runs here, and mark them as crashed.
+
+    They are left by a machine or a server that was stopped in their middle. Prefect keeps their place in the limit of one run
+    at a time, and would cancel each later tick for it.
+    """
+    try:
+        with only_run(workspace), get_client(sync_client=True) as client:
+            dead = client.read_flow_runs(
+                flow_filter=FlowFilter(name=FlowFilterName(any_=[compress.name, audit_champion.name])),
+                flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": list(UNDER_WAY)}}}),
+                deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[_name(workspace)])),
+            )
+            for run in dead:
+                client.set_flow_run_state(run.id, Crashed(message="the server of flows was stopped in the middle"))
+    except ResourceError:  # what is called running does run: `compactlm run`, or another server of flows
+        return 0
+    return len(dead)
 
 
 def deployments(
@@ -72,10 +105,14 @@ def deployments(
 
 def _deployed(flow: Flow[..., Any], workspace: Path, **how: Any) -> RunnerDeployment:
     made = flow.to_deployment(
-        f"compactlm {workspace.name}",
+        _name(workspace),
         parameters={"workspace": str(workspace)},
         entrypoint_type=EntrypointType.MODULE_PATH,
         **how,
     )
     assert isinstance(made, RunnerDeployment)  # not a coroutine: there is no event loop here
     return made
+
+
+def _name(workspace: Path) -> str:
+    return f"compactlm {workspace.name}"

@@ -205,3 +205,30 @@ def _artifact(key: str) -> str:
     found = Artifact.get(key)
     assert found is not None
     return str(found.data)
+
+
+def test_a_run_that_died_with_its_server_of_flows_does_not_stop_the_schedule(project: Path) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig
+    from prefect.states import Pending
+
+    from flows.deploy import STRATEGIES, deployments, end_dead_runs
+
+    limit = ConcurrencyLimitConfig(limit=1, collision_strategy=STRATEGIES["skip"])
+    deployment = deployments(project, None, limit)[0].apply()
+
+    with get_client(sync_client=True) as client:
+
+        def tick() -> str:
+            run = client.create_flow_run_from_deployment(deployment)
+            client.set_flow_run_state(run.id, Pending())
+            return client.read_flow_run(run.id).state_name or ""
+
+        assert tick() == "Pending"  # and now its server is killed
+        assert tick() == "Cancelled"
+        with only_run(project):
+            assert end_dead_runs(project) == 0  # something does run here
+        assert tick() == "Cancelled"
+        assert end_dead_runs(project) == 1
+        assert tick() == "Pending"
+        assert end_dead_runs(project) == 1
