@@ -10,6 +10,7 @@ import difflib
 import io
 import json
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
@@ -344,9 +345,9 @@ class AnyParams(Section):
     registry: Registry
     runtime: Runtime
 
+    @abstractmethod
     def sources(self) -> dict[str, str]:
         """Return key -> source of everything that is fetched and pinned in sources.lock."""
-        raise NotImplementedError
 
 
 class Params(AnyParams):

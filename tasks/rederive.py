@@ -122,9 +122,11 @@ def best_checkpoint(view: Path, name: str) -> list[Check]:
             )
     if summary["checkpoints"]:
         better = {**BETTER, METRIC: 1}  # the latter of language models
-        metric = next(one for one in better if f"best_{one}" in summary)
+        [metric] = [one for one in better if f"best_{one}" in summary]
         best = min(better[metric] * one[metric] for one in summary["checkpoints"]) * better[metric]
-        found += compare("checkpoints", f"{name}: best", best, summary[f"best_{metric}"], "is not the best one")
+        [chosen] = [one[metric] for one in summary["checkpoints"] if one["name"] == summary["best_checkpoint"]]
+        for told in (summary[f"best_{metric}"], chosen):
+            found += compare("checkpoints", f"{name}: best", best, told, "is not the best one")
     return found
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tasks.evaluation.data_checks import data_validated, no_overlap
 from tasks.evaluation.golden import answered, golden_rows, reproduced
@@ -72,6 +73,17 @@ class Records:
     told: Any = field(default_factory=lambda: [
         {"label": "negative", "score": 1 / (1 + math.exp(-1.0))}, {"label": "positive", "score": 1 / (1 + math.exp(-3.0))},
     ])  # fmt: skip
+
+
+def cell(column: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Return an edit of stored predictions that puts a value into one row."""
+
+    def edit(of: pd.DataFrame) -> pd.DataFrame:
+        values = of[column].tolist()
+        values[5] = value
+        return of.assign(**{column: values})
+
+    return edit
 
 
 def answers(records: Records, quality: dict[str, Any], measured: dict[str, Any], asked: list[str]) -> dict[str, Answer]:

@@ -17,6 +17,7 @@ from tasks.evaluation.page_parts import (
     milliseconds,
     percent,
     ratio,
+    rule_list,
     share,
     size,
     table,
@@ -220,10 +221,5 @@ def verdicts(story: Story) -> str:
     parts = ["<section><h2>Verdicts, rule by rule</h2>\n"]
     for name in story["rounds"]:
         verdict = story["models"][name]["verdict"]
-        rules = "".join(
-            f"<li>{verdict_mark(rule['result'])}<span>{text(rule['sentence'])}"
-            f"{' <small>(a warning: does not block)</small>' if rule['severity'] == 'warn' else ''}</span></li>"
-            for rule in verdict["rules"]
-        )
-        parts.append(f'<h3>{text(name)}: {verdict_mark(verdict["verdict"])}</h3><ul class="rules">{rules}</ul>\n')
+        parts.append(f"<h3>{text(name)}: {verdict_mark(verdict['verdict'])}</h3>{rule_list(verdict['rules'])}\n")
     return "".join([*parts, "</section>\n"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.evaluation.page_parts import digest, text, verdict_mark
+from tasks.evaluation.page_parts import digest, rule_list, text, verdict_mark
 
 Decision = Mapping[str, Any]
 
@@ -62,20 +62,14 @@ def _decision(entry: Decision) -> str:
     title = f"{entry['kind']} version {candidate['version']} ({candidate['round']}): {outcome}"
     reason = f" Reason: {text(entry['reason'])}" if entry["reason"] else ""
     kept = sum(rule["result"] == "pass" for rule in verdict["rules"])
-    rules = "".join(_rule(rule) for rule in verdict["rules"])
     listed = f"<details{'' if entry['outcome'] == 'done' else ' open'}><summary>{kept} of {len(verdict['rules'])} rules are kept"
     return (
         f"<h3>{verdict_mark(verdict['verdict'])} Decision {entry['number']}: {text(title)}</h3>\n"
         f'<p class="note">{text(entry["at"])}, by {text(entry["actor"])}.{reason}</p>\n<p>{text(verdict["sentence"])}</p>\n'
-        + (f'{listed}</summary><ul class="rules">{rules}</ul></details>\n' if rules else "")
+        + (f"{listed}</summary>{rule_list(verdict['rules'])}</details>\n" if verdict["rules"] else "")
         + "".join(_answer(one["statement"]) for one in approval["statements"])
         + f'<p class="note">weights {digest(candidate["model_sha256"])}, digest of the decision {digest(entry["sha256"])}</p>\n'
     )
-
-
-def _rule(rule: Mapping[str, Any]) -> str:
-    warning = " <small>(a warning: does not block)</small>" if rule["severity"] == "warn" else ""
-    return f"<li>{verdict_mark(rule['result'])}<span>{text(rule['sentence'])}{warning}</span></li>"
 
 
 def _answer(said: Mapping[str, Any]) -> str:

@@ -96,6 +96,16 @@ def verdict_mark(verdict: str) -> str:
     return f'<span class="mark {text(verdict)}"><span aria-hidden="true">{sign}</span> {text(verdict)}</span>'
 
 
+def rule_list(rules: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rules of a verdict as a list, each with its mark and sentence."""
+    return f'<ul class="rules">{"".join(map(_rule, rules))}</ul>'
+
+
+def _rule(rule: Mapping[str, Any]) -> str:
+    warning = " <small>(a warning: does not block)</small>" if rule["severity"] == "warn" else ""
+    return f"<li>{verdict_mark(rule['result'])}<span>{text(rule['sentence'])}{warning}</span></li>"
+
+
 def digest(value: str | None) -> str:
     """Return the HTML of a sha256, which may break anywhere."""
     return f"<code>{text(value)}</code>" if value else NOTHING

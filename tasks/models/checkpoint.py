@@ -72,8 +72,8 @@ def pad_id(model: Any) -> int:
 def attend_plainly(model: Any, device: torch.device) -> None:
     """Make the model compute attention as plain matrix products on a CPU; elsewhere nothing changes.
 
-    At a classifier's lengths that is the faster way in bf16: in torch 2.13 the fused kernel's backward pass is slow, and its
-    forward pass takes a tenth more of a teacher's time. The results differ by rounding alone, and nothing of it is saved.
+    At a classifier's lengths that is the faster way in bf16: the fused kernel of torch 2.13 is slow there, in its backward pass
+    most of all. The results differ by rounding alone, and nothing of it is saved.
     """
     if device.type == "cpu":
         model.set_attn_implementation("eager")

@@ -166,6 +166,17 @@ def test_a_checkpoint_that_is_not_the_best_is_found(view: Path) -> None:
     assert {one.subject for one in rederive.best_checkpoint(view, "r2")} == {"r2: model_sha256", "r2: best"}
 
 
+def test_another_checkpoint_in_the_place_of_the_best_is_found(view: Path) -> None:
+    """Everything about it is consistent, but for the number by which the best is told."""
+    folder = view / ROUNDS / "r2/trained"
+    summary = read_json(folder / "summary.json")
+    other = next(one for one in summary["checkpoints"] if one["name"] != summary["best_checkpoint"])
+    shutil.copyfile(folder / "checkpoints" / other["name"] / "model.safetensors", folder / "model/model.safetensors")
+    changed = {**summary, "best_checkpoint": other["name"], "model_sha256": other["sha256"]}
+    (folder / "summary.json").write_text(json.dumps(changed), encoding="utf-8")
+    assert [one.subject for one in rederive.best_checkpoint(view, "r2")] == ["r2: best"]
+
+
 def test_the_command_says_what_it_found(finished: Project, tmp_path: Path, command: Command) -> None:
     page = tmp_path / "audit.html"
     code, said, _ = command(finished, "audit", "tiny@champion", "--json", "--html", str(page))

@@ -17,6 +17,7 @@ from tasks.evaluation.evidence import Model
 from tasks.evaluation.gates import judge
 from tasks.evaluation.perplexity import repetition_rate
 from tasks.evaluation.rules import Rule
+from tests.gate_evidence import cell
 
 BLOCKS, TOKENS = 60, 20
 PLAIN = Rule("perplexity", "test", "overall", "teacher", "max_ratio", 1.2, "block")
@@ -125,15 +126,6 @@ def both(edit: Callable[[pd.DataFrame], pd.DataFrame], *rules: Rule) -> Callable
         return case
 
     return made
-
-
-def cell(column: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    def edit(of: pd.DataFrame) -> pd.DataFrame:
-        values = of[column].tolist()
-        values[5] = value
-        return of.assign(**{column: values})
-
-    return edit
 
 
 def value(name: str, number: Any, of: str = "test") -> Callable[[dict[str, Any]], None]:

@@ -17,7 +17,7 @@ from tasks.evaluation.gates import judge
 from tasks.evaluation.quality import accuracy
 from tasks.evaluation.rules import CHECKS, Check, Measurement, Rule
 from tasks.lineage.merkle import receipts_root
-from tests.gate_evidence import LAST, Records, answers, encoded
+from tests.gate_evidence import LAST, Records, answers, cell, encoded
 
 ROWS = 400
 PROVEN = Rule("accuracy", "test", "overall", "teacher", "max_drop", 0.04, "block", None, "paired_bootstrap", 0.95,
@@ -144,15 +144,6 @@ def without(who: str, what: str, *rules: Rule | Check) -> Callable[[], Case]:
         return case
 
     return made
-
-
-def cell(column: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    def edit(of: pd.DataFrame) -> pd.DataFrame:
-        values = of[column].tolist()
-        values[5] = value
-        return of.assign(**{column: values})
-
-    return edit
 
 
 def both(edit: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[], Case]:
