@@ -12,14 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks import rederive, rederive_causal, replay
+from tasks import rederive, replay
+from tasks.derive import Start, deriver
 from tasks.errors import ParamsError, UserError
 from tasks.lineage import audit_chain, audit_code, audit_files, audit_lock
 from tasks.lineage.chain import RECEIPTS_FOLDER, Receipts, ancestors, edges, files_of, parse, producers, rounds_of
 from tasks.lineage.checks import Check, as_json, failed, overall, unknown
 from tasks.lineage.pipeline import cache_folder, read_lock
 from tasks.lineage.start import AUDIT, only_run
-from tasks.params import CAUSAL_LM, read_yaml
+from tasks.params import read_yaml
 from tasks.registry import audit as registry
 from tasks.registry import audit_approvals
 from tasks.registry import audit_decisions as decisions
@@ -30,7 +31,6 @@ from tasks.registry.selector import find_version
 from tasks.registry.tracking import Tracker, store_exists
 
 Say = Callable[[str], None]
-Places = Mapping[str, Path | None]
 
 
 def audit(
@@ -49,10 +49,11 @@ def audit(
     with (
         only_run(workspace, AUDIT),
         tempfile.TemporaryDirectory(prefix="audit-", dir=workspace / ".compactlm") as folder,
+        deriver() as start,
     ):
         scratch = Path(folder)
         say("reading what MLflow says")
-        tracker = Tracker(workspace)
+        tracker = Tracker(workspace, keep_runs=True)
         dossier = read_dossier(tracker, *find_version(tracker, selector, model_name(workspace)), scratch)
         recorded, broken = _recorded(dossier, workspace)
         receipts = {stage: json.loads(content) for stage, content in recorded.items()}
@@ -65,7 +66,7 @@ def audit(
             )
         else:
             stages = ancestors(receipts, last)
-            walk = _Walk(tracker, dossier, receipts, recorded, stages, scratch, say)
+            walk = _Walk(tracker, dossier, receipts, recorded, stages, scratch, say, start)
             checks += walk.checks()
             checks += registry.inverse(dossier, receipts, _weights_of_versions(tracker, dossier, scratch))
             replayed: dict[str, Any] | None = None
@@ -90,22 +91,24 @@ class _Walk:
 
     def __init__(
         self, tracker: Tracker, dossier: Dossier, receipts: Receipts, recorded: Mapping[str, bytes], stages: list[str],
-        scratch: Path, say: Say,
+        scratch: Path, say: Say, start: Start,
     ) -> None:  # fmt: skip
         self.tracker, self.workspace = tracker, tracker.workspace
         self.dossier, self.receipts, self.recorded = dossier, receipts, recorded
-        self.stages, self.scratch, self.say = stages, scratch, say
+        self.stages, self.scratch, self.say, self.start = stages, scratch, say, start
         self.here = _read_receipts(self.workspace)
         self.counted = {"files": 0, "bytes": 0}
 
     def checks(self) -> list[Check]:
         checks = audit_chain.links(self.receipts, self.stages)
         checks += self._bytes()
+        view = self.scratch / "view"
+        rederive.make_view(self.places, view)
+        derived = self.start(self.receipts, self.stages, self.dossier.round, self.places, view)
         checks += self._git()
         checks += self._mlflow()
         self.say("deriving weights, metrics and verdict again")
-        rederive.make_view(self.places, self.scratch / "view")
-        return checks + self._derived()
+        return checks + derived()
 
     def _bytes(self) -> list[Check]:
         stages, receipts, recorded = self.stages, self.receipts, self.recorded
@@ -190,38 +193,6 @@ class _Walk:
         chosen = json.loads(content)["selected"]
         stage = f"distill@{chosen}"
         return chosen if stage in self.recorded and self.here.get(stage) == self.recorded[stage] else None
-
-    def _derived(self) -> list[Check]:
-        receipts, view = self.receipts, self.scratch / "view"
-        judge = f"gate@{self.dossier.round}"
-        ours = rederive_causal if receipts[judge]["params"].get("task") == CAUSAL_LM else rederive
-        checks: list[Check] = []
-        for name in rounds_of(self.stages):
-            training = "teacher" if name == "teacher" else f"distill@{name}"
-            needs = self._needs(training, "outputs")
-            checks += rederive.derived("checkpoints", name, needs, "the model is its best checkpoint",
-                                       lambda name=name: rederive.best_checkpoint(view, name))  # type: ignore[misc]  # fmt: skip
-            if name == "teacher":
-                continue
-            parent = receipts[f"prune@{name}"]["params"]["rounds"][name]["parent"]
-            needs = {**self._needs(f"prune@{name}", "inputs"), **self._needs(f"prune@{name}", "outputs")}
-            checks += rederive.derived("pruning", name, needs, "follows bit for bit from its parent and its plan",
-                                       lambda name=name, parent=parent: ours.pruned(view, name, parent))  # type: ignore[misc]  # fmt: skip
-        needs = {**self._needs(judge, "inputs"), **self._needs(judge, "outputs")}
-        parent = receipts[judge]["params"]["rounds"][self.dossier.round]["parent"]
-        for who in dict.fromkeys(("teacher", parent, self.dossier.round)):
-            stage = "evaluate_teacher" if who == "teacher" else f"evaluate@{who}"
-            if stage not in self.stages:
-                continue  # judged by a version that did not look at the parent
-            params, place = receipts[stage]["params"], f"artifacts/rounds/{who}/evaluated"
-            wanted = {**self._needs(stage, "inputs"), **self._needs(stage, "outputs")}
-            checks += rederive.derived("metrics", who, wanted, "every number and interval follows from the predictions",
-                                       lambda params=params, place=place, who=who: ours.measured(view, params, place, who))  # type: ignore[misc]  # fmt: skip
-        return checks + rederive.derived("verdict", judge, needs, "the gate gives the same verdict again",
-                                         lambda: rederive.judged(view, receipts[judge]))  # fmt: skip
-
-    def _needs(self, stage: str, role: str) -> Places:
-        return {path: self.places[path] for path in files_of(self.receipts[stage], role) if path in self.places}
 
 
 def model_name(workspace: Path) -> str:

@@ -177,7 +177,7 @@ def _print_report(report: Mapping[str, Any]) -> None:
         mine = [check for check in report["checks"] if check["name"] == name]
         results = [check["result"] for check in mine]
         worst = next(one for one in ("FAIL", "UNKNOWN", "PASS") if one in results)
-        out.print(f"{worst:8}{name:16}{results.count('PASS')} of {len(mine)} pass", markup=False)
+        out.print(f"{worst:8}{name:18}{results.count('PASS')} of {len(mine)} pass", markup=False)
         for check in mine:
             if check["result"] != "PASS":
                 out.print(f"        {check['result']} {check['subject']}: {check['sentence']}", markup=False)

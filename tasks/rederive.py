@@ -21,8 +21,7 @@ from tasks.evaluation.quality import measure_slices
 from tasks.lineage.chain import Receipt
 from tasks.lineage.checks import Check, compare, failed, unknown, whole
 from tasks.lineage.files import file_sha256, read_json
-from tasks.models.block_keeper import METRIC
-from tasks.models.keeper import BETTER
+from tasks.models.better import BETTER
 from tasks.params import AnyParams, recorded_params
 
 TOLERANCE: Final = 2e-6  # reports round to six decimals, and the last bit may differ between processors
@@ -121,9 +120,8 @@ def best_checkpoint(view: Path, name: str) -> list[Check]:
                 "checkpoints", f"{name}: best", one["sha256"], weights, "the model is not its best checkpoint"
             )
     if summary["checkpoints"]:
-        better = {**BETTER, METRIC: 1}  # the latter of language models
-        [metric] = [one for one in better if f"best_{one}" in summary]
-        best = min(better[metric] * one[metric] for one in summary["checkpoints"]) * better[metric]
+        [metric] = [one for one in BETTER if f"best_{one}" in summary]
+        best = min(BETTER[metric] * one[metric] for one in summary["checkpoints"]) * BETTER[metric]
         [chosen] = [one[metric] for one in summary["checkpoints"] if one["name"] == summary["best_checkpoint"]]
         for told in (summary[f"best_{metric}"], chosen):
             found += compare("checkpoints", f"{name}: best", best, told, "is not the best one")

@@ -79,6 +79,12 @@ def attend_plainly(model: Any, device: torch.device) -> None:
         model.set_attn_implementation("eager")
 
 
+def preload() -> None:
+    """Import what every model needs now, so that the first one does not wait for it."""
+    import transformers.modeling_layers
+    import transformers.modeling_utils  # noqa: F401
+
+
 def classifier_from_config(config: dict[str, Any]) -> Any:
     """Return a sequence classifier of this config with random weights from the current torch seed, in eval mode."""
     config = dict(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,9 @@ from tasks.distillation.predict import predict_logits
 from tasks.evaluation.quality import accuracy, kl_nats_per_example, nll_nats_per_example
 from tasks.lineage.files import digest, file_sha256, read_json_lines, write_json
 from tasks.lineage.scratch import Scratch
+from tasks.models.better import BETTER, CLOSEST, MOST_RIGHT
 from tasks.models.checkpoint import load_weights, save_classifier, weights_of
 from tasks.models.devices import Device
-
-CLOSEST: Final = "validation_kl_nats_per_example"  # of the teacher from the student: the mean over rows of forward KL
-MOST_RIGHT: Final = "validation_accuracy"
-BETTER: Final = {CLOSEST: 1, MOST_RIGHT: -1}  # the sign that makes the best the smallest
 
 
 class Keeper:

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, Final
@@ -50,9 +51,12 @@ def preload() -> None:
 
 
 class Tracker:
-    """One experiment of one MLflow store; without an experiment it is for reading what the registry leads to."""
+    """One experiment of one MLflow store; without an experiment it is for reading what the registry leads to.
 
-    def __init__(self, workspace: Path, experiment: str | None = None) -> None:
+    With `keep_runs` each run is asked for once: for one who changes nothing and works under the lock of the workspace.
+    """
+
+    def __init__(self, workspace: Path, experiment: str | None = None, keep_runs: bool = False) -> None:
         import mlflow
 
         self.workspace = workspace
@@ -61,6 +65,7 @@ class Tracker:
             (workspace / ".compactlm/mlflow").mkdir(parents=True, exist_ok=True)
         self.client = mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI"))
         self.experiment_id = self._experiment(experiment) if experiment else ""
+        self._run = cache(self.client.get_run) if keep_runs else self.client.get_run
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -97,12 +102,12 @@ class Tracker:
 
     def run_tags(self, run_id: str) -> dict[str, str]:
         """Return our tags of a run, without the prefix."""
-        tags = self.client.get_run(run_id).data.tags
+        tags = self._run(run_id).data.tags
         return {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
 
     def set_status(self, run_id: str, status: str) -> None:
         """Set RUNNING, FINISHED, FAILED or KILLED, unless it stands so already."""
-        if self.client.get_run(run_id).info.status == status:
+        if self._run(run_id).info.status == status:
             return
         if status == "RUNNING":
             self.client.update_run(run_id, status=status)
@@ -125,7 +130,7 @@ class Tracker:
 
     def steps_of(self, run_id: str, keys: Iterable[str]) -> set[tuple[str, int]]:
         """Return (metric, step) of every point a run has of these metrics."""
-        known = self.client.get_run(run_id).data.metrics
+        known = self._run(run_id).data.metrics
         return {(k, p.step) for k in keys if k in known for p in self.client.get_metric_history(run_id, k)}
 
     def log_points(self, run_id: str, points: Sequence[Point], model_id: str | None = None) -> None:
@@ -227,7 +232,7 @@ class Tracker:
 
     def local_file(self, run_id: str, name: str) -> Path | None:
         """Return a local path of a run's recorded file, fetching it when kept elsewhere; None when there is none."""
-        place = self._on_this_machine(self.client.get_run(run_id).info.artifact_uri)
+        place = self._on_this_machine(self._run(run_id).info.artifact_uri)
         if place is not None:
             return place / name if (place / name).exists() else None
         if not any(item.path == name for item in self.client.list_artifacts(run_id, str(Path(name).parent))):
@@ -240,7 +245,7 @@ class Tracker:
 
     def parent_of(self, run_id: str) -> str | None:
         """Return the id of the run's parent run."""
-        parent = self.client.get_run(run_id).data.tags.get("mlflow.parentRunId")
+        parent = self._run(run_id).data.tags.get("mlflow.parentRunId")
         return str(parent) if parent else None
 
     def has_run(self, run_id: str) -> bool:
@@ -248,7 +253,7 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         try:
-            return bool(self.client.get_run(run_id))
+            return bool(self._run(run_id))
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -256,11 +261,11 @@ class Tracker:
 
     def run_params(self, run_id: str) -> dict[str, str]:
         """Return the params of a run."""
-        return dict(self.client.get_run(run_id).data.params)
+        return dict(self._run(run_id).data.params)
 
     def run_points(self, run_id: str) -> dict[str, list[tuple[float, int]]]:
         """Return metric -> its points (value, step), in the order in which they came."""
-        names = self.client.get_run(run_id).data.metrics
+        names = self._run(run_id).data.metrics
         return {key: [(p.value, p.step) for p in self.client.get_metric_history(run_id, key)] for key in names}
 
     def model_tags(self, model_id: str) -> dict[str, str]:
@@ -270,7 +275,7 @@ class Tracker:
 
     def run_files(self, run_id: str, name: str, into: Path) -> Path | None:
         """Return where a run's recorded file or folder is, copied below `into` when kept elsewhere; None if there is none."""
-        place = self._on_this_machine(self.client.get_run(run_id).info.artifact_uri)
+        place = self._on_this_machine(self._run(run_id).info.artifact_uri)
         if place is not None:
             return place / name if (place / name).exists() else None
         above = name.rpartition("/")[0] or None
