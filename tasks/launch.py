@@ -27,7 +27,7 @@ PR_SET_PDEATHSIG: Final = 1
 
 def in_several(stage: str, launcher: Launcher) -> bool:
     """Return whether a stage is to be started in several processes from here: it trains, and is not one of them already."""
-    return launcher.processes > 1 and stage in TRAINING and "RANK" not in os.environ
+    return launcher.processes > 1 and stage in TRAINING and int(os.environ.get("WORLD_SIZE", 1)) == 1
 
 
 def launch(stage: str, launcher: Launcher, work: Callable[[], object]) -> None:
@@ -45,8 +45,9 @@ def launch(stage: str, launcher: Launcher, work: Callable[[], object]) -> None:
     try:
         for rank in range(count):
             env = {name: str(value) for name, value in {**group, "RANK": rank, "LOCAL_RANK": rank}.items()}
-            ranks.append(context.Process(target=_work_as_rank, args=(env, work, refusals, os.getpid())))
-            ranks[-1].start()
+            one = context.Process(target=_work_as_rank, args=(env, work, refusals, os.getpid()))
+            one.start()
+            ranks.append(one)
         failed = _wait(ranks)
     finally:
         for one in ranks:

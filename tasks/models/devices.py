@@ -46,10 +46,11 @@ def pick(device: str, precision: str, threads: int | None, compiled: bool = Fals
     In a process of a group it is the one of this process, and the group has come together. Raises ResourceError when the
     device is not there.
     """
-    kind = local_device(device) if in_group() else _device(device)
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if in_group() else 1
-    count = threads or max(1, (psutil.cpu_count(logical=False) or 1) // here)
-    processes = join(kind, count) if in_group() else ALONE
+    grouped = in_group()
+    kind = local_device(device) if grouped else _device(device)
+    sharing = int(os.environ["LOCAL_WORLD_SIZE"]) if grouped else 1
+    count = threads or max(1, (psutil.cpu_count(logical=False) or 1) // sharing)
+    processes = join(kind, count) if grouped else ALONE
     torch.set_num_threads(count)
     torch.use_deterministic_algorithms(True, warn_only=kind.type != "cpu")
     if precision == "auto":

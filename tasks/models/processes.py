@@ -23,7 +23,9 @@ from tasks.errors import ResourceError
 Rows = NDArray[np.int64]
 BACKEND_VARIABLE: Final = "COMPACTLM_BACKEND"
 BACKENDS: Final = {"cpu": "gloo", "cuda": "nccl"}  # what `auto` means, by kind of device
-PATIENCE: Final = timedelta(hours=12)  # others wait while the first measures a checkpoint; who dies is noticed by the launcher
+PATIENCE: Final = timedelta(
+    hours=12
+)  # others wait while the first measures a checkpoint; who dies is noticed by the launcher
 
 
 class Processes:
@@ -101,7 +103,7 @@ ALONE: Final = Processes()
 
 def in_group() -> bool:
     """Return whether this process has been started as one of a group."""
-    return "RANK" in os.environ
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
 def local_device(device: str) -> torch.device:
@@ -111,11 +113,15 @@ def local_device(device: str) -> torch.device:
     if device == "cpu":
         return torch.device(device)
     if device != "cuda":
-        raise ResourceError(f"params.yaml: runtime.device: {device!r} is one device; runtime.launcher takes cuda, cpu or auto")
+        raise ResourceError(
+            f"params.yaml: runtime.device: {device!r} is one device; runtime.launcher takes cuda, cpu or auto"
+        )
     number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if number >= there:
         wanted = os.environ["LOCAL_WORLD_SIZE"]
-        raise ResourceError(f"params.yaml: runtime.launcher.processes: {wanted}, and this machine has {there} GPUs: one each")
+        raise ResourceError(
+            f"params.yaml: runtime.launcher.processes: {wanted}, and this machine has {there} GPUs: one each"
+        )
     return torch.device("cuda", number)
 
 
