@@ -92,8 +92,8 @@ class Processes:
         """End every process but the first, once all have come here: what follows, files and measurements, is the first's."""
         if self._accelerator is None:
             return
+        self._accelerator.wait_for_everyone()
         self._accelerator.end_training()
-        torch.distributed.destroy_process_group()
         if not self.first:
             raise SystemExit(0)
 
@@ -142,7 +142,7 @@ def join(device: torch.device, threads: int) -> Processes:
         kwargs_handlers=[
             InitProcessGroupKwargs(backend=backend, timeout=PATIENCE),
             # a classifier leaves parts of some models idle, and extra losses end before the training does
-            DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False),
+            DistributedDataParallelKwargs(find_unused_parameters=True),
         ],
     )
     return Processes(accelerator.num_processes, accelerator.process_index, backend, accelerator)

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import accelerate  # noqa: F401 - imported once here, and not in each process that is started
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
