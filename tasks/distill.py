@@ -45,7 +45,7 @@ def run(
 ) -> dict[str, Any]:
     """Return the summary of the training, with its speed and the device it ran on."""
     check_teacher(logits, teacher)
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads, params.runtime.compile)
     student = load_classifier(pruned / "model")
     facts = distil(params, round, student, pruned / "model", tokens, sets, logits, teacher, out, device, "distill@")
     return {**facts, **device.facts()}
@@ -79,7 +79,8 @@ def distil(
          "distill": params.distill.model_dump(), "round": budget.model_dump(), "device": device.facts(),
          "torch": torch.__version__}
     )  # fmt: skip
-    scratch = Scratch(f"{label}{round_name}", key)
+    with device.processes.in_turn():
+        scratch = Scratch(f"{label}{round_name}", key)
     keeper = Keeper(
         scratch, load_tokens(tokens / CHECKPOINT_SET), frames[CHECKPOINT_SET]["label"].to_numpy(dtype=np.int64),
         params.distill.batch_rows, device, teacher_logits=load_checkpoint_logits(logits, frames),
@@ -134,7 +135,7 @@ def _loss_of(
         for extra in active:
             with torch.autocast(device.device.type, enabled=False):  # of small differences bf16 would leave little
                 found_B = extra.loss(Batch(rows, ids_BT, mask_BT, outputs.hidden_states))
-            total = total + weighed(loss, found_B.mean(), extra.weight)
+            total = total + weighed(loss, found_B.mean(), extra.weight, device.processes.mean)
         return total
 
     return batch_loss

@@ -325,12 +325,21 @@ class Registry(Section):
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
+class Launcher(Section):
+    """Several processes of this machine that train one model together: `tasks.launch`."""
+
+    processes: Positive
+    backend: Literal["auto", "gloo", "nccl"]
+
+
 class Runtime(Section):
     """Where and how the work runs; never part of what a stage depends on."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
     precision: Literal["auto", "fp32", "bf16"]
     threads: Positive | None
+    launcher: Launcher | None
+    compile: bool
 
 
 class AnyParams(Section):
@@ -471,14 +480,18 @@ def schema_of(values: object, file: str) -> type[AnyParams]:
 def recorded_params(values: object) -> AnyParams:
     """Return params from a record as plain JSON values; ValidationError when they are not of this version of the program.
 
-    A record without `task` is of a classifier: versions before the key knew nothing else.
+    A record without `task` is of a classifier: versions before the key knew nothing else. One without `runtime.launcher` and
+    `runtime.compile` is of one process that was not compiled.
     """
     from tasks.params_causal import CausalParams
 
     if not isinstance(values, Mapping):
         return Params.model_validate(values)
     schema = CausalParams if values.get("task") == CAUSAL_LM else Params
-    return schema.model_validate_json(json.dumps({"task": CLASSIFICATION, **values}))
+    whole: dict[str, Any] = {"task": CLASSIFICATION, **values}
+    if isinstance(whole.get("runtime"), Mapping):
+        whole["runtime"] = {"launcher": None, "compile": False, **whole["runtime"]}
+    return schema.model_validate_json(json.dumps(whole))
 
 
 def _explain(detail: Any, schema: type[AnyParams]) -> str:

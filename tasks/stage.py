@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import functools
 import importlib
 import inspect
 import json
@@ -20,7 +21,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Final, get_args, get_type_hints
 
-from tasks.errors import EXIT_USER_ERROR, ResourceError, UserError
+from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, ResourceError, StageError, UserError
+from tasks.launch import in_several, launch
 from tasks.lineage.files import write_json
 from tasks.lineage.receipts import collect_receipt
 from tasks.params import AnyParams, load_params
@@ -46,14 +48,23 @@ def main(argv: Sequence[str]) -> int:
     """Run the stage named by argv and return its exit code: 0, 1 (its fault) or 2 (the user can mend it)."""
     started = time.time()
     try:
-        return _main(argv, started)
+        return _work(argv, started)
     except UserError as error:
         return _refuse(argv, error)
+    except StageError as error:  # of one of several processes, which has said more
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_STAGE_ERROR
+
+
+def _work(argv: Sequence[str], started: float) -> int:
+    """Do what `main` does, and raise its refusals."""
+    try:
+        return _main(argv, started)
     except Exception as error:
         if not _disk_is_full(error):
             raise
         place = getattr(error, "filename", None) or "disk"
-        return _refuse(argv, ResourceError(f"{place}: no space left on the device; free some and run again"))
+        raise ResourceError(f"{place}: no space left on the device; free some and run again") from None
 
 
 def _disk_is_full(error: Exception) -> bool:
@@ -72,12 +83,17 @@ def _main(argv: Sequence[str], started: float) -> int:
     options = _parser(argv[0], run).parse_args(argv[1:])
     paths = {name: role for name, role in _roles(run).items() if getattr(options, name) is not None}
     params = load_params(options.params)
+    work, launcher = run_of(argv[0], params), params.runtime.launcher
+    if launcher is not None and in_several(argv[0], launcher):
+        # each of them comes back to this place, and goes on from it
+        launch(os.environ.get("DVC_STAGE", argv[0]), launcher, functools.partial(_work, argv, started))
+        return 0
     for name, role in paths.items():
         if role == "output":
             getattr(options, name).parent.mkdir(parents=True, exist_ok=True)
     arguments = {name: getattr(options, name) for name in _keywords(run)}
     began = time.time()
-    facts = run_of(argv[0], params)(params, **arguments)
+    facts = work(params, **arguments)
     ended = time.time()
     if options.receipt is not None:
         receipt = collect_receipt(

@@ -29,7 +29,7 @@ from tasks.stage import InPath, OutPath
 def run(params: Params, *, base: InPath, sets: InPath, tokens: InPath, out: OutPath) -> dict[str, Any]:
     """Return the summary of the training, with the device it ran on."""
     check_shapes(params, read_config(base))  # a round that cannot work is cheaper to hear of before the training
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads, params.runtime.compile)
     labels = read_sets(sets, ["train", "validation"])
     targets = torch.tensor(labels["train"]["label"].to_numpy(), dtype=torch.int64, device=device.device)
     torch.manual_seed(params.seed)  # the classification head is drawn from it
@@ -47,7 +47,8 @@ def run(params: Params, *, base: InPath, sets: InPath, tokens: InPath, out: OutP
         {"inputs": [digest(p)["sha256"] for p in (base, sets, tokens)], "seed": params.seed,
          "teacher": params.teacher.model_dump(), "device": device.facts(), "torch": torch.__version__}
     )  # fmt: skip
-    scratch = Scratch("teacher", key)
+    with device.processes.in_turn():
+        scratch = Scratch("teacher", key)
     keeper = Keeper(
         scratch, load_tokens(tokens / "validation"), labels["validation"]["label"].to_numpy(dtype=np.int64), 64, device
     )
@@ -96,6 +97,7 @@ def _take_as_is(params: Params, base: InPath, model: Any, out: OutPath, device: 
             f"params.yaml: teacher.epochs: 0 takes {params.teacher.model} as it is, but it has no classification head "
             f"(architectures: {architectures}); set teacher.epochs to 1 or more to fine-tune it"
         )
+    device.processes.end_others()
     save_classifier(model, base, out / "model")
     (out / "steps.jsonl").write_text("", encoding="utf-8")
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)

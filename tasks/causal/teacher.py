@@ -30,7 +30,7 @@ def run(
     """Return the summary of the training, with the device it ran on."""
     config = read_config(base)
     check_causal_shapes(params, config)  # a round that cannot work is cheaper to hear of before the training
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads, params.runtime.compile)
     torch.manual_seed(params.seed)
     section = params.teacher
     model = causal_lm_from_config(config) if section.new is not None else load_causal_lm(base)
@@ -38,6 +38,7 @@ def run(
         recipe = Recipe("forward_kl", 1.0, 0.0, section.chunk_tokens, head_dtype(device))
         plan = Plan("teacher", section, section.learning_rate, section.train_tokens, tokens, [base])
         return {**train_blocks(params, plan, model, None, recipe, out, device), **device.facts()}
+    device.processes.end_others()
     save_causal_lm(model, tokens, out / "model")
     (out / "steps.jsonl").write_text("", encoding="utf-8")
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,8 @@ def train_blocks(
          "section": section.model_dump(), "budget": [plan.learning_rate, plan.train_tokens], "device": device.facts(),
          "torch": torch.__version__}
     )  # fmt: skip
-    scratch = Scratch(plan.stage, key)
+    with device.processes.in_turn():
+        scratch = Scratch(plan.stage, key)
     validation = load_blocks(plan.tokens, "validation")
     keeper = BlockKeeper(scratch, validation, section.batch_blocks, section.chunk_tokens, device)
     progress = Progress(plan.stage, len(batches))

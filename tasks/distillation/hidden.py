@@ -90,12 +90,15 @@ def fit_projection(student_BLKD: Tensor, teacher_BLKE: Tensor) -> Projection:
     return Projection(weight.float().contiguous(), bias.float().contiguous())
 
 
-def weighed(main: Tensor, extra: Tensor, weight: float | None) -> Tensor:
+def weighed(
+    main: Tensor, extra: Tensor, weight: float | None, mean: Callable[[Tensor], Tensor] = Tensor.detach
+) -> Tensor:
     """Return weight * extra, a scalar; with None the weight is main / extra, so that both count the same.
 
     That ratio is a number, not a part of the graph, and new at each step; below `SMALLEST` of the extra loss it grows no
-    more. Source: arXiv:2407.14679, section 3.2.
+    more. `mean` gives a loss over the whole batch, where main and extra are of a share of it, without gradient.
+    Source: arXiv:2407.14679, section 3.2.
     """
     if weight is not None:
         return weight * extra
-    return (main.detach() / extra.detach().clamp(min=SMALLEST)) * extra
+    return (mean(main) / mean(extra).clamp(min=SMALLEST)) * extra

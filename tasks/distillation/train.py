@@ -76,16 +76,23 @@ def train(
     the numbers to record; with `schedule.average` the model holds the averaged weights meanwhile. `on_begin` hears before
     each step which share of them is done, and `on_update` may change the weights after it. With the same inputs the weights
     are the same, whether or not the process was killed between.
+
+    With several processes each computes its share of the rows of every batch, and all take the same steps; the first alone
+    calls `on_checkpoint`, `on_step` and the store, and only it returns.
     """
+    processes = device.processes
     model.to(device.device)
+    if device.compiled:
+        model.base_model.compile(dynamic=True)  # in place: the names of the weights stay
     optimiser = make_optimiser(model, schedule, device, beside)
     average = None if schedule.average is None else Average(model, schedule.average)
-    torch.manual_seed(schedule.seed)
-    state = store.load()
+    torch.manual_seed(schedule.seed + processes.rank)  # dropout drops other units in each process
+    state = processes.of_first(store.load)
     first, running = 0, [0.0, 0.0]
     if state is not None:
         first, running = int(state["step"]), list(state["running"])
         _restore(state, model, beside, optimiser, average, device)
+    step_loss = processes.wrap(_Step(model, beside, batch_loss))
     num_steps = len(batches)
     checkpoint_steps = schedule.checkpoint_steps(num_steps)
     record_every = max(1, num_steps // RECORDS)
@@ -93,29 +100,46 @@ def train(
     for step in range(first, num_steps):
         on_begin(step / num_steps)
         rate = schedule.rate(step, num_steps)
-        loss = _update(model, beside, batches[step], batch_loss, optimiser, rate, schedule, device)
+        loss = _update(step_loss, model, beside, batches[step], optimiser, rate, schedule, device)
         on_update()
         done = step + 1
         if average is not None:
             average.update(model, done)
         running = [running[0] + loss, running[1] + 1.0]
-        on_step(done, running[0] / running[1])
+        if processes.first:
+            on_step(done, running[0] / running[1])
         if done % record_every == 0 or done == num_steps:
-            store.record({"step": done, "loss": running[0] / running[1], "learning_rate": rate})
+            if processes.first:
+                store.record({"step": done, "loss": running[0] / running[1], "learning_rate": rate})
             running = [0.0, 0.0]
-        if done in checkpoint_steps:
+        if processes.first and done in checkpoint_steps:
             with contextlib.nullcontext() if average is None else average.in_place(model):
                 store.record({"step": done, **on_checkpoint(model, done)})
             model.train()
-        if store.due():
-            store.save(_state(model, beside, optimiser, average, done, running, device))
+        if processes.of_first(store.due):
+            saved = _state(model, beside, optimiser, average, done, running, device)
+            if processes.first:
+                store.save(saved)
+    processes.end_others()
+
+
+class _Step(nn.Module):  # type: ignore[misc]
+    """The loss of some rows as a module that holds every weight which trains: what is wrapped for several processes."""
+
+    def __init__(self, model: Any, beside: nn.Module | None, batch_loss: Callable[[Any, Rows], Tensor]) -> None:
+        super().__init__()
+        self.model, self.beside, self._batch_loss = model, beside, batch_loss
+
+    def forward(self, rows: Rows) -> Tensor:
+        """Return the loss, a mean over rows."""
+        return self._batch_loss(self.model, rows)
 
 
 def _update(
+    step_loss: nn.Module,
     model: Any,
     beside: nn.Module | None,
     rows: Rows,
-    batch_loss: Callable[[Any, Rows], Tensor],
     optimiser: torch.optim.Optimizer,
     rate: float,
     schedule: Schedule,
@@ -124,16 +148,22 @@ def _update(
     """Take one optimiser step on a batch, and return its loss, the mean over its rows.
 
     The batch is computed in `schedule.accumulate` parts, each weighted by its share of the rows: the gradient is that of
-    the whole batch, to rounding, and only one part's activations are held at a time.
+    the whole batch, to rounding, and only one part's activations are held at a time. Of several processes each computes its
+    share of a part; the mean of their gradients, and so the norm at which they are clipped, is that of the whole batch.
     """
+    processes = device.processes
     for group in optimiser.param_groups:
         group["lr"] = rate
     total = 0.0
-    for part in np.array_split(rows, min(schedule.accumulate, len(rows))):
-        with device.autocast():
-            loss = batch_loss(model, part) * (len(part) / len(rows))
-        loss.backward()
-        total += float(loss.detach())
+    parts = np.array_split(rows, min(schedule.accumulate, len(rows)))
+    for number, part in enumerate(parts, start=1):
+        mine, share = processes.share(part)
+        with processes.gradients_stay(step_loss, until=number == len(parts)):
+            with device.autocast():
+                loss = step_loss(mine) * (processes.count * share * len(part) / len(rows))
+            loss.backward()
+        total += float(loss.detach()) / processes.count
+    total = processes.sum(total)
     for module in (model,) if beside is None else (model, beside):  # each by itself: one must not slow the other down
         nn.utils.clip_grad_norm_(module.parameters(), schedule.max_gradient_norm, error_if_nonfinite=True)
     optimiser.step()
@@ -172,7 +202,7 @@ def _state(
         "beside": {} if beside is None else beside.state_dict(),
         "optimiser": optimiser.state_dict(),
         "average": {} if average is None else average.state(),
-        "rng": [torch.get_rng_state(), *_device_rng(device)],
+        "rng": device.processes.gather([torch.get_rng_state(), *_device_rng(device)]),
     }
 
 
@@ -188,7 +218,7 @@ def _restore(
     if beside is not None:
         beside.load_state_dict(state["beside"])
     optimiser.load_state_dict(state["optimiser"])
-    _restore_rng(state["rng"], device)
+    _restore_rng(state["rng"][device.processes.rank], device)
     if average is not None:
         average.restore(state["average"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +11,18 @@ import psutil
 import torch
 
 from tasks.errors import ResourceError
+from tasks.models.processes import ALONE, Processes, in_group, join, local_device
 
 
 @dataclass(frozen=True)
 class Device:
-    """A torch device, `fp32` or `bf16`, and the number of threads on a CPU."""
+    """A torch device, `fp32` or `bf16`, the number of threads on a CPU, and who else trains the same model."""
 
     device: torch.device
     precision: str
     threads: int
+    processes: Processes = ALONE
+    compiled: bool = False  # whether training goes through torch.compile
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Return a context in which matrix products run in bf16, or nothing where fp32 was picked."""
@@ -29,14 +33,34 @@ class Device:
 
     def facts(self) -> dict[str, object]:
         """Return what a receipt says of it."""
-        return {"device": str(self.device), "precision": self.precision, "threads": self.threads}
+        kind = str(self.device) if self.processes.count == 1 else self.device.type
+        return {
+            "device": kind, "precision": self.precision, "threads": self.threads,
+            "processes": self.processes.count, "backend": self.processes.backend, "compiled": self.compiled,
+        }  # fmt: skip
 
 
-def pick(device: str, precision: str, threads: int | None) -> Device:
+def pick(device: str, precision: str, threads: int | None, compiled: bool = False) -> Device:
     """Return the device asked for, with `auto` and null resolved; deterministic kernels are switched on.
 
-    Raises ResourceError when the device is not there.
+    In a process of a group it is the one of this process, and the group has come together. Raises ResourceError when the
+    device is not there.
     """
+    grouped = in_group()
+    kind = local_device(device) if grouped else _device(device)
+    sharing = int(os.environ["LOCAL_WORLD_SIZE"]) if grouped else 1
+    count = threads or max(1, (psutil.cpu_count(logical=False) or 1) // sharing)
+    processes = join(kind, count) if grouped else ALONE
+    torch.set_num_threads(count)
+    torch.use_deterministic_algorithms(True, warn_only=kind.type != "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid: every new tensor written twice
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(kind) else "fp32"
+    return Device(kind, precision, count, processes, compiled)
+
+
+def _device(device: str) -> torch.device:
+    """Return the device of a process that is alone; ResourceError when it is not there."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind = torch.device(device)
@@ -44,13 +68,7 @@ def pick(device: str, precision: str, threads: int | None) -> Device:
         raise ResourceError(f"params.yaml: runtime.device: {device!r} is not on this machine; use auto or cpu")
     if kind.type == "mps" and not torch.backends.mps.is_available():
         raise ResourceError(f"params.yaml: runtime.device: {device!r} is not on this machine; use auto or cpu")
-    count = threads or psutil.cpu_count(logical=False) or 1
-    torch.set_num_threads(count)
-    torch.use_deterministic_algorithms(True, warn_only=kind.type != "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid: every new tensor written twice
-    if precision == "auto":
-        precision = "bf16" if has_fast_bf16(kind) else "fp32"
-    return Device(kind, precision, count)
+    return kind
 
 
 def has_fast_bf16(device: torch.device) -> bool:

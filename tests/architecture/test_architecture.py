@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Every stage runs on these; a change of them is no reason to train again.
 PLUMBING = {
     "tasks.params", "tasks.params_causal", "tasks.params_gates", "tasks.params_parts", "tasks.errors", "tasks.stage",
+    "tasks.launch",
     "tasks.progress", "tasks.lineage.files", "tasks.lineage.git", "tasks.lineage.receipts", "tasks.lineage.scratch",
 }  # fmt: skip
 RECEIPTS = "artifacts/receipts"  # read by the report alone, and never a dependency: a receipt holds times

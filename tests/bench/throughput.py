@@ -26,7 +26,6 @@ from tasks.distillation.budget import joined, plan_batches
 from tasks.distillation.losses import distillation_loss
 from tasks.distillation.predict import predict_logits
 from tasks.distillation.train import train
-from tasks.errors import UserError
 from tasks.models.architectures import leave_out_unread
 from tasks.models.checkpoint import attend_plainly, load_classifier
 from tasks.models.devices import Device, pick
@@ -54,10 +53,6 @@ class NoStore:
 
 def measure(workspace: Path, round_name: str, rows: int, turns: int) -> dict[str, Any]:
     """Return rows a second of both, and how many times faster ours is, as medians over `turns`."""
-    try:
-        import accelerate  # noqa: F401
-    except ImportError:
-        raise UserError("throughput: transformers.Trainer needs the package accelerate; install it") from None
     params = load_params(workspace / "params.yaml")
     place = workspace / "artifacts" / "rounds"
     device = pick("cpu", params.runtime.precision, params.runtime.threads)

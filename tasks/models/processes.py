@@ -1,0 +1,148 @@
+"""The one door to Accelerate: several processes that train one model together, each on its share of every batch's rows.
+
+A process finds its group in the environment, by the names that torchrun gives them: RANK, WORLD_SIZE, LOCAL_RANK,
+LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT. Without them it is alone: nothing is loaded, and every method of `Processes`
+gives back what it was given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tasks.errors import ResourceError
+
+Rows = NDArray[np.int64]
+BACKEND_VARIABLE: Final = "COMPACTLM_BACKEND"
+BACKENDS: Final = {"cpu": "gloo", "cuda": "nccl"}  # what `auto` means, by kind of device
+PATIENCE: Final = timedelta(
+    hours=12
+)  # others wait while the first measures a checkpoint; who dies is noticed by the launcher
+
+
+class Processes:
+    """The group of processes that this one trains in; `rank` counts from 0, and the first writes every file."""
+
+    def __init__(self, count: int = 1, rank: int = 0, backend: str | None = None, accelerator: Any = None) -> None:
+        self.count, self.rank, self.backend, self._accelerator = count, rank, backend, accelerator
+        self.first = rank == 0
+        self._share = 1.0
+
+    def share(self, rows: Rows) -> tuple[Rows, float]:
+        """Return this process's rows of a batch and their share of it; where none is left, one row of share 0."""
+        mine = rows[self.rank :: self.count]  # not neighbours: rows are sorted by length
+        self._share = len(mine) / len(rows)
+        return (mine if len(mine) else rows[:1]), self._share
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Return the module so that gradients are means over the processes; all start with the weights of the first."""
+        return module if self._accelerator is None else self._accelerator.prepare(module)
+
+    def gradients_stay(self, module: nn.Module, until: bool) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which the gradients of a wrapped module are summed up here, and not yet over the processes."""
+        if self._accelerator is None or until:
+            return contextlib.nullcontext()
+        context: contextlib.AbstractContextManager[None] = self._accelerator.no_sync(module)
+        return context
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Return the mean over all rows of the last `share`, given the mean over those of this process; no gradient."""
+        if self._accelerator is None:
+            return value.detach()
+        mean: Tensor = self._accelerator.reduce(value.detach() * self._share, reduction="sum")
+        return mean
+
+    def sum(self, value: float) -> float:
+        """Return the sum over the processes, in double precision."""
+        if self._accelerator is None:
+            return value
+        place = torch.tensor(value, dtype=torch.float64, device=self._accelerator.device)
+        return float(self._accelerator.reduce(place, reduction="sum"))
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all processes, in their order."""
+        found = [value] * self.count
+        if self._accelerator is not None:
+            torch.distributed.all_gather_object(found, value)
+        return found
+
+    def of_first(self, make: Callable[[], Any]) -> Any:
+        """Return what `make` gives in the first process; it is not called in the others."""
+        found = [make() if self.first else None]
+        if self._accelerator is not None:
+            torch.distributed.broadcast_object_list(found, src=0)
+        return found[0]
+
+    def in_turn(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context that the first process goes through before the others."""
+        if self._accelerator is None:
+            return contextlib.nullcontext()
+        context: contextlib.AbstractContextManager[None] = self._accelerator.main_process_first()
+        return context
+
+    def end_others(self) -> None:
+        """End every process but the first, once all have come here: what follows, files and measurements, is the first's."""
+        if self._accelerator is None:
+            return
+        self._accelerator.wait_for_everyone()
+        self._accelerator.end_training()
+        if not self.first:
+            raise SystemExit(0)
+
+
+ALONE: Final = Processes()
+
+
+def in_group() -> bool:
+    """Return whether this process has been started as one of a group."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+def local_device(device: str) -> torch.device:
+    """Return the device of this process of a group; ResourceError when there is none for it."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return torch.device(device)
+    if device != "cuda":
+        raise ResourceError(
+            f"params.yaml: runtime.device: {device!r} is one device; runtime.launcher takes cuda, cpu or auto"
+        )
+    number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if number >= there:
+        wanted = os.environ["LOCAL_WORLD_SIZE"]
+        raise ResourceError(
+            f"params.yaml: runtime.launcher.processes: {wanted}, and this machine has {there} GPUs: one each"
+        )
+    return torch.device("cuda", number)
+
+
+def join(device: torch.device, threads: int) -> Processes:
+    """Return the group of this process once all of it have come here; ResourceError when its backend does not fit."""
+    backend = os.environ.get(BACKEND_VARIABLE, "auto")
+    if backend == "auto":
+        backend = BACKENDS[device.type]
+    if backend == "nccl" and device.type != "cuda":
+        raise ResourceError("params.yaml: runtime.launcher.backend: nccl works between GPUs; use gloo, or auto")
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # else Accelerate chooses a number, and warns of it
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="no",  # `Device.autocast` sees to it
+        kwargs_handlers=[
+            InitProcessGroupKwargs(backend=backend, timeout=PATIENCE),
+            # a classifier leaves parts of some models idle, and extra losses end before the training does
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+        ],
+    )
+    return Processes(accelerator.num_processes, accelerator.process_index, backend, accelerator)
