@@ -61,15 +61,15 @@ def masks_cells() -> dict[tuple[str, str], Cell]:
     }
 
 
-def curves_cells() -> dict[str, Cell]:
-    """Return the name of each curve -> cell, the one that is to win first; two of them are also cells of `criteria`."""
+def curves_cells() -> dict[tuple[str, str], Cell]:
+    """Return (ratio, name of the curve) -> cell, the one that is to win first; two of them are also cells of `criteria`."""
     best = {"ratio": 8.0, "criterion": "activation"}
     return {
-        "activation-pruned + KD": Cell(best),
-        "random-pruned + KD": Cell({**best, "criterion": "random"}),
-        "random init + KD": Cell(best, start="random"),
-        "activation-pruned + CE": Cell(best, loss="ce"),
-        "activation-pruned + CE, labelled rows": Cell(best, loss="labels"),
+        ("8x", "activation-pruned + KD"): Cell(best),
+        ("8x", "random-pruned + KD"): Cell({**best, "criterion": "random"}),
+        ("8x", "random init + KD"): Cell(best, start="random"),
+        ("8x", "activation-pruned + CE"): Cell(best, loss="ce"),
+        ("8x", "activation-pruned + CE, labelled rows"): Cell(best, loss="labels"),
     }
 
 

@@ -19,7 +19,7 @@ import torch
 
 from tasks import prune
 from tasks.data.frames import read_sets
-from tasks.data.logits import CACHED_SETS, LEARNT_SETS, load_logits, rows_sha256
+from tasks.data.logits import CACHED_SETS, LEARNT_SETS, check_teacher, load_logits, rows_sha256
 from tasks.data.tokens import load_tokens
 from tasks.distill import distil
 from tasks.distillation.predict import predict_logits
@@ -71,6 +71,7 @@ def open_lab(workspace: Path, folder: Path, rows: int) -> Lab:
     params = load_params(workspace / "params.yaml")
     assert isinstance(params, Params), "a language model has a bench of its own"
     lab = Lab(params, workspace / "artifacts", folder, rows)
+    check_teacher(lab.artifacts / "teacher_logits", lab.teacher)
     if not lab.data.exists():
         partial = lab.data.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)

@@ -35,9 +35,7 @@ settings = TransformerPruningConfig(
     pruning_method="iterative",
     n_iters=ITERATIONS,
 )
-pruner = TransformerPruner(
-    model, settings, GeneralConfig(use_device="cpu", output_dir=str(place / "textpruner"))
-)
+pruner = TransformerPruner(model, settings, GeneralConfig(use_device="cpu", output_dir=str(place / "textpruner")))
 pruner.prune(dataloader=batches, keep_shape=True, save_model=False)
 pruner.reorder_ffn_weights(pruner.ffn_mask, keep_shape=False)
 pruner.reorder_attention_heads(pruner.head_mask, keep_shape=False)
