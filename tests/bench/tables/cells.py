@@ -16,7 +16,7 @@ MASKS: Final[dict[str, dict[str, Any]]] = {
 MASK_CRITERIA: Final = ("magnitude_l2", "wanda", "random")
 RATE: Final = 3.0e-4  # of the second and third round of the shipped params.yaml
 RATE_OF_THE_WHOLE: Final = 1.0e-4  # where the shape stays the teacher's, as of the first round
-CHECKPOINTS: Final = 12
+CHECKPOINTS: Final = 10
 
 # The same at about 2x and 2.6x fewer parameters of the encoder. TextPruner cannot narrow the hidden width, and
 # Torch-Pruning cannot shorten the vocabulary, so each goes to its own shape nearest to the ratio, and ours to either.

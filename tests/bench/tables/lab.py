@@ -19,7 +19,7 @@ import torch
 
 from tasks import prune
 from tasks.data.frames import read_sets
-from tasks.data.logits import CACHED_SETS, LEARNT_SETS, check_teacher, load_logits, rows_sha256
+from tasks.data.logits import CACHED_SETS, CHECKPOINT_SET, LEARNT_SETS, check_teacher, load_logits, rows_sha256
 from tasks.data.tokens import load_tokens
 from tasks.distill import distil
 from tasks.distillation.predict import predict_logits
@@ -33,6 +33,7 @@ from tests.bench.tables import rivals
 from tests.bench.tables.cells import CHECKPOINTS, Cell
 
 ROUND: Final = "cell"
+POINT: Final = ("validation_kl_nats_per_example", "validation_accuracy")  # of a curve
 DIGITS: Final = 6  # of a row's KL in the file of results
 
 
@@ -127,12 +128,12 @@ def measure_cell(lab: Lab, cell: Cell) -> dict[str, Any]:
         began = time.perf_counter()
         student, tokenizer, plan = _start(lab, cell, params, work / ROUND, sets)
         tokens, pruned = work / ROUND / "tokens", time.perf_counter()
-        before = _measured(lab, student, tokens, device)
+        before = _measured(lab, student, tokens, device, [CHECKPOINT_SET])
         summary = distil(
             params, ROUND, student, tokenizer, tokens, sets, lab.data / "logits", lab.teacher,
             work / ROUND / "trained", device, "bench@",
         )  # fmt: skip
-        facts = _measured(lab, student, tokens, device)
+        facts = _measured(lab, student, tokens, device, [CHECKPOINT_SET, "test", *lab.params.data.evaluation_sets])
     curve = [line for line in read_json_lines(work / ROUND / "trained" / "steps.jsonl") if "checkpoint" in line]
     return {
         **facts, "params_total": student.num_parameters(), "shape": plan.get("shape_after"),
@@ -141,9 +142,6 @@ def measure_cell(lab: Lab, cell: Cell) -> dict[str, Any]:
         "prune_seconds": round(pruned - began, 1), "recover_seconds": round(time.perf_counter() - pruned, 1),
         **device.facts(),
     }  # fmt: skip
-
-
-POINT: Final = ("validation_kl_nats_per_example", "validation_accuracy")
 
 
 def _start(lab: Lab, cell: Cell, params: Params, out: Path, sets: Path) -> tuple[Any, Path, dict[str, Any]]:
@@ -162,17 +160,16 @@ def _start(lab: Lab, cell: Cell, params: Params, out: Path, sets: Path) -> tuple
     return classifier_from_config(read_config(model)), model, plan
 
 
-def _measured(lab: Lab, student: Any, tokens: Path, device: Device) -> dict[str, Any]:
+def _measured(lab: Lab, student: Any, tokens: Path, device: Device, names: list[str]) -> dict[str, Any]:
     """Return a student's right rows on each set and the KL of each validation row, in fp32 as `evaluate` does."""
     precise = Device(device.device, "fp32", device.threads)
     found: dict[str, Any] = {"right": {}}
-    names = ["validation", "test", *lab.params.data.evaluation_sets]
     for name, frame in read_sets(lab.data / "sets", names).items():
         logits = predict_logits(student, load_tokens(tokens / name), BATCH_ROWS, precise)
         right = logits.argmax(axis=1) == frame["label"].to_numpy()
         found["right"][name] = "".join("1" if one else "0" for one in right)
-        if name == "validation":
-            teacher = log_softmax(np.load(lab.data / "logits" / "validation.npy"))
+        if name == CHECKPOINT_SET:
+            teacher = log_softmax(np.load(lab.data / "logits" / f"{name}.npy"))
             kl = (np.exp(teacher) * (teacher - log_softmax(logits))).sum(axis=1)
             found["validation_kl_nats"] = [round(float(one), DIGITS) for one in kl]
             found[POINT[0]] = float(kl.mean())
