@@ -24,7 +24,8 @@ NARROW: Final = {
     "2.0x": {"vocabulary": 30522, "hidden": 256, "heads": 8, "ffn": 1216, "layers": 6},
     "2.6x": {"vocabulary": 30522, "hidden": 256, "heads": 8, "ffn": 820, "layers": 6},
 }
-WIDE: Final = {"2.0x": {"heads": 6, "ffn": 768}, "2.6x": {"heads": 5, "ffn": 568}}
+TOTAL: Final = {"2.0x": 13_341_570, "2.6x": 12_122_682}  # parameters of the whole NARROW model
+WIDE: Final = {"2.0x": {"heads": 6, "ffn": 768}, "2.6x": {"heads": 4, "ffn": 632}}
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,9 @@ def rivals_cells() -> dict[tuple[str, str], Cell]:
     cells: dict[tuple[str, str], Cell] = {}
     for ratio, shape in NARROW.items():
         cells[ratio, "ours, activation"] = Cell({**shape, "criterion": "activation"})
+        cells[ratio, "ours, planned shape, same total"] = Cell(
+            {"params_total": TOTAL[ratio], "criterion": "activation"}
+        )
         cells[ratio, "ours, taylor"] = Cell({**shape, "criterion": "taylor"})
         cells[ratio, "Torch-Pruning, Taylor"] = Cell(shape, start="torch_pruning:taylor")
         cells[ratio, "Torch-Pruning, magnitude"] = Cell(shape, start="torch_pruning:magnitude")
