@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         default=Path(tempfile.gettempdir()) / "compactlm-tables",
         help="tables: folder for cells.jsonl, the tables and the plot (%(default)s)",
     )
+    parser.add_argument(
+        "--only", action="append", default=[], help="tables: this group of cells alone, e.g. 8x; may be repeated"
+    )
     parser.add_argument("--round", help="throughput: whose student; the last round without it")
     parser.add_argument("--turns", type=int, default=3, help="throughput and noop: times each side is measured")
     parser.add_argument("--repeats", type=int, default=100, help="latency: calls of each model")
@@ -95,7 +98,7 @@ def _measure(name: str, workspace: Path, options: argparse.Namespace) -> dict[st
     if name in TABLES:
         from tests.bench.tables import command
 
-        return command.measure(name, workspace, options.results, options.rows or TRANSFER_ROWS)
+        return command.measure(name, workspace, options.results, options.rows or TRANSFER_ROWS, options.only)
     if name == "throughput":
         from tasks.params import load_params
         from tests.bench import throughput

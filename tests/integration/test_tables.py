@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ruamel.yaml import YAML
 
 from tasks import teacher_logits
 from tasks.errors import UserError
@@ -22,7 +22,7 @@ from tests.bench.tables.cells import Cell
 from tests.integration.tiny_run import tiny_params
 
 TRANSFER = 30
-SHAPE = {"vocabulary": 60, "hidden": 16, "heads": 2, "ffn": 24, "layers": 2}
+SHAPE = {"vocabulary": 72, "hidden": 16, "heads": 2, "ffn": 24, "layers": 2}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def workspace(tiny_families: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         params, teacher=place / "trained" / "model", sets=artifacts / "data" / "sets", tokens=place / "tokens",
         out=artifacts / "teacher_logits",
     )  # fmt: skip
-    (folder / "params.yaml").write_text(json.dumps(values), encoding="utf-8")
+    YAML().dump(values, folder / "params.yaml")
     return folder
 
 
@@ -92,6 +92,11 @@ def test_labels_of_transfer_rows_are_the_teachers_choices_and_their_logits_are_c
 def test_results_inside_the_workspace_are_refused(workspace: Path) -> None:
     with pytest.raises(UserError, match="inside the workspace"):
         command.measure("curves", workspace, workspace / "tables", TRANSFER)
+
+
+def test_groups_that_are_not_there_are_refused(workspace: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--only 3x: no such cells in criteria; there are 2x, 4x, 8x"):
+        command.measure("criteria", workspace, tmp_path, TRANSFER, ["8x", "3x"])
 
 
 def test_weights_narrower_than_a_config_can_say_compute_what_the_whole_does_with_the_rest_at_zero(

@@ -103,7 +103,7 @@ def measure_cell(lab: BlockLab, cell: Cell) -> dict[str, Any]:
             student = causal_lm_from_config(read_config(pruned))
         before, began = measured(params, student, tokens, device), time.perf_counter()
         places = (tokens, lab.artifacts / "teacher_logits", teacher)
-        summary = distil(params, ROUND, student, pruned, places, out / "trained", device, "bench@")
+        summary = distil(params, ROUND, student, pruned, places, out / "trained", device, f"bench-{cell.start}@")
     curve = [line for line in read_json_lines(out / "trained" / "steps.jsonl") if "checkpoint" in line]
     return {
         "nats": measured(params, student, tokens, device), "params_total": student.num_parameters(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,10 +28,11 @@ METRICS: Final = {
 BLOCK_METRICS: Final = {NATS: "nats a token on validation"}
 
 
-def measure(name: str, workspace: Path, folder: Path, rows: int) -> dict[str, Any]:
+def measure(name: str, workspace: Path, folder: Path, rows: int, only: Sequence[str] = ()) -> dict[str, Any]:
     """Return the cells of a table with their facts, and write its Markdown and the plot of curves into `folder`.
 
-    `rows` are the transfer rows that a cell learns from, or the blocks where the run is of a language model.
+    `rows` are the transfer rows that a cell learns from, or the blocks where the run is of a language model;
+    with `only`, those groups of cells alone are measured.
     """
     folder, workspace = folder.resolve(), workspace.resolve()
     if folder.is_relative_to(workspace):
@@ -40,7 +41,8 @@ def measure(name: str, workspace: Path, folder: Path, rows: int) -> dict[str, An
     params = load_params(workspace / "params.yaml")
     if not isinstance(params, CausalParams):
         opened = lab.open_lab(workspace, folder, rows)
-        found = _cells(name, folder, TABLES[name](), opened.described(), lambda cell: lab.measure_cell(opened, cell))
+        chosen = _chosen(name, TABLES[name](), only)
+        found = _cells(name, folder, chosen, opened.described(), lambda cell: lab.measure_cell(opened, cell))
         corner = "zero" if name == "masks" else "ratio"
         markdown = render.against(found, next(iter(found))[1], params.seed, corner)
         return _kept(name, folder, found, markdown, METRICS)
@@ -50,6 +52,15 @@ def measure(name: str, workspace: Path, folder: Path, rows: int) -> dict[str, An
     cells = blocks.cells_of(params)
     found = _cells(name, folder, cells, held.described(), lambda cell: blocks.measure_cell(held, cell))
     return _kept("curves_blocks", folder, found, blocks.written(found, params.seed), BLOCK_METRICS)
+
+
+def _chosen(name: str, cells: dict[Key, Cell], only: Sequence[str]) -> dict[Key, Cell]:
+    """Return the cells of some groups, all without one; UserError when there is no such group."""
+    groups = list(dict.fromkeys(group for group, _ in cells))
+    unknown = sorted(set(only) - set(groups))
+    if unknown:
+        raise UserError(f"--only {unknown[0]}: no such cells in {name}; there are {', '.join(groups)}")
+    return {key: cell for key, cell in cells.items() if not only or key[0] in only}
 
 
 def _cells(

@@ -131,7 +131,7 @@ def measure_cell(lab: Lab, cell: Cell) -> dict[str, Any]:
         before = _measured(lab, student, tokens, device, [CHECKPOINT_SET])
         summary = distil(
             params, ROUND, student, tokenizer, tokens, sets, lab.data / "logits", lab.teacher,
-            work / ROUND / "trained", device, "bench@",
+            work / ROUND / "trained", device, f"bench-{cell.start}@",
         )  # fmt: skip
         facts = _measured(lab, student, tokens, device, [CHECKPOINT_SET, "test", *lab.params.data.evaluation_sets])
     curve = [line for line in read_json_lines(work / ROUND / "trained" / "steps.jsonl") if "checkpoint" in line]
