@@ -1,6 +1,10 @@
-"""Measures speed on the artifacts of a finished run and prints it; nothing is written.
+"""Measures on the artifacts of a finished run and prints what it finds; nothing is written there.
 
-example: python -m tests.bench throughput --rows 512
+The tables of comparisons take from minutes to hours, so they run only by name. Each cell is kept in --results as soon as it
+is measured, and a cell that is there is not measured again.
+
+examples: python -m tests.bench throughput --rows 512
+          python -m tests.bench criteria --rows 8000 --results ../tables
 """
 
 from __future__ import annotations
@@ -8,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,15 +24,18 @@ from tasks.errors import EXIT_USER_ERROR, UserError
 from tasks.lineage.start import find_workspace
 
 NAMES: Final = ("throughput", "noop", "latency", "gates", "decoder")
+TABLES: Final = ("criteria", "masks", "curves", "rivals")
+ROWS: Final = 1024
+TRANSFER_ROWS: Final = 40_000
 WITHOUT_A_RUN: Final = ("gates", "decoder")
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the benchmarks named by argv, all of them without a name, and return an exit code."""
     options = _parser().parse_args(argv)
-    unknown = sorted(set(options.names) - set(NAMES))
+    unknown = sorted(set(options.names) - {*NAMES, *TABLES})
     if unknown:
-        _parser().error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+        _parser().error(f"no benchmark {', '.join(unknown)}; there are {', '.join((*NAMES, *TABLES))}")
     try:
         workspace = find_workspace(options.workspace)
         needs_a_run = not options.names or not set(options.names) <= set(WITHOUT_A_RUN)
@@ -41,7 +49,10 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(found, indent=1, sort_keys=True))
     else:
         for name, facts in found.items():
-            Console(highlight=False).print(_latency_table(facts) if name == "latency" else _table(name, facts))
+            if name in TABLES:
+                print(facts["markdown"])
+            else:
+                Console(highlight=False).print(_latency_table(facts) if name == "latency" else _table(name, facts))
     return 0
 
 
@@ -49,8 +60,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all without a name")
-    parser.add_argument("--rows", type=int, default=1024, help="throughput: rows of train, and as many of transfer")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all of these without a name; {', '.join(TABLES)}"
+    )
+    parser.add_argument(
+        "--rows",
+        type=int,
+        help="throughput: rows of train, and as many of transfer (1024); tables: "
+        "transfer rows, beside all labelled ones (40000)",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "compactlm-tables",
+        help="tables: folder for cells.jsonl, the tables and the plot (%(default)s)",
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], help="tables: this group of cells alone, e.g. 8x; may be repeated"
+    )
     parser.add_argument("--round", help="throughput: whose student; the last round without it")
     parser.add_argument("--turns", type=int, default=3, help="throughput and noop: times each side is measured")
     parser.add_argument("--repeats", type=int, default=100, help="latency: calls of each model")
@@ -68,6 +95,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure(name: str, workspace: Path, options: argparse.Namespace) -> dict[str, Any]:
+    if name in TABLES:
+        from tests.bench.tables import command
+
+        return command.measure(name, workspace, options.results, options.rows or TRANSFER_ROWS, options.only)
     if name == "throughput":
         from tasks.params import load_params
         from tests.bench import throughput
@@ -76,7 +107,7 @@ def _measure(name: str, workspace: Path, options: argparse.Namespace) -> dict[st
         chosen = options.round or list(rounds)[-1]
         if chosen not in rounds:
             raise UserError(f"--round {chosen}: not a round; allowed: {', '.join(rounds)}")
-        return throughput.measure(workspace, chosen, options.rows, options.turns)
+        return throughput.measure(workspace, chosen, options.rows or ROWS, options.turns)
     if name == "noop":
         from tests.bench import noop
 
