@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks import rederive, rederive_causal, replay
+from tasks import rederive, rederive_causal, rederive_search, replay
 from tasks.errors import ParamsError, UserError
 from tasks.lineage import audit_chain, audit_code, audit_files, audit_lock
 from tasks.lineage.chain import RECEIPTS_FOLDER, Receipts, ancestors, edges, files_of, parse, producers, rounds_of
@@ -203,6 +203,10 @@ class _Walk:
                                        lambda name=name: rederive.best_checkpoint(view, name))  # type: ignore[misc]  # fmt: skip
             if name == "teacher":
                 continue
+            if receipts[training]["params"]["rounds"][name].get("search"):
+                needs |= self._needs(f"prune@{name}", "outputs")
+                checks += rederive.derived("search", name, needs, "the ranking follows from the curves, and the best is taken",
+                                           lambda name=name: rederive_search.searched(view, name))  # type: ignore[misc]  # fmt: skip
             parent = receipts[f"prune@{name}"]["params"]["rounds"][name]["parent"]
             needs = {**self._needs(f"prune@{name}", "inputs"), **self._needs(f"prune@{name}", "outputs")}
             checks += rederive.derived("pruning", name, needs, "follows bit for bit from its parent and its plan",

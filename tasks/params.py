@@ -213,6 +213,26 @@ class Distill(Section):
         return self
 
 
+class Search(Section):
+    """Several shapes within the budget of a round, tried by a short distillation each; the best `keep` are finished.
+
+    The short distillation is of `transfer_rows` rows of the transfer set and of no labelled ones.
+    """
+
+    candidates: Annotated[int, Field(ge=2, le=16)]
+    transfer_rows: Positive
+    keep: Positive
+
+    @model_validator(mode="after")
+    def _something_is_ranked(self) -> Self:
+        if self.keep >= self.candidates:
+            raise ValueError(
+                f"keep: {self.keep} of {self.candidates} candidates leaves nothing to rank; "
+                f"allowed: 1 to {self.candidates - 1}"
+            )
+        return self
+
+
 class AnyRound(Section):
     """What the rounds of every task have; their axes stand in them as keys."""
 
@@ -228,7 +248,8 @@ class Round(AnyRound):
     """One round: what becomes of `parent`, and the distillation budget to recover with. Keys that do not apply are left out.
 
     Shapes: all five axes, or one of `params_total`, `ratio` and `flops_per_example` with any axes held at a size; the rest
-    is solved by `tasks.pruning.planner`. Masks keep the parent's shape: `granularity` with `sparsity` or `pattern`.
+    is solved by `tasks.pruning.planner`, or searched for with `search`. Masks keep the parent's shape:
+    `granularity` with `sparsity` or `pattern`.
     """
 
     vocabulary: Positive | None = None
@@ -239,6 +260,7 @@ class Round(AnyRound):
     params_total: Positive | None = None
     ratio: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = None
     flops_per_example: Positive | None = None
+    search: Search | None = None
     granularity: Literal["structured", "unstructured", "n_m"] = "structured"
     criterion: Criterion | None = None
     sparsity: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
@@ -274,6 +296,10 @@ class Round(AnyRound):
             raise ValueError(
                 f"{next(iter(self.budgets))}: all axes are given, so nothing is left to solve; drop one of them"
             )
+        if self.search is not None and not self.budgets:
+            raise ValueError(
+                f"search: all axes are given, so there is one shape; drop some and give one of {', '.join(BUDGETS)}"
+            )
         return self
 
 
@@ -281,6 +307,8 @@ def _check_masks(target: Round) -> None:
     """Raise ValueError unless a round of masks says what it needs and nothing else."""
     kind = target.granularity
     shaped = [*target.axes, *target.budgets]
+    if target.search is not None:
+        shaped.append("search")
     if shaped:
         raise ValueError(f"{shaped[0]}: granularity: {kind} keeps the parent's shape; drop it")
     needed, other = ("sparsity", "pattern") if kind == "unstructured" else ("pattern", "sparsity")
@@ -388,6 +416,10 @@ class Params(AnyParams):
                 raise ValueError(f"baselines.random_init: {name!r} is not a round; allowed: {', '.join(self.rounds)}")
             if self.rounds[name].granularity != "structured":
                 raise ValueError(f"baselines.random_init: {name!r} keeps its parent's shape and masks trained weights")
+            if self.rounds[name].search is not None:
+                raise ValueError(
+                    f"baselines.random_init: {name!r} searches for its shape while it trains; give the shape that it found"
+                )
         return self
 
 
@@ -415,6 +447,11 @@ def _check_budget(where: str, target: Round, transfer_rows: int) -> None:
         raise ValueError(
             f"{where}: labelled_epochs = 0 and transfer_epochs = {target.transfer_epochs} of {transfer_rows} transfer rows "
             "leave nothing to train on; make one of them larger"
+        )
+    if target.search is not None and target.search.transfer_rows > transfer_rows:
+        raise ValueError(
+            f"{where}.search.transfer_rows: {target.search.transfer_rows} is more than the transfer set can have; "
+            f"allowed: 1 to {transfer_rows}"
         )
 
 

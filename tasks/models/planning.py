@@ -10,6 +10,7 @@ from tasks.errors import ParamsError
 from tasks.models.architectures import adapter_of
 from tasks.params import Round
 from tasks.pruning.planner import TOLERANCE, Candidate, Size, Space, reachable, shapes_within, sizes_along
+from tasks.pruning.search import most_different
 
 Config = Mapping[str, Any]
 
@@ -30,6 +31,29 @@ def target_shape(where: str, target: Round, config: Config, measure: Measure) ->
     if not target.budgets:
         return target.axes
     return candidates(where, target, config, measure)[0].shape
+
+
+def possible_shapes(where: str, target: Round, config: Config, measure: Measure) -> list[dict[str, int]]:
+    """Return the one shape of a round, or those that its `search` tries, the least lost first."""
+    if target.search is None:
+        return [target_shape(where, target, config, measure)]
+    return [one.shape for one in searched_shapes(where, target, config, measure)]
+
+
+def searched_shapes(where: str, target: Round, config: Config, measure: Measure) -> list[Candidate]:
+    """Return the shapes that a round with `search` tries, the least lost first; ParamsError if there are too few.
+
+    All have the vocabulary of the least lost one: it decides the tokens of the round, which are made once.
+    """
+    assert target.search is not None
+    found = candidates(where, target, config, measure)
+    alike = [one for one in found if one.shape["vocabulary"] == found[0].shape["vocabulary"]]
+    if len(alike) < target.search.candidates:
+        raise ParamsError(
+            f"{where}.search.candidates: {target.search.candidates} are asked for, and {len(alike)} shapes meet the budget with "
+            f"a vocabulary of {found[0].shape['vocabulary']}; ask for fewer, hold fewer axes, or give another vocabulary"
+        )
+    return most_different(alike, target.search.candidates)
 
 
 def candidates(where: str, target: Round, config: Config, measure: Measure) -> list[Candidate]:
