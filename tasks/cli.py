@@ -19,6 +19,7 @@ from rich.table import Table
 from tasks import cli_registry
 from tasks.cli_export import add_export_command
 from tasks.cli_lineage import add_lineage_commands
+from tasks.cli_measure import add_measure_command
 from tasks.cli_shapes import add_shapes_command
 from tasks.console import Json, RunLines, err, out, print_json
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, CompactlmError, UserError
@@ -36,6 +37,7 @@ cli_registry.add_commands(app)
 add_lineage_commands(app)
 add_export_command(app)
 add_shapes_command(app)
+add_measure_command(app)
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ from tasks.pruning.shapes import AXES
 Criterion = Literal["activation", "magnitude_l1", "magnitude_l2", "random", "taylor", "wanda"]
 CLASSIFICATION: Final = "classification"
 CAUSAL_LM: Final = "causal_lm"
-BUDGETS = ("params_total", "ratio", "flops_per_example")
+BUDGETS = ("params_total", "ratio", "flops_per_example", "speedup")
 
 
 class Columns(Section):
@@ -233,6 +233,36 @@ class Search(Section):
         return self
 
 
+class MeasuredShape(Section):
+    """The median latency of a shape and of the teacher, which took turns: one row, one thread, milliseconds."""
+
+    vocabulary: Positive
+    hidden: Positive
+    heads: Positive
+    ffn: Positive
+    layers: Positive
+    latency_ms: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+    teacher_latency_ms: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """Return the size along each axis."""
+        return {axis: int(getattr(self, axis)) for axis in AXES}
+
+    @property
+    def speedup(self) -> float:
+        """Return how many times faster than the teacher the shape was."""
+        return self.teacher_latency_ms / self.latency_ms
+
+
+class Measured(Section):
+    """What `compactlm measure` found for a round with `speedup`: an input of the run, so the same file gives the same shape."""
+
+    tokens: Positive
+    machine: str
+    shapes: Annotated[list[MeasuredShape], Field(min_length=1)]
+
+
 class AnyRound(Section):
     """What the rounds of every task have; their axes stand in them as keys."""
 
@@ -247,8 +277,8 @@ class AnyRound(Section):
 class Round(AnyRound):
     """One round: what becomes of `parent`, and the distillation budget to recover with. Keys that do not apply are left out.
 
-    Shapes: all five axes, or one of `params_total`, `ratio` and `flops_per_example` with any axes held at a size; the rest
-    is solved by `tasks.pruning.planner`, or searched for with `search`. Masks keep the parent's shape:
+    Shapes: all five axes, or one of `params_total`, `ratio`, `flops_per_example` and `speedup` with any axes held at a size; the
+    rest is solved by `tasks.pruning.planner`, or searched for with `search`. Masks keep the parent's shape:
     `granularity` with `sparsity` or `pattern`.
     """
 
@@ -260,6 +290,8 @@ class Round(AnyRound):
     params_total: Positive | None = None
     ratio: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = None
     flops_per_example: Positive | None = None
+    speedup: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = None
+    measured: Measured | None = None
     search: Search | None = None
     granularity: Literal["structured", "unstructured", "n_m"] = "structured"
     criterion: Criterion | None = None
@@ -300,6 +332,13 @@ class Round(AnyRound):
             raise ValueError(
                 f"search: all axes are given, so there is one shape; drop some and give one of {', '.join(BUDGETS)}"
             )
+        if self.search is not None and self.speedup is not None:
+            raise ValueError(
+                "search: few shapes are measured for speedup, so there are none to search among; "
+                "drop it, or give params_total, ratio or flops_per_example"
+            )
+        if self.measured is not None and self.speedup is None:
+            raise ValueError("measured: belongs to speedup")
         return self
 
 
@@ -307,8 +346,7 @@ def _check_masks(target: Round) -> None:
     """Raise ValueError unless a round of masks says what it needs and nothing else."""
     kind = target.granularity
     shaped = [*target.axes, *target.budgets]
-    if target.search is not None:
-        shaped.append("search")
+    shaped += [name for name in ("search", "measured") if getattr(target, name) is not None]
     if shaped:
         raise ValueError(f"{shaped[0]}: granularity: {kind} keeps the parent's shape; drop it")
     needed, other = ("sparsity", "pattern") if kind == "unstructured" else ("pattern", "sparsity")

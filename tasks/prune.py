@@ -84,6 +84,8 @@ def run(
 
     def mask(student: Any) -> dict[str, Any]:
         more: dict[str, Any] = {"budget": section.budgets} if section.budgets else {}
+        if section.measured is not None:
+            more["measured"] = section.measured.model_dump()
         if section.granularity != "structured":
             masks = make_masks(model, calibration, labels, device, section, criterion, params.seed)
             more["masks"] = _save_masks(student, masks, section, out)
