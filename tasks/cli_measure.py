@@ -13,7 +13,7 @@ from rich.table import Table
 from tasks.console import err, out, print_json
 from tasks.errors import ParamsError
 from tasks.lineage.start import find_workspace
-from tasks.params import Params, load_params
+from tasks.params import Params
 from tasks.pruning.shapes import AXES
 from tasks.workspace_params import planned_text, write_text
 
@@ -25,6 +25,9 @@ def add_measure_command(app: typer.Typer) -> None:
 
 def measure(
     round_name: Annotated[str, typer.Argument(metavar="ROUND", help="A round with `speedup`.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Edit a value of params.yaml first.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")] = False,
 ) -> None:
     """Time shapes for a round against the teacher on this machine, and write them into params.yaml as `measured`.
@@ -32,9 +35,10 @@ def measure(
     The run reads them from there and times nothing itself: the same params.yaml gives the same shape on every machine.
     """
     workspace = find_workspace(Path.cwd())
-    params = load_params(workspace / "params.yaml")
+    changes = overrides or []
+    _, params = planned_text(workspace, None, changes)
     found = _timed(params, round_name)
-    text, _ = planned_text(workspace, None, [f"rounds.{round_name}.measured={json.dumps(found)}"])
+    text, _ = planned_text(workspace, None, [*changes, f"rounds.{round_name}.measured={json.dumps(found)}"])
     said = write_text(workspace, text)
     if as_json:
         return print_json(found)

@@ -45,9 +45,7 @@ def measured(*shapes: dict[str, Any], tokens: int = 16) -> dict[str, Any]:
 
 @pytest.mark.parametrize("wanted", [1.2, 2.0, 4.0])
 @pytest.mark.parametrize("held", [{}, {"layers": 2}, {"vocabulary": 82}])
-def test_the_bisection_finds_a_shape_that_is_fast_enough_and_loses_least(
-    wanted: float, held: dict[str, int]
-) -> None:
+def test_the_bisection_finds_a_shape_that_is_fast_enough_and_loses_least(wanted: float, held: dict[str, int]) -> None:
     target = Round(**TRAINING, speedup=wanted, **held)
     timed = measure_front(target, CONFIG, MEASURE, clock)
     assert 0 < len(timed) <= speed.TRIES
@@ -117,7 +115,7 @@ def test_the_command_measures_and_writes_what_the_plan_then_reads(
     overrides = [
         f"teacher.model=path:{tiny_families / 'bert/teacher'}", "evaluate.latency_tokens=16",
         f"rounds={{r1: {{parent: teacher, vocabulary: 82, hidden: 32, heads: 4, ffn: 40, layers: 3, {training}}}, "
-        f"r2: {{parent: r1, speedup: 2.0, {training}}}}}",
+        f"r2: {{parent: r1, ratio: 2.0, {training}}}}}",
     ]  # fmt: skip
     path = tmp_path / "params.yaml"
     path.write_text(
@@ -133,17 +131,23 @@ def test_the_command_measures_and_writes_what_the_plan_then_reads(
         said = capsys.readouterr()
         return int(leave.value.code or 0), said.out + said.err
 
+    code, said = run("measure", "r2")
+    assert code == 2
+    assert "r2: is no round of params.yaml with speedup; none has it" in said
+    overrides = [f"rounds.r2={{parent: r1, speedup: 2.0, {training}}}"]
+    path.write_text(apply_overrides(path.read_text(encoding="utf-8"), overrides, "p"), encoding="utf-8")
     code, said = run("shapes")
     assert code == 2
     assert "run: compactlm measure r2" in said
     code, said = run("measure", "r1")
     assert code == 2
     assert "r1: is no round of params.yaml with speedup; such are r2" in said
-    code, said = run("measure", "r2", "--json")
+    code, said = run("measure", "r2", "--set", "rounds.r2.learning_rate=2.0e-4", "--json")
     assert code == 0
     assert len(set(asked)) == len(json.loads(said)["shapes"])
     record = load_params(path).rounds["r2"].model_dump()["measured"]
     assert record == json.loads(said)
+    assert load_params(path).rounds["r2"].model_dump()["learning_rate"] == 2.0e-4
     code, said = run("shapes", "--json")
     row = json.loads(said)[-1]
     assert (code, row["how"]) == (0, "solved for speedup: 2.0")
