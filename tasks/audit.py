@@ -204,7 +204,7 @@ class _Walk:
             if name == "teacher":
                 continue
             if receipts[training]["params"]["rounds"][name].get("search"):
-                needs |= self._needs(f"prune@{name}", "outputs")
+                needs = {**needs, **self._needs(f"prune@{name}", "outputs")}
                 checks += rederive.derived("search", name, needs, "the ranking follows from the curves, and the best is taken",
                                            lambda name=name: rederive_search.searched(view, name))  # type: ignore[misc]  # fmt: skip
             parent = receipts[f"prune@{name}"]["params"]["rounds"][name]["parent"]

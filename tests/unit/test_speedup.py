@@ -98,7 +98,7 @@ def test_rounds_that_contradict_themselves_are_refused(section: dict[str, Any], 
 
 
 def test_the_command_measures_and_writes_what_the_plan_then_reads(
-    tmp_path: Path, tiny_families: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[tuple[int, int]] = []
 
@@ -113,7 +113,7 @@ def test_the_command_measures_and_writes_what_the_plan_then_reads(
     monkeypatch.setattr(speed, "compare_latencies", timed)
     training = "labelled_epochs: 1, transfer_epochs: 1.0, learning_rate: 1.0e-4"
     overrides = [
-        f"teacher.model=path:{tiny_families / 'bert/teacher'}", "evaluate.latency_tokens=16",
+        f"teacher.model=path:{tiny_model}", "evaluate.latency_tokens=16",
         f"rounds={{r1: {{parent: teacher, vocabulary: 82, hidden: 32, heads: 4, ffn: 40, layers: 3, {training}}}, "
         f"r2: {{parent: r1, ratio: 2.0, {training}}}}}",
     ]  # fmt: skip
