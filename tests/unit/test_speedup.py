@@ -114,7 +114,7 @@ def test_the_command_measures_and_writes_what_the_plan_then_reads(
     training = "labelled_epochs: 1, transfer_epochs: 1.0, learning_rate: 1.0e-4"
     overrides = [
         f"teacher.model=path:{tiny_model}", "evaluate.latency_tokens=16",
-        f"rounds={{r1: {{parent: teacher, vocabulary: 82, hidden: 32, heads: 4, ffn: 40, layers: 3, {training}}}, "
+        f"rounds={{r1: {{parent: teacher, vocabulary: 80, hidden: 32, heads: 4, ffn: 40, layers: 3, {training}}}, "
         f"r2: {{parent: r1, ratio: 2.0, {training}}}}}",
     ]  # fmt: skip
     path = tmp_path / "params.yaml"
