@@ -19,6 +19,7 @@ from rich.table import Table
 from tasks import cli_registry
 from tasks.cli_export import add_export_command
 from tasks.cli_lineage import add_lineage_commands
+from tasks.cli_measure import add_measure_command
 from tasks.cli_shapes import add_shapes_command
 from tasks.console import Json, RunLines, err, out, print_json
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, CompactlmError, UserError
@@ -36,6 +37,7 @@ cli_registry.add_commands(app)
 add_lineage_commands(app)
 add_export_command(app)
 add_shapes_command(app)
+add_measure_command(app)
 
 
 def main() -> None:
@@ -139,11 +141,12 @@ def status(as_json: Json = False) -> None:
     ]
     keys = ("wall_seconds", "compute_seconds", "overhead_seconds", "overhead_share")
     facts = {"last_state": last["state"], **{key: last.get(key) for key in keys}}
-    solved = {
-        name: _solved(workspace, name) for name, target in params.rounds.items() if getattr(target, "budgets", None)
-    }
+    solving = {name: target for name, target in params.rounds.items() if getattr(target, "budgets", None)}
+    searches = {name: _content(workspace / f"artifacts/rounds/{name}/trained/search.json")
+                for name, target in solving.items() if getattr(target, "search", None)}  # fmt: skip
+    solved = {name: _solved(workspace, name, searches.get(name, {})) for name in solving}
     if as_json:
-        return print_json({"stages": rows, "solved_shapes": solved, **facts})
+        return print_json({"stages": rows, "solved_shapes": solved, "searches": searches, **facts})
     table = Table("stage", "state", "last run", "seconds", box=None)
     for row in rows:
         seen = row["last"] or {}
@@ -152,13 +155,27 @@ def status(as_json: Json = False) -> None:
     for name, shape in solved.items():
         words = ", ".join(f"{axis} {size}" for axis, size in shape.items()) or "not pruned yet; see compactlm shapes"
         out.print(f"{name}: {words}")
+        if searches.get(name):
+            out.print(f"{name}: {_search_words(searches[name])}")
     out.print(f"last run: {last['state']}" + (f", {sentence(last)}" if "wall_seconds" in last else ""))
 
 
-def _solved(workspace: Path, name: str) -> dict[str, int]:
-    """Return the shape that the last pruning of a round found for its budget, empty before the first."""
-    place = workspace / "artifacts" / "rounds" / name / "pruned" / "plan.json"
-    return dict(json.loads(place.read_text(encoding="utf-8"))["shape_after"]) if place.exists() else {}
+def _solved(workspace: Path, name: str, search: dict[str, Any]) -> dict[str, int]:
+    """Return the shape that was found for the budget of a round, by its pruning or its search; empty before that."""
+    if search:
+        return dict(next(one["shape_after"] for one in search["candidates"] if one["candidate"] == search["chosen"]))
+    return dict(_content(workspace / f"artifacts/rounds/{name}/pruned/plan.json").get("shape_after", {}))
+
+
+def _content(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _search_words(search: dict[str, Any]) -> str:
+    key = f"best_{search['metric']}"
+    ranks = [f"{one['candidate']} ({one['short'][key]:.4f})"
+             for one in sorted(search["candidates"], key=lambda one: int(one["rank_after"]))]  # fmt: skip
+    return f"candidate {search['chosen']} of {len(ranks)}; KL to the teacher after a short distillation: {', '.join(ranks)}"
 
 
 @app.command(epilog="Example: compactlm models --json")

@@ -43,14 +43,16 @@ def shapes(
     if as_json:
         print_json(rows)
         return
-    heads = ("round", *AXES, "parameters", "ratio", "") if round_name is None else (*AXES, "size", "loss")
+    heads = ("round", *AXES, "parameters", "ratio", "") if round_name is None else (*AXES, "size", "loss", "")
+    rows.sort(key=lambda row: row.get("candidate") is None)  # those that a search tries come first
     table = Table(*heads, box=None)
     for row in rows[:SHOWN] if round_name else rows:
         sizes = [f"{row['shape'][axis]:,}" for axis in AXES]
         if round_name is None:
             table.add_row(row["round"], *sizes, f"{row['params_total']:,}", f"{row['ratio']:.1f}", row["how"])
         else:
-            table.add_row(*sizes, f"{row['size']:,}", f"{row['loss']:.3f}")
+            tried = f"candidate {row['candidate']}" if row.get("candidate") else ""
+            table.add_row(*sizes, f"{row['size']:,}", f"{row['loss']:.3f}", tried)
     out.print(table)
     if round_name and len(rows) > SHOWN:
         out.print(f"{len(rows) - SHOWN} more: compactlm shapes {round_name} --json")
@@ -77,12 +79,15 @@ def _how(params: Params, name: str) -> str:
     target = params.rounds[name]
     if target.granularity != "structured":
         return f"masks, {target.pattern or f'{target.sparsity:.0%} of the weights in layers at zero'}"
+    if target.search is not None:
+        ((key, value),) = target.budgets.items()
+        return f"first of {target.search.candidates} candidates for {key}: {value:,}"
     return "".join(f"solved for {key}: {value:,}" for key, value in target.budgets.items()) or "given"
 
 
 def _candidates(params: Params, config: dict[str, Any], name: str) -> list[dict[str, Any]]:
     from tasks.models.architectures import adapter_of
-    from tasks.models.planning import Measure, candidates
+    from tasks.models.planning import Measure, candidates, possible_shapes
     from tasks.models.preflight import check_shapes
 
     if name not in params.rounds or not params.rounds[name].budgets:
@@ -95,4 +100,9 @@ def _candidates(params: Params, config: dict[str, Any], name: str) -> list[dict[
     target = params.rounds[name]
     parent = config if target.parent == "teacher" else adapter_of(config).resized(config, solved[target.parent])
     measure = Measure(config, len(params.data.labels), params.evaluate.latency_tokens)
-    return [vars(one) for one in candidates(f"params.yaml: rounds.{name}", target, parent, measure)]
+    where = f"params.yaml: rounds.{name}"
+    rows = [vars(one) for one in candidates(where, target, parent, measure)]
+    if target.search is None:
+        return rows
+    tried = possible_shapes(where, target, parent, measure)
+    return [{**row, "candidate": tried.index(row["shape"]) + 1 if row["shape"] in tried else None} for row in rows]

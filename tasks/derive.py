@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from tasks import rederive, rederive_causal
+from tasks import rederive, rederive_causal, rederive_search
 from tasks.errors import StageError
 from tasks.lineage.chain import Receipts, files_of, rounds_of
 from tasks.lineage.checks import Check
@@ -80,6 +80,7 @@ def derive(receipts: Receipts, stages: Sequence[str], judged: str, places: Place
     for name in rounds_of(stages):
         checks += _checkpoints(receipts, name, places, view)
         if name != "teacher":
+            checks += _search(receipts, name, places, view)
             checks += _pruning(receipts, name, places, view, _causal(receipts, judge))
     parent = receipts[judge]["params"]["rounds"][judged]["parent"]
     for who in dict.fromkeys(("teacher", parent, judged)):
@@ -100,6 +101,15 @@ def _checkpoints(receipts: Receipts, name: str, places: Places, view: Path) -> l
     needs = _needs(receipts, training, places, ("outputs",))
     return rederive.derived("checkpoints", name, needs, "the model is its best checkpoint",
                             lambda: rederive.best_checkpoint(view, name))  # fmt: skip
+
+
+def _search(receipts: Receipts, name: str, places: Places, view: Path) -> list[Check]:
+    stage = f"distill@{name}"
+    if not receipts[stage]["params"]["rounds"][name].get("search"):
+        return []
+    needs = {**_needs(receipts, stage, places, ("outputs",)), **_needs(receipts, f"prune@{name}", places, ("outputs",))}
+    return rederive.derived("search", name, needs, "the ranking follows from the curves, and the best is taken",
+                            lambda: rederive_search.searched(view, name))  # fmt: skip
 
 
 def _pruning(receipts: Receipts, name: str, places: Places, view: Path, causal: bool) -> list[Check]:

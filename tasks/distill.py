@@ -6,6 +6,7 @@ distill.relations alone) | params: seed, distill, rounds.<round> | outs: rounds/
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,17 @@ from tasks.distillation.budget import joined, plan_batches
 from tasks.distillation.hidden import weighed
 from tasks.distillation.losses import distillation_loss
 from tasks.distillation.train import Rows, Schedule, train
-from tasks.lineage.files import digest
+from tasks.lineage.files import digest, read_json
 from tasks.lineage.scratch import Scratch, scratch_key
 from tasks.models.architectures import leave_out_unread
+from tasks.models.candidates import Train, search
 from tasks.models.checkpoint import attend_plainly, load_classifier, pad_id
 from tasks.models.devices import Device, pick
 from tasks.models.extras import Batch, Extras, make_extras
 from tasks.models.keeper import Keeper
 from tasks.models.masking import GROWN_AFTER, SCHEDULES, Masker
 from tasks.params import Params
-from tasks.progress import Progress
+from tasks.progress import Progress, say
 from tasks.stage import InPath, OutPath
 
 
@@ -46,9 +48,59 @@ def run(
     """Return the summary of the training, with its speed and the device it ran on."""
     check_teacher(logits, teacher)
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads, params.runtime.compile)
+    if params.rounds[round].search is not None:
+        return {**_search(params, round, pruned, tokens, sets, logits, teacher, out, device), **device.facts()}
     student = load_classifier(pruned / "model")
     facts = distil(params, round, student, pruned / "model", tokens, sets, logits, teacher, out, device, "distill@")
     return {**facts, **device.facts()}
+
+
+def _search(
+    params: Params, name: str, pruned: Path, tokens: Path, sets: Path, logits: Path, teacher: Path, out: Path, device: Device
+) -> dict[str, Any]:  # fmt: skip
+    """Return the summary of the best candidate's training, and `search`: search.json, which is written with it."""
+    section = params.rounds[name].search
+    assert section is not None
+    scratch = Scratch(f"search@{name}", _key(params, name, (pruned, tokens, sets, logits, teacher), device))
+
+    def training(of: Params, label: str) -> Train:
+        def train_one(number: int, folder: Path) -> None:
+            start = pruned / "candidates" / str(number) / "model"
+            student = load_classifier(start)
+            distil(of, name, student, start, tokens, sets, logits, teacher, folder, device, f"{label}-{number}@")
+
+        return train_one
+
+    short = _short(params, name, len(read_sets(sets, ["transfer"])["transfer"]))
+    planned = read_json(pruned / "plan.json")["candidates"]
+    record = search(planned, section.keep, training(short, "short"), training(params, "finish"), scratch.folder, out)
+    scratch.remove()
+    order = sorted(record["candidates"], key=lambda one: one["rank_after"])
+    say(f"{name}: candidate {record['chosen']} of {len(order)}; after the short distillation they ranked "
+        f"{', '.join(str(one['candidate']) for one in order)}")  # fmt: skip
+    return {**read_json(out / "summary.json"), "search": record}
+
+
+def _short(params: Params, name: str, transfer_rows: int) -> Params:
+    """Return the params with which a candidate of a round is tried: its transfer rows alone, one checkpoint at the end."""
+    target = params.rounds[name]
+    assert target.search is not None
+    budget = {"labelled_epochs": 0, "transfer_epochs": target.search.transfer_rows / transfer_rows}
+    return params.model_copy(
+        update={
+            "distill": params.distill.model_copy(update={"checkpoints": 1}),
+            "rounds": {**params.rounds, name: target.model_copy(update=budget)},
+        }
+    )
+
+
+def _key(params: Params, name: str, inputs: Sequence[Path], device: Device) -> str:
+    """Return the key of the scratch in which a round trains."""
+    return scratch_key(
+        {"inputs": [digest(path)["sha256"] for path in inputs], "seed": params.seed,
+         "distill": params.distill.model_dump(), "round": params.rounds[name].model_dump(), "device": device.facts(),
+         "torch": torch.__version__}
+    )  # fmt: skip
 
 
 def distil(
@@ -74,13 +126,9 @@ def distil(
         data.lengths, len(frames["train"]), budget.labelled_epochs, budget.transfer_epochs,
         params.distill.batch_rows, params.seed,
     )  # fmt: skip
-    key = scratch_key(
-        {"inputs": [digest(p)["sha256"] for p in (tokenizer, tokens, sets, logits, teacher)], "seed": params.seed,
-         "distill": params.distill.model_dump(), "round": budget.model_dump(), "device": device.facts(),
-         "torch": torch.__version__}
-    )  # fmt: skip
+    inputs = (tokenizer, tokens, sets, logits, teacher)
     with device.processes.in_turn():
-        scratch = Scratch(f"{label}{round_name}", key)
+        scratch = Scratch(f"{label}{round_name}", _key(params, round_name, inputs, device))
     keeper = Keeper(
         scratch, load_tokens(tokens / CHECKPOINT_SET), frames[CHECKPOINT_SET]["label"].to_numpy(dtype=np.int64),
         params.distill.batch_rows, device, teacher_logits=load_checkpoint_logits(logits, frames),

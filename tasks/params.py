@@ -36,7 +36,7 @@ from tasks.pruning.shapes import AXES
 Criterion = Literal["activation", "magnitude_l1", "magnitude_l2", "random", "taylor", "wanda"]
 CLASSIFICATION: Final = "classification"
 CAUSAL_LM: Final = "causal_lm"
-BUDGETS = ("params_total", "ratio", "flops_per_example")
+BUDGETS = ("params_total", "ratio", "flops_per_example", "speedup")
 
 
 class Columns(Section):
@@ -213,6 +213,56 @@ class Distill(Section):
         return self
 
 
+class Search(Section):
+    """Several shapes within the budget of a round, tried by a short distillation each; the best `keep` are finished.
+
+    The short distillation is of `transfer_rows` rows of the transfer set and of no labelled ones.
+    """
+
+    candidates: Annotated[int, Field(ge=2, le=16)]
+    transfer_rows: Positive
+    keep: Positive
+
+    @model_validator(mode="after")
+    def _something_is_ranked(self) -> Self:
+        if self.keep >= self.candidates:
+            raise ValueError(
+                f"keep: {self.keep} of {self.candidates} candidates leaves nothing to rank; "
+                f"allowed: 1 to {self.candidates - 1}"
+            )
+        return self
+
+
+class MeasuredShape(Section):
+    """The median latency of a shape and of the teacher, which took turns: one row, one thread, milliseconds."""
+
+    vocabulary: Positive
+    hidden: Positive
+    heads: Positive
+    ffn: Positive
+    layers: Positive
+    latency_ms: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+    teacher_latency_ms: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """Return the size along each axis."""
+        return {axis: int(getattr(self, axis)) for axis in AXES}
+
+    @property
+    def speedup(self) -> float:
+        """Return how many times faster than the teacher the shape was."""
+        return self.teacher_latency_ms / self.latency_ms
+
+
+class Measured(Section):
+    """What `compactlm measure` found for a round with `speedup`: an input of the run, so the same file gives the same shape."""
+
+    tokens: Positive
+    machine: str
+    shapes: Annotated[list[MeasuredShape], Field(min_length=1)]
+
+
 class AnyRound(Section):
     """What the rounds of every task have; their axes stand in them as keys."""
 
@@ -227,8 +277,9 @@ class AnyRound(Section):
 class Round(AnyRound):
     """One round: what becomes of `parent`, and the distillation budget to recover with. Keys that do not apply are left out.
 
-    Shapes: all five axes, or one of `params_total`, `ratio` and `flops_per_example` with any axes held at a size; the rest
-    is solved by `tasks.pruning.planner`. Masks keep the parent's shape: `granularity` with `sparsity` or `pattern`.
+    Shapes: all five axes, or one of `params_total`, `ratio`, `flops_per_example` and `speedup` with any axes held at a size; the
+    rest is solved by `tasks.pruning.planner`, or searched for with `search`. Masks keep the parent's shape:
+    `granularity` with `sparsity` or `pattern`.
     """
 
     vocabulary: Positive | None = None
@@ -239,6 +290,9 @@ class Round(AnyRound):
     params_total: Positive | None = None
     ratio: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = None
     flops_per_example: Positive | None = None
+    speedup: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = None
+    measured: Measured | None = None
+    search: Search | None = None
     granularity: Literal["structured", "unstructured", "n_m"] = "structured"
     criterion: Criterion | None = None
     sparsity: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
@@ -274,6 +328,17 @@ class Round(AnyRound):
             raise ValueError(
                 f"{next(iter(self.budgets))}: all axes are given, so nothing is left to solve; drop one of them"
             )
+        if self.search is not None and not self.budgets:
+            raise ValueError(
+                f"search: all axes are given, so there is one shape; drop some and give one of {', '.join(BUDGETS)}"
+            )
+        if self.search is not None and self.speedup is not None:
+            raise ValueError(
+                "search: few shapes are measured for speedup, so there are none to search among; "
+                "drop it, or give params_total, ratio or flops_per_example"
+            )
+        if self.measured is not None and self.speedup is None:
+            raise ValueError("measured: belongs to speedup")
         return self
 
 
@@ -281,6 +346,7 @@ def _check_masks(target: Round) -> None:
     """Raise ValueError unless a round of masks says what it needs and nothing else."""
     kind = target.granularity
     shaped = [*target.axes, *target.budgets]
+    shaped += [name for name in ("search", "measured") if getattr(target, name) is not None]
     if shaped:
         raise ValueError(f"{shaped[0]}: granularity: {kind} keeps the parent's shape; drop it")
     needed, other = ("sparsity", "pattern") if kind == "unstructured" else ("pattern", "sparsity")
@@ -390,6 +456,8 @@ class Params(AnyParams):
         for name, target in self.rounds.items():
             check_round(name, target, seen)
             _check_budget(f"rounds.{name}", target, self.data.transfer.rows + self.data.transfer.spliced_rows)
+            if target.search is not None and self.runtime.launcher is not None:
+                raise ValueError(f"rounds.{name}.search trains its candidates in one process; set runtime.launcher: null")
             masked = target.granularity != "structured"
             seen[name] = seen.get(target.parent, {}) if masked else target.axes
         for name in self.baselines.random_init:
@@ -397,6 +465,10 @@ class Params(AnyParams):
                 raise ValueError(f"baselines.random_init: {name!r} is not a round; allowed: {', '.join(self.rounds)}")
             if self.rounds[name].granularity != "structured":
                 raise ValueError(f"baselines.random_init: {name!r} keeps its parent's shape and masks trained weights")
+            if self.rounds[name].search is not None:
+                raise ValueError(
+                    f"baselines.random_init: {name!r} searches for its shape while it trains; give the shape that it found"
+                )
         return self
 
 
@@ -424,6 +496,11 @@ def _check_budget(where: str, target: Round, transfer_rows: int) -> None:
         raise ValueError(
             f"{where}: labelled_epochs = 0 and transfer_epochs = {target.transfer_epochs} of {transfer_rows} transfer rows "
             "leave nothing to train on; make one of them larger"
+        )
+    if target.search is not None and target.search.transfer_rows > transfer_rows:
+        raise ValueError(
+            f"{where}.search.transfer_rows: {target.search.transfer_rows} is more than the transfer set can have; "
+            f"allowed: 1 to {transfer_rows}"
         )
 
 

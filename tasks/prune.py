@@ -7,6 +7,8 @@ outs: rounds/<round>/pruned, rounds/<round>/tokens
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,14 @@ from tasks.models.checkpoint import (
 )
 from tasks.models.devices import Device, pick
 from tasks.models.masking import apply_masks
-from tasks.models.planning import Measure, target_shape
+from tasks.models.planning import Measure, searched_shapes, target_shape
 from tasks.models.weight_scores import make_masks
 from tasks.params import Params, Round
 from tasks.progress import say
 from tasks.pruning.criteria import CRITERIA, Scores, keep_best
 from tasks.pruning.depth import blocks, harm_nats_per_row
 from tasks.pruning.masks import sparsity_of
+from tasks.pruning.planner import Candidate
 from tasks.pruning.shapes import Plan
 from tasks.pruning.slicing import slice_weights
 from tasks.pruning.vocabulary import (
@@ -49,6 +52,7 @@ from tasks.pruning.vocabulary import (
 from tasks.stage import InPath, OutPath
 
 MASKS_FILE = "masks.safetensors"
+CANDIDATES = "candidates"  # of a round with `search`: the folder below its pruned/, and the key in plan.json
 
 
 def run(
@@ -62,44 +66,96 @@ def run(
     out: OutPath,
     student_tokens: OutPath,
 ) -> dict[str, Any]:
-    """Return the shapes before and after and the parameters of the student."""
+    """Return the shapes before and after and the parameters of the student; of a search, those of each candidate."""
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     device = Device(device.device, "fp32", device.threads)  # scores are read once and ranked: no reason to round them
     config, section = read_config(parent), params.rounds[round]
     measure = Measure(read_config(teacher), len(params.data.labels), params.evaluate.latency_tokens)
-    target = target_shape(f"params.yaml: rounds.{round}", section, config, measure)
-    adapter = adapter_of(config)
-    before = adapter.shape(config)
-    model = load_classifier(parent)
-    calibration = load_tokens(tokens / "calibration")
-
+    where = f"params.yaml: rounds.{round}"
+    searched = searched_shapes(where, section, config, measure) if section.search else []
+    target = target_shape(where, section, config, measure)
+    model, calibration = load_classifier(parent), load_tokens(tokens / "calibration")
     labels = calibration_labels(sets)
     criterion = section.criterion or params.prune.criterion
     scores = CRITERIA[criterion](Calibration(model, calibration, labels, device, params.seed))
-    layers, harms = choose_layers(model, calibration, target["layers"], device)
-    tokenizer = read_json(parent / "tokenizer.json")
-    pieces = list(range(before["vocabulary"]))
-    if is_wordpiece(tokenizer) or target["vocabulary"] != before["vocabulary"]:
-        pieces = _kept_pieces(tokenizer, tokens, target["vocabulary"])
-    plan = make_plan(scores, layers, target, pieces, adapter.head_groups(config))
-    student = student_from_plan(parent, plan)
-    more: dict[str, Any] = {"budget": section.budgets} if section.budgets else {}
-    if section.granularity != "structured":
-        masks = make_masks(model, calibration, labels, device, section, criterion, params.seed)
-        more["masks"] = _save_masks(student, masks, section, out)
-
-    folder = out / "model"
-    save_classifier(student, parent, folder)
-    if is_wordpiece(tokenizer):
-        write_tokenizer(smaller_tokenizer(tokenizer, plan.vocabulary), parent, folder)
+    out.mkdir(parents=True, exist_ok=True)
     save_file(named_scores(scores), out / "scores.safetensors")
-    record = plan_record(criterion, plan, parent, out, before)
-    write_json(out / "plan.json", {**record, "layer_block_harm_nats_per_row": harms, **more})
-    _tokenize_sets(params, sets, folder, student_tokens)
-    counted = adapter.count_parameters(config, target, len(params.data.labels))
-    assert counted["total"] == student.num_parameters(), "the plan's arithmetic and the model disagree"
-    say(f"{round}: {model.num_parameters():,} -> {counted['total']:,} parameters; layers kept: {layers}")
-    return {"shape_before": before, "shape_after": target, "params_total": counted["total"], **device.facts()}
+    cutter = Cutter(round, parent, tokens, out, model, calibration, scores, criterion, measure.classes, device)
+
+    def mask(student: Any) -> dict[str, Any]:
+        more: dict[str, Any] = {"budget": section.budgets} if section.budgets else {}
+        if section.measured is not None:
+            more["measured"] = section.measured.model_dump()
+        if section.granularity != "structured":
+            masks = make_masks(model, calibration, labels, device, section, criterion, params.seed)
+            more["masks"] = _save_masks(student, masks, section, out)
+        return more
+
+    if searched:
+        facts = _cut_candidates(cutter, searched, section)
+    else:
+        _, total = cutter.cut(target, out, mask)
+        facts = {"shape_after": target, "params_total": total}
+    _tokenize_sets(params, sets, out / CANDIDATES / "1" / "model" if searched else out / "model", student_tokens)
+    return {"shape_before": adapter_of(config).shape(config), **facts, **device.facts()}
+
+
+@dataclass(frozen=True)
+class Cutter:
+    """Cuts a parent to shapes, all by the same scores, which lie in `out`; which layers go is measured once for each number."""
+
+    round: str
+    parent: Path
+    tokens: Path
+    out: Path
+    model: Any
+    calibration: TokenSet
+    scores: Scores
+    criterion: str
+    classes: int
+    device: Device
+    chosen: dict[int, tuple[list[int], dict[str, float]]] = field(default_factory=dict)
+
+    def cut(
+        self, target: dict[str, int], folder: Path, change: Callable[[Any], dict[str, Any]]
+    ) -> tuple[dict[str, Any], int]:
+        """Write model/ and plan.json below `folder`; return the plan's record and the parameters of the student.
+
+        `change` may change the student before it is written, and returns what plan.json says of it.
+        """
+        config = read_config(self.parent)
+        adapter, tokenizer = adapter_of(config), read_json(self.parent / "tokenizer.json")
+        before = adapter.shape(config)
+        if target["layers"] not in self.chosen:
+            self.chosen[target["layers"]] = choose_layers(self.model, self.calibration, target["layers"], self.device)
+        layers, harms = self.chosen[target["layers"]]
+        pieces = list(range(before["vocabulary"]))
+        if is_wordpiece(tokenizer) or target["vocabulary"] != before["vocabulary"]:
+            pieces = _kept_pieces(tokenizer, self.tokens, target["vocabulary"])
+        plan = make_plan(self.scores, layers, target, pieces, adapter.head_groups(config))
+        student = student_from_plan(self.parent, plan)
+        more = change(student)
+        save_classifier(student, self.parent, folder / "model")
+        if is_wordpiece(tokenizer):
+            write_tokenizer(smaller_tokenizer(tokenizer, plan.vocabulary), self.parent, folder / "model")
+        record = plan_record(self.criterion, plan, self.parent, folder, before, self.out / "scores.safetensors")
+        write_json(folder / "plan.json", {**record, "layer_block_harm_nats_per_row": harms, **more})
+        total: int = adapter.count_parameters(config, target, self.classes)["total"]
+        assert total == student.num_parameters(), "the plan's arithmetic and the model disagree"
+        say(f"{self.round}: {self.model.num_parameters():,} -> {total:,} parameters; layers kept: {layers}")
+        return record, total
+
+
+def _cut_candidates(cutter: Cutter, searched: list[Candidate], section: Round) -> dict[str, Any]:
+    """Write candidates/<number>/ for each shape, and plan.json, which lists them; return the facts of the stage."""
+    listed: list[dict[str, Any]] = []
+    for number, one in enumerate(searched, start=1):
+        record, total = cutter.cut(one.shape, cutter.out / CANDIDATES / str(number), lambda _student: {})
+        listed.append({"candidate": number, "shape_after": one.shape, "params_total": total, "size": one.size,
+                       "loss": one.loss, "model_sha256": record["model_sha256"]})  # fmt: skip
+    common = {key: record[key] for key in ("criterion", "parent_sha256", "scores_sha256", "shape_before")}
+    write_json(cutter.out / "plan.json", {**common, "budget": section.budgets, CANDIDATES: listed})
+    return {CANDIDATES: listed}
 
 
 def calibration_labels(sets: Path) -> Labels:
@@ -190,12 +246,16 @@ def _save_masks(student: Any, masks: dict[str, torch.Tensor], section: Round, ou
     }
 
 
-def plan_record(criterion: str, plan: Plan, parent: Path, out: Path, before: dict[str, int]) -> dict[str, Any]:
-    """Return what plan.json says of a plan, besides the harm of each block of layers."""
+def plan_record(
+    criterion: str, plan: Plan, parent: Path, out: Path, before: dict[str, int], scores: Path | None = None
+) -> dict[str, Any]:
+    """Return what plan.json says of a plan, besides the harm of each block of layers; `scores` is scores.safetensors of `out`
+    unless given.
+    """
     return {
         "criterion": criterion,
         "parent_sha256": file_sha256(parent / "model.safetensors"),
-        "scores_sha256": file_sha256(out / "scores.safetensors"),
+        "scores_sha256": file_sha256(scores or out / "scores.safetensors"),
         "model_sha256": file_sha256(out / "model" / "model.safetensors"),
         "shape_before": before,
         "shape_after": plan.shape(),

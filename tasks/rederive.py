@@ -55,7 +55,24 @@ def derived(
 
 
 def pruned(view: Path, name: str, parent: str) -> list[Check]:
-    """Return where a round's pruned model is not, bit for bit, what follows from its parent and its plan."""
+    """Return where a round's pruned model, or one of its candidates, does not follow bit for bit from its parent and its plan."""
+    place = f"artifacts/rounds/{name}/pruned"
+    listed = read_json(view / place / "plan.json").get("candidates")
+    if listed is None:
+        return _pruned(view, name, place, parent)
+    found: list[Check] = []
+    for one in listed:
+        folder = f"{place}/candidates/{one['candidate']}"
+        record = read_json(view / folder / "plan.json")
+        for key in ("shape_after", "model_sha256"):
+            found += compare(
+                "pruning", f"{folder}: {key}", record[key], one[key], "the list tells of another candidate"
+            )
+        found += _pruned(view, name, folder, parent)
+    return found
+
+
+def _pruned(view: Path, name: str, folder: str, parent: str) -> list[Check]:
     from safetensors.torch import load_file
 
     from tasks.models.checkpoint import save_classifier
@@ -64,13 +81,13 @@ def pruned(view: Path, name: str, parent: str) -> list[Check]:
     from tasks.pruning.shapes import Plan
     from tasks.pruning.vocabulary import smaller_tokenizer
 
-    place, source = view / f"artifacts/rounds/{name}/pruned", view / f"artifacts/rounds/{parent}/trained/model"
+    place, source = view / folder, view / f"artifacts/rounds/{parent}/trained/model"
     record = read_json(place / "plan.json")
     plan = Plan.from_json(record["keep"])
     found = compare("pruning", f"{name}: plan.json: parent_sha256", file_sha256(source / "model.safetensors"),
                     record["parent_sha256"], "the plan was made for another parent")  # fmt: skip
-    with tempfile.TemporaryDirectory(dir=view) as folder:
-        made = Path(folder)
+    with tempfile.TemporaryDirectory(dir=view) as scratch:
+        made = Path(scratch)
         student = student_from_plan(source, plan)
         if "masks" in record:
             masks = place / MASKS_FILE
@@ -79,7 +96,7 @@ def pruned(view: Path, name: str, parent: str) -> list[Check]:
             apply_masks(student, {key: mask.bool() for key, mask in load_file(masks).items()})
         save_classifier(student, source, made)
         write_tokenizer(smaller_tokenizer(read_json(source / "tokenizer.json"), plan.vocabulary), source, made)
-        return found + same_model(made, place / "model", f"artifacts/rounds/{name}/pruned/model")
+        return found + same_model(made, place / "model", f"{folder}/model")
 
 
 def same_model(made: Path, stored: Path, subject: str) -> list[Check]:

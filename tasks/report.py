@@ -48,12 +48,14 @@ def run(
 def read_model(folder: Path) -> dict[str, Any]:
     """Return what is known of the teacher or a round; the teacher has no verdict."""
     steps, verdict = folder / "trained" / "steps.jsonl", folder / "verdict.json"
+    search = folder / "trained" / "search.json"
     return {
         "quality": read_json(folder / "evaluated" / "quality.json"),
         "cost": read_json(folder / "evaluated" / "cost.json"),
         "summary": read_json(folder / "trained" / "summary.json"),
         "steps": read_json_lines(steps) if steps.is_file() else [],  # a teacher taken as it is has none
         "verdict": read_json(verdict) if verdict.is_file() else None,
+        "search": read_json(search) if search.is_file() else None,
     }
 
 

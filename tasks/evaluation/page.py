@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tasks.evaluation import page_details
+from tasks.evaluation import page_details, page_search
 from tasks.evaluation.charts import Point, front
 from tasks.evaluation.page_parts import (
     count,
@@ -39,7 +39,7 @@ def render(story: Story) -> str:
     title = headline(story)
     name, sets = focus(story), set_names(story)
     sections = [
-        _front(story), _rounds(story), verdicts(story), page_details.slices(story, name),
+        _front(story), _rounds(story), page_search.searches(story), verdicts(story), page_details.slices(story, name),
         page_details.rivals(story, name, sets), page_details.curves(story), page_details.origin(story),
     ]  # fmt: skip
     return document(story["name"], title, _header(story, title) + "".join(sections))

@@ -21,7 +21,7 @@ NEEDED: Final = (
     "artifacts/validation/summary.json", "artifacts/rounds/*/trained/model/*", "artifacts/rounds/*/trained/summary.json",
     "artifacts/rounds/*/trained/steps.jsonl", "artifacts/rounds/*/exported/model.onnx",
     "artifacts/rounds/*/exported/parity.json", "artifacts/rounds/*/evaluated/*", "artifacts/rounds/*/verdict.json",
-    "artifacts/rounds/*/pruned/plan.json",
+    "artifacts/rounds/*/pruned/plan.json", "artifacts/rounds/*/trained/search.json",
 )  # fmt: skip
 
 

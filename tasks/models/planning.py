@@ -9,7 +9,8 @@ from typing import Any
 from tasks.errors import ParamsError
 from tasks.models.architectures import adapter_of
 from tasks.params import Round
-from tasks.pruning.planner import TOLERANCE, Candidate, Size, Space, reachable, shapes_within, sizes_along
+from tasks.pruning.planner import TOLERANCE, Candidate, Size, Space, lost, reachable, shapes_within, sizes_along
+from tasks.pruning.search import most_different
 
 Config = Mapping[str, Any]
 
@@ -32,9 +33,37 @@ def target_shape(where: str, target: Round, config: Config, measure: Measure) ->
     return candidates(where, target, config, measure)[0].shape
 
 
+def possible_shapes(where: str, target: Round, config: Config, measure: Measure) -> list[dict[str, int]]:
+    """Return the one shape of a round, or those that its `search` tries, the least lost first."""
+    if target.search is None:
+        return [target_shape(where, target, config, measure)]
+    return [one.shape for one in searched_shapes(where, target, config, measure)]
+
+
+def searched_shapes(where: str, target: Round, config: Config, measure: Measure) -> list[Candidate]:
+    """Return the shapes that a round with `search` tries, the least lost first; ParamsError if there are too few.
+
+    All have the vocabulary of the least lost one: it decides the tokens of the round, which are made once.
+    """
+    assert target.search is not None
+    found = candidates(where, target, config, measure)
+    alike = [one for one in found if one.shape["vocabulary"] == found[0].shape["vocabulary"]]
+    if len(alike) < target.search.candidates:
+        raise ParamsError(
+            f"{where}.search.candidates: {target.search.candidates} are asked for, and {len(alike)} shapes meet the budget with "
+            f"a vocabulary of {found[0].shape['vocabulary']}; ask for fewer, hold fewer axes, or give another vocabulary"
+        )
+    return most_different(alike, target.search.candidates)
+
+
 def candidates(where: str, target: Round, config: Config, measure: Measure) -> list[Candidate]:
-    """Return every shape within 5 % below the budget of a round, the one that keeps most of what matters first."""
+    """Return every shape within 5 % below the budget of a round, the one that keeps most of what matters first.
+
+    Of `speedup` the shapes are those that were measured and are fast enough, and their size is the latency in microseconds.
+    """
     ((name, _),) = target.budgets.items()
+    if target.speedup is not None:
+        return _fast_enough(where, target, config, measure)
     space, (size, budget) = space_of(config, target.axes), _budget(target, config, measure)
     found = shapes_within(space, size, budget) if space.hidden_heads and space.vocabulary and space.layers else []
     if not found:
@@ -46,6 +75,32 @@ def candidates(where: str, target: Round, config: Config, measure: Measure) -> l
             f"{where}.{name}: no shape within {TOLERANCE:.0%} below {budget:,} ({held}); {words} in one round"
         )
     return found
+
+
+def _fast_enough(where: str, target: Round, config: Config, measure: Measure) -> list[Candidate]:
+    again = f"run: compactlm measure {where.rpartition('.')[2]}"
+    measured, wanted = target.measured, target.speedup
+    if measured is None or wanted is None:
+        raise ParamsError(f"{where}.speedup: no shape is measured yet; {again}")
+    if measured.tokens != measure.tokens:
+        raise ParamsError(
+            f"{where}.measured.tokens: measured with {measured.tokens} tokens, and evaluate.latency_tokens is {measure.tokens}; "
+            f"{again}"
+        )
+    adapter = adapter_of(config)
+    before = adapter.shape(config)
+    fits = [one for one in measured.shapes
+            if adapter.refusal(config, one.shape) is None and one.shape != before
+            and all(one.shape[axis] <= before[axis] for axis in before) and target.axes.items() <= one.shape.items()]  # fmt: skip
+    found = [Candidate(one.shape, round(1000 * one.latency_ms), lost(before, one.shape))
+             for one in fits if one.speedup >= wanted]  # fmt: skip
+    if not found:
+        best = max((one.speedup for one in fits), default=0.0)
+        raise ParamsError(
+            f"{where}.speedup: {len(fits)} of {len(measured.shapes)} measured shapes fit the parent and the axes that are held; "
+            f"the fastest of them is {best:.2f} times as fast as the teacher, not {wanted:g} times; ask for less, or {again}"
+        )
+    return sorted(found, key=lambda one: (one.loss, one.size))
 
 
 def _budget(target: Round, config: Config, measure: Measure) -> tuple[Size, int]:

@@ -13,8 +13,8 @@ from tasks.errors import ParamsError, ResourceError, SourceError
 from tasks.lineage.files import read_json
 from tasks.models.architectures import adapter_of, relation_widths
 from tasks.models.causal import DECODERS, new_config
-from tasks.models.planning import Measure, target_shape
-from tasks.params import AnyParams, Params, check_shrinks
+from tasks.models.planning import Measure, possible_shapes
+from tasks.params import AnyParams, Params, Round, check_shrinks
 from tasks.params_causal import CausalParams
 
 # A run keeps, per model: checkpoints, the model, its ONNX files, and DVC's and MLflow's copies of them.
@@ -70,27 +70,36 @@ def read_model_config(folder: Path) -> dict[str, Any]:
 
 
 def check_shapes(params: Params, config: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """Return the shape of every round; ParamsError unless each fits the teacher's architecture and shrinks."""
+    """Return the shape of every round; ParamsError unless each fits the teacher's architecture and shrinks.
+
+    Of a round with `search` it is the first candidate; the rounds that start from it must fit whichever is taken.
+    """
     measure = Measure(config, len(params.data.labels), params.evaluate.latency_tokens)
     check_relations(params, "the teacher", config)
-    configs: dict[str, Mapping[str, Any]] = {"teacher": config}
+    configs: dict[str, list[Mapping[str, Any]]] = {"teacher": [config]}  # a search may end with any of its shapes
     shapes: dict[str, dict[str, int]] = {}
     for name, target in params.rounds.items():
-        where = f"params.yaml: rounds.{name}"
-        parent = configs[target.parent]
-        adapter = adapter_of(parent)
-        shape = target_shape(where, target, parent, measure)
-        refusal = adapter.refusal(parent, shape)
-        if refusal is not None:
-            raise ParamsError(f"{where}: {refusal}")
-        if target.granularity == "structured":
-            try:
-                check_shrinks(where, shape, adapter.shape(parent))
-            except ValueError as error:
-                raise ParamsError(str(error)) from None
-        shapes[name], configs[name] = shape, adapter.resized(parent, shape)
-        check_relations(params, name, configs[name])
+        configs[name] = []
+        for parent in configs[target.parent]:
+            possible = possible_shapes(f"params.yaml: rounds.{name}", target, parent, measure)
+            shapes.setdefault(name, possible[0])
+            for shape in possible:
+                _check_shape(f"params.yaml: rounds.{name}", target, shape, parent)
+                configs[name].append(adapter_of(parent).resized(parent, shape))
+                check_relations(params, name, configs[name][-1])
     return shapes
+
+
+def _check_shape(where: str, target: Round, shape: Mapping[str, int], parent: Mapping[str, Any]) -> None:
+    adapter = adapter_of(parent)
+    refusal = adapter.refusal(parent, shape)
+    if refusal is not None:
+        raise ParamsError(f"{where}: {refusal}")
+    if target.granularity == "structured":
+        try:
+            check_shrinks(where, shape, adapter.shape(parent))
+        except ValueError as error:
+            raise ParamsError(str(error)) from None
 
 
 def check_causal_shapes(params: CausalParams, config: Mapping[str, Any]) -> None:

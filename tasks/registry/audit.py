@@ -10,13 +10,13 @@ from typing import Any, Final
 from tasks.lineage.chain import Receipts, files_of
 from tasks.lineage.checks import Check, compare, failed, passed, unknown, whole
 from tasks.registry.dossier import Dossier, RoundRecord
-from tasks.registry.records import TEACHER, flatten_numbers, flatten_params, flatten_quality
+from tasks.registry.records import TEACHER, flatten_numbers, flatten_params, flatten_quality, flatten_search
 
 # name of a stored file -> the folder of the round that holds it
 EVIDENCE: Final = {
     "quality.json": "evaluated", "cost.json": "evaluated", "parity.json": "exported", "golden.json": "exported",
     "verdict.json": "",
-    "summary.json": "trained", "plan.json": "pruned",
+    "summary.json": "trained", "plan.json": "pruned", "search.json": "trained",
 }  # fmt: skip
 ONNX: Final = "exported/model.onnx"
 PREDICTIONS: Final = "predictions/"  # before the names of the stored predictions
@@ -128,6 +128,7 @@ def metrics(record: RoundRecord) -> list[Check]:
         return [failed("mlflow metrics", f"{record.name}: quality.json", "a report", repr(error), "cannot be read")]
     expected |= flatten_numbers("cost", _json(record, "cost.json"))
     expected |= flatten_numbers("parity", _json(record, "parity.json"))
+    expected |= flatten_search(_json(record, "search.json"))
     found: list[Check] = []
     for key, value in expected.items():
         shown = record.metrics.get(key, [])

@@ -74,7 +74,7 @@ class RoundFiles:
         found = [self.folder / "evaluated" / "quality.json", self.folder / "evaluated" / "cost.json"]
         found += [self.folder / "exported" / "parity.json", self.folder / "exported" / "golden.json"]
         found += [self.folder / "verdict.json"]
-        found += [self.trained / "summary.json", self.folder / "pruned" / "plan.json"]
+        found += [self.trained / "summary.json", self.folder / "pruned" / "plan.json", self.trained / "search.json"]
         return [path for path in found if path.exists()]
 
     def predictions(self) -> list[Path]:
@@ -137,6 +137,9 @@ class RoundFiles:
         parity = self.folder / "exported" / "parity.json"
         if parity.exists():
             found.update(flatten_numbers("parity", read_json(parity)))
+        search = self.trained / "search.json"
+        if search.exists():
+            found.update(flatten_search(read_json(search)))
         return found
 
 
@@ -171,6 +174,15 @@ def flatten_numbers(prefix: str, value: Any) -> dict[str, float]:
             found.update(flatten_numbers(f"{prefix}/{tag_key(str(key))}", item))
         return found
     return {prefix: float(value)} if isinstance(value, int | float) and not isinstance(value, bool) else {}
+
+
+def flatten_search(search: Mapping[str, Any]) -> dict[str, float]:
+    """Return `search/candidate_1/rank_after`, `search/candidate_1/short/best_...` and so on of a search.json."""
+    found: dict[str, float] = {}
+    for one in search.get("candidates", ()):
+        numbers = {key: value for key, value in one.items() if key != "candidate"}
+        found.update(flatten_numbers(f"search/candidate_{one['candidate']}", numbers))
+    return found
 
 
 def flatten_params(prefix: str, value: Any) -> dict[str, str]:
