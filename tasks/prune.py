@@ -39,12 +39,13 @@ from tasks.pruning.masks import sparsity_of
 from tasks.pruning.shapes import Plan
 from tasks.pruning.slicing import slice_weights
 from tasks.pruning.vocabulary import (
-    choose_pieces,
     count_pieces,
     is_wordpiece,
+    kept_ids,
     pieces_in_order,
+    renumbered,
+    smaller_settings,
     smaller_tokenizer,
-    special_pieces,
 )
 from tasks.stage import InPath, OutPath
 
@@ -77,10 +78,7 @@ def run(
     criterion = section.criterion or params.prune.criterion
     scores = CRITERIA[criterion](Calibration(model, calibration, labels, device, params.seed))
     layers, harms = choose_layers(model, calibration, target["layers"], device)
-    tokenizer = read_json(parent / "tokenizer.json")
-    pieces = list(range(before["vocabulary"]))
-    if is_wordpiece(tokenizer) or target["vocabulary"] != before["vocabulary"]:
-        pieces = _kept_pieces(tokenizer, tokens, target["vocabulary"])
+    pieces = _kept_pieces(parent, model.config.to_dict(), tokens, target["vocabulary"])
     plan = make_plan(scores, layers, target, pieces, adapter.head_groups(config))
     student = student_from_plan(parent, plan)
     more: dict[str, Any] = {"budget": section.budgets} if section.budgets else {}
@@ -90,8 +88,7 @@ def run(
 
     folder = out / "model"
     save_classifier(student, parent, folder)
-    if is_wordpiece(tokenizer):
-        write_tokenizer(smaller_tokenizer(tokenizer, plan.vocabulary), parent, folder)
+    write_tokenizer(parent, plan, folder)
     save_file(named_scores(scores), out / "scores.safetensors")
     record = plan_record(criterion, plan, parent, out, before)
     write_json(out / "plan.json", {**record, "layer_block_harm_nats_per_row": harms, **more})
@@ -143,24 +140,37 @@ def student_from_plan(parent: Path, plan: Plan) -> Any:
     adapter = adapter_of(config)
     parent_weights = load_file(parent / "model.safetensors")
     weights = slice_weights(parent_weights, adapter.layout(config), plan, adapter.head_size(config))
-    student = classifier_from_config(adapter.resized(config, plan.shape()))
+    student = classifier_from_config(renumbered(adapter.resized(config, plan.shape()), plan.vocabulary))
     student.load_state_dict(weights, strict=True)
     return student
 
 
-def write_tokenizer(tokenizer: dict[str, Any], parent: Path, out: Path) -> None:
-    """Write a smaller tokenizer in the forms stock classes read: tokenizer.json, vocab.txt, and its settings."""
+def write_tokenizer(parent: Path, plan: Plan, out: Path) -> None:
+    """Write a student's tokenizer in the forms stock classes read: tokenizer.json, vocab.txt, and its settings.
+
+    A byte-level one of which all stays is left as `save_classifier` or `save_causal_lm` copied it.
+    """
+    tokenizer = read_json(parent / "tokenizer.json")
+    wordpiece = is_wordpiece(tokenizer)
+    if not wordpiece and len(plan.vocabulary) == int(read_config(parent)["vocab_size"]):
+        return
     copy_tokenizer(parent, out)
+    tokenizer = smaller_tokenizer(tokenizer, plan.vocabulary)
     (out / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False, indent=1), encoding="utf-8")
-    (out / "vocab.txt").write_text("\n".join(pieces_in_order(tokenizer)) + "\n", encoding="utf-8")
+    if wordpiece:
+        (out / "vocab.txt").write_text("\n".join(pieces_in_order(tokenizer)) + "\n", encoding="utf-8")
+    elif (out / "tokenizer_config.json").exists():
+        write_json(
+            out / "tokenizer_config.json", smaller_settings(read_json(out / "tokenizer_config.json"), plan.vocabulary)
+        )
 
 
-def _kept_pieces(tokenizer: dict[str, Any], tokens: Path, size: int) -> list[int]:
-    pieces = pieces_in_order(tokenizer)
-    if size == len(pieces):
+def _kept_pieces(parent: Path, config: dict[str, Any], tokens: Path, size: int) -> list[int]:
+    before = int(config["vocab_size"])
+    if size == before:
         return list(range(size))
-    train, transfer = (count_pieces(load_tokens(tokens / name).ids, len(pieces)) for name in ("train", "transfer"))
-    return choose_pieces(pieces, special_pieces(tokenizer), train + transfer, size)
+    train, transfer = (count_pieces(load_tokens(tokens / name).ids, before) for name in ("train", "transfer"))
+    return kept_ids(read_json(parent / "tokenizer.json"), train + transfer, size, config)
 
 
 def _tokenize_sets(params: Params, sets: Path, model: Path, out: Path) -> None:

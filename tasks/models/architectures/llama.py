@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from tasks.models.architectures.refusals import other_vocabulary
+from tasks.models.architectures.refusals import too_few_tokens
 from tasks.models.architectures.sites import Sites, output_layer
 from tasks.pruning.layout import Axes, Layout
 
@@ -102,7 +102,7 @@ def refusal(config: Mapping[str, Any], new_shape: Mapping[str, int]) -> str | No
             f"layers = {new_shape['layers']}: the teacher's layers attend differently (layer_types), by their number, so "
             f"they cannot be dropped; allowed: {shape(config)['layers']}"
         )
-    return other_vocabulary(new_shape, shape(config), str(config["model_type"]))
+    return too_few_tokens(new_shape, shape(config), str(config["model_type"]))
 
 
 def count_parameters(config: Mapping[str, Any], new_shape: Mapping[str, int], num_labels: int) -> dict[str, int]:

@@ -20,7 +20,7 @@ from tasks.models.architectures.bert import (
     resized,
     shape,
 )
-from tasks.models.architectures.refusals import other_vocabulary, unequal_heads
+from tasks.models.architectures.refusals import too_few_tokens, unequal_heads
 from tasks.models.architectures.sites import Sites
 from tasks.pruning.layout import Axes, Layout
 
@@ -50,7 +50,7 @@ def layout(config: Mapping[str, Any]) -> Layout:  # noqa: ARG001 - the same for 
 def refusal(config: Mapping[str, Any], new_shape: Mapping[str, int]) -> str | None:
     """Return why stock classes cannot hold a model of this shape cut from this config, None when they can."""
     family = "roberta"
-    return unequal_heads(new_shape, head_size(config), family) or other_vocabulary(new_shape, shape(config), family)
+    return unequal_heads(new_shape, head_size(config), family) or too_few_tokens(new_shape, shape(config), family)
 
 
 def sites(model: Any) -> Sites:
