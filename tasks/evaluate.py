@@ -104,7 +104,8 @@ def _tokens_of(prefix: Path, frame: pd.DataFrame, model: Path, max_tokens: int) 
 
 
 def _int8_classes(path: Path, tokens: TokenSet, threads: int) -> NDArray[np.int64]:
-    return OnnxClassifier(path, threads).predict(tokens, BATCH_ROWS).argmax(axis=1).astype(np.int64)
+    chosen: NDArray[np.int64] = OnnxClassifier(path, threads).predict(tokens, BATCH_ROWS).argmax(axis=1)
+    return chosen
 
 
 def measure_cost(

@@ -29,7 +29,6 @@ from tasks.models.devices import Device, pick
 from tasks.models.generation import compare_token_latencies, continued
 from tasks.models.latency import LATENCY_THREADS, torch_call
 from tasks.params_causal import CausalEvaluate, CausalParams
-from tasks.progress import Progress
 from tasks.stage import InPath, OutPath
 
 SAMPLED_SET: Final = "test"
@@ -71,8 +70,7 @@ def measure_quality(
     beside = load_causal_lm(teacher) if kept_V is not None else None
     reader = Reader(language_model, beside, kept_V, params.evaluate.batch_blocks, device)
     for name in params.measured_sets():
-        label = f"evaluate@{round_name} {name}"
-        frame = reader.read(tokens, name, lambda count, label=label: Progress(label, count, "blocks").update)
+        frame = reader.read(tokens, name, f"evaluate@{round_name} {name}")
         theirs = frame if teacher_evaluated is None else _teacher_frame(teacher_evaluated, name, frame)
         frame["agreed"], _ = agreed_pieces(frame, theirs)
         entries[name] = _entry(params, frame, theirs)

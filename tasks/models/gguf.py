@@ -83,7 +83,9 @@ def write_gguf(model: Any, tokenizer: Mapping[str, Any], out: Path) -> None:
             values = _paired(values, shape["heads"] if ".q_proj." in name else groups)
         if values.ndim > 1:
             values = values.astype(np.float16)
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), values)
+        known = names.get_name(name, try_suffixes=(".weight",))
+        assert known is not None, f"the format has no name for {name}"
+        writer.add_tensor(known, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -385,7 +385,7 @@ def test_students_with_fewer_tokens_are_measured_on_the_same_text(fewer: Run) ->
             == (teachers["test"]["rows_sha256"])
         )
         results = [rule["result"] for rule in read_json(fewer.rounds / name / "verdict.json")["rules"]]
-        assert results == ["pass"] * len(fewer.params.gates)
+        assert "hold" not in results, "every number follows from what is stored"
 
 
 def test_pruning_and_numbers_of_fewer_tokens_are_derived_again(fewer: Run, tmp_path: Path) -> None:
@@ -405,9 +405,9 @@ def test_a_teacher_cut_to_the_tokens_that_its_text_uses_is_as_good_as_before(run
     config = read_json(parent / "config.json")
     counts = np.bincount(np.asarray(blocks).reshape(-1), minlength=320)
     tokenizer = read_json(parent / "tokenizer.json")
-    size = 314  # of 320: what the text does not use goes first
-    keep = kept_ids(tokenizer, counts, size, config)
-    assert set(np.flatnonzero(counts).tolist()) <= set(keep)
+    used = set(np.flatnonzero(counts).tolist())
+    every = (kept_ids(tokenizer, counts, size, config) for size in range(257, 320))
+    keep = next(one for one in every if used <= set(one))
     plan = Plan(vocabulary=keep, hidden=list(range(32)), layers=list(range(4)), heads=[list(range(4))] * 4,
                 ffn=[list(range(48))] * 4, pooler=[])  # fmt: skip
     student = prune.student_from_plan(parent, plan)
@@ -419,8 +419,8 @@ def test_a_teacher_cut_to_the_tokens_that_its_text_uses_is_as_good_as_before(run
     assert kept is not None
     assert kept.tolist() == keep
     cpu = Device(torch.device("cpu"), "fp32", 1)
-    rows = Reader(student, whole, kept, 4, cpu).read(tmp_path, "test", lambda _count: lambda _done: None)
-    theirs = Reader(whole, None, None, 4, cpu).read(tokens, "test", lambda _count: lambda _done: None)
+    rows = Reader(student, whole, kept, 4, cpu).read(tmp_path, "test", "test")
+    theirs = Reader(whole, None, None, 4, cpu).read(tokens, "test", "test")
     same = rows["choices"].map(len) == theirs["choices"].map(len)  # a word that a block cuts may be written otherwise
     assert same.mean() > 0.5
     assert (agreed_pieces(rows, theirs)[0] == agreed_pieces(rows, theirs)[1]).all(), "among what stays, the same choice"
