@@ -18,8 +18,8 @@ from tasks.data.tokens import TokenSet, load_tokens, tokenize
 from tasks.distillation.predict import predict_logits
 from tasks.errors import StageError
 from tasks.evaluation.cost import count_parameters, peak_memory_bytes, random_batch, weights_bytes
-from tasks.evaluation.measure import Measures, measure, measures_of, write_predictions
-from tasks.evaluation.quality import interval_of_mean
+from tasks.evaluation.int8 import INT8_COLUMN, measure_int8
+from tasks.evaluation.measure import measure, measures_of, write_predictions
 from tasks.lineage.files import file_sha256, write_json
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import load_classifier
@@ -65,7 +65,15 @@ def run(
         entry, predictions = measure(frame, logits, teacher_predictions, how)
         entry["variants"] = {}
         if name == INT8_SET:
-            entry["variants"]["onnx_int8"] = _int8_quality(exported / INT8_FILE, rows, frame, how, device.threads)
+            chosen = _int8_classes(exported / INT8_FILE, rows, device.threads)
+            teachers = (
+                chosen if teacher_evaluated is None else read_predictions(teacher_evaluated, name, frame, INT8_COLUMN)
+            )
+            entry["variants"]["onnx_int8"] = measure_int8(
+                frame["label"].to_numpy(dtype=np.int64), chosen, logits.argmax(axis=1), teachers,
+                resamples=how.resamples, confidence=how.confidence, seed=how.seed,
+            )  # fmt: skip
+            predictions[INT8_COLUMN] = chosen
         entries[name] = entry
         write_predictions(predictions, out / "predictions", name)
     quality = {
@@ -80,13 +88,13 @@ def run(
     return {**_headline(quality, cost), **device.facts()}
 
 
-def read_predictions(evaluated: Path, name: str, frame: pd.DataFrame) -> NDArray[np.int64]:
+def read_predictions(evaluated: Path, name: str, frame: pd.DataFrame, column: str = "prediction") -> NDArray[np.int64]:
     """Return the classes an earlier evaluation chose for these rows; StageError unless it had the same ones."""
     place = evaluated / "predictions" / f"{name}.parquet"
-    found = pd.read_parquet(place, columns=["row_id", "prediction"])
+    found = pd.read_parquet(place, columns=["row_id", column])
     if found["row_id"].tolist() != frame["row_id"].tolist():
         raise StageError("evaluate", f"{place} holds other rows than the {name} set; evaluate the teacher again")
-    return found["prediction"].to_numpy(dtype=np.int64)
+    return found[column].to_numpy(dtype=np.int64)
 
 
 def _tokens_of(prefix: Path, frame: pd.DataFrame, model: Path, max_tokens: int) -> TokenSet:
@@ -95,10 +103,9 @@ def _tokens_of(prefix: Path, frame: pd.DataFrame, model: Path, max_tokens: int) 
     return tokenize(frame["text"].tolist(), model / "tokenizer.json", max_tokens)
 
 
-def _int8_quality(path: Path, tokens: TokenSet, frame: pd.DataFrame, how: Measures, threads: int) -> dict[str, Any]:
-    logits = OnnxClassifier(path, threads).predict(tokens, BATCH_ROWS)
-    right = logits.argmax(axis=1) == frame["label"].to_numpy(dtype=np.int64)
-    return {"accuracy": interval_of_mean(right, how.resamples, how.confidence, how.seed)}
+def _int8_classes(path: Path, tokens: TokenSet, threads: int) -> NDArray[np.int64]:
+    chosen: NDArray[np.int64] = OnnxClassifier(path, threads).predict(tokens, BATCH_ROWS).argmax(axis=1)
+    return chosen
 
 
 def measure_cost(

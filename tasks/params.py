@@ -457,7 +457,9 @@ class Params(AnyParams):
             check_round(name, target, seen)
             _check_budget(f"rounds.{name}", target, self.data.transfer.rows + self.data.transfer.spliced_rows)
             if target.search is not None and self.runtime.launcher is not None:
-                raise ValueError(f"rounds.{name}.search trains its candidates in one process; set runtime.launcher: null")
+                raise ValueError(
+                    f"rounds.{name}.search trains its candidates in one process; set runtime.launcher: null"
+                )
             masked = target.granularity != "structured"
             seen[name] = seen.get(target.parent, {}) if masked else target.axes
         for name in self.baselines.random_init:

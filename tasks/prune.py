@@ -42,12 +42,13 @@ from tasks.pruning.planner import Candidate
 from tasks.pruning.shapes import Plan
 from tasks.pruning.slicing import slice_weights
 from tasks.pruning.vocabulary import (
-    choose_pieces,
     count_pieces,
     is_wordpiece,
+    kept_ids,
     pieces_in_order,
+    renumbered,
+    smaller_settings,
     smaller_tokenizer,
-    special_pieces,
 )
 from tasks.stage import InPath, OutPath
 
@@ -124,20 +125,17 @@ class Cutter:
         `change` may change the student before it is written, and returns what plan.json says of it.
         """
         config = read_config(self.parent)
-        adapter, tokenizer = adapter_of(config), read_json(self.parent / "tokenizer.json")
+        adapter = adapter_of(config)
         before = adapter.shape(config)
         if target["layers"] not in self.chosen:
             self.chosen[target["layers"]] = choose_layers(self.model, self.calibration, target["layers"], self.device)
         layers, harms = self.chosen[target["layers"]]
-        pieces = list(range(before["vocabulary"]))
-        if is_wordpiece(tokenizer) or target["vocabulary"] != before["vocabulary"]:
-            pieces = _kept_pieces(tokenizer, self.tokens, target["vocabulary"])
+        pieces = _kept_pieces(self.parent, self.model.config.to_dict(), self.tokens, target["vocabulary"])
         plan = make_plan(self.scores, layers, target, pieces, adapter.head_groups(config))
         student = student_from_plan(self.parent, plan)
         more = change(student)
         save_classifier(student, self.parent, folder / "model")
-        if is_wordpiece(tokenizer):
-            write_tokenizer(smaller_tokenizer(tokenizer, plan.vocabulary), self.parent, folder / "model")
+        write_tokenizer(self.parent, plan, folder / "model")
         record = plan_record(self.criterion, plan, self.parent, folder, before, self.out / "scores.safetensors")
         write_json(folder / "plan.json", {**record, "layer_block_harm_nats_per_row": harms, **more})
         total: int = adapter.count_parameters(config, target, self.classes)["total"]
@@ -199,24 +197,37 @@ def student_from_plan(parent: Path, plan: Plan) -> Any:
     adapter = adapter_of(config)
     parent_weights = load_file(parent / "model.safetensors")
     weights = slice_weights(parent_weights, adapter.layout(config), plan, adapter.head_size(config))
-    student = classifier_from_config(adapter.resized(config, plan.shape()))
+    student = classifier_from_config(renumbered(adapter.resized(config, plan.shape()), plan.vocabulary))
     student.load_state_dict(weights, strict=True)
     return student
 
 
-def write_tokenizer(tokenizer: dict[str, Any], parent: Path, out: Path) -> None:
-    """Write a smaller tokenizer in the forms stock classes read: tokenizer.json, vocab.txt, and its settings."""
+def write_tokenizer(parent: Path, plan: Plan, out: Path) -> None:
+    """Write a student's tokenizer in the forms stock classes read: tokenizer.json, vocab.txt, and its settings.
+
+    A byte-level one of which all stays is left as `save_classifier` or `save_causal_lm` copied it.
+    """
+    tokenizer = read_json(parent / "tokenizer.json")
+    wordpiece = is_wordpiece(tokenizer)
+    if not wordpiece and len(plan.vocabulary) == int(read_config(parent)["vocab_size"]):
+        return
     copy_tokenizer(parent, out)
+    tokenizer = smaller_tokenizer(tokenizer, plan.vocabulary)
     (out / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False, indent=1), encoding="utf-8")
-    (out / "vocab.txt").write_text("\n".join(pieces_in_order(tokenizer)) + "\n", encoding="utf-8")
+    if wordpiece:
+        (out / "vocab.txt").write_text("\n".join(pieces_in_order(tokenizer)) + "\n", encoding="utf-8")
+    elif (out / "tokenizer_config.json").exists():
+        write_json(
+            out / "tokenizer_config.json", smaller_settings(read_json(out / "tokenizer_config.json"), plan.vocabulary)
+        )
 
 
-def _kept_pieces(tokenizer: dict[str, Any], tokens: Path, size: int) -> list[int]:
-    pieces = pieces_in_order(tokenizer)
-    if size == len(pieces):
+def _kept_pieces(parent: Path, config: dict[str, Any], tokens: Path, size: int) -> list[int]:
+    before = int(config["vocab_size"])
+    if size == before:
         return list(range(size))
-    train, transfer = (count_pieces(load_tokens(tokens / name).ids, len(pieces)) for name in ("train", "transfer"))
-    return choose_pieces(pieces, special_pieces(tokenizer), train + transfer, size)
+    train, transfer = (count_pieces(load_tokens(tokens / name).ids, before) for name in ("train", "transfer"))
+    return kept_ids(read_json(parent / "tokenizer.json"), train + transfer, size, config)
 
 
 def _tokenize_sets(params: Params, sets: Path, model: Path, out: Path) -> None:

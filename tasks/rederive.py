@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from tasks.data.frames import rows_sha256
+from tasks.evaluation.int8 import INT8_COLUMN, measure_int8
 from tasks.evaluation.quality import measure_slices
 from tasks.lineage.chain import Receipt
 from tasks.lineage.checks import Check, compare, failed, unknown, whole
@@ -79,7 +80,6 @@ def _pruned(view: Path, name: str, folder: str, parent: str) -> list[Check]:
     from tasks.models.masking import apply_masks
     from tasks.prune import MASKS_FILE, student_from_plan, write_tokenizer
     from tasks.pruning.shapes import Plan
-    from tasks.pruning.vocabulary import smaller_tokenizer
 
     place, source = view / folder, view / f"artifacts/rounds/{parent}/trained/model"
     record = read_json(place / "plan.json")
@@ -95,7 +95,7 @@ def _pruned(view: Path, name: str, folder: str, parent: str) -> list[Check]:
                              "the plan was made with other masks")  # fmt: skip
             apply_masks(student, {key: mask.bool() for key, mask in load_file(masks).items()})
         save_classifier(student, source, made)
-        write_tokenizer(smaller_tokenizer(read_json(source / "tokenizer.json"), plan.vocabulary), source, made)
+        write_tokenizer(source, plan, made)
         return found + same_model(made, place / "model", f"{folder}/model")
 
 
@@ -176,6 +176,13 @@ def measured(view: Path, params: Mapping[str, Any], evaluated: str, who: str) ->
             confidence=params["evaluate"]["confidence"], seed=params["seed"],
         )  # fmt: skip
         found += differences(subject, again, entry["slices"])
+        if teacher and "onnx_int8" in entry["variants"]:
+            rounded = measure_int8(
+                rows["label"], rows[INT8_COLUMN], rows["prediction"], teacher[INT8_COLUMN],
+                resamples=params["evaluate"]["bootstrap_resamples"], confidence=params["evaluate"]["confidence"],
+                seed=params["seed"],
+            )  # fmt: skip
+            found += differences(subject, {"onnx_int8": rounded}, entry["variants"])
     return found
 
 
@@ -211,8 +218,9 @@ def _predictions(path: Path) -> dict[str, Any]:
     logits = [
         table[f"logit_{number}"].to_numpy() for number in range(sum(c.startswith("logit_") for c in table.column_names))
     ]
+    rounded = {INT8_COLUMN: table[INT8_COLUMN].to_numpy()} if INT8_COLUMN in table.column_names else {}
     return {
-        "row_id": table["row_id"].to_pylist(), "label": table["label"].to_numpy(),
+        **rounded, "row_id": table["row_id"].to_pylist(), "label": table["label"].to_numpy(),
         "prediction": table["prediction"].to_numpy(), "logits": np.stack(logits, axis=1), "slices": table["slices"].to_pylist(),
     }  # fmt: skip
 

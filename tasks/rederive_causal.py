@@ -15,7 +15,7 @@ import pandas as pd
 
 from tasks.data.blocks import block_ids, load_blocks
 from tasks.data.frames import rows_sha256
-from tasks.evaluation.block_evidence import SAMPLES
+from tasks.evaluation.block_evidence import SAMPLES, agreed_pieces
 from tasks.evaluation.perplexity import measure_blocks, repetition_rate
 from tasks.evaluation.quality import interval_of_mean
 from tasks.lineage.checks import Check, compare
@@ -27,6 +27,7 @@ def pruned(view: Path, name: str, parent: str) -> list[Check]:
     """Return where a round's pruned model is not, bit for bit, what follows from its parent and its plan."""
     from tasks.causal.prune import student_from_plan
     from tasks.models.checkpoint import save_causal_lm
+    from tasks.prune import write_tokenizer
     from tasks.pruning.shapes import Plan
 
     place, source = view / f"artifacts/rounds/{name}/pruned", view / f"artifacts/rounds/{parent}/trained/model"
@@ -34,7 +35,9 @@ def pruned(view: Path, name: str, parent: str) -> list[Check]:
     found = compare("pruning", f"{name}: plan.json: parent_sha256", file_sha256(source / "model.safetensors"),
                     record["parent_sha256"], "the plan was made for another parent")  # fmt: skip
     with tempfile.TemporaryDirectory(dir=view) as folder:
-        save_causal_lm(student_from_plan(source, Plan.from_json(record["keep"])), source, Path(folder))
+        plan = Plan.from_json(record["keep"])
+        save_causal_lm(student_from_plan(source, plan), source, Path(folder))
+        write_tokenizer(source, plan, Path(folder))
         return found + same_model(Path(folder), place / "model", f"artifacts/rounds/{name}/pruned/model")
 
 
@@ -52,11 +55,11 @@ def measured(view: Path, params: Mapping[str, Any], evaluated: str, who: str) ->
         rows = pd.read_parquet(folder / f"predictions/{name}.parquet")
         theirs = pd.read_parquet(view / f"artifacts/rounds/teacher/evaluated/predictions/{name}.parquet")
         subject = f"{who}: {name}"
-        found += _blocks(subject, rows, entry, view / f"artifacts/rounds/{who}/tokens", name)
-        agreed = np.stack(rows["choices"].tolist()) == np.stack(theirs["choices"].tolist())
+        found += _blocks(subject, rows, entry, view / "artifacts/rounds/teacher/tokens", name)
+        agreed, pieces = agreed_pieces(rows, theirs)
         again = measure_blocks(
-            rows["nll_nats"].to_numpy(), rows["tokens"].to_numpy(), agreed.sum(axis=1), theirs["nll_nats"].to_numpy(),
-            **draws,
+            rows["nll_nats"].to_numpy(), rows["tokens"].to_numpy(), agreed, theirs["nll_nats"].to_numpy(),
+            rows["bytes"].to_numpy(), pieces, **draws,
         )  # fmt: skip
         found += differences(subject, {"overall": again}, entry["slices"])
         if "greedy" in entry["variants"]:
@@ -69,6 +72,7 @@ def measured(view: Path, params: Mapping[str, Any], evaluated: str, who: str) ->
 
 def _blocks(subject: str, rows: pd.DataFrame, entry: Mapping[str, Any], tokens: Path, name: str) -> list[Check]:
     """Return where the predicted blocks are not those of the prepared set."""
+    # whatever the tokens of a student are, its text is cut where the teacher's blocks are
     ids, mine = block_ids(load_blocks(tokens, name)), rows["row_id"].tolist()
     found = compare("metrics", f"{subject}: rows", list(ids), mine, "other blocks than those of the prepared set")
     return found + compare(

@@ -13,7 +13,7 @@ from tasks.models.checkpoint import classifier_from_config
 from tests.conftest import tiny_config, tiny_tokenizer, write_tokenizer_files
 
 END = "<|endoftext|>"
-ENCODERS = ("bert", "distilbert")
+ENCODERS = ("bert", "distilbert", "roberta")
 HEADS, FFN, LAYERS, HEAD_SIZE = 4, 48, 3, 8
 
 
@@ -34,11 +34,33 @@ def bytes_tokenizer() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def roberta_tokenizer() -> dict[str, Any]:
+    """Return the same with RoBERTa's special tokens, which come first, and its post-processor."""
+    tokenizer = bytes_tokenizer()
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    pieces = [*specials, *(piece for piece in tokenizer["model"]["vocab"] if piece != END), "<mask>"]
+    tokenizer["model"]["vocab"] = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer["added_tokens"] = [
+        {**tokenizer["added_tokens"][0], "id": pieces.index(token), "content": token} for token in (*specials, "<mask>")
+    ]
+    ends = {"sep": ["</s>", 2], "cls": ["<s>", 0]}
+    tokenizer["post_processor"] = {
+        "type": "RobertaProcessing", **ends, "trim_offsets": True, "add_prefix_space": False,
+    }  # fmt: skip
+    return tokenizer
+
+
 BYTES = 258
 DISTILBERT = {
     "model_type": "distilbert", "architectures": ["DistilBertForSequenceClassification"], "pad_token_id": 0,
     "vocab_size": len(tiny_tokenizer()["model"]["vocab"]), "max_position_embeddings": 64, "dim": HEADS * HEAD_SIZE,
     "n_heads": HEADS, "hidden_dim": FFN, "n_layers": LAYERS,
+}  # fmt: skip
+ROBERTA = {
+    "model_type": "roberta", "architectures": ["RobertaForSequenceClassification"], "pad_token_id": 1,
+    "bos_token_id": 0, "eos_token_id": 2, "vocab_size": len(roberta_tokenizer()["model"]["vocab"]),
+    "max_position_embeddings": 66, "type_vocab_size": 1, "hidden_size": HEADS * HEAD_SIZE,
+    "num_attention_heads": HEADS, "intermediate_size": FFN, "num_hidden_layers": LAYERS,
 }  # fmt: skip
 GPT2 = {
     "model_type": "gpt2", "architectures": ["GPT2ForSequenceClassification"], "vocab_size": BYTES, "n_positions": 64,
@@ -54,10 +76,13 @@ LLAMA = {
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": tiny_config(len(tiny_tokenizer()["model"]["vocab"])),
     "distilbert": DISTILBERT,
+    "roberta": ROBERTA,
     "gpt2": GPT2,
     "llama": LLAMA,
     "llama_no_groups": {**LLAMA, "num_key_value_heads": HEADS, "head_dim": 16},
     "llama_biases": {**LLAMA, "attention_bias": True, "mlp_bias": True},
+    "qwen2": {**LLAMA, "model_type": "qwen2", "architectures": ["Qwen2ForSequenceClassification"]},
+    "qwen3": {**LLAMA, "model_type": "qwen3", "architectures": ["Qwen3ForSequenceClassification"], "head_dim": 16},
     "mistral": {**LLAMA, "model_type": "mistral", "architectures": ["MistralForSequenceClassification"]},
 }
 
@@ -65,7 +90,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def write_family(name: str, folder: Path) -> Path:
     """Write the tiny model of a family and return its folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    if name in ENCODERS:
+    if name == "roberta":
+        (folder / "tokenizer.json").write_text(json.dumps(roberta_tokenizer()))
+        settings = {"tokenizer_class": "RobertaTokenizer", "model_max_length": 64, "add_prefix_space": False}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    elif name in ENCODERS:
         write_tokenizer_files(tiny_tokenizer(), folder)
     else:
         (folder / "tokenizer.json").write_text(json.dumps(bytes_tokenizer()))

@@ -9,11 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tasks.causal.kept import kept_at_teacher
 from tasks.causal.training import Plan, head_dtype, train_blocks
 from tasks.data.logits import check_teacher
 from tasks.distillation.causal import Recipe
-from tasks.errors import DataError
-from tasks.lineage.files import file_sha256
 from tasks.models.causal import without_dropout
 from tasks.models.checkpoint import load_causal_lm
 from tasks.models.devices import Device, pick
@@ -52,13 +51,13 @@ def distil(
     """Train the student with the budget of a round, write `out` as `BlockKeeper.finish` does, and return its summary.
 
     `start` is the folder that decides the student's shape; `places` are the blocks, the fingerprint and the teacher.
-    Raises DataError when the teacher reads or writes other tokens than the student.
+    The teacher is given the student's tokens by their ids there, and answers in them alone. Raises DataError when the student has
+    a token that the teacher has not.
     """
     tokens, fingerprint, teacher = places
     check_teacher(fingerprint, teacher)
-    if file_sha256(tokens / "tokenizer.json") != file_sha256(teacher / "tokenizer.json"):
-        raise DataError(f"{tokens}: the blocks are of another tokenizer than the teacher's; run `dvc repro prepare`")
     section, budget = params.distill, params.rounds[round_name]
     recipe = Recipe(section.loss, section.temperature, section.kd_weight, section.chunk_tokens, head_dtype(device))
     plan = Plan(f"{label}{round_name}", section, budget.learning_rate, budget.train_tokens, tokens, [start, teacher])
-    return train_blocks(params, plan, without_dropout(student), load_causal_lm(teacher), recipe, out, device)
+    return train_blocks(params, plan, without_dropout(student), load_causal_lm(teacher), recipe, out, device,
+                        kept_at_teacher(tokens, teacher))  # fmt: skip

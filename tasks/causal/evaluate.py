@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tasks.data.blocks import Blocks, block_ids, load_blocks
+from tasks.causal.kept import kept_at_teacher
+from tasks.causal.reading import Reader
+from tasks.data.blocks import load_blocks
 from tasks.data.frames import rows_sha256
-from tasks.distillation.predict_blocks import BlockPredictions, predict_blocks
 from tasks.errors import StageError
-from tasks.evaluation.block_evidence import SAMPLES, read_block_predictions
+from tasks.evaluation.block_evidence import SAMPLES, agreed_pieces, read_block_predictions
 from tasks.evaluation.cost import count_parameters, peak_memory_bytes, random_batch, weights_bytes
 from tasks.evaluation.measure import write_predictions
 from tasks.evaluation.perplexity import measure_blocks, repetition_rate
@@ -28,10 +29,8 @@ from tasks.models.devices import Device, pick
 from tasks.models.generation import compare_token_latencies, continued
 from tasks.models.latency import LATENCY_THREADS, torch_call
 from tasks.params_causal import CausalEvaluate, CausalParams
-from tasks.progress import Progress
 from tasks.stage import InPath, OutPath
 
-CHUNK_TOKENS: Final = 512
 SAMPLED_SET: Final = "test"
 
 
@@ -52,7 +51,7 @@ def run(
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     device = Device(device.device, "fp32", device.threads)  # a verdict should not hang on the rounding of bf16
     language_model = load_causal_lm(model)
-    quality = measure_quality(params, round, language_model, model, tokens, teacher_evaluated, out, device)
+    quality = measure_quality(params, round, language_model, model, tokens, teacher, teacher_evaluated, out, device)
     cost = _measure_cost(params.evaluate, round, language_model, model, teacher)
     write_json(out / "cost.json", cost)
     found = {key: cost[key] for key in ("params_total", "size_bytes", "flops_per_token")}
@@ -63,20 +62,17 @@ def run(
 
 def measure_quality(
     params: CausalParams, round_name: str, language_model: Any, folder: Path, tokens: Path,
-    teacher_evaluated: Path | None, out: Path, device: Device,
+    teacher: Path, teacher_evaluated: Path | None, out: Path, device: Device,
 ) -> dict[str, Any]:  # fmt: skip
     """Write quality.json and the predictions of every set below `out`, and return the former."""
     entries = {}
+    kept_V = kept_at_teacher(tokens, teacher)
+    beside = load_causal_lm(teacher) if kept_V is not None else None
+    reader = Reader(language_model, beside, kept_V, params.evaluate.batch_blocks, device)
     for name in params.measured_sets():
-        blocks = load_blocks(tokens, name)
-        progress = Progress(f"evaluate@{round_name} {name}", len(blocks), "blocks")
-        found = predict_blocks(
-            language_model, blocks, params.evaluate.batch_blocks, CHUNK_TOKENS, device, progress.update
-        )
-        frame = _frame(blocks, found)
+        frame = reader.read(tokens, name, f"evaluate@{round_name} {name}")
         theirs = frame if teacher_evaluated is None else _teacher_frame(teacher_evaluated, name, frame)
-        agreed = found.choices_NT == np.stack(theirs["choices"].tolist())
-        frame["agreed"] = agreed.sum(axis=1)
+        frame["agreed"], _ = agreed_pieces(frame, theirs)
         entries[name] = _entry(params, frame, theirs)
         write_predictions(frame, out / "predictions", name)
     prompts = np.asarray(load_blocks(tokens, SAMPLED_SET)[: params.evaluate.prompts], dtype=np.int64)
@@ -96,18 +92,6 @@ def measure_quality(
     return quality
 
 
-def _frame(blocks: Blocks, found: BlockPredictions) -> pd.DataFrame:
-    count = found.choices_NT.shape[1]
-    return pd.DataFrame(
-        {
-            "row_id": block_ids(blocks),
-            "tokens": np.full(len(blocks), count, dtype=np.int64),
-            "nll_nats": found.nll_nats_N,
-            "choices": list(found.choices_NT),
-        }
-    )
-
-
 def _teacher_frame(evaluated: Path, name: str, frame: pd.DataFrame) -> pd.DataFrame:
     """Return the teacher's predictions; StageError unless it saw the same blocks."""
     theirs = read_block_predictions(evaluated / "predictions" / f"{name}.parquet")
@@ -119,9 +103,10 @@ def _teacher_frame(evaluated: Path, name: str, frame: pd.DataFrame) -> pd.DataFr
 
 def _entry(params: CausalParams, frame: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
     how = params.evaluate
+    agreed, pieces = agreed_pieces(frame, theirs)
     overall = measure_blocks(
-        frame["nll_nats"].to_numpy(), frame["tokens"].to_numpy(), frame["agreed"].to_numpy(),
-        theirs["nll_nats"].to_numpy(), resamples=how.bootstrap_resamples, confidence=how.confidence, seed=params.seed,
+        frame["nll_nats"].to_numpy(), frame["tokens"].to_numpy(), agreed, theirs["nll_nats"].to_numpy(),
+        frame["bytes"].to_numpy(), pieces, resamples=how.bootstrap_resamples, confidence=how.confidence, seed=params.seed,
     )  # fmt: skip
     return {
         "rows": len(frame),

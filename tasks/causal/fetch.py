@@ -12,9 +12,10 @@ from typing import Any
 
 from tasks.data.sources import MAIN, check_lock, decoder_files, locate, text_files
 from tasks.lineage.files import write_json
+from tasks.models.architectures import adapter_of
 from tasks.models.causal import new_config
 from tasks.models.checkpoint import read_config, unpack_gguf
-from tasks.models.preflight import check_causal_shapes
+from tasks.models.preflight import check_causal_shapes, check_tokenizer
 from tasks.params_causal import CausalParams
 from tasks.stage import InPath, OutPath
 
@@ -35,7 +36,11 @@ def run(params: CausalParams, *, lock: InPath, data: OutPath, teacher: OutPath) 
             copied += files[0].stat().st_size
         else:
             copied += _copy({path.name: path for path in files}, teacher)
-    check_causal_shapes(params, read_config(teacher))
+    config = read_config(teacher)
+    check_causal_shapes(params, config)
+    if params.teacher.new is None:  # the tokenizer of a new one is ours
+        shapes = {name: target.axes for name, target in params.rounds.items()}
+        check_tokenizer(teacher, adapter_of(config).shape(config), shapes)
     return {"copied_bytes": copied}
 
 

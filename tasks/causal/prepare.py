@@ -12,12 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.data.blocks import block_ids, pack, save_blocks
+from tasks.causal.packing import pack_sets
 from tasks.data.bpe import train_tokenizer
 from tasks.data.documents import make_document_sets, read_documents
-from tasks.data.frames import rows_sha256
 from tasks.data.sources import MAIN
-from tasks.errors import DataError
 from tasks.lineage.files import digest, write_json
 from tasks.models.checkpoint import copy_tokenizer, end_id, read_config
 from tasks.params_causal import CausalData, CausalParams, TextColumns
@@ -45,7 +43,7 @@ def run(
         copy_tokenizer(teacher, tokens)
     else:
         train_tokenizer(frames["train"]["text"].tolist(), config["vocab_size"], tokens)
-    described = _pack_sets(params, frames, end_id(config), tokens)
+    described = pack_sets(params, frames, end_id(config), tokens)
     write_json(summary, {"sha256": digest(data)["sha256"], "sets": described})
     return {"sets": described}
 
@@ -63,28 +61,3 @@ def document_sets(section: CausalData, data: Path) -> dict[str, pd.DataFrame]:
 def column_names(columns: TextColumns | None) -> dict[str, str | None] | None:
     """Return the columns as plain values."""
     return None if columns is None else columns.model_dump()
-
-
-def _pack_sets(params: CausalParams, frames: dict[str, pd.DataFrame], end: int, tokens: Path) -> dict[str, Any]:
-    section = params.data
-    most: dict[str, int | None] = {
-        "train": None, "validation": section.evaluation_blocks, "test": section.evaluation_blocks,
-        **{name: one.blocks for name, one in section.evaluation_sets.items()},
-    }  # fmt: skip
-    described: dict[str, Any] = {}
-    for name, frame in frames.items():
-        blocks = pack(frame["text"].tolist(), tokens / "tokenizer.json", end, section.block_tokens, most[name])
-        if name == "train":
-            if len(blocks) < section.calibration_blocks:
-                raise DataError(
-                    f"data.calibration_blocks: {section.calibration_blocks} asked; train has {len(blocks)} blocks of "
-                    f"{section.block_tokens} tokens. Lower it, or add documents."
-                )
-            save_blocks(blocks[: section.calibration_blocks], tokens, "calibration")
-        if not len(blocks):
-            raise DataError(f"set {name} has less than one block of {section.block_tokens} tokens; add documents")
-        save_blocks(blocks, tokens, name)
-        described[name] = {"rows": len(frame), "blocks": len(blocks), "tokens": int(blocks.size)}
-        if name != "train":  # what is measured is tied to what was prepared; nobody asks for every training block
-            described[name]["rows_sha256"] = rows_sha256(block_ids(blocks))
-    return described

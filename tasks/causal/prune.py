@@ -12,22 +12,34 @@ from typing import Any, Final
 
 from safetensors.torch import load_file, save_file
 
+from tasks.causal.packing import pack_sets
 from tasks.data.blocks import Blocks, load_blocks
+from tasks.data.frames import read_sets
+from tasks.data.segments import load_segments, save_segments, segments_of, windows_of
 from tasks.distillation.predict_blocks import predict_blocks
-from tasks.lineage.files import write_json
+from tasks.lineage.files import read_json, write_json
 from tasks.models.architectures import adapter_of, num_layers, without_layers
 from tasks.models.calibration import BATCH_BLOCKS, BlockCalibration
 from tasks.models.causal import count_parameters
-from tasks.models.checkpoint import causal_lm_from_config, load_causal_lm, load_weights, read_config, save_causal_lm
+from tasks.models.checkpoint import (
+    causal_lm_from_config,
+    copy_tokenizer,
+    end_id,
+    load_causal_lm,
+    load_weights,
+    read_config,
+    save_causal_lm,
+)
 from tasks.models.devices import Device, pick
 from tasks.params_causal import CausalParams
 from tasks.progress import Progress, say
-from tasks.prune import make_plan, named_scores, plan_record
+from tasks.prune import make_plan, named_scores, plan_record, write_tokenizer
 from tasks.pruning.criteria import CRITERIA
 from tasks.pruning.depth import blocks as candidate_blocks
 from tasks.pruning.depth import protected_ends
 from tasks.pruning.shapes import Plan
 from tasks.pruning.slicing import slice_weights
+from tasks.pruning.vocabulary import count_pieces, kept_ids, renumbered
 from tasks.stage import InPath, OutPath
 
 DEPTH_BLOCKS: Final = 16  # calibration blocks on which every candidate is tried: there may be twenty of them
@@ -40,7 +52,7 @@ def run(
     round: str,
     parent: InPath,
     tokens: InPath,
-    sets: InPath,  # noqa: ARG001 - their blocks are in `tokens`
+    sets: InPath,
     teacher: InPath,  # noqa: ARG001 - its config is what budgets of classifiers are counted with
     out: OutPath,
     student_tokens: OutPath,
@@ -56,19 +68,55 @@ def run(
     calibration = load_blocks(tokens, "calibration")
 
     scores = CRITERIA[params.prune.criterion](BlockCalibration(model, calibration, device, params.seed))
+    kept = _kept_pieces(parent, config, tokens, target["vocabulary"])
     layers, harms = choose_layers(model, calibration[:DEPTH_BLOCKS], target["layers"], device, round)
-    plan = make_plan(scores, layers, target, list(range(before["vocabulary"])), adapter.head_groups(config))
+    plan = make_plan(scores, layers, target, kept, adapter.head_groups(config))
     student = student_from_plan(parent, plan)
 
     save_causal_lm(student, parent, out / "model")
+    write_tokenizer(parent, plan, out / "model")
     save_file(named_scores(scores), out / "scores.safetensors")
     record = plan_record(params.prune.criterion, plan, parent, out, before)
     write_json(out / "plan.json", {**record, "layer_block_nll_nats_per_token": harms})
-    shutil.copytree(tokens, student_tokens, dirs_exist_ok=True)  # the vocabulary stays, and so do the blocks
+    if target["vocabulary"] == before["vocabulary"]:  # the tokens stay, and so do the blocks
+        shutil.copytree(tokens, student_tokens, dirs_exist_ok=True)
+    else:
+        _cut_again(params, sets, (tokens, parent), out / "model", student_tokens)
     counted = count_parameters(config, target)
     assert counted["total"] == student.num_parameters(), "the plan's arithmetic and the model disagree"
     say(f"{round}: {model.num_parameters():,} -> {counted['total']:,} parameters; layers kept: {layers}")
     return {"shape_before": before, "shape_after": target, "params_total": counted["total"], **device.facts()}
+
+
+def _kept_pieces(parent: Path, config: dict[str, Any], tokens: Path, size: int) -> list[int]:
+    before = int(config["vocab_size"])
+    if size == before:
+        return list(range(size))
+    counts = count_pieces(load_blocks(tokens, "train").reshape(-1), before)
+    return kept_ids(read_json(parent / "tokenizer.json"), counts, size, config)
+
+
+def _cut_again(params: CausalParams, sets: Path, parents: tuple[Path, Path], model: Path, student_tokens: Path) -> None:
+    """Write the documents in a student's own tokens, and the measured text cut where the teacher's blocks are cut.
+
+    `parents` are the tokens of the parent, which are the teacher's or follow them already, and its model.
+    """
+    tokens, parent = parents
+    end, before = end_id(read_config(model)), end_id(read_config(parent))
+    student_tokens.mkdir(parents=True, exist_ok=True)
+    copy_tokenizer(model, student_tokens)
+    names = ["train", *params.measured_sets()]
+    pack_sets(params, read_sets(sets, names), end, student_tokens)
+    tokenizer_file = parent / "tokenizer.json"
+    for name in params.measured_sets():
+        stored = load_segments(tokens, name)
+        segments = (
+            stored[0]
+            if stored is not None
+            else segments_of(load_blocks(tokens, name), read_json(tokenizer_file), tokenizer_file, before)
+        )
+        windows = windows_of(segments, student_tokens / "tokenizer.json", end, params.data.block_tokens)
+        save_segments(segments, windows, student_tokens, name)
 
 
 def choose_layers(
@@ -97,6 +145,6 @@ def student_from_plan(parent: Path, plan: Plan) -> Any:
     weights = slice_weights(
         load_file(parent / "model.safetensors"), adapter.layout(config), plan, adapter.head_size(config)
     )
-    student = causal_lm_from_config(adapter.resized(config, plan.shape()))
+    student = causal_lm_from_config(renumbered(adapter.resized(config, plan.shape()), plan.vocabulary))
     load_weights(student, weights)
     return student

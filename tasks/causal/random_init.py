@@ -39,5 +39,7 @@ def run(
     distil(params, round, student, pruned / "model", places, out / "trained", device, "random_init@")
     folder = out / "trained" / "model"
     precise = Device(device.device, "fp32", device.threads)
-    found = measure_quality(params, round, load_causal_lm(folder), folder, tokens, teacher_evaluated, out, precise)
+    found = measure_quality(
+        params, round, load_causal_lm(folder), folder, tokens, teacher, teacher_evaluated, out, precise
+    )
     return {"test_perplexity": found["sets"]["test"]["slices"]["overall"]["perplexity"]["value"], **device.facts()}

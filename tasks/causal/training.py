@@ -37,9 +37,13 @@ class Plan:
 
 
 def train_blocks(
-    params: CausalParams, plan: Plan, model: Any, teacher: Any, recipe: Recipe, out: Path, device: Device
-) -> dict[str, Any]:
-    """Train `model` in place, write `out` as `BlockKeeper.finish` does, and return its summary; `teacher` may be None."""
+    params: CausalParams, plan: Plan, model: Any, teacher: Any, recipe: Recipe, out: Path, device: Device,
+    kept_V: torch.Tensor | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Train `model` in place, write `out` as `BlockKeeper.finish` does, and return its summary; `teacher` may be None.
+
+    `kept_V` is the teacher's id of each of the student's tokens, None where they are the same.
+    """
     blocks, section = load_blocks(plan.tokens, "train"), plan.section
     batches = plan_blocks(len(blocks), plan.train_tokens, blocks.shape[1], section.batch_blocks, params.seed)
     key = scratch_key(
@@ -58,13 +62,14 @@ def train_blocks(
     )  # fmt: skip
     if teacher is not None:
         teacher.to(device.device)
+        kept_V = kept_V if kept_V is None else kept_V.to(device.device)
 
     def batch_loss(student: Any, rows: Rows) -> torch.Tensor:
         ids_BT = block_batch(blocks, rows, device)
         other = None
         if teacher is not None:
             with torch.no_grad():
-                other = predicting(teacher, ids_BT)
+                other = predicting(teacher, ids_BT, kept_V)
         return causal_loss(predicting(student, ids_BT), other, next_tokens(ids_BT), recipe)
 
     train(model, batches, batch_loss, keeper.checkpoint, schedule, device, scratch,

@@ -41,10 +41,18 @@ class Head:
     weight_VD: Tensor
 
 
-def predicting(model: Any, ids_BT: Tensor) -> Head:
-    """Return the head of every position that has a next token, block by block."""
-    hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state[:, :-1]
-    return Head(hidden_BTD.reshape(-1, hidden_BTD.shape[-1]), model.get_output_embeddings().weight)
+def predicting(model: Any, ids_BT: Tensor, kept_V: Tensor | None = None) -> Head:
+    """Return the head of every position that has a next token, block by block.
+
+    With `kept_V`, the teacher's id of each of a student's, the tokens are the student's and so are the logits: a softmax over
+    them is the teacher's distribution given that the next token is one that was kept.
+    """
+    read_BT = ids_BT if kept_V is None else kept_V[ids_BT]
+    hidden_BTD = model.base_model(input_ids=read_BT, use_cache=False).last_hidden_state[:, :-1]
+    weight_VD = model.get_output_embeddings().weight
+    return Head(
+        hidden_BTD.reshape(-1, hidden_BTD.shape[-1]), weight_VD if kept_V is None else weight_VD.detach()[kept_V]
+    )
 
 
 def next_tokens(ids_BT: Tensor) -> Tensor:

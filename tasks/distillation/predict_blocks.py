@@ -42,13 +42,30 @@ def predict_blocks(
     on_batch: Callable[[int], None] | None = None,
 ) -> BlockPredictions:
     """Return the predictions of a model on blocks (N, T); `on_batch` hears how many blocks are done."""
+    nll_NT, choices_NT = predict_tokens(model, blocks, batch_blocks, chunk_tokens, device, on_batch)
+    return BlockPredictions(nll_NT.sum(axis=1, dtype=np.float64), choices_NT)
+
+
+def predict_tokens(
+    model: Any,
+    blocks: NDArray[np.int32],
+    batch_blocks: int,
+    chunk_tokens: int,
+    device: Device,
+    on_batch: Callable[[int], None] | None = None,
+    kept_V: torch.Tensor | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Return the nats of each token but the first and the first choices, both (N, T - 1).
+
+    `kept_V` is as in `tasks.distillation.causal.predicting`: blocks and choices are in the student's tokens.
+    """
     model.eval().to(device.device)
     nll, choices = [], []
     with torch.inference_mode(), device.autocast():
         for start in range(0, len(blocks), batch_blocks):
             batch = np.asarray(blocks[start : start + batch_blocks], dtype=np.int64)
             ids_BT = torch.from_numpy(batch).to(device.device)
-            head, targets_N = predicting(model, ids_BT), next_tokens(ids_BT)
+            head, targets_N = predicting(model, ids_BT, kept_V), next_tokens(ids_BT)
             parts = [
                 _token_predictions(hidden @ head.weight_VD.T, targets)
                 for hidden, targets in zip(
@@ -56,11 +73,11 @@ def predict_blocks(
                 )
             ]
             shape = (len(batch), -1)
-            nll.append(torch.cat([part[0] for part in parts]).reshape(shape).double().sum(dim=1).cpu().numpy())
+            nll.append(torch.cat([part[0] for part in parts]).reshape(shape).cpu().numpy())
             choices.append(torch.cat([part[1] for part in parts]).reshape(shape).int().cpu().numpy())
             if on_batch is not None:
                 on_batch(start + len(batch))
-    return BlockPredictions(np.concatenate(nll), np.concatenate(choices))
+    return np.concatenate(nll), np.concatenate(choices)
 
 
 def _token_predictions(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,13 +9,15 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tasks.evaluation.evidence import Gathered, Model, disagreement
 from tasks.evaluation.gates import Paired, PairKey
 from tasks.evaluation.perplexity import GRAM, BlockPairs, exponential, nll_per_token, repetition_rate
 from tasks.evaluation.rules import METRICS, WHO, Check, Key, Measurement, Rule
 
-COLUMNS: Final = ("row_id", "tokens", "nll_nats", "choices", "agreed")
+COLUMNS: Final = ("row_id", "tokens", "bytes", "nll_nats", "choices", "agreed")
+TEACHERS: Final = "teacher_choices"  # what the teacher holds most likely of a student's own tokens, where these differ
 SAMPLES: Final = "greedy-samples"  # the file of continuations beside those of sets; no set can be called so
 
 
@@ -26,9 +28,17 @@ def read_block_predictions(path: Path) -> pd.DataFrame | None:
 
 def _read(path: Path, columns: Iterable[str]) -> pd.DataFrame | None:
     try:
-        return pd.read_parquet(path, columns=list(columns))
+        found = pd.read_parquet(path)
     except (FileNotFoundError, KeyError, ValueError, pa.ArrowException):
         return None
+    return found if set(columns) <= set(found) else None
+
+
+def agreed_pieces(rows: pd.DataFrame, teacher: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return for each block how often student and teacher hold the same piece most likely, and of how many pieces."""
+    theirs = rows[TEACHERS] if TEACHERS in rows else teacher["choices"]
+    agreed = [int((mine == other).sum()) for mine, other in zip(rows["choices"], theirs, strict=True)]
+    return np.array(agreed), np.array([len(mine) for mine in rows["choices"]])
 
 
 def gather_blocks(rules: Iterable[Rule | Check], models: Mapping[str, Model]) -> Gathered:
@@ -70,24 +80,28 @@ def _measure(models: Mapping[str, Model], who: str, metric: str, name: str) -> M
         return _repetition(models[who], who, name)
     rows, teacher = found
     if metric == "agreement":
-        mine, theirs = _choices(rows), _choices(teacher)
+        mine, theirs = _choices(rows, "choices"), _choices(teacher, "choices")
+        if TEACHERS in rows:
+            mine, theirs = _choices(rows, "choices", TEACHERS), _choices(rows, TEACHERS, "choices")
         if mine is None or theirs is None:
             return Measurement(None, doubt=f"set {name!r}: {who} or the teacher has not one choice for each token")
         value = float((mine == theirs).mean())
     else:
-        value = nll_per_token(rows["nll_nats"].to_numpy(), rows["tokens"].to_numpy())
+        unit = "bytes" if metric == "nll_nats_per_byte" else "tokens"
+        value = nll_per_token(rows["nll_nats"].to_numpy(), rows[unit].to_numpy())
         value = float(exponential(value)) if metric == "perplexity" else value
     told = models[who].sets[name].get("slices", {}).get("overall", {}).get(metric, {}).get("value")
     scale = max(1.0, value)  # a perplexity has six decimals whatever its size
     return Measurement(value, len(rows), disagreement(who, value, told, scale))
 
 
-def _choices(rows: pd.DataFrame) -> np.ndarray[Any, Any] | None:
-    """Return the first choices, one for each token of each block; None if there are more or fewer somewhere."""
-    every = zip(rows["choices"], rows["tokens"], strict=True)
+def _choices(rows: pd.DataFrame, column: str, like: str | None = None) -> NDArray[Any] | None:
+    """Return first choices, one for each token of each block, or of those of another column; None if more or fewer."""
+    counts = rows["tokens"] if like is None else [len(one) for one in rows[like]]
+    every = zip(rows[column], counts, strict=True)
     if not all(isinstance(one, np.ndarray) and len(one) == count for one, count in every):
         return None
-    return np.concatenate(rows["choices"].tolist())
+    return np.concatenate(rows[column].tolist())
 
 
 def _repetition(model: Model, who: str, name: str) -> Measurement:
@@ -126,13 +140,14 @@ def _doubt(
     """Return a sentence if the blocks are not those on which the teacher was measured, or cannot be."""
     if rows.empty:
         return f"set {name!r}: the predictions of {who} are empty. Evaluate again"
-    same = rows["row_id"].tolist() == teacher["row_id"].tolist() and rows["tokens"].equals(teacher["tokens"])
+    same = all(rows[column].tolist() == teacher[column].tolist() for column in ("row_id", "tokens", "bytes"))
     if not same or reported["rows_sha256"] != teachers["rows_sha256"] or reported["rows"] != len(rows):
         return f"set {name!r}: {who} and the teacher were measured on different blocks. Evaluate both again"
     if rows["row_id"].duplicated().any():
         return f"set {name!r}: a block counts more than once in the predictions of {who}. Prepare and evaluate again"
-    if not pd.api.types.is_integer_dtype(rows["tokens"]) or (rows["tokens"] < 1).any():
-        return f"set {name!r}: a block of {who} has no number of tokens. Evaluate again"
+    for unit in ("tokens", "bytes"):
+        if not pd.api.types.is_integer_dtype(rows[unit]) or (rows[unit] < 1).any():
+            return f"set {name!r}: a block of {who} has no number of {unit}. Evaluate again"
     nats = rows["nll_nats"]
     if not pd.api.types.is_float_dtype(nats) or not np.isfinite(nats).all() or (nats < 0).any():
         return f"set {name!r}: {who} has a likelihood that is impossible. Evaluate again"

@@ -40,7 +40,8 @@ def render(story: Story) -> str:
     name, sets = focus(story), set_names(story)
     sections = [
         _front(story), _rounds(story), page_search.searches(story), verdicts(story), page_details.slices(story, name),
-        page_details.rivals(story, name, sets), page_details.curves(story), page_details.origin(story),
+        page_details.rivals(story, name, sets), page_details.int8(story, MAIN_SET), page_details.curves(story),
+        page_details.origin(story),
     ]  # fmt: skip
     return document(story["name"], title, _header(story, title) + "".join(sections))
 

@@ -33,7 +33,7 @@ _COSTS: Final = (
 )  # fmt: skip
 _QUALITY: Final = (
     ("perplexity", "perplexity"), ("times the teacher's", "perplexity_ratio"),
-    ("nats a token", "nll_nats_per_token"), ("agrees with teacher", "agreement"),
+    ("nats a token", "nll_nats_per_token"), ("nats a byte", "nll_nats_per_byte"), ("agrees with teacher", "agreement"),
 )  # fmt: skip
 
 
@@ -103,7 +103,9 @@ def _rounds(story: Story) -> str:
         rows.append([f"tokens a second, batch {text(batch)}", *[count(speed) for speed in speeds]])
     for set_name in story["models"]["teacher"]["quality"]["sets"]:
         rows += _quality_rows(story, set_name, names)
-    caption = "Small print: bootstrap intervals over blocks. Perplexities of other tokenizers do not compare."
+    caption = (
+        "Small print: bootstrap intervals over blocks. Perplexities are per token of the teacher's, for every round."
+    )
     return f"<section><h2>Teacher and rounds</h2>\n{table(caption, header, rows)}</section>\n"
 
 

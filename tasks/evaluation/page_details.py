@@ -11,6 +11,7 @@ from tasks.evaluation.page_parts import (
     digest,
     interval,
     milliseconds,
+    ratio,
     size,
     table,
     text,
@@ -20,6 +21,10 @@ from tasks.evaluation.page_parts import (
 Story = Mapping[str, Any]
 _WORST: Final = 10
 _PACKAGES: Final = ("torch", "transformers", "onnxruntime", "scikit-learn", "numpy", "dvc", "mlflow", "prefect")
+_INT8: Final = (
+    ("accuracy", "accuracy"), ("of the teacher's accuracy", "accuracy_ratio"), ("chooses as the teacher", "agreement"),
+    ("chooses as in PyTorch", "agreement_fp32"),
+)  # fmt: skip
 _RIVALS: Final = {"tfidf_logistic": "TF-IDF + logistic regression"}
 
 
@@ -64,6 +69,26 @@ def rivals(story: Story, name: str, sets: Sequence[str]) -> str:
         rows.append([text(words), *cells, NOTHING, NOTHING, NOTHING])
     caption = "Like with like: compare PyTorch with PyTorch and int8 with int8. A dash: not measured."
     return f"<section><h2>Honest rivals</h2>\n{table(caption, header, rows)}</section>\n"
+
+
+def int8(story: Story, set_name: str) -> str:
+    """Return the table of what each model is as int8, beside the teacher as int8."""
+    names = ["teacher", *story["rounds"]]
+    quality = {
+        name: value_of(story["models"][name]["quality"], "sets", set_name, "variants", "onnx_int8") for name in names
+    }
+    rows = [["bytes", *[size(value_of(story["models"][name]["cost"], "size_bytes_onnx_int8")) for name in names]]]
+    costs = {name: story["models"][name]["cost"] for name in names}
+    whole = value_of(costs["teacher"], "size_bytes_onnx_int8")
+    smaller = [ratio(whole, value_of(costs[name], "size_bytes_onnx_int8")) for name in names]
+    rows.append(["times smaller", *[NOTHING if one is None else f"{one:.1f}" for one in smaller]])
+    for batch in ("1", "32"):
+        shares = [value_of(costs[name], "latency", "onnx_int8", batch, "ratio_p50") for name in names]
+        rows.append([f"times faster, batch {batch}", *[f"{1 / one:.1f}" if one else NOTHING for one in shares]])
+    for words, key in _INT8:
+        rows.append([f"{words}<small>{text(set_name)}</small>", *[interval(value_of(quality[n], key)) for n in names]])
+    caption = "ONNX Runtime with dynamic int8 on both sides, on one thread."
+    return f"<section><h2>As int8</h2>\n{table(caption, ['', *map(text, names)], rows)}</section>\n"
 
 
 def _model_row(story: Story, model: str, kind: str, words: str, sets: Sequence[str]) -> list[str]:

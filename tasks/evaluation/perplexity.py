@@ -66,6 +66,8 @@ def measure_blocks(
     tokens_N: NDArray[np.int64],
     agreed_N: NDArray[np.int64],
     teacher_nll_nats_N: Floats,
+    bytes_N: NDArray[np.int64],
+    pieces_N: NDArray[np.int64],
     *,
     resamples: int,
     confidence: float,
@@ -73,10 +75,12 @@ def measure_blocks(
 ) -> dict[str, Any]:
     """Return support (blocks) and the intervals of the metrics of a set.
 
-    `nll_nats_per_token`; `perplexity`, its exponential; `perplexity_ratio`, to the teacher's on the same blocks; and
-    `agreement`, the share of tokens for which student and teacher hold the same piece most likely.
+    `nll_nats_per_token`, per token of the teacher's, whatever those of the model are; `nll_nats_per_byte`, per UTF-8 byte of the
+    same text; `perplexity`, the exponential of the first; `perplexity_ratio`, to the teacher's on the same blocks; and
+    `agreement`, the share of the model's own `pieces_N` for which student and teacher hold the same most likely.
     """
-    columns = np.stack([tokens_N, nll_nats_N, teacher_nll_nats_N, agreed_N], axis=1).astype(np.float64)
+    columns = np.stack([tokens_N, nll_nats_N, teacher_nll_nats_N, agreed_N, bytes_N, pieces_N], axis=1)
+    columns = columns.astype(np.float64)
     drawn = [counts_RN @ columns for counts_RN in resample_counts(len(columns), resamples, seed)]
     values, samples = _metrics(columns.sum(axis=0, keepdims=True)), _metrics(np.concatenate(drawn))
     return {
@@ -86,12 +90,13 @@ def measure_blocks(
 
 
 def _metrics(sums_RK: Floats) -> dict[str, Floats]:
-    tokens, nll, teacher_nll, agreed = sums_RK.T
+    tokens, nll, teacher_nll, agreed, bytes_, pieces = sums_RK.T
     return {
         "nll_nats_per_token": nll / tokens,
+        "nll_nats_per_byte": nll / bytes_,
         "perplexity": exponential(nll / tokens),
         "perplexity_ratio": exponential((nll - teacher_nll) / tokens),
-        "agreement": agreed / tokens,
+        "agreement": agreed / pieces,
     }
 
 

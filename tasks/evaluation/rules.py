@@ -20,6 +20,7 @@ METRICS: Final[dict[str, bool]] = {
     "agreement": True,
     "churn": True,
     "nll_nats_per_token": True,
+    "nll_nats_per_byte": True,
     "perplexity": True,
     "repetition_rate": True,
     "params_total": False,
@@ -32,10 +33,19 @@ METRICS: Final[dict[str, bool]] = {
     "golden_max_difference": False,
     "onnx_max_difference": False,
     "cache_mismatched_tokens": False,
+    "gguf_max_difference": False,
 }
 # What is measured of language models: of them alone, and of classifiers too.
 ONLY_CAUSAL_LM: Final = frozenset(
-    {"nll_nats_per_token", "perplexity", "repetition_rate", "flops_per_token", "cache_mismatched_tokens"}
+    {
+        "nll_nats_per_token",
+        "nll_nats_per_byte",
+        "perplexity",
+        "repetition_rate",
+        "flops_per_token",
+        "cache_mismatched_tokens",
+        "gguf_max_difference",
+    }
 )
 OF_CAUSAL_LM: Final = ONLY_CAUSAL_LM | {
     "agreement", "params_total", "params_non_embedding", "size_bytes", "latency_ms_p50_batch_1",
@@ -51,6 +61,7 @@ ROUNDING: Final = 1e-12  # 0.83 - 0.80 is a little less than 0.03 in floating po
 NAMES: Final = {
     "nll_nats_per_example": "negative log-likelihood (nats per example)",
     "nll_nats_per_token": "negative log-likelihood (nats per token)",
+    "nll_nats_per_byte": "negative log-likelihood (nats per UTF-8 byte)",
     "repetition_rate": "repetition rate (share of repeated 4-grams in greedy samples)",
     "cache_mismatched_tokens": "tokens generated otherwise with the key-value cache than without",
     "flops_per_token": "FLOPs per token",
@@ -62,6 +73,7 @@ NAMES: Final = {
     "load_back_max_difference": "largest difference of logits after loading back",
     "golden_max_difference": "largest difference from the golden logits",
     "onnx_max_difference": "largest difference of logits in ONNX",
+    "gguf_max_difference": "largest difference of logits in GGUF from the same float16 weights",
     "macro_f1": "macro-F1",
     "churn": "churn (share of rows with another prediction)",
 }

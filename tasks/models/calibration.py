@@ -44,7 +44,7 @@ class Calibration:
         if self._sites.pooler is None:
             return found
         # a pooler channel matters as far as the classifier listens to it
-        listened_D = _weight(self._sites.pooler[1]).norm(dim=0).cpu()
+        listened_D = _weight(self._sites.pooler).norm(dim=0).cpu()
         return Channels(found.ffn_LF, found.attention_LA, found.hidden_SD, found.pooler_D * listened_D)
 
     def token_norms(self) -> Channels:
@@ -58,7 +58,7 @@ class Calibration:
             ffn_LF=torch.stack([_read(module) for module in sites.ffn]),
             attention_LA=torch.stack([_read(module) for module in sites.attention]),
             hidden_SD=torch.stack([torch.stack([_read(m) for m in readers]).sum(dim=0) for _, readers in sites.hidden]),
-            pooler_D=_read(sites.pooler[1]) if sites.pooler else torch.zeros(0),
+            pooler_D=_read(sites.pooler) if sites.pooler else torch.zeros(0),
         )
 
     def weight_sums(self, power: int) -> Scores:
@@ -143,7 +143,7 @@ class Calibration:
         handles += [m.register_forward_pre_hook(tell_input(("attention", i))) for i, m in enumerate(sites.attention)]
         handles += [m.register_forward_hook(tell_output(("hidden", i))) for i, (m, _) in enumerate(sites.hidden)]
         if sites.pooler is not None:
-            handles.append(sites.pooler[0].register_forward_hook(tell_output(("pooler", 0))))
+            handles.append(sites.pooler.register_forward_pre_hook(tell_input(("pooler", 0))))
         try:
             yield
         finally:

@@ -50,11 +50,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 request = json.load(sys.stdin)
 torch.set_num_threads(request["threads"])
-model = AutoModelForCausalLM.from_pretrained(request["folder"], dtype=torch.float32).eval()
-tokenizer = AutoTokenizer.from_pretrained(request["folder"])
+packed = {} if request["gguf"] is None else {"gguf_file": request["gguf"]}
+model = AutoModelForCausalLM.from_pretrained(request["folder"], dtype=torch.float32, **packed).eval()
+tokenizer = AutoTokenizer.from_pretrained(request["folder"], **packed)
 found = {}
 for number, text in enumerate(request["texts"]):
     ids = tokenizer(text, return_tensors="pt")["input_ids"][:, : request["max_tokens"]]
+    found[f"own_{number}"] = ids[0].numpy()
+    if request["ids"] is not None:
+        ids = torch.tensor([request["ids"][number]])
     found[f"ids_{number}"] = ids[0].numpy()
     with torch.inference_mode():
         found[f"logits_{number}"] = model(input_ids=ids).logits[0].numpy()
@@ -74,12 +78,13 @@ class LoadBack:
     """A fresh process at work; it starts at once and is waited for in `logits`, so other work can go on meanwhile.
 
     It runs `texts` as one batch, and those of `alone` one by one, as users ask. With `new_tokens` the folder is a language
-    model's, which also continues each text; `arrays` has what it says.
+    model's, which also continues each text; `arrays` has what it says. With `gguf`, the name of a file and the tokens of each
+    text, the model is that file's, and reads these tokens: what its own tokenizer makes of the texts is in `own_I`.
     """
 
     def __init__(
         self, folder: Path, texts: Sequence[str], max_tokens: int, threads: int, alone: Sequence[str] = (),
-        new_tokens: int | None = None,
+        new_tokens: int | None = None, gguf: tuple[str, list[list[int]]] | None = None,
     ) -> None:  # fmt: skip
         self._folder = folder
         self._scratch = tempfile.TemporaryDirectory(prefix="compactlm-load-back-")
@@ -88,6 +93,7 @@ class LoadBack:
         request = {
             "folder": str(folder.resolve()), "texts": list(texts), "max_tokens": max_tokens, "threads": threads,
             "out": str(self._out), "alone": list(alone), "new_tokens": new_tokens,
+            "gguf": gguf and gguf[0], "ids": gguf and gguf[1],
         }  # fmt: skip
         program = PROGRAM if new_tokens is None else CAUSAL_PROGRAM
         with self._log.open("wb") as log:

@@ -16,6 +16,7 @@ from tasks.models.causal import DECODERS, new_config
 from tasks.models.planning import Measure, possible_shapes
 from tasks.params import AnyParams, Params, Round, check_shrinks
 from tasks.params_causal import CausalParams
+from tasks.pruning.vocabulary import check_prunable
 
 # A run keeps, per model: checkpoints, the model, its ONNX files, and DVC's and MLflow's copies of them.
 COPIES_OF_A_MODEL = 12
@@ -32,7 +33,9 @@ def check(params: AnyParams, workspace: Path) -> None:
     folder = locate(sources["teacher.model"], "teacher.model")
     files = model_files(folder)
     data_file(locate(sources["data.source"], "data.source"))
-    check_shapes(params, read_model_config(folder))
+    config = read_model_config(folder)
+    shapes = check_shapes(params, config)
+    check_tokenizer(folder, adapter_of(config).shape(config), shapes)
     weights_bytes = sum(p.stat().st_size for p in files if p.suffix == ".safetensors")
     check_disk(weights_bytes, workspace)
 
@@ -54,7 +57,11 @@ def _check_causal(params: CausalParams, workspace: Path) -> None:
             )
         weights_bytes *= UNPACKED  # its shapes are checked by `fetch`: reading them here would take every run seconds
     else:
-        check_causal_shapes(params, read_model_config(files[0].parent))
+        folder, config = files[0].parent, read_model_config(files[0].parent)
+        check_causal_shapes(params, config)
+        check_tokenizer(
+            folder, adapter_of(config).shape(config), {name: one.axes for name, one in params.rounds.items()}
+        )
     check_disk(weights_bytes, workspace)
 
 
@@ -100,6 +107,16 @@ def _check_shape(where: str, target: Round, shape: Mapping[str, int], parent: Ma
             check_shrinks(where, shape, adapter.shape(parent))
         except ValueError as error:
             raise ParamsError(str(error)) from None
+
+
+def check_tokenizer(folder: Path, before: Mapping[str, int], shapes: Mapping[str, Mapping[str, int]]) -> None:
+    """Raise ParamsError where a round has fewer tokens than the teacher and its tokenizer cannot be cut to them."""
+    for name, shape in shapes.items():
+        if shape["vocabulary"] != before["vocabulary"]:
+            try:
+                check_prunable(read_json(folder / "tokenizer.json"), shape["vocabulary"])
+            except ParamsError as error:
+                raise ParamsError(f"params.yaml: rounds.{name}.vocabulary: {folder}: {error}") from None
 
 
 def check_causal_shapes(params: CausalParams, config: Mapping[str, Any]) -> None:

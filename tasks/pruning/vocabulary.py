@@ -1,20 +1,23 @@
-"""A smaller WordPiece vocabulary: which pieces stay, and the tokenizer that uses them.
+"""A smaller vocabulary: which pieces stay, and the tokenizer that uses them. Byte-level BPE is in `byte_pairs`.
 
-Dropping a piece never makes a word unknown as long as its characters stay: WordPiece then spells it with shorter
+Dropping a piece of WordPiece never makes a word unknown as long as its characters stay: it is then spelled with shorter
 pieces.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.errors import ParamsError
+from tasks.errors import DataError, ParamsError
+from tasks.pruning.byte_pairs import check_size, choose_tokens, ids_of, is_byte_level, smaller_byte_pairs
 
 PREFIX = "##"
+SPECIAL_IDS: Final = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "mask_token_id",
+                      "unk_token_id", "decoder_start_token_id")  # fmt: skip
 
 
 def count_pieces(ids: NDArray[np.int32], size: int) -> NDArray[np.int64]:
@@ -43,6 +46,52 @@ def _is_needed_character(piece: str, count: int) -> bool:
     return len(character) == 1 and (count > 0 or (character.isascii() and character.isprintable()))
 
 
+def check_prunable(tokenizer: Mapping[str, Any], size: int) -> None:
+    """Raise ParamsError unless the vocabulary of a tokenizer.json can be pruned, a byte-level one to this size."""
+    if is_byte_level(tokenizer):
+        check_size(tokenizer, size)
+    elif not is_wordpiece(tokenizer):
+        raise ParamsError(
+            f"tokenizer.json: model.type {tokenizer['model'].get('type')!r}: vocabulary pruning knows WordPiece and "
+            "byte-level BPE; leave rounds.*.vocabulary at the teacher's size"
+        )
+
+
+def kept_ids(
+    tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, config: Mapping[str, Any]
+) -> list[int]:
+    """Return the `size` ids to keep, ascending, of a model whose tokens were counted; `config` names its special ids.
+
+    Raises ParamsError when the tokenizer is of another kind, or `size` beyond what it can be.
+    """
+    check_prunable(tokenizer, size)
+    if is_wordpiece(tokenizer):
+        return choose_pieces(pieces_in_order(tokenizer), special_pieces(tokenizer), counts, size)
+    needed = special_ids(config)
+    if config.get("model_type") == "roberta":  # which counts positions from its padding id on, so that may not move
+        needed += range(int(config["pad_token_id"]))
+    return choose_tokens(tokenizer, counts, size, needed)
+
+
+def special_ids(config: Mapping[str, Any]) -> list[int]:
+    """Return the ids that a config.json names, each once."""
+    named = (config.get(key) for key in SPECIAL_IDS)
+    return sorted({i for value in named if value is not None for i in (value if isinstance(value, list) else [value])})
+
+
+def renumbered(config: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
+    """Return a config whose special ids are those of the student; one that was dropped is none."""
+    if list(keep) == list(range(len(keep))):  # all that stays, stays where it was
+        return dict(config)
+    new_id = {old: new for new, old in enumerate(keep)}
+    changed: dict[str, Any] = {}
+    for key in SPECIAL_IDS:
+        value = config.get(key)
+        if value is not None:
+            changed[key] = [new_id[i] for i in value if i in new_id] if isinstance(value, list) else new_id.get(value)
+    return {**config, **changed}
+
+
 def is_wordpiece(tokenizer: Mapping[str, Any]) -> bool:
     """Return whether a tokenizer.json is a WordPiece one; old ones do not say."""
     return bool(tokenizer["model"].get("type", "WordPiece") == "WordPiece")
@@ -52,22 +101,22 @@ def pieces_in_order(tokenizer: Mapping[str, Any]) -> list[str]:
     """Return the pieces of a tokenizer.json by id; ParamsError unless it is a WordPiece one with ids 0, 1, 2, ..."""
     model = tokenizer["model"]
     if not is_wordpiece(tokenizer):
-        raise ParamsError(
-            f"tokenizer.json: model.type {model.get('type')!r}: vocabulary pruning knows WordPiece; "
-            "leave rounds.*.vocabulary at the teacher's size"
-        )
+        raise ParamsError(f"tokenizer.json: model.type {model.get('type')!r} is not WordPiece")
     pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
     assert [model["vocab"][piece] for piece in pieces] == list(range(len(pieces))), "ids must be 0, 1, 2, ..."
     return pieces
 
 
 def ids_at_teacher(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> NDArray[np.int64]:
-    """Return the teacher's id of each id of a student, whose pieces are all the teacher's; from two tokenizer.json."""
-    if not is_wordpiece(student):  # byte-pair vocabularies are never pruned
-        added = {token["id"] for token in student["added_tokens"]}
-        return np.arange(len(set(student["model"]["vocab"].values()) | added), dtype=np.int64)
-    ids = teacher["model"]["vocab"]
-    return np.array([ids[piece] for piece in pieces_in_order(student)], dtype=np.int64)
+    """Return the teacher's id of each id of a student, from two tokenizer.json; DataError unless it has all its pieces."""
+    mine, theirs = ids_of(student), ids_of(teacher)
+    strange = [piece for piece in mine if piece not in theirs]
+    if strange:
+        raise DataError(f"the student's piece {strange[0]!r} is none of the teacher's; run `dvc repro prepare`")
+    found = np.arange(max(mine.values()) + 1, dtype=np.int64)
+    for piece, number in mine.items():
+        found[number] = theirs[piece]
+    return found
 
 
 def special_pieces(tokenizer: Mapping[str, Any]) -> set[str]:
@@ -77,15 +126,30 @@ def special_pieces(tokenizer: Mapping[str, Any]) -> set[str]:
 
 def smaller_tokenizer(tokenizer: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
     """Return a tokenizer.json with only the kept ids, renumbered in order."""
-    pieces = pieces_in_order(tokenizer)
-    new_id = {pieces[old]: new for new, old in enumerate(keep)}
-    added = [{**token, "id": new_id[token["content"]]} for token in tokenizer["added_tokens"]]
+    new_ids = {old: new for new, old in enumerate(keep)}
+    if is_wordpiece(tokenizer):
+        pieces = pieces_in_order(tokenizer)
+        model = {**tokenizer["model"], "vocab": {pieces[old]: new for old, new in new_ids.items()}}
+    else:
+        model = smaller_byte_pairs(tokenizer, new_ids)
+    added = [{**token, "id": new_ids[token["id"]]} for token in tokenizer["added_tokens"]]
     return {
         **tokenizer,
         "added_tokens": added,
-        "model": {**tokenizer["model"], "vocab": new_id},
-        "post_processor": _renumber(tokenizer.get("post_processor"), new_id),
+        "model": model,
+        "post_processor": _renumber(
+            tokenizer.get("post_processor"), {**model["vocab"], **{token["content"]: token["id"] for token in added}}
+        ),
     }
+
+
+def smaller_settings(settings: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
+    """Return a tokenizer_config.json whose added tokens have their new ids."""
+    if "added_tokens_decoder" not in settings:
+        return dict(settings)
+    new_ids = {str(old): str(new) for new, old in enumerate(keep)}
+    added = {new_ids[old]: token for old, token in settings["added_tokens_decoder"].items()}
+    return {**settings, "added_tokens_decoder": added}
 
 
 def _renumber(processor: Any, new_id: Mapping[str, int]) -> Any:
@@ -98,7 +162,9 @@ def _renumber(processor: Any, new_id: Mapping[str, int]) -> Any:
             name: {**entry, "ids": [new_id[token] for token in entry["tokens"]]}
             for name, entry in processor["special_tokens"].items()
         }
-    elif processor["type"] == "BertProcessing":
+    elif processor["type"] == "Sequence":
+        processor["processors"] = [_renumber(one, new_id) for one in processor["processors"]]
+    elif processor["type"] in ("BertProcessing", "RobertaProcessing"):
         for end in ("sep", "cls"):
             processor[end] = [processor[end][0], new_id[processor[end][0]]]
     return processor

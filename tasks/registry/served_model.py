@@ -32,7 +32,10 @@ class TextClassifier(PythonModel):  # type: ignore[misc]
         """Return one row a text: the most probable `label` and its `score`."""
         import torch
 
-        length = int(self.model.config.max_position_embeddings)
+        config = self.model.config
+        length = int(config.max_position_embeddings)
+        if config.model_type == "roberta":  # which counts positions from its padding id on
+            length -= int(config.pad_token_id) + 1
         tokens = self.tokenizer(
             list(model_input), padding=True, truncation=True, max_length=length, return_tensors="pt"
         )

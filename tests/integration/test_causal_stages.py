@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks import rederive, rederive_causal
 from tasks.causal import (
@@ -29,18 +29,28 @@ from tasks.causal import (
     teacher_logits,
     validate_data,
 )
+from tasks.causal.kept import kept_at_teacher
+from tasks.causal.reading import Reader
 from tasks.data.blocks import load_blocks
-from tasks.distillation.causal import causal_loss
+from tasks.data.documents import read_document_set
+from tasks.data.segments import load_segments, save_segments, segments_of, windows_of
+from tasks.distillation.causal import Recipe, causal_loss, next_tokens, predicting
 from tasks.errors import DataError
-from tasks.evaluation.block_evidence import SAMPLES
+from tasks.evaluation.block_evidence import SAMPLES, agreed_pieces
 from tasks.lineage.files import digest, file_sha256, read_json, write_json
 from tasks.models.checkpoint import load_causal_lm
+from tasks.models.devices import Device
+from tasks.models.gguf import GGUF_FILE, gguf_refusal, splitting_of
 from tasks.params_causal import CausalParams
+from tasks.prune import write_tokenizer
+from tasks.pruning.shapes import Plan
+from tasks.pruning.vocabulary import kept_ids
 from tasks.registry.listing import list_models
 from tasks.registry.publish import Publication
 from tasks.registry.records import RoundFiles, quality_of
 from tasks.registry.tracking import Tracker
-from tests.causal import ROUNDS, causal_params, tiny_values, write_decoder, write_documents
+from tests.causal import ROUNDS, causal_params, config_of, tiny_values, write_decoder, write_documents
+from tests.families import bytes_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")  # Great Expectations imports it
 
@@ -177,6 +187,7 @@ def test_every_model_loads_with_the_stock_class_and_generates_the_same_with_and_
         assert parity["load_back_max_difference"] <= 1e-5
         assert parity["cache_mismatched_tokens"] == 0
         assert parity["generated_tokens"] == 16 * parity["rows"]
+        assert parity["gguf_not_written"].startswith("of model_type 'gpt2'")
         stock = AutoModelForCausalLM.from_pretrained(run.rounds / name / "trained/model")
         assert stock.num_parameters() == read_json(run.rounds / name / "evaluated/cost.json")["params_total"]
 
@@ -323,6 +334,105 @@ def test_a_distillation_killed_in_the_middle_ends_with_the_same_weights(
     assert (tmp_path / "trained/steps.jsonl").read_text() == (place / "trained/steps.jsonl").read_text()
 
 
+@pytest.fixture(scope="module")
+def fewer(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same teacher with two rounds that cut the vocabulary, then cut it again."""
+    folder = tmp_path_factory.mktemp("fewer")
+    shutil.copytree(run.workspace, folder, dirs_exist_ok=True)
+    values = run.params.model_dump(mode="json")
+    values["rounds"]["r1"] |= {"vocabulary": 290}
+    values["rounds"]["r2"] |= {"vocabulary": 270}
+    values["gates"] += [{"metric": "nll_nats_per_byte", "set": "test", "versus": "teacher", "max_ratio": 4.0}]
+    made = Run(causal_params(values), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in made.params.rounds:
+            shutil.rmtree(made.rounds / name)
+            made.prune(name)
+            made.distill(name)
+            made.measure(name)
+            made.judge(name)
+    return made
+
+
+def test_students_with_fewer_tokens_are_measured_on_the_same_text(fewer: Run) -> None:
+    teachers = read_json(fewer.rounds / "teacher/evaluated/quality.json")["sets"]
+    text = read_document_set(fewer.sets, "test")["text"].tolist()[0]
+    for name, size in (("r1", 290), ("r2", 270)):
+        model = fewer.rounds / name / "trained/model"
+        assert read_json(model / "config.json")["vocab_size"] == size
+        ids = AutoTokenizer.from_pretrained(model)(text)["input_ids"]
+        assert max(ids) < size
+        assert AutoTokenizer.from_pretrained(model).decode(ids) == text
+        parity = read_json(fewer.rounds / name / "exported/parity.json")
+        assert parity["load_back_max_difference"] <= 1e-5
+        assert parity["cache_mismatched_tokens"] == 0
+        for set_name in ("test", "news"):
+            rows, theirs = (
+                pd.read_parquet(fewer.rounds / one / f"evaluated/predictions/{set_name}.parquet")
+                for one in (name, "teacher")
+            )
+            for column in ("row_id", "tokens", "bytes"):
+                assert rows[column].tolist() == theirs[column].tolist()
+            assert (rows["choices"].map(len) > rows["tokens"]).mean() > 0.5, "the same text takes more tokens"
+            nats = rows["nll_nats"].sum()
+            found = overall(fewer, name, set_name)
+            assert found["nll_nats_per_byte"]["value"] == pytest.approx(nats / rows["bytes"].sum(), abs=1e-6)
+            assert found["perplexity"]["value"] == pytest.approx(np.exp(nats / rows["tokens"].sum()), rel=1e-5)
+            assert 0.0 < found["agreement"]["value"] < 1.0
+        assert (
+            read_json(fewer.rounds / name / "evaluated/quality.json")["sets"]["test"]["rows_sha256"]
+            == (teachers["test"]["rows_sha256"])
+        )
+        results = [rule["result"] for rule in read_json(fewer.rounds / name / "verdict.json")["rules"]]
+        assert "hold" not in results, "every number follows from what is stored"
+
+
+def test_pruning_and_numbers_of_fewer_tokens_are_derived_again(fewer: Run, tmp_path: Path) -> None:
+    shutil.copytree(fewer.artifacts, tmp_path / "artifacts")
+    assert faults(fewer, tmp_path) == []
+    place = tmp_path / "artifacts/rounds/r2/pruned/model/tokenizer.json"
+    tokenizer = read_json(place)
+    tokenizer["model"]["merges"].pop()
+    write_json(place, tokenizer)
+    assert faults(fewer, tmp_path) == ["pruning"]
+
+
+def test_a_teacher_cut_to_the_tokens_that_its_text_uses_is_as_good_as_before(run: Run, tmp_path: Path) -> None:
+    """The unit of measure is the teacher's: with every token of the text kept, nothing it says of the text changes."""
+    tokens, parent = run.rounds / "teacher/tokens", run.rounds / "teacher/trained/model"
+    blocks = load_blocks(tokens, "test")
+    config = read_json(parent / "config.json")
+    counts = np.bincount(np.asarray(blocks).reshape(-1), minlength=320)
+    tokenizer = read_json(parent / "tokenizer.json")
+    used = set(np.flatnonzero(counts).tolist())
+    every = (kept_ids(tokenizer, counts, size, config) for size in range(257, 320))
+    keep = next(one for one in every if used <= set(one))
+    plan = Plan(vocabulary=keep, hidden=list(range(32)), layers=list(range(4)), heads=[list(range(4))] * 4,
+                ffn=[list(range(48))] * 4, pooler=[])  # fmt: skip
+    student = prune.student_from_plan(parent, plan)
+    write_tokenizer(parent, plan, tmp_path)
+    segments = segments_of(blocks, tokenizer, parent / "tokenizer.json", 0)
+    save_segments(segments, windows_of(segments, tmp_path / "tokenizer.json", 0, 32), tmp_path, "test")
+    whole = load_causal_lm(parent)
+    kept = kept_at_teacher(tmp_path, parent)
+    assert kept is not None
+    assert kept.tolist() == keep
+    cpu = Device(torch.device("cpu"), "fp32", 1)
+    rows = Reader(student, whole, kept, 4, cpu).read(tmp_path, "test", "test")
+    theirs = Reader(whole, None, None, 4, cpu).read(tokens, "test", "test")
+    same = rows["choices"].map(len) == theirs["choices"].map(len)  # a word that a block cuts may be written otherwise
+    assert same.mean() > 0.5
+    assert (agreed_pieces(rows, theirs)[0] == agreed_pieces(rows, theirs)[1]).all(), "among what stays, the same choice"
+    # it is renormalised over fewer tokens, so it can only seem better, by what those that went had
+    gained = (theirs["nll_nats"] - rows["nll_nats"])[same] / theirs["tokens"][same]
+    assert (gained > -1e-5).all()
+    recipe = Recipe("forward_kl", 1.0, 1.0, 50, torch.float32)
+    ids = torch.from_numpy(load_segments(tmp_path, "test")[1].ids_WT[:4].astype(np.int64))
+    loss = causal_loss(predicting(student, ids), predicting(whole, ids, kept), next_tokens(ids), recipe)
+    assert float(loss) == pytest.approx(0.0, abs=1e-6), "the loss of a student that equals its teacher"
+
+
 def test_a_llama_is_taken_as_it_is_and_loses_heads_of_each_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,6 +453,25 @@ def test_a_llama_is_taken_as_it_is_and_loses_heads_of_each_group(
     assert pruned.num_parameters() == facts["params_total"]
     assert pruned.config.num_key_value_heads == 2
     made.distill("r1")
-    parity = export.run(made.params, model=made.rounds / "r1/trained/model", sets=made.sets, out=tmp_path / "exported")
+    trained = made.rounds / "r1/trained/model"
+    parity = export.run(made.params, model=trained, sets=made.sets, out=tmp_path / "exported")
     assert parity["cache_mismatched_tokens"] == 0
     assert parity["load_back_max_difference"] <= 1e-5
+    assert parity["gguf_max_difference"] <= 1e-4, "nothing but rounding, in a fresh process with stock classes"
+    assert 0.0 < parity["gguf_rounding_max_difference"] < 0.1
+    weights = (trained / "model.safetensors").stat().st_size
+    assert parity["gguf_bytes"] == (tmp_path / "exported" / GGUF_FILE).stat().st_size < weights
+
+
+def test_what_a_gguf_file_could_not_say_is_not_written() -> None:
+    tokenizer = bytes_tokenizer()
+    config = config_of("llama")
+    assert gguf_refusal(config, tokenizer) is None
+    assert "biases" in (gguf_refusal({**config, "attention_bias": True}, tokenizer) or "")
+    scaled = {**config, "rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}
+    assert "scaled" in (gguf_refusal(scaled, tokenizer) or "")
+    level = tokenizer["pre_tokenizer"]
+    digits = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, level]}
+    assert splitting_of({**tokenizer, "pre_tokenizer": digits}) == "smollm"
+    split = {"type": "Sequence", "pretokenizers": [{"type": "Split"}, {**level, "use_regex": False}]}
+    assert "split" in (gguf_refusal(config, {**tokenizer, "pre_tokenizer": split}) or "")

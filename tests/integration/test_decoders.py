@@ -1,4 +1,4 @@
-"""Decoders through the stages: fine-tuned, pruned, distilled, exported to ONNX and loaded back by a fresh process."""
+"""Decoders, and an encoder with their kind of tokenizer, through the stages, to ONNX, and back in a fresh process."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ from safetensors.torch import load_file
 
 from tasks import distill, export, prune, teacher, teacher_logits
 from tasks.data.frames import write_sets
-from tasks.data.tokens import save_tokens, tokenize
+from tasks.data.tokens import load_tokens, save_tokens, tokenize
+from tasks.errors import ParamsError
 from tasks.evaluate import measure_cost
-from tasks.lineage.files import file_sha256, read_json
+from tasks.lineage.files import file_sha256, read_json, write_json
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import load_classifier, read_config
+from tasks.models.preflight import check_tokenizer
 from tasks.params import Params, check_params
+from tasks.pruning.byte_pairs import ids_of
 from tasks.pruning.shapes import Plan
-from tests.families import BYTES, END, write_family
+from tests.families import BYTES, END, roberta_tokenizer, write_family
 from tests.integration.tiny_run import tiny_params, tiny_set, write_tiny_sets
 
 SHAPES = {
     "gpt2": {"hidden": 16, "heads": 2, "ffn": 20, "layers": 2},
     "llama": {"hidden": 24, "heads": 2, "ffn": 20, "layers": 2},
+    "roberta": {"hidden": 16, "heads": 2, "ffn": 20, "layers": 2},
 }
 
 
-def params_of(name: str, criterion: str) -> Params:
+def params_of(name: str, criterion: str, vocabulary: int = BYTES) -> Params:
     values: dict[str, Any] = tiny_params(latency_batches=[1, 2], latency_repeats=3).model_dump()
     values["data"]["max_tokens"] = 48
     values["teacher"] |= {"epochs": 1, "learning_rate": 5.0e-3, "batch_rows": 16, "frozen_layers": None}
     values["prune"]["criterion"] = criterion
     values["distill"] |= {"loss": "jensen_shannon", "batch_rows": 16, "checkpoints": 2}
     budget = {"parent": "teacher", "labelled_epochs": 1, "transfer_epochs": 0.5, "learning_rate": 5.0e-3}
-    values["rounds"] = {"r1": {"vocabulary": BYTES, **SHAPES[name], **budget}}
+    values["rounds"] = {"r1": {"vocabulary": vocabulary, **SHAPES[name], **budget}}
     values["runtime"] |= {"device": "cpu", "precision": "fp32"}
     return check_params(values, "params.yaml")
 
@@ -83,3 +87,42 @@ def test_a_decoder_goes_through_the_stages(
     )  # fmt: skip
     assert found["params_total"] == facts["params_total"]
     assert set(found["latency"]) == {"torch", "onnx", "onnx_int8"}
+
+
+def test_a_roberta_loses_tokens_and_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    size = len(ids_of(roberta_tokenizer()))
+    params = params_of("roberta", "activation", size - 1)
+    base, sets, tokens = write_family("roberta", tmp_path / "base"), tmp_path / "sets", tmp_path / "tokens"
+    write_tiny_sets(sets)
+    train = pd.read_parquet(sets / "train.parquet")
+    write_sets({"calibration": train.head(24).assign(label=-1), "validation": tiny_set(40, 3)}, sets)
+    for file in sets.glob("*.parquet"):
+        texts = pd.read_parquet(file)["text"].tolist()
+        save_tokens(tokenize(texts, base / "tokenizer.json", params.data.max_tokens), tokens / file.stem)
+    pruned, student_tokens = tmp_path / "pruned", tmp_path / "student_tokens"
+    facts = prune.run(
+        params, round="r1", parent=base, tokens=tokens, sets=sets, teacher=base, out=pruned,
+        student_tokens=student_tokens,
+    )  # fmt: skip
+    assert facts["shape_after"]["vocabulary"] == size - 1
+    tokenizer = read_json(pruned / "model/tokenizer.json")
+    assert set(ids_of(roberta_tokenizer())) - set(ids_of(tokenizer)) == {"th"}
+    assert read_json(pruned / "model/tokenizer_config.json")["tokenizer_class"] == "RobertaTokenizer"
+    before, after = load_tokens(tokens / "test"), load_tokens(student_tokens / "test")
+    assert len(after.ids) > len(before.ids), "th is two tokens now"
+    parity = export.run(params, model=pruned / "model", sets=sets, out=tmp_path / "exported")
+    assert parity["load_back_max_difference"] <= 1e-5
+    assert parity["golden_max_difference"] <= 1e-4
+    assert parity["onnx_max_difference"] <= 1e-4, "positions are counted in the ONNX file too"
+
+
+def test_tokenizers_that_cannot_be_cut_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    before = {"vocabulary": 300}
+    write_json(tmp_path / "tokenizer.json", {"model": {"type": "Unigram"}, "added_tokens": []})
+    check_tokenizer(tmp_path, before, {"r1": before})
+    with pytest.raises(ParamsError, match=r"rounds.r1.vocabulary: .*knows WordPiece and byte-level BPE"):
+        check_tokenizer(tmp_path, before, {"r1": {"vocabulary": 290}})
+    write_json(tmp_path / "tokenizer.json", roberta_tokenizer())
+    with pytest.raises(ParamsError, match="allowed: from 261 to 262"):
+        check_tokenizer(tmp_path, before, {"r1": {"vocabulary": 260}})

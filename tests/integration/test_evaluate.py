@@ -56,7 +56,13 @@ def test_quality_holds_every_set_slice_and_metric(place, tiny_model):
             assert set(part) == ({"support", *METRICS} if part["support"] else {"support"})
         assert entry["slices"]["overall"]["support"] == len(frame)
         assert entry["slices"]["overall"]["agreement"]["value"] == 1.0
-    assert set(found["sets"]["test"]["variants"]["onnx_int8"]["accuracy"]) == {"value", "low", "high"}
+    rows = pd.read_parquet(place / "r1" / "predictions" / "test.parquet")
+    int8 = found["sets"]["test"]["variants"]["onnx_int8"]
+    assert set(int8) == {"accuracy", "accuracy_ratio", "agreement", "agreement_fp32"}
+    assert int8["accuracy"]["value"] == pytest.approx((rows["prediction_int8"] == rows["label"]).mean(), abs=1e-6)
+    same = (rows["prediction_int8"] == rows["prediction"]).mean()
+    assert int8["agreement_fp32"]["value"] == pytest.approx(same, abs=1e-6)
+    assert int8["agreement"] == int8["accuracy_ratio"] == {"value": 1.0, "low": 1.0, "high": 1.0}, "its own teacher"
 
 
 def test_quality_follows_from_the_predictions(place):

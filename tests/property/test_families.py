@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +14,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tasks.data.tokens import TokenSet
 from tasks.distillation.predict import predict_logits
@@ -25,10 +29,12 @@ from tasks.models.devices import Device
 from tasks.prune import make_plan, student_from_plan
 from tasks.pruning.criteria import CRITERIA, keep_best
 from tasks.pruning.shapes import Plan
+from tasks.registry.served_model import TextClassifier
 from tests.families import CONFIGS, ENCODERS, FFN, HEADS, LAYERS, write_family
 
 CPU = Device(torch.device("cpu"), "fp32", 1)
 FEW = settings(max_examples=8)
+TOGETHER = (*ENCODERS, "gpt2")  # whose width is that of its heads together
 every_family = pytest.mark.parametrize("name", CONFIGS)
 IDS = torch.tensor([[12, 5, 9, 14, 3, 8], [12, 7, 7, 20, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
@@ -104,7 +110,7 @@ def test_ffn_neurons_pruned_equal_masked(folders: dict[str, Path], name: str, da
     torch.testing.assert_close(logits(student_of(folders[name], ffn=kept)), logits(masked), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in (*ENCODERS, "gpt2")])
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in TOGETHER])
 @FEW
 @given(data=st.data())
 def test_heads_pruned_equal_masked(folders: dict[str, Path], name: str, data: st.DataObject) -> None:
@@ -150,9 +156,7 @@ def test_hidden_and_heads_equal_the_parent_with_smaller_norms(
     width = adapter.shape(config)["hidden"]
     heads = [drawn_heads(data, adapter.head_groups(config))]
     heads = heads * LAYERS if width % len(heads[0]) == 0 else [list(range(HEADS))] * LAYERS
-    count = len(heads[0]) * (
-        adapter.head_size(config) if name in ("distilbert", "gpt2") else data.draw(st.integers(1, width // 4))
-    )
+    count = len(heads[0]) * (adapter.head_size(config) if name in TOGETHER else data.draw(st.integers(1, width // 4)))
     kept = sorted(data.draw(st.permutations(range(width)))[: min(count, width)])
     parent = load_classifier(folders[name])
     pooler = adapter.sites(
@@ -161,7 +165,7 @@ def test_hidden_and_heads_equal_the_parent_with_smaller_norms(
     listened = sorted(data.draw(st.permutations(range(width)))[: len(kept)]) if pooler else []
     student = student_of(folders[name], heads=heads, hidden=kept, pooler=listened)
     if pooler:
-        ignore_inputs(pooler[1], [i for i in range(width) if i not in listened])
+        ignore_inputs(pooler, [i for i in range(width) if i not in listened])
     for module, mine in zip(adapter.sites(parent).attention, heads, strict=True):
         ignore_heads(module, mine, adapter.head_size(config))
     for norm, _ in adapter.sites(parent).hidden:
@@ -312,15 +316,64 @@ def test_frozen_layers_get_no_gradients(folders: dict[str, Path], name: str) -> 
     [
         ("bert", {"hidden": 16}, "hidden = 16 and heads = 4 make heads of 4 channels; the teacher's have 8"),
         ("gpt2", {"hidden": 16}, "a stock gpt2 model loads only hidden = heads x 8, here 32"),
-        ("gpt2", {"vocabulary": 100}, "vocabulary = 100: pruning knows WordPiece vocabularies alone"),
+        ("gpt2", {"vocabulary": 100}, "vocabulary = 100: those of gpt2 are byte-pair encodings, and the 256 bytes"),
         ("llama", {"heads": 3}, "heads = 3: the teacher's query heads share 2 groups of keys and values"),
-        ("llama", {"vocabulary": 100}, "those of llama are byte-pair encodings; allowed: 258"),
+        ("llama", {"vocabulary": 100}, "allowed: from 257 to 258"),
     ],
 )
 def test_shapes_that_stock_classes_cannot_hold_are_refused(name: str, changed: dict[str, int], words: str) -> None:
     adapter = adapter_of(CONFIGS[name])
     assert words in (adapter.refusal(CONFIGS[name], adapter.shape(CONFIGS[name]) | changed) or "")
     assert adapter.refusal(CONFIGS[name], adapter.shape(CONFIGS[name])) is None
+
+
+def test_every_student_loads_in_a_fresh_process(folders: dict[str, Path], tmp_path: Path) -> None:
+    program = """
+import sys, torch
+from transformers import AutoModelForSequenceClassification
+found = {}
+for name in sys.argv[2:]:
+    model = AutoModelForSequenceClassification.from_pretrained(f"{sys.argv[1]}/{name}").eval()
+    ids, mask = torch.load(f"{sys.argv[1]}/{name}/batch.pt")
+    with torch.inference_mode():
+        found[name] = model(input_ids=ids, attention_mask=mask).logits
+assert "tasks" not in sys.modules
+torch.save(found, f"{sys.argv[1]}/logits.pt")
+"""
+    wanted = {}
+    for name in CONFIGS:
+        student = student_of(folders[name], layers=[0, 2], heads=[list(range(HEADS))] * 2, ffn=[[3, 7, 40], [0, 1, 2]])
+        save_classifier(student, folders[name], tmp_path / name)
+        torch.save((torch.where(MASK == 1, IDS, pad_id(student)), MASK), tmp_path / name / "batch.pt")
+        wanted[name] = logits(student)
+    subprocess.run([sys.executable, "-I", "-c", program, str(tmp_path), *CONFIGS], check=True, cwd=tmp_path)
+    found = torch.load(tmp_path / "logits.pt")
+    for name, mine in wanted.items():
+        assert torch.equal(found[name], mine), name
+
+
+def test_roberta_counts_positions_from_its_padding_id_and_is_served_so(folders: dict[str, Path]) -> None:
+    folder = folders["roberta"]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer("th!")["input_ids"] == Tokenizer.from_file(str(folder / "tokenizer.json")).encode("th!").ids
+    served = TextClassifier()
+    served.load_context(SimpleNamespace(artifacts={"model": folder}))
+    assert len(served.predict(None, ["the long one " * 40, "short"])) == 2, "64 tokens of 66 positions are read"
+
+
+def test_layers_that_attend_by_their_number_are_not_dropped() -> None:
+    config = {**CONFIGS["qwen2"], "layer_types": ["full_attention", "full_attention", "sliding_attention"]}
+    adapter = adapter_of(config)
+    words = adapter.refusal(config, adapter.shape(config) | {"layers": 2})
+    assert words.startswith("layers = 2: the teacher's layers attend differently")
+    assert adapter.refusal(config, adapter.shape(config) | {"ffn": 7}) is None
+    alike = {**config, "layer_types": ["full_attention"] * 3}
+    assert adapter.resized(alike, adapter.shape(alike) | {"layers": 2})["layer_types"] == ["full_attention"] * 2
+
+
+def test_an_unknown_architecture_is_refused_with_those_that_are_supported() -> None:
+    with pytest.raises(SourceError, match="'gemma' is not supported; allowed: bert, distilbert, roberta, gpt2, llama"):
+        adapter_of({"model_type": "gemma"})
 
 
 def test_gpt2_layers_that_scale_by_their_number_are_not_dropped() -> None:

@@ -49,6 +49,7 @@ def evaluation(ratio: float, varies: float, seed: int) -> tuple[Frames, dict[str
         nats = TOKENS * (hard.normal(3.0, 0.4, BLOCKS) + math.log(ratio) + rng.normal(0.0, varies, BLOCKS))
         choices = [np.where(rng.random(TOKENS) < 0.9, 7, 8).astype(np.int32) for _ in range(BLOCKS)]
         frames[name] = pd.DataFrame({"row_id": [f"{name}-{row:04d}" for row in range(BLOCKS)], "tokens": [TOKENS] * BLOCKS,
+                                     "bytes": [4 * TOKENS] * BLOCKS,
                                      "nll_nats": nats, "choices": choices, "agreed": [0] * BLOCKS})  # fmt: skip
     frames[SAMPLES] = pd.DataFrame({"sample": [np.array([1, 2, 3, 4] * 4 + [row] * 8) for row in range(8)]})
     rates = [repetition_rate(one.tolist()) for one in frames[SAMPLES]["sample"]]

@@ -50,5 +50,5 @@ def test_too_small_a_vocabulary_is_refused_with_the_reason() -> None:
 
 
 def test_other_tokenizers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match="knows WordPiece"):
+    with pytest.raises(ParamsError, match="is not WordPiece"):
         pieces_in_order({"model": {"type": "BPE", "vocab": {}}})

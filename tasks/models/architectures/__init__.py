@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from tasks.errors import SourceError
-from tasks.models.architectures import bert, distilbert, gpt2, llama
+from tasks.models.architectures import bert, distilbert, gpt2, llama, roberta
 from tasks.pruning.layout import Layout
 
 ADAPTERS: Final[dict[str, ModuleType]] = {
-    "bert": bert, "distilbert": distilbert, "gpt2": gpt2, "llama": llama, "mistral": llama,
+    "bert": bert, "distilbert": distilbert, "roberta": roberta, "gpt2": gpt2, "llama": llama, "mistral": llama,
+    "qwen2": llama, "qwen3": llama,
 }  # fmt: skip
 
 

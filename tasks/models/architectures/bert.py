@@ -113,7 +113,7 @@ def sites(model: Any) -> Sites:
         ffn=[layer.output.dense for layer in layers],
         attention=[layer.attention.output.dense for layer in layers],
         hidden=hidden,
-        pooler=(model.bert.pooler, model.classifier),
+        pooler=model.classifier,
     )
 
 

@@ -95,7 +95,7 @@ def flops_per_example(config: Mapping[str, Any], tokens: int, classes: int) -> i
 
 
 def sites(model: Any) -> Sites:
-    """Return where the channels of a model can be seen; the classifier reads what its dropout lets through."""
+    """Return where the channels of a model can be seen; a layer norm's output also feeds the residual stream."""
     layers = list(model.distilbert.transformer.layer)
     queries = [[layer.attention.q_lin, layer.attention.k_lin, layer.attention.v_lin] for layer in layers]
     hidden = [(model.distilbert.embeddings.LayerNorm, queries[0])]
@@ -106,7 +106,7 @@ def sites(model: Any) -> Sites:
         ffn=[layer.ffn.lin2 for layer in layers],
         attention=[layer.attention.out_lin for layer in layers],
         hidden=hidden,
-        pooler=(model.dropout, model.classifier),
+        pooler=model.classifier,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from tasks.models.architectures.refusals import other_vocabulary, unequal_heads
+from tasks.models.architectures.refusals import too_few_tokens, unequal_heads
 from tasks.models.architectures.sites import Sites, output_layer
 from tasks.pruning.layout import Axes, Layout
 
@@ -79,7 +79,7 @@ def refusal(config: Mapping[str, Any], new_shape: Mapping[str, int]) -> str | No
             f"layers = {new_shape['layers']}: the teacher scales attention by the layer's number "
             f"(scale_attn_by_inverse_layer_idx), so layers cannot be dropped; allowed: {shape(config)['layers']}"
         )
-    return unequal_heads(new_shape, head_size(config), "gpt2") or other_vocabulary(new_shape, shape(config), "gpt2")
+    return unequal_heads(new_shape, head_size(config), "gpt2") or too_few_tokens(new_shape, shape(config), "gpt2")
 
 
 def count_parameters(config: Mapping[str, Any], new_shape: Mapping[str, int], num_labels: int) -> dict[str, int]:

@@ -1,5 +1,7 @@
 """Llama and those built like it: where each axis lives. RMS norms, rotary positions, gated feed-forward, grouped queries.
 
+Qwen2 has biases on query, key and value; Qwen3 a norm over the channels of a head, the same for all heads.
+
 Where groups of query heads share keys and values, these stay and each group loses the same number of query heads;
 where every head has its own, heads go with them. Rotary positions pair channels of a head, so heads are never cut inside.
 """
@@ -11,7 +13,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from tasks.models.architectures.refusals import other_vocabulary
+from tasks.models.architectures.refusals import too_few_tokens
 from tasks.models.architectures.sites import Sites, output_layer
 from tasks.pruning.layout import Axes, Layout
 
@@ -41,6 +43,7 @@ def layout(config: Mapping[str, Any]) -> Layout:
         "self_attn.q_proj.bias": ("heads",),
         **{f"self_attn.{part}_proj.weight": (kv, "hidden") for part in "kv"},
         **{f"self_attn.{part}_proj.bias": (kv,) for part in "kv"},
+        **{f"self_attn.{part}_norm.weight": (None,) for part in "qk"},
         "self_attn.o_proj.weight": ("hidden", "heads"),
         "self_attn.o_proj.bias": ("hidden",),
         **{f"mlp.{part}_proj.weight": ("ffn", "hidden") for part in ("gate", "up")},
@@ -82,6 +85,7 @@ def resized(config: Mapping[str, Any], new_shape: Mapping[str, int]) -> dict[str
         **{key: new_shape[axis] for axis, key in CONFIG_KEYS.items()},
         "num_key_value_heads": _kv_heads_after(config, new_shape["heads"]),
         "head_dim": head_size(config),
+        **({"layer_types": config["layer_types"][: new_shape["layers"]]} if config.get("layer_types") else {}),
     }
 
 
@@ -93,7 +97,12 @@ def refusal(config: Mapping[str, Any], new_shape: Mapping[str, int]) -> str | No
             f"heads = {heads}: the teacher's query heads share {groups} groups of keys and values, which stay, and each "
             f"must keep the same number; allowed: multiples of {groups}"
         )
-    return other_vocabulary(new_shape, shape(config), str(config["model_type"]))
+    if len(set(config.get("layer_types") or ())) > 1 and new_shape["layers"] != shape(config)["layers"]:
+        return (
+            f"layers = {new_shape['layers']}: the teacher's layers attend differently (layer_types), by their number, so "
+            f"they cannot be dropped; allowed: {shape(config)['layers']}"
+        )
+    return too_few_tokens(new_shape, shape(config), str(config["model_type"]))
 
 
 def count_parameters(config: Mapping[str, Any], new_shape: Mapping[str, int], num_labels: int) -> dict[str, int]:
@@ -101,10 +110,18 @@ def count_parameters(config: Mapping[str, Any], new_shape: Mapping[str, int], nu
     V, D, F, L = (new_shape[axis] for axis in ("vocabulary", "hidden", "ffn", "layers"))
     A = new_shape["heads"] * head_size(config)
     K = _kv_heads_after(config, new_shape["heads"]) * head_size(config)
-    attention = 2 * D * A + 2 * D * K + (A + 2 * K + D if config.get("attention_bias") else 0)
+    attention = 2 * D * A + 2 * D * K + _attention_extras(config, A, K, D)
     feed_forward = 3 * D * F + (2 * F + D if config.get("mlp_bias") else 0)
     non_embedding = L * (attention + feed_forward + 2 * D) + D + num_labels * D
     return {"total": V * D + non_embedding, "non_embedding": non_embedding}
+
+
+def _attention_extras(config: Mapping[str, Any], A: int, K: int, D: int) -> int:
+    """Return the parameters of a layer's attention besides its matrix products."""
+    if config["model_type"] == "qwen2":
+        return A + 2 * K
+    norms = 2 * head_size(config) if config["model_type"] == "qwen3" else 0
+    return norms + (A + 2 * K + D if config.get("attention_bias") else 0)
 
 
 def flops_per_example(config: Mapping[str, Any], tokens: int, classes: int) -> int:

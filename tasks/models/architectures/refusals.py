@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
+
+FEWEST_TOKENS: Final = 257
 
 
 def unequal_heads(new_shape: Mapping[str, int], size: int, family: str) -> str | None:
@@ -16,11 +19,11 @@ def unequal_heads(new_shape: Mapping[str, int], size: int, family: str) -> str |
     )
 
 
-def other_vocabulary(new_shape: Mapping[str, int], shape: Mapping[str, int], family: str) -> str | None:
-    """Return the refusal of a family whose tokenizers are byte-pair encodings: a piece's parts are needed to spell it."""
-    if new_shape["vocabulary"] == shape["vocabulary"]:
+def too_few_tokens(new_shape: Mapping[str, int], shape: Mapping[str, int], family: str) -> str | None:
+    """Return the refusal of a family whose tokenizers are byte-pair encodings, which write every text with 256 bytes."""
+    if new_shape["vocabulary"] in (shape["vocabulary"], *range(FEWEST_TOKENS, shape["vocabulary"])):
         return None
     return (
-        f"vocabulary = {new_shape['vocabulary']}: pruning knows WordPiece vocabularies alone, and those of {family} are "
-        f"byte-pair encodings; allowed: {shape['vocabulary']}"
+        f"vocabulary = {new_shape['vocabulary']}: those of {family} are byte-pair encodings, and the 256 bytes and the end "
+        f"of text stay; allowed: from {FEWEST_TOKENS} to {shape['vocabulary']}"
     )

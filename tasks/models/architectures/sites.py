@@ -13,14 +13,14 @@ class Sites:
     """The modules that read or write the channels of each axis.
 
     `ffn`, `attention`: for each layer the product that reads the neurons, and the one that reads the heads.
-    `hidden`: each layer norm with the products that read its output. `pooler`: the pooler and the classifier that reads
-    it; None in families whose classifier reads the hidden channels themselves.
+    `hidden`: each layer norm with the products that read its output. `pooler`: the classifier that reads the pooler's
+    channels; None in families whose classifier reads the hidden channels themselves.
     """
 
     ffn: list[nn.Module]
     attention: list[nn.Module]
     hidden: list[tuple[nn.Module, list[nn.Module]]]
-    pooler: tuple[nn.Module, nn.Module] | None
+    pooler: nn.Module | None
 
 
 def output_layer(model: Any) -> nn.Module:
