@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.lineage.files import read_json, write_json
-from tasks.models.keeper import CLOSEST
+from tasks.models.better import CLOSEST
 
 # Trains a candidate, given by its number, writes model/, checkpoints/, steps.jsonl and summary.json into a folder.
 Train = Callable[[int, Path], Any]
