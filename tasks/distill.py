@@ -44,7 +44,7 @@ def run(
 ) -> dict[str, Any]:
     """Return the summary of the training, with its speed and the device it ran on."""
     check_teacher(logits, teacher)
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads, params.runtime.compile)
+    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     student = load_classifier(pruned / "model")
     facts = distil(params, round, student, pruned / "model", tokens, sets, logits, teacher, out, device, "distill@")
     return {**facts, **device.facts()}
