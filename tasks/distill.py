@@ -47,7 +47,7 @@ def run(
 ) -> dict[str, Any]:
     """Return the summary of the training, with its speed and the device it ran on."""
     check_teacher(logits, teacher)
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads, params.runtime.compile)
+    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     if params.rounds[round].search is not None:
         return {**_search(params, round, pruned, tokens, sets, logits, teacher, out, device), **device.facts()}
     student = load_classifier(pruned / "model")

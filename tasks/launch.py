@@ -1,7 +1,6 @@
 """Starts a stage that trains in several processes of this machine, and ends all of them when one fails.
 
-Each process goes through the whole stage; `tasks.models.processes` brings them together, and the first alone writes. They are
-named as torchrun names them, so `torchrun --nproc-per-node 2 -m tasks distill ...` does the same.
+Each process goes through the whole stage; `tasks.models.processes` brings them together, and the first alone writes.
 """
 
 from __future__ import annotations

@@ -405,7 +405,6 @@ class Runtime(Section):
     precision: Literal["auto", "fp32", "bf16"]
     threads: Positive | None
     launcher: Launcher | None
-    compile: bool
 
 
 class AnyParams(Section):
@@ -559,8 +558,8 @@ def schema_of(values: object, file: str) -> type[AnyParams]:
 def recorded_params(values: object) -> AnyParams:
     """Return params from a record as plain JSON values; ValidationError when they are not of this version of the program.
 
-    A record without `task` is of a classifier: versions before the key knew nothing else. One without `runtime.launcher` and
-    `runtime.compile` is of one process that was not compiled.
+    A record without `task` is of a classifier: versions before the key knew nothing else. One without `runtime.launcher`
+    is of one process.
     """
     from tasks.params_causal import CausalParams
 
@@ -569,7 +568,7 @@ def recorded_params(values: object) -> AnyParams:
     schema = CausalParams if values.get("task") == CAUSAL_LM else Params
     whole: dict[str, Any] = {"task": CLASSIFICATION, **values}
     if isinstance(whole.get("runtime"), Mapping):
-        whole["runtime"] = {"launcher": None, "compile": False, **whole["runtime"]}
+        whole["runtime"] = {"launcher": None, **whole["runtime"]}
     return schema.model_validate_json(json.dumps(whole))
 
 

@@ -39,7 +39,7 @@ def run(
 ) -> dict[str, Any]:
     """Return the accuracy on the test set, and the device it ran on."""
     check_teacher(logits, teacher)
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads, params.runtime.compile)
+    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     torch.manual_seed(params.seed)
     student = classifier_from_config(read_config(pruned / "model"))
     trained = out / "trained"

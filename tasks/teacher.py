@@ -29,7 +29,7 @@ from tasks.stage import InPath, OutPath
 def run(params: Params, *, base: InPath, sets: InPath, tokens: InPath, out: OutPath) -> dict[str, Any]:
     """Return the summary of the training, with the device it ran on."""
     check_shapes(params, read_config(base))  # a round that cannot work is cheaper to hear of before the training
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads, params.runtime.compile)
+    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     labels = read_sets(sets, ["train", "validation"])
     targets = torch.tensor(labels["train"]["label"].to_numpy(), dtype=torch.int64, device=device.device)
     torch.manual_seed(params.seed)  # the classification head is drawn from it

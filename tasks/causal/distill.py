@@ -32,7 +32,7 @@ def run(
     out: OutPath,
 ) -> dict[str, Any]:
     """Return the summary of the training, with the device it ran on."""
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads, params.runtime.compile)
+    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     student = load_causal_lm(pruned / "model")
     summary = distil(params, round, student, pruned / "model", (tokens, logits, teacher), out, device, "distill@")
     return {**summary, **device.facts()}

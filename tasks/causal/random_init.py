@@ -32,7 +32,7 @@ def run(
     out: OutPath,
 ) -> dict[str, Any]:
     """Return the perplexity on the test set, and the device it ran on."""
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads, params.runtime.compile)
+    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     torch.manual_seed(params.seed)
     student = causal_lm_from_config(read_config(pruned / "model"))
     places = (tokens, logits, teacher)

@@ -30,7 +30,7 @@ def run(
     """Return the summary of the training, with the device it ran on."""
     config = read_config(base)
     check_causal_shapes(params, config)  # a round that cannot work is cheaper to hear of before the training
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads, params.runtime.compile)
+    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     torch.manual_seed(params.seed)
     section = params.teacher
     model = causal_lm_from_config(config) if section.new is not None else load_causal_lm(base)

@@ -82,8 +82,6 @@ def train(
     """
     processes = device.processes
     model.to(device.device)
-    if device.compiled:
-        model.base_model.compile(dynamic=True)  # in place: the names of the weights stay
     optimiser = make_optimiser(model, schedule, device, beside)
     average = None if schedule.average is None else Average(model, schedule.average)
     torch.manual_seed(schedule.seed + processes.rank)  # dropout drops other units in each process

@@ -68,7 +68,7 @@ def _facts(receipts: Receipts, last: str) -> dict[str, dict[str, Any]]:
             f"package {name}": version for name, version in environment.get("packages", {}).items()
         }
         facts["environment"] |= {
-            key: receipt.get(key) for key in ("device", "precision", "threads", "compiled") if receipt.get(key)
+            key: receipt.get(key) for key in ("device", "precision", "threads") if receipt.get(key)
         }
         if receipt.get("processes", 1) > 1:
             facts["environment"] |= {key: receipt[key] for key in ("processes", "backend")}

@@ -57,7 +57,6 @@ def collect_receipt(
         "precision": facts.pop("precision", None),
         "processes": facts.pop("processes", 1),
         "backend": facts.pop("backend", None),
-        "compiled": facts.pop("compiled", False),
         "started_at": datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "startup_seconds": round(startup_seconds, 3),
         "compute_seconds": round(compute_seconds, 3),

@@ -27,7 +27,7 @@ def environment(receipt: Receipt, again: Receipt) -> list[str]:
         key: (receipt["environment"].get(key), again["environment"].get(key)) for key in ("python", "platform")
     }
     pairs |= {key: (receipt.get(key), again.get(key)) for key in ("device", "precision", "threads")}
-    for key, usual in (("processes", 1), ("backend", None), ("compiled", False)):  # older receipts do not have them
+    for key, usual in (("processes", 1), ("backend", None)):  # older receipts do not have them
         pairs[key] = (receipt.get(key, usual), again.get(key, usual))
     # A package that has come since changes nothing; one that went or has another version may.
     here = again["environment"]["packages"]

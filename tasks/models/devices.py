@@ -22,7 +22,6 @@ class Device:
     precision: str
     threads: int
     processes: Processes = ALONE
-    compiled: bool = False  # whether training goes through torch.compile
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Return a context in which matrix products run in bf16, or nothing where fp32 was picked."""
@@ -36,11 +35,11 @@ class Device:
         kind = str(self.device) if self.processes.count == 1 else self.device.type
         return {
             "device": kind, "precision": self.precision, "threads": self.threads,
-            "processes": self.processes.count, "backend": self.processes.backend, "compiled": self.compiled,
+            "processes": self.processes.count, "backend": self.processes.backend,
         }  # fmt: skip
 
 
-def pick(device: str, precision: str, threads: int | None, compiled: bool = False) -> Device:
+def pick(device: str, precision: str, threads: int | None) -> Device:
     """Return the device asked for, with `auto` and null resolved; deterministic kernels are switched on.
 
     In a process of a group it is the one of this process, and the group has come together. Raises ResourceError when the
@@ -56,7 +55,7 @@ def pick(device: str, precision: str, threads: int | None, compiled: bool = Fals
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid: every new tensor written twice
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(kind) else "fp32"
-    return Device(kind, precision, count, processes, compiled)
+    return Device(kind, precision, count, processes)
 
 
 def _device(device: str) -> torch.device:

@@ -31,6 +31,12 @@ def test_a_record_of_before_the_key_is_of_a_classifier() -> None:
     assert found == recorded_params(values("params.yaml"))
 
 
+def test_a_record_of_before_the_launcher_is_of_one_process() -> None:
+    record = values("params.yaml")
+    del record["runtime"]["launcher"]
+    assert recorded_params(record) == recorded_params(values("params.yaml"))
+
+
 @pytest.mark.parametrize("record", [None, [], "params", {}, {"task": "translation"}, {"task": "causal_lm", "seed": 0}])
 def test_what_is_not_of_this_version_is_a_validation_error(record: object) -> None:
     with pytest.raises(ValidationError):
