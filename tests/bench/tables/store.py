@@ -31,7 +31,7 @@ class Results:
         """Append the facts of a cell."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"cell": cell, "facts": facts}, sort_keys=True) + "\n")
+            file.write(json.dumps({"cell": cell, "facts": facts}) + "\n")
         self._found[_key(cell)] = facts
 
 
