@@ -22,6 +22,7 @@ from tasks.distillation.losses import distillation_loss
 from tasks.distillation.train import Rows, Schedule, train
 from tasks.lineage.files import digest, read_json
 from tasks.lineage.scratch import Scratch, scratch_key
+from tasks.models.architectures import leave_out_unread
 from tasks.models.candidates import Train, search
 from tasks.models.checkpoint import attend_plainly, load_classifier, pad_id
 from tasks.models.devices import Device, pick
@@ -133,6 +134,8 @@ def distil(
     )  # fmt: skip
     _without_dropout(student)
     attend_plainly(student, device.device)
+    if params.distill.hidden is None and params.distill.relations is None:
+        leave_out_unread(student, device.device)
     masker = None if budget.schedule is None else Masker(student, budget.schedule, budget.sparsity or 0.0)
     folders = {"logits": logits, "teacher": teacher, "tokenizer": tokenizer}
     extras = make_extras(params.distill, student, data, frames, folders, device)

@@ -128,7 +128,7 @@ def measure_cost(
         "threads": LATENCY_THREADS,
         "latency": compare_latencies(
             student,
-            load_classifier(teacher_at[0]),
+            student if folder == teacher_at[0] else load_classifier(teacher_at[0]),
             {kind: (exported / file, teacher_at[1] / file) for kind, file in ONNX_FILES.items()},
             section.latency_batches,
             section.latency_tokens,

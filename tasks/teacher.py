@@ -16,7 +16,7 @@ from tasks.distillation.train import Rows, Schedule, train
 from tasks.errors import SourceError
 from tasks.lineage.files import digest, file_sha256, write_json
 from tasks.lineage.scratch import Scratch, scratch_key
-from tasks.models.architectures import freeze
+from tasks.models.architectures import freeze, leave_out_unread
 from tasks.models.checkpoint import attend_plainly, load_classifier, pad_id, read_config, save_classifier
 from tasks.models.devices import Device, pick
 from tasks.models.keeper import Keeper
@@ -35,6 +35,7 @@ def run(params: Params, *, base: InPath, sets: InPath, tokens: InPath, out: OutP
     torch.manual_seed(params.seed)  # the classification head is drawn from it
     model = load_classifier(base, len(params.data.labels), params.data.labels)
     attend_plainly(model, device.device)
+    leave_out_unread(model, device.device)
     if params.teacher.frozen_layers is not None:
         freeze(model, params.teacher.frozen_layers)
     if params.teacher.epochs == 0:

@@ -19,7 +19,7 @@ from tasks.data.tokens import TokenSet, load_tokens
 from tasks.distillation.hidden import KINDS
 from tasks.distillation.predict import predict_logits
 from tasks.lineage.files import file_sha256, write_json
-from tasks.models.architectures import num_layers
+from tasks.models.architectures import leave_out_unread, num_layers
 from tasks.models.checkpoint import attend_plainly, load_classifier
 from tasks.models.devices import Device, pick
 from tasks.models.states import predict_states
@@ -27,7 +27,7 @@ from tasks.params import Params
 from tasks.progress import Progress
 from tasks.stage import InPath, OutPath
 
-BATCH_ROWS = 64
+BATCH_ROWS = 128
 
 
 def run(params: Params, *, teacher: InPath, sets: InPath, tokens: InPath, out: OutPath) -> dict[str, Any]:
@@ -41,6 +41,8 @@ def run(params: Params, *, teacher: InPath, sets: InPath, tokens: InPath, out: O
     if params.distill.hidden is not None:
         layers = list(range(1, num_layers(model) + 1))
         layers = layers if params.distill.hidden.layers == "uniform" else layers[-1:]
+    else:
+        leave_out_unread(model, device.device)
     for name in frames:
         wanted = layers if name in LEARNT_SETS else []
         np.save(out / f"{name}.npy", _cache(model, name, load_tokens(tokens / name), wanted, out, device))

@@ -47,6 +47,7 @@ def pick(device: str, precision: str, threads: int | None) -> Device:
     count = threads or psutil.cpu_count(logical=False) or 1
     torch.set_num_threads(count)
     torch.use_deterministic_algorithms(True, warn_only=kind.type != "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid: every new tensor written twice
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(kind) else "fp32"
     return Device(kind, precision, count)

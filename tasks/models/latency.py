@@ -31,7 +31,8 @@ def compare_latencies(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Return format -> batch size -> LATENCY of cost.json, student and teacher taking turns on one thread.
 
-    `files` gives for each ONNX format the student's and the teacher's file; each format is compared with itself.
+    `files` gives for each ONNX format the student's and the teacher's file; each format is compared with itself. A model that is
+    its own teacher is timed once.
     """
     # Both read the same ids, so they come from the smaller vocabulary.
     vocabulary = min(int(model.config.vocab_size) for model in (student, teacher))
@@ -40,11 +41,13 @@ def compare_latencies(
     torch.set_num_threads(LATENCY_THREADS)
     try:
         found = {
-            "torch": _compare("torch", partial(torch_call, student), partial(torch_call, teacher), inputs, repeats)
+            "torch": _compare(
+                "torch", [partial(torch_call, model) for model in _distinct(student, teacher)], inputs, repeats
+            )
         }
         for kind, paths in files.items():
-            first, second = (partial(onnx_call, OnnxClassifier(path, LATENCY_THREADS)) for path in paths)
-            found[kind] = _compare(kind, first, second, inputs, repeats)
+            calls = [partial(onnx_call, OnnxClassifier(path, LATENCY_THREADS)) for path in _distinct(*paths)]
+            found[kind] = _compare(kind, calls, inputs, repeats)
     finally:
         torch.set_num_threads(before)
     return found
@@ -66,17 +69,21 @@ def onnx_call(session: OnnxClassifier, ids: Batch, mask: Batch) -> Call:
     return partial(session.logits, ids, mask)
 
 
+def _distinct(student: Any, teacher: Any) -> list[Any]:
+    return [student] if student == teacher else [student, teacher]
+
+
 def _compare(
     kind: str,
-    student: Callable[[Batch, Batch], Call],
-    teacher: Callable[[Batch, Batch], Call],
+    sides: Sequence[Callable[[Batch, Batch], Call]],
     inputs: Mapping[int, tuple[Batch, Batch]],
     repeats: int,
 ) -> dict[str, dict[str, float]]:
+    """Return batch size -> LATENCY of the first of the `sides` beside the last, which is its teacher or itself."""
     found = {}
     for rows, batch in inputs.items():
-        taken = time_interleaved({"student": student(*batch), "teacher": teacher(*batch)}, repeats)
-        record = latency_record(taken["student"], taken["teacher"])
+        taken = [*time_interleaved({str(i): side(*batch) for i, side in enumerate(sides)}, repeats).values()]
+        record = latency_record(taken[0], taken[-1])
         say(
             f"latency {kind} batch {rows}: {record['latency_ms_p50']:.2f} ms, "
             f"teacher {record['teacher_latency_ms_p50']:.2f} ms"

@@ -27,6 +27,7 @@ from tasks.distillation.losses import distillation_loss
 from tasks.distillation.predict import predict_logits
 from tasks.distillation.train import train
 from tasks.errors import UserError
+from tasks.models.architectures import leave_out_unread
 from tasks.models.checkpoint import attend_plainly, load_classifier
 from tasks.models.devices import Device, pick
 from tasks.params import Params, load_params
@@ -77,6 +78,7 @@ def measure(workspace: Path, round_name: str, rows: int, turns: int) -> dict[str
         model = copy.deepcopy(student)
         _without_dropout(model)
         attend_plainly(model, device.device)
+        leave_out_unread(model, device.device)
         loss = _loss_of(params, tokens, logits, labels, device)
         schedule = _schedule(params, round_name)
         train(model, batches, loss, lambda *_: {}, schedule, device, NoStore(), lambda *_: None)

@@ -18,9 +18,9 @@ from tasks.data.tokens import TokenSet
 from tasks.distillation.predict import predict_logits
 from tasks.errors import SourceError
 from tasks.evaluation import cost
-from tasks.models.architectures import adapter_of, freeze, without_layers
+from tasks.models.architectures import adapter_of, freeze, leave_out_unread, without_layers
 from tasks.models.calibration import Calibration
-from tasks.models.checkpoint import load_classifier, pad_id, read_config, save_classifier
+from tasks.models.checkpoint import attend_plainly, load_classifier, pad_id, read_config, save_classifier
 from tasks.models.devices import Device
 from tasks.prune import make_plan, student_from_plan
 from tasks.pruning.criteria import CRITERIA, keep_best
@@ -269,6 +269,31 @@ def test_padding_changes_no_row_even_where_a_text_ends_with_id_0(folders: dict[s
     tokens = TokenSet(np.concatenate(texts).astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]))
     together, alone = predict_logits(model, tokens, 4, CPU), predict_logits(model, tokens, 1, CPU)
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+@every_family
+def test_what_no_classifier_reads_can_be_left_out(folders: dict[str, Path], name: str) -> None:
+    whole, short = load_classifier(folders[name]), load_classifier(folders[name])
+    attend_plainly(short, CPU.device)
+    leave_out_unread(short, CPU.device)
+    torch.testing.assert_close(logits(short), logits(whole), atol=1e-6, rtol=1e-5)
+    for model in (whole, short):
+        ids = torch.where(MASK == 1, IDS, pad_id(model))
+        model(input_ids=ids, attention_mask=MASK).logits.square().sum().backward()
+    for key, parameter in whole.named_parameters():
+        torch.testing.assert_close(dict(short.named_parameters())[key].grad, parameter.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_bert_s_last_layer_computes_one_token(folders: dict[str, Path]) -> None:
+    model = load_classifier(folders["bert"])
+    attend_plainly(model, CPU.device)
+    with FlopCounterMode(display=False) as whole:
+        logits(model)
+    leave_out_unread(model, CPU.device)
+    with FlopCounterMode(display=False) as short:
+        logits(model)
+    assert model.bert(input_ids=IDS, attention_mask=MASK).last_hidden_state.shape[1] == 1
+    assert short.get_total_flops() < (1 - 0.5 / LAYERS) * whole.get_total_flops()
 
 
 @every_family

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Final
 
+import torch
 from torch import nn
 
 from tasks.errors import SourceError
@@ -46,6 +47,16 @@ def freeze(model: Any, count: int) -> None:
         for module in part.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+
+
+def leave_out_unread(model: Any, device: torch.device) -> None:
+    """Make a classifier leave out what its last layer computes and its head does not read, where the adapter knows how.
+
+    For a CPU and a model that attends plainly. Its logits stay the same to rounding, but its last hidden states do not.
+    """
+    adapter = adapter_of(model.config.to_dict())
+    if device.type == "cpu" and hasattr(adapter, "first_token_alone"):
+        adapter.first_token_alone(model)
 
 
 def num_layers(model: Any) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tasks.models.architectures.refusals import unequal_heads
 from tasks.models.architectures.sites import Sites
@@ -120,3 +121,31 @@ def relations(model: Any) -> list[nn.Module]:
     """Return the products whose outputs are query, key and value of the last layer."""
     attention = model.bert.encoder.layer[-1].attention.self
     return [attention.query, attention.key, attention.value]
+
+
+def first_token_alone(model: Any) -> None:
+    """Make the last layer compute the first token alone, which is all that the classifier reads.
+
+    Its query, its output and its feed-forward part then cost one token instead of T; keys and values still come from all. The
+    logits and the gradients are the same to rounding, but the last hidden state is (B, 1, D).
+    """
+    layer = model.bert.encoder.layer[-1]
+    attention = layer.attention.self
+
+    def forward(hidden_BTD: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+        first_B1D = hidden_BTD[:, :1]
+        query, key, value = (
+            part(states).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
+            for part, states in (
+                (attention.query, first_B1D), (attention.key, hidden_BTD), (attention.value, hidden_BTD)
+            )
+        )  # fmt: skip
+        scores_BH1T = query @ key.transpose(-1, -2) * attention.scaling
+        if attention_mask is not None:
+            scores_BH1T = scores_BH1T + attention_mask[:, :, :1]
+        shares_BH1T = attention.dropout(torch.softmax(scores_BH1T, dim=-1).to(value.dtype))
+        mixed_B1D = (shares_BH1T @ value).transpose(1, 2).flatten(-2)
+        result: Tensor = layer.feed_forward_chunk(layer.attention.output(mixed_B1D, first_B1D))
+        return result
+
+    layer.forward = forward
