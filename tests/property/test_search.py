@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tasks.errors import ParamsError
 from tasks.models.architectures import adapter_of
+from tasks.models.better import CLOSEST
 from tasks.models.candidates import ranked, search
-from tasks.models.keeper import CLOSEST
 from tasks.models.planning import Measure, candidates, possible_shapes, searched_shapes
 from tasks.params import Round
 from tasks.pruning.planner import Candidate

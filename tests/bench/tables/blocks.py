@@ -20,7 +20,7 @@ from tasks.data.blocks import load_blocks
 from tasks.distillation.predict_blocks import predict_blocks
 from tasks.evaluation.quality import interval_of_mean
 from tasks.lineage.files import file_sha256, read_json_lines
-from tasks.models.block_keeper import METRIC
+from tasks.models.better import BLOCKS_NLL
 from tasks.models.checkpoint import causal_lm_from_config, load_causal_lm, read_config
 from tasks.models.devices import Device, pick
 from tasks.params import check_params
@@ -108,8 +108,8 @@ def measure_cell(lab: BlockLab, cell: Cell) -> dict[str, Any]:
     return {
         "nats": measured(params, student, tokens, device), "params_total": student.num_parameters(),
         "shape": params.rounds[ROUND].axes, "steps": summary["steps"],
-        "before": {METRIC: float(np.mean(before["validation"]))},
-        "curve": [{"step": line["step"], METRIC: line[METRIC]} for line in curve],
+        "before": {BLOCKS_NLL: float(np.mean(before["validation"]))},
+        "curve": [{"step": line["step"], BLOCKS_NLL: line[BLOCKS_NLL]} for line in curve],
         "recover_seconds": round(time.perf_counter() - began, 1), **device.facts(),
     }  # fmt: skip
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.errors import UserError
-from tasks.models.block_keeper import METRIC as NATS
+from tasks.models.better import BLOCKS_NLL as NATS
 from tasks.params import load_params
 from tasks.params_causal import CausalParams
 from tasks.progress import say
