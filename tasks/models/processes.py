@@ -23,9 +23,7 @@ from tasks.errors import ResourceError
 Rows = NDArray[np.int64]
 BACKEND_VARIABLE: Final = "COMPACTLM_BACKEND"
 BACKENDS: Final = {"cpu": "gloo", "cuda": "nccl"}  # what `auto` means, by kind of device
-PATIENCE: Final = timedelta(
-    hours=12
-)  # others wait while the first measures a checkpoint; who dies is noticed by the launcher
+PATIENCE: Final = timedelta(hours=12)  # others wait while the first measures; the launcher notices who dies
 
 
 class Processes:

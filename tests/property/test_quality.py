@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -155,11 +153,3 @@ def test_interval_of_a_mean_is_that_of_accuracy():
     labels, logits, _ = example(100, 2, 0)
     found = measured(labels, logits, None, {"overall": np.ones(100, dtype=bool)}, resamples=500)["overall"]["accuracy"]
     assert quality.interval_of_mean(logits.argmax(1) == labels, 500, 0.95, seed=0) == found
-
-
-def test_a_full_evaluation_set_takes_seconds():
-    labels, logits, teacher = example(1_500, 2, 0)
-    masks = {f"s{i}": np.random.default_rng(i).random(1_500) < 0.5 for i in range(10)}
-    start = time.process_time()
-    measured(labels, logits, teacher, masks, bins=15, resamples=2_000)
-    assert time.process_time() - start < 8.0
