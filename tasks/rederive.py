@@ -176,7 +176,8 @@ def measured(view: Path, params: Mapping[str, Any], evaluated: str, who: str) ->
             confidence=params["evaluate"]["confidence"], seed=params["seed"],
         )  # fmt: skip
         found += differences(subject, again, entry["slices"])
-        if teacher and "onnx_int8" in entry["variants"]:
+        # Earlier versions told the accuracy alone, and kept no choices that it could be derived from.
+        if teacher and "agreement" in entry["variants"].get("onnx_int8", {}):
             rounded = measure_int8(
                 rows["label"], rows[INT8_COLUMN], rows["prediction"], teacher[INT8_COLUMN],
                 resamples=params["evaluate"]["bootstrap_resamples"], confidence=params["evaluate"]["confidence"],
