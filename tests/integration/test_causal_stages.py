@@ -49,6 +49,7 @@ from tasks.registry.listing import list_models
 from tasks.registry.publish import Publication
 from tasks.registry.records import RoundFiles, quality_of
 from tasks.registry.tracking import Tracker
+from tests.bench.tables import blocks
 from tests.causal import ROUNDS, causal_params, config_of, tiny_values, write_decoder, write_documents
 from tests.families import bytes_tokenizer
 
@@ -179,6 +180,20 @@ def test_distillation_brings_a_student_near_its_teacher(run: Run) -> None:
         values = [one["validation_nll_nats_per_token"] for one in summary["checkpoints"]]
         assert summary["best_validation_nll_nats_per_token"] == min(values)
         assert read_json(run.rounds / name / "pruned/plan.json")["shape_after"]["vocabulary"] == 320
+
+
+def test_the_curves_of_the_benchmark_share_shape_and_steps(run: Run, tmp_path: Path) -> None:
+    lab = blocks.BlockLab(run.params, run.artifacts, tmp_path, blocks=24)
+    found = {key: blocks.measure_cell(lab, cell) for key, cell in blocks.cells_of(run.params).items()}
+    assert {one["steps"] for one in found.values()} == {3}
+    assert {one["params_total"] for one in found.values()} == {next(iter(found.values()))["params_total"]}
+    pruned, _, fresh, plain = found.values()
+    assert pruned["before"] == plain["before"] != fresh["before"]
+    assert pruned["curve"] != plain["curve"]
+    assert len(pruned["nats"]["news"]) == 8
+    lines = blocks.written(found, run.params.seed).splitlines()
+    assert len(lines) == 6
+    assert lines[0].endswith("| perplexity on test (nats a token) | perplexity on news (nats a token) |")
 
 
 def test_every_model_loads_with_the_stock_class_and_generates_the_same_with_and_without_cache(run: Run) -> None:
