@@ -8,12 +8,12 @@ from typing import Any
 
 from tasks.lineage.checks import Check, compare
 from tasks.lineage.files import read_json, read_json_lines
-from tasks.models.architectures import adapter_of
-from tasks.models.candidates import CURVES, SEARCH_FILE, ranked
 
 
 def searched(view: Path, name: str) -> list[Check]:
     """Return where the ranking of a round's candidates does not follow from their curves, or the model is not the best one's."""
+    from tasks.models.candidates import CURVES, SEARCH_FILE, ranked  # not above: an audit starts without torch
+
     place = view / f"artifacts/rounds/{name}"
     record, summary = (read_json(place / "trained" / file) for file in (SEARCH_FILE, "summary.json"))
     listed = {one["candidate"]: one for one in record["candidates"]}
@@ -56,5 +56,7 @@ def _best(path: Path, metric: str) -> float:
 
 
 def _shape(path: Path) -> Mapping[str, Any]:
+    from tasks.models.architectures import adapter_of
+
     config = read_json(path)
     return dict(adapter_of(config).shape(config))

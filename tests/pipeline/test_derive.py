@@ -17,7 +17,7 @@ RECEIPTS = {
     "teacher": {"outputs": {"artifacts/w": {"sha256": "0" * 64, "size_bytes": 1}}, "inputs": {}},
     "gate@r1": {"inputs": {}, "outputs": {}, "params": {"rounds": {"r1": {"parent": "teacher"}}}},
     "prune@r1": {"inputs": {}, "outputs": {}, "params": {"rounds": {"r1": {"parent": "teacher"}}}},
-    "distill@r1": {"inputs": {}, "outputs": {}, "params": {}},
+    "distill@r1": {"inputs": {}, "outputs": {}, "params": {"rounds": {"r1": {"parent": "teacher"}}}},
 }
 
 if __name__ == "__main__":

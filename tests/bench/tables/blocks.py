@@ -15,7 +15,7 @@ import torch
 
 from tasks.causal import prune
 from tasks.causal.distill import distil
-from tasks.causal.evaluate import CHUNK_TOKENS
+from tasks.causal.reading import CHUNK_TOKENS
 from tasks.data.blocks import load_blocks
 from tasks.distillation.predict_blocks import predict_blocks
 from tasks.evaluation.quality import interval_of_mean
