@@ -211,8 +211,8 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
               "UPDATE tags SET value = substr(value, 2) WHERE key = 'compactlm.receipts_root'"), "merkle root", "run",
     ),
     "recorded metric": (
-        store("UPDATE metrics SET value = value + 0.001 WHERE key = 'test/accuracy'",
-              "UPDATE metrics SET value = value - 0.001 WHERE key = 'test/accuracy'"), "mlflow metrics", "test/accuracy",
+        store("UPDATE metrics SET value = -value WHERE key = 'test/accuracy'",
+              "UPDATE metrics SET value = -value WHERE key = 'test/accuracy'"), "mlflow metrics", "test/accuracy",
     ),
     "recorded param": (
         store("UPDATE params SET value = '3.0' WHERE key = 'distill.temperature'",
