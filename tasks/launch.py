@@ -11,12 +11,13 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
-from tasks.errors import EXIT_USER_ERROR, StageError, UserError
+from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, StageError, UserError
 from tasks.params import Launcher
 
 TRAINING: Final = ("teacher", "distill", "random_init")
@@ -87,11 +88,21 @@ def _work_as_rank(env: dict[str, str], work: Callable[[], object], refusals: Any
         if os.getppid() != launcher:  # it ended before we asked
             os._exit(1)
     os.environ.update(env)
+    code = EXIT_STAGE_ERROR
     try:
         work()
+        code = 0
     except UserError as error:
         refusals.put(error)
-        sys.exit(EXIT_USER_ERROR)
+        code = EXIT_USER_ERROR
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    finally:
+        if code == EXIT_STAGE_ERROR:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # without taking anything down: see `Processes.end_others`
 
 
 def _free_port() -> int:

@@ -87,11 +87,14 @@ class Processes:
         return context
 
     def end_others(self) -> None:
-        """End every process but the first, once all have come here: what follows, files and measurements, is the first's."""
+        """End every process but the first, once all have come here: what follows, files and measurements, is the first's.
+
+        The group itself is never taken down but ends with its processes: torch would join gloo's threads with Python's lock held,
+        for which they may be waiting.
+        """
         if self._accelerator is None:
             return
         self._accelerator.wait_for_everyone()
-        self._accelerator.end_training()
         if not self.first:
             raise SystemExit(0)
 

@@ -31,6 +31,16 @@ SHAPES = {
 }
 
 
+def write_prepared(sets: Path, tokens: Path, base: Path, params: Params) -> None:
+    """Write what `prepare` leaves: the sets, and their tokens by the tokenizer of `base`."""
+    write_tiny_sets(sets)
+    train = pd.read_parquet(sets / "train.parquet")
+    write_sets({"calibration": train.head(24).assign(label=-1), "validation": tiny_set(40, 3)}, sets)
+    for file in sets.glob("*.parquet"):
+        texts = pd.read_parquet(file)["text"].tolist()
+        save_tokens(tokenize(texts, base / "tokenizer.json", params.data.max_tokens), tokens / file.stem)
+
+
 def params_of(name: str, criterion: str, vocabulary: int = BYTES) -> Params:
     values: dict[str, Any] = tiny_params(latency_batches=[1, 2], latency_repeats=3).model_dump()
     values["data"]["max_tokens"] = 48
@@ -50,12 +60,7 @@ def test_a_decoder_goes_through_the_stages(
     monkeypatch.chdir(tmp_path)  # scratches of unfinished training stand below the workspace
     params = params_of(name, criterion)
     base, sets, tokens = write_family(name, tmp_path / "base"), tmp_path / "sets", tmp_path / "tokens"
-    write_tiny_sets(sets)
-    train = pd.read_parquet(sets / "train.parquet")
-    write_sets({"calibration": train.head(24).assign(label=-1), "validation": tiny_set(40, 3)}, sets)
-    for file in sets.glob("*.parquet"):
-        texts = pd.read_parquet(file)["text"].tolist()
-        save_tokens(tokenize(texts, base / "tokenizer.json", params.data.max_tokens), tokens / file.stem)
+    write_prepared(sets, tokens, base, params)
 
     teacher.run(params, base=base, sets=sets, tokens=tokens, out=tmp_path / "teacher")
     parent = tmp_path / "teacher" / "model"
@@ -94,12 +99,7 @@ def test_a_roberta_loses_tokens_and_is_exported(tmp_path: Path, monkeypatch: pyt
     size = len(ids_of(roberta_tokenizer()))
     params = params_of("roberta", "activation", size - 1)
     base, sets, tokens = write_family("roberta", tmp_path / "base"), tmp_path / "sets", tmp_path / "tokens"
-    write_tiny_sets(sets)
-    train = pd.read_parquet(sets / "train.parquet")
-    write_sets({"calibration": train.head(24).assign(label=-1), "validation": tiny_set(40, 3)}, sets)
-    for file in sets.glob("*.parquet"):
-        texts = pd.read_parquet(file)["text"].tolist()
-        save_tokens(tokenize(texts, base / "tokenizer.json", params.data.max_tokens), tokens / file.stem)
+    write_prepared(sets, tokens, base, params)
     pruned, student_tokens = tmp_path / "pruned", tmp_path / "student_tokens"
     facts = prune.run(
         params, round="r1", parent=base, tokens=tokens, sets=sets, teacher=base, out=pruned,

@@ -288,15 +288,16 @@ def test_what_no_classifier_reads_can_be_left_out(folders: dict[str, Path], name
         torch.testing.assert_close(dict(short.named_parameters())[key].grad, parameter.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_bert_s_last_layer_computes_one_token(folders: dict[str, Path]) -> None:
-    model = load_classifier(folders["bert"])
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_the_last_layer_computes_one_token(folders: dict[str, Path], name: str) -> None:
+    model = load_classifier(folders[name])
     attend_plainly(model, CPU.device)
     with FlopCounterMode(display=False) as whole:
         logits(model)
     leave_out_unread(model, CPU.device)
     with FlopCounterMode(display=False) as short:
         logits(model)
-    assert model.bert(input_ids=IDS, attention_mask=MASK).last_hidden_state.shape[1] == 1
+    assert model.base_model(input_ids=IDS, attention_mask=MASK).last_hidden_state.shape[1] == 1
     assert short.get_total_flops() < (1 - 0.5 / LAYERS) * whole.get_total_flops()
 
 

@@ -20,12 +20,15 @@ CONFIG_KEYS: Final = {
     "ffn": "intermediate_size",
     "layers": "num_hidden_layers",
 }
+EMBEDDINGS: Final[dict[str, Axes]] = {
+    "word_embeddings.weight": ("vocabulary", "hidden"),
+    "position_embeddings.weight": (None, "hidden"),
+    "token_type_embeddings.weight": (None, "hidden"),
+    "LayerNorm.weight": ("hidden",),
+    "LayerNorm.bias": ("hidden",),
+}
 OUTSIDE: Final[dict[str, Axes]] = {
-    "bert.embeddings.word_embeddings.weight": ("vocabulary", "hidden"),
-    "bert.embeddings.position_embeddings.weight": (None, "hidden"),
-    "bert.embeddings.token_type_embeddings.weight": (None, "hidden"),
-    "bert.embeddings.LayerNorm.weight": ("hidden",),
-    "bert.embeddings.LayerNorm.bias": ("hidden",),
+    **{f"bert.embeddings.{name}": axes for name, axes in EMBEDDINGS.items()},
     "bert.pooler.dense.weight": ("pooler", "hidden"),
     "bert.pooler.dense.bias": ("pooler",),
     "classifier.weight": (None, "pooler"),
@@ -103,23 +106,29 @@ def flops_per_example(config: Mapping[str, Any], tokens: int, classes: int) -> i
 
 def sites(model: Any) -> Sites:
     """Return where the channels of a model can be seen; a layer norm's output also feeds the residual stream."""
-    layers = list(model.bert.encoder.layer)
+    return encoder_sites(model, model.bert.pooler.dense, model.classifier)
+
+
+def encoder_sites(model: Any, pooler: nn.Module, reader: nn.Module) -> Sites:
+    """Return the sites of BERT's layers and embeddings below a dense `pooler`, which `reader` reads."""
+    body = model.base_model
+    layers = list(body.encoder.layer)
     queries = [[layer.attention.self.query, layer.attention.self.key, layer.attention.self.value] for layer in layers]
-    hidden = [(model.bert.embeddings.LayerNorm, queries[0])]
-    for layer, readers in zip(layers, [*queries[1:], [model.bert.pooler.dense]], strict=True):
+    hidden = [(body.embeddings.LayerNorm, queries[0])]
+    for layer, readers in zip(layers, [*queries[1:], [pooler]], strict=True):
         hidden.append((layer.attention.output.LayerNorm, [layer.intermediate.dense]))
         hidden.append((layer.output.LayerNorm, readers))
     return Sites(
         ffn=[layer.output.dense for layer in layers],
         attention=[layer.attention.output.dense for layer in layers],
         hidden=hidden,
-        pooler=model.classifier,
+        pooler=reader,
     )
 
 
 def relations(model: Any) -> list[nn.Module]:
     """Return the products whose outputs are query, key and value of the last layer."""
-    attention = model.bert.encoder.layer[-1].attention.self
+    attention = model.base_model.encoder.layer[-1].attention.self
     return [attention.query, attention.key, attention.value]
 
 
@@ -129,7 +138,7 @@ def first_token_alone(model: Any) -> None:
     Its query, its output and its feed-forward part then cost one token instead of T; keys and values still come from all. The
     logits and the gradients are the same to rounding, but the last hidden state is (B, 1, D).
     """
-    layer = model.bert.encoder.layer[-1]
+    layer = model.base_model.encoder.layer[-1]
     attention = layer.attention.self
 
     def forward(hidden_BTD: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from torch import nn
-
 from tasks.models.architectures.bert import (
+    EMBEDDINGS,
     INSIDE,
     READS,
     count_parameters,
+    encoder_sites,
+    first_token_alone,
     flops_per_example,
     head_groups,
     head_size,
+    relations,
     resized,
     shape,
 )
@@ -25,16 +27,12 @@ from tasks.models.architectures.sites import Sites
 from tasks.pruning.layout import Axes, Layout
 
 __all__ = [
-    "READS", "count_parameters", "flops_per_example", "head_groups", "head_size", "layout", "refusal", "relations",
-    "resized", "shape", "sites",
+    "READS", "count_parameters", "first_token_alone", "flops_per_example", "head_groups", "head_size", "layout", "refusal",
+    "relations", "resized", "shape", "sites",
 ]  # fmt: skip
 
 OUTSIDE: Final[dict[str, Axes]] = {
-    "roberta.embeddings.word_embeddings.weight": ("vocabulary", "hidden"),
-    "roberta.embeddings.position_embeddings.weight": (None, "hidden"),
-    "roberta.embeddings.token_type_embeddings.weight": (None, "hidden"),
-    "roberta.embeddings.LayerNorm.weight": ("hidden",),
-    "roberta.embeddings.LayerNorm.bias": ("hidden",),
+    **{f"roberta.embeddings.{name}": axes for name, axes in EMBEDDINGS.items()},
     "classifier.dense.weight": ("pooler", "hidden"),
     "classifier.dense.bias": ("pooler",),
     "classifier.out_proj.weight": (None, "pooler"),
@@ -54,22 +52,5 @@ def refusal(config: Mapping[str, Any], new_shape: Mapping[str, int]) -> str | No
 
 
 def sites(model: Any) -> Sites:
-    """Return where the channels of a model can be seen; a layer norm's output also feeds the residual stream."""
-    layers = list(model.roberta.encoder.layer)
-    queries = [[layer.attention.self.query, layer.attention.self.key, layer.attention.self.value] for layer in layers]
-    hidden = [(model.roberta.embeddings.LayerNorm, queries[0])]
-    for layer, readers in zip(layers, [*queries[1:], [model.classifier.dense]], strict=True):
-        hidden.append((layer.attention.output.LayerNorm, [layer.intermediate.dense]))
-        hidden.append((layer.output.LayerNorm, readers))
-    return Sites(
-        ffn=[layer.output.dense for layer in layers],
-        attention=[layer.attention.output.dense for layer in layers],
-        hidden=hidden,
-        pooler=model.classifier.out_proj,
-    )
-
-
-def relations(model: Any) -> list[nn.Module]:
-    """Return the products whose outputs are query, key and value of the last layer."""
-    attention = model.roberta.encoder.layer[-1].attention.self
-    return [attention.query, attention.key, attention.value]
+    """Return where the channels of a model can be seen."""
+    return encoder_sites(model, model.classifier.dense, model.classifier.out_proj)
