@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import psutil
 import torch
 
 from tasks.errors import ResourceError
 from tasks.models.processes import ALONE, Processes, in_group, join, local_device
+
+M_TRIM_THRESHOLD: Final = -1  # of glibc's <malloc.h>
+M_MMAP_THRESHOLD: Final = -3
+LARGEST_KEPT_BYTES: Final = 1 << 30  # the largest that mallopt takes is 2 GB - 1
+NEVER: Final = -1
 
 
 @dataclass(frozen=True)
@@ -53,9 +60,23 @@ def pick(device: str, precision: str, threads: int | None) -> Device:
     torch.set_num_threads(count)
     torch.use_deterministic_algorithms(True, warn_only=kind.type != "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid: every new tensor written twice
+    if kind.type == "cpu":
+        keep_freed_memory()
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(kind) else "fp32"
     return Device(kind, precision, count, processes)
+
+
+def keep_freed_memory() -> bool:
+    """Return whether the C library now keeps freed blocks of up to `LARGEST_KEPT_BYTES` for later; only glibc can be told to.
+
+    Without it glibc gives every freed tensor of 32 MB or more back, and the system has to clear each page anew: the gradient of
+    a large table of embeddings at each step, docs/benchmarks.md. The process never shrinks below its peak then.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER))
 
 
 def _device(device: str) -> torch.device:
