@@ -25,7 +25,7 @@ from tasks.lineage.scratch import Scratch, scratch_key
 from tasks.models.architectures import leave_out_unread
 from tasks.models.candidates import Train, search
 from tasks.models.checkpoint import attend_plainly, load_classifier, pad_id
-from tasks.models.devices import Device, pick
+from tasks.models.devices import Device, pick_for_training
 from tasks.models.extras import Batch, Extras, make_extras
 from tasks.models.keeper import Keeper
 from tasks.models.masking import GROWN_AFTER, SCHEDULES, Masker
@@ -47,7 +47,7 @@ def run(
 ) -> dict[str, Any]:
     """Return the summary of the training, with its speed and the device it ran on."""
     check_teacher(logits, teacher)
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    device = pick_for_training(params.runtime)
     if params.rounds[round].search is not None:
         return {**_search(params, round, pruned, tokens, sets, logits, teacher, out, device), **device.facts()}
     student = load_classifier(pruned / "model")
@@ -135,7 +135,8 @@ def distil(
     )  # fmt: skip
     _without_dropout(student)
     attend_plainly(student, device.device)
-    if params.distill.hidden is None and params.distill.relations is None:
+    read = params.distill.hidden is not None or params.distill.relations is not None
+    if not read and device.processes.shares is None:  # what it changes does not outlive a copy
         leave_out_unread(student, device.device)
     masker = None if budget.schedule is None else Masker(student, budget.schedule, budget.sparsity or 0.0)
     folders = {"logits": logits, "teacher": teacher, "tokenizer": tokenizer}

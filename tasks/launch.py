@@ -40,7 +40,8 @@ def launch(stage: str, launcher: Launcher, work: Callable[[], object]) -> None:
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     refusals = context.SimpleQueue()
     group = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": LOOPBACK, "MASTER_PORT": _free_port(),
-             "COMPACTLM_BACKEND": launcher.backend, "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0"}  # fmt: skip
+             "COMPACTLM_BACKEND": launcher.backend, "COMPACTLM_STRATEGY": launcher.strategy,
+             "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0"}  # fmt: skip
     ranks = []
     try:
         for rank in range(count):

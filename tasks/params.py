@@ -396,6 +396,7 @@ class Launcher(Section):
 
     processes: Positive
     backend: Literal["auto", "gloo", "nccl"]
+    strategy: Literal["ddp", "fsdp"]
 
 
 class Runtime(Section):
@@ -405,6 +406,18 @@ class Runtime(Section):
     precision: Literal["auto", "fp32", "bf16"]
     threads: Positive | None
     launcher: Launcher | None
+    compile: bool
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a share of the weights alone."""
+        return self.launcher is not None and self.launcher.processes > 1 and self.launcher.strategy == "fsdp"
+
+    @model_validator(mode="after")
+    def _compiles_whole_models(self) -> Self:
+        if self.compile and self.sharded:
+            raise ValueError("runtime.compile: true is for whole models; set runtime.launcher.strategy: ddp")
+        return self
 
 
 class AnyParams(Section):
@@ -448,6 +461,13 @@ class Params(AnyParams):
         return self
 
     @model_validator(mode="after")
+    def _shares_are_enough(self) -> Self:
+        for key in ("hidden", "relations", "average"):
+            if self.runtime.sharded and getattr(self.distill, key) is not None:
+                raise ValueError(f"distill.{key} needs whole weights; set runtime.launcher.strategy: ddp")
+        return self
+
+    @model_validator(mode="after")
     def _rounds_shrink(self) -> Self:
         if not self.rounds:
             raise ValueError("rounds: at least one round is needed")
@@ -460,6 +480,8 @@ class Params(AnyParams):
                     f"rounds.{name}.search trains its candidates in one process; set runtime.launcher: null"
                 )
             masked = target.granularity != "structured"
+            if masked and self.runtime.sharded:
+                raise ValueError(f"rounds.{name}: masks need whole weights; set runtime.launcher.strategy: ddp")
             seen[name] = seen.get(target.parent, {}) if masked else target.axes
         for name in self.baselines.random_init:
             if name not in self.rounds:
@@ -559,7 +581,7 @@ def recorded_params(values: object) -> AnyParams:
     """Return params from a record as plain JSON values; ValidationError when they are not of this version of the program.
 
     A record without `task` is of a classifier: versions before the key knew nothing else. One without `runtime.launcher`
-    is of one process.
+    is of one process, one without its `strategy` is of DDP, and one without `runtime.compile` was not compiled.
     """
     from tasks.params_causal import CausalParams
 
@@ -568,7 +590,10 @@ def recorded_params(values: object) -> AnyParams:
     schema = CausalParams if values.get("task") == CAUSAL_LM else Params
     whole: dict[str, Any] = {"task": CLASSIFICATION, **values}
     if isinstance(whole.get("runtime"), Mapping):
-        whole["runtime"] = {"launcher": None, **whole["runtime"]}
+        runtime = {"launcher": None, "compile": False, **whole["runtime"]}
+        if isinstance(runtime["launcher"], Mapping):
+            runtime["launcher"] = {"strategy": "ddp", **runtime["launcher"]}
+        whole["runtime"] = runtime
     return schema.model_validate_json(json.dumps(whole))
 
 

@@ -20,7 +20,7 @@ from tasks.evaluate import BATCH_ROWS, read_predictions
 from tasks.evaluation.measure import measure, measures_of, write_predictions
 from tasks.lineage.files import file_sha256, write_json
 from tasks.models.checkpoint import classifier_from_config, load_classifier, read_config
-from tasks.models.devices import pick
+from tasks.models.devices import pick_for_training
 from tasks.params import Params
 from tasks.stage import InPath, OutPath
 
@@ -39,7 +39,7 @@ def run(
 ) -> dict[str, Any]:
     """Return the accuracy on the test set, and the device it ran on."""
     check_teacher(logits, teacher)
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    device = pick_for_training(params.runtime)
     torch.manual_seed(params.seed)
     student = classifier_from_config(read_config(pruned / "model"))
     trained = out / "trained"

@@ -18,7 +18,7 @@ from tasks.lineage.files import digest, file_sha256, write_json
 from tasks.lineage.scratch import Scratch, scratch_key
 from tasks.models.architectures import freeze, leave_out_unread
 from tasks.models.checkpoint import attend_plainly, load_classifier, pad_id, read_config, save_classifier
-from tasks.models.devices import Device, pick
+from tasks.models.devices import Device, pick_for_training
 from tasks.models.keeper import Keeper
 from tasks.models.preflight import check_shapes
 from tasks.params import Params
@@ -29,13 +29,14 @@ from tasks.stage import InPath, OutPath
 def run(params: Params, *, base: InPath, sets: InPath, tokens: InPath, out: OutPath) -> dict[str, Any]:
     """Return the summary of the training, with the device it ran on."""
     check_shapes(params, read_config(base))  # a round that cannot work is cheaper to hear of before the training
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    device = pick_for_training(params.runtime)
     labels = read_sets(sets, ["train", "validation"])
     targets = torch.tensor(labels["train"]["label"].to_numpy(), dtype=torch.int64, device=device.device)
     torch.manual_seed(params.seed)  # the classification head is drawn from it
     model = load_classifier(base, len(params.data.labels), params.data.labels)
     attend_plainly(model, device.device)
-    leave_out_unread(model, device.device)
+    if device.processes.shares is None:  # what it changes does not outlive a copy
+        leave_out_unread(model, device.device)
     if params.teacher.frozen_layers is not None:
         freeze(model, params.teacher.frozen_layers)
     if params.teacher.epochs == 0:

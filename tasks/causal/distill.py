@@ -15,7 +15,7 @@ from tasks.data.logits import check_teacher
 from tasks.distillation.causal import Recipe
 from tasks.models.causal import without_dropout
 from tasks.models.checkpoint import load_causal_lm
-from tasks.models.devices import Device, pick
+from tasks.models.devices import Device, pick_for_training
 from tasks.params_causal import CausalParams
 from tasks.stage import InPath, OutPath
 
@@ -32,7 +32,7 @@ def run(
     out: OutPath,
 ) -> dict[str, Any]:
     """Return the summary of the training, with the device it ran on."""
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    device = pick_for_training(params.runtime)
     student = load_causal_lm(pruned / "model")
     summary = distil(params, round, student, pruned / "model", (tokens, logits, teacher), out, device, "distill@")
     return {**summary, **device.facts()}

@@ -14,7 +14,7 @@ import torch
 from tasks.causal.distill import distil
 from tasks.causal.evaluate import measure_quality
 from tasks.models.checkpoint import causal_lm_from_config, load_causal_lm, read_config
-from tasks.models.devices import Device, pick
+from tasks.models.devices import Device, pick_for_training
 from tasks.params_causal import CausalParams
 from tasks.stage import InPath, OutPath
 
@@ -32,7 +32,7 @@ def run(
     out: OutPath,
 ) -> dict[str, Any]:
     """Return the perplexity on the test set, and the device it ran on."""
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    device = pick_for_training(params.runtime)
     torch.manual_seed(params.seed)
     student = causal_lm_from_config(read_config(pruned / "model"))
     places = (tokens, logits, teacher)

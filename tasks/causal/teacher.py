@@ -13,7 +13,7 @@ from tasks.causal.training import Plan, head_dtype, train_blocks
 from tasks.distillation.causal import Recipe
 from tasks.lineage.files import file_sha256, write_json
 from tasks.models.checkpoint import causal_lm_from_config, load_causal_lm, read_config, save_causal_lm
-from tasks.models.devices import pick
+from tasks.models.devices import pick_for_training
 from tasks.models.preflight import check_causal_shapes
 from tasks.params_causal import CausalParams
 from tasks.stage import InPath, OutPath
@@ -30,7 +30,7 @@ def run(
     """Return the summary of the training, with the device it ran on."""
     config = read_config(base)
     check_causal_shapes(params, config)  # a round that cannot work is cheaper to hear of before the training
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    device = pick_for_training(params.runtime)
     torch.manual_seed(params.seed)
     section = params.teacher
     model = causal_lm_from_config(config) if section.new is not None else load_causal_lm(base)

@@ -61,7 +61,7 @@ def train_blocks(
         max_gradient_norm=section.max_gradient_norm, checkpoints=section.checkpoints, seed=params.seed,
     )  # fmt: skip
     if teacher is not None:
-        teacher.to(device.device)
+        device.prepare(teacher)
         kept_V = kept_V if kept_V is None else kept_V.to(device.device)
 
     def batch_loss(student: Any, rows: Rows) -> torch.Tensor:

@@ -81,16 +81,17 @@ def train(
     calls `on_checkpoint`, `on_step` and the store, and only it returns.
     """
     processes = device.processes
-    model.to(device.device)
-    optimiser = make_optimiser(model, schedule, device, beside)
-    average = None if schedule.average is None else Average(model, schedule.average)
+    device.prepare(model)
     torch.manual_seed(schedule.seed + processes.rank)  # dropout drops other units in each process
     state = processes.of_first(store.load)
     first, running = 0, [0.0, 0.0]
     if state is not None:
         first, running = int(state["step"]), list(state["running"])
-        _restore(state, model, beside, optimiser, average, device)
-    step_loss = processes.wrap(_Step(model, beside, batch_loss))
+        model.load_state_dict(state["model"])
+    learning = Learning(model, beside, batch_loss, schedule, device)
+    average = None if schedule.average is None else Average(model, schedule.average)
+    if state is not None:
+        _restore(state, learning, average, device)
     num_steps = len(batches)
     checkpoint_steps = schedule.checkpoint_steps(num_steps)
     record_every = max(1, num_steps // RECORDS)
@@ -98,7 +99,7 @@ def train(
     for step in range(first, num_steps):
         on_begin(step / num_steps)
         rate = schedule.rate(step, num_steps)
-        loss = _update(step_loss, model, beside, batches[step], optimiser, rate, schedule, device)
+        loss = _update(learning, batches[step], rate, schedule, device)
         on_update()
         done = step + 1
         if average is not None:
@@ -110,12 +111,14 @@ def train(
             if processes.first:
                 store.record({"step": done, "loss": running[0] / running[1], "learning_rate": rate})
             running = [0.0, 0.0]
+        if done in checkpoint_steps:
+            learning.bring_home()
         if processes.first and done in checkpoint_steps:
             with contextlib.nullcontext() if average is None else average.in_place(model):
                 store.record({"step": done, **on_checkpoint(model, done)})
             model.train()
         if processes.of_first(store.due):
-            saved = _state(model, beside, optimiser, average, done, running, device)
+            saved = _state(learning, average, done, running, device)
             if processes.first:
                 store.save(saved)
     processes.end_others()
@@ -133,12 +136,57 @@ class _Step(nn.Module):  # type: ignore[misc]
         return self._batch_loss(self.model, rows)
 
 
+class Learning:
+    """What trains, wrapped for the processes of its group, and its optimiser.
+
+    `model` is the whole model, which is measured and saved. `trained` are its weights as they train: the same object, but where
+    each process holds a share alone; then the model has the weights of the last `bring_home`.
+    """
+
+    def __init__(
+        self, model: Any, beside: nn.Module | None, batch_loss: Callable[[Any, Rows], Tensor], schedule: Schedule,
+        device: Device,
+    ) -> None:  # fmt: skip
+        self._processes = device.processes
+        self.model, self.beside = model, beside
+        shares = self._processes.shares
+        self.trained = model if shares is None else shares.copy_of(model)
+        self.trained.train()
+        self.step_loss = self._processes.wrap(_Step(self.trained, beside, batch_loss))
+        self.optimiser = make_optimiser(self.trained, schedule, device, beside)
+
+    def bring_home(self) -> None:
+        """Give the model the weights as they are now."""
+        if self._processes.shares is not None:
+            self._processes.shares.bring_home(self.trained, self.model, self._processes.first)
+
+    def clip(self, max_norm: float) -> None:
+        """Scale gradients down to the norm; RuntimeError where one is not finite."""
+        shares = self._processes.shares
+        modules = [self.trained] if self.beside is None else [self.trained, self.beside]
+        for module in modules:  # each by itself: one must not slow the other down
+            norm = nn.utils.clip_grad_norm_(module.parameters(), max_norm, error_if_nonfinite=shares is None)
+            if shares is not None and not torch.isfinite(shares.whole(norm)):
+                raise RuntimeError("the norm of the gradients is not finite")
+
+    def optimiser_state(self) -> dict[str, Any]:
+        """Return the optimiser's state as `restore_optimiser` takes it, whole."""
+        shares = self._processes.shares
+        if shares is None:
+            return dict(self.optimiser.state_dict())
+        return shares.optimiser_state(self.step_loss, self.optimiser)
+
+    def restore_optimiser(self, state: dict[str, Any]) -> None:
+        """Go on from a state of the optimiser."""
+        if self._processes.shares is None:
+            self.optimiser.load_state_dict(state)
+        else:
+            self._processes.shares.restore_optimiser(self.step_loss, self.optimiser, state)
+
+
 def _update(
-    step_loss: nn.Module,
-    model: Any,
-    beside: nn.Module | None,
+    learning: Learning,
     rows: Rows,
-    optimiser: torch.optim.Optimizer,
     rate: float,
     schedule: Schedule,
     device: Device,
@@ -150,22 +198,21 @@ def _update(
     share of a part; the mean of their gradients, and so the norm at which they are clipped, is that of the whole batch.
     """
     processes = device.processes
-    for group in optimiser.param_groups:
+    for group in learning.optimiser.param_groups:
         group["lr"] = rate
     total = 0.0
     parts = np.array_split(rows, min(schedule.accumulate, len(rows)))
     for number, part in enumerate(parts, start=1):
         mine, share = processes.share(part)
-        with processes.gradients_stay(step_loss, until=number == len(parts)):
+        with processes.gradients_stay(learning.step_loss, until=number == len(parts)):
             with device.autocast():
-                loss = step_loss(mine) * (processes.count * share * len(part) / len(rows))
+                loss = learning.step_loss(mine) * (processes.count * share * len(part) / len(rows))
             loss.backward()
         total += float(loss.detach()) / processes.count
     total = processes.sum(total)
-    for module in (model,) if beside is None else (model, beside):  # each by itself: one must not slow the other down
-        nn.utils.clip_grad_norm_(module.parameters(), schedule.max_gradient_norm, error_if_nonfinite=True)
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
+    learning.clip(schedule.max_gradient_norm)
+    learning.optimiser.step()
+    learning.optimiser.zero_grad(set_to_none=True)
     return total
 
 
@@ -185,37 +232,25 @@ def make_optimiser(
 
 
 def _state(
-    model: Any,
-    beside: nn.Module | None,
-    optimiser: torch.optim.Optimizer,
-    average: Average | None,
-    step: int,
-    running: list[float],
-    device: Device,
+    learning: Learning, average: Average | None, step: int, running: list[float], device: Device
 ) -> dict[str, Any]:
+    learning.bring_home()
+    beside = learning.beside
     return {
         "step": step,
         "running": running,
-        "model": model.state_dict(),
+        "model": learning.model.state_dict(),
         "beside": {} if beside is None else beside.state_dict(),
-        "optimiser": optimiser.state_dict(),
+        "optimiser": learning.optimiser_state(),
         "average": {} if average is None else average.state(),
         "rng": device.processes.gather([torch.get_rng_state(), *_device_rng(device)]),
     }
 
 
-def _restore(
-    state: dict[str, Any],
-    model: Any,
-    beside: nn.Module | None,
-    optimiser: torch.optim.Optimizer,
-    average: Average | None,
-    device: Device,
-) -> None:
-    model.load_state_dict(state["model"])
-    if beside is not None:
-        beside.load_state_dict(state["beside"])
-    optimiser.load_state_dict(state["optimiser"])
+def _restore(state: dict[str, Any], learning: Learning, average: Average | None, device: Device) -> None:
+    if learning.beside is not None:
+        learning.beside.load_state_dict(state["beside"])
+    learning.restore_optimiser(state["optimiser"])
     _restore_rng(state["rng"][device.processes.rank], device)
     if average is not None:
         average.restore(state["average"])

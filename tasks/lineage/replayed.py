@@ -29,6 +29,8 @@ def environment(receipt: Receipt, again: Receipt) -> list[str]:
     pairs |= {key: (receipt.get(key), again.get(key)) for key in ("device", "precision", "threads")}
     for key, usual in (("processes", 1), ("backend", None)):  # older receipts do not have them
         pairs[key] = (receipt.get(key, usual), again.get(key, usual))
+    for key in ("compiled", "strategy"):  # told where they are not the usual ones
+        pairs[key] = (receipt.get("facts", {}).get(key), again.get("facts", {}).get(key))
     # A package that has come since changes nothing; one that went or has another version may.
     here = again["environment"]["packages"]
     pairs |= {name: (version, here.get(name)) for name, version in receipt["environment"]["packages"].items()}

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tasks.errors import ResourceError
+from tasks.models.sharding import Shares
 
 Rows = NDArray[np.int64]
 BACKEND_VARIABLE: Final = "COMPACTLM_BACKEND"
+STRATEGY_VARIABLE: Final = "COMPACTLM_STRATEGY"
 BACKENDS: Final = {"cpu": "gloo", "cuda": "nccl"}  # what `auto` means, by kind of device
 PATIENCE: Final = timedelta(hours=12)  # others wait while the first measures; the launcher notices who dies
 
@@ -29,8 +31,13 @@ PATIENCE: Final = timedelta(hours=12)  # others wait while the first measures; t
 class Processes:
     """The group of processes that this one trains in; `rank` counts from 0, and the first writes every file."""
 
-    def __init__(self, count: int = 1, rank: int = 0, backend: str | None = None, accelerator: Any = None) -> None:
+    def __init__(
+        self, count: int = 1, rank: int = 0, backend: str | None = None, accelerator: Any = None,
+        shares: Shares | None = None,
+    ) -> None:  # fmt: skip
+        """Take the group, and with `shares` how it cuts the model that it trains into one share for each process."""
         self.count, self.rank, self.backend, self._accelerator = count, rank, backend, accelerator
+        self.shares = shares
         self.first = rank == 0
         self._share = 1.0
 
@@ -42,12 +49,16 @@ class Processes:
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Return the module so that gradients are means over the processes; all start with the weights of the first."""
+        if self.shares is not None:
+            return self.shares.cut(module)
         return module if self._accelerator is None else self._accelerator.prepare(module)
 
     def gradients_stay(self, module: nn.Module, until: bool) -> contextlib.AbstractContextManager[None]:
         """Return a context in which the gradients of a wrapped module are summed up here, and not yet over the processes."""
         if self._accelerator is None or until:
             return contextlib.nullcontext()
+        if self.shares is not None:
+            return self.shares.gradients_stay(module)
         context: contextlib.AbstractContextManager[None] = self._accelerator.no_sync(module)
         return context
 
@@ -146,4 +157,6 @@ def join(device: torch.device, threads: int) -> Processes:
             DistributedDataParallelKwargs(find_unused_parameters=True),
         ],
     )
-    return Processes(accelerator.num_processes, accelerator.process_index, backend, accelerator)
+    sharded = os.environ.get(STRATEGY_VARIABLE) == "fsdp"
+    shares = Shares(device, accelerator.num_processes) if sharded else None
+    return Processes(accelerator.num_processes, accelerator.process_index, backend, accelerator, shares)

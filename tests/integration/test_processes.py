@@ -10,23 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import accelerate  # noqa: F401 - imported once here, and not in each process that is started
-import numpy as np
 import pytest
-from ruamel.yaml import YAML
+import torch
 
-from tasks import launch, prune
-from tasks.causal import distill as causal_distill
-from tasks.causal import teacher as causal_teacher
-from tasks.causal import teacher_logits as causal_logits
-from tasks.data.blocks import save_blocks
+from tasks import launch
+from tasks.distillation.train import Learning, Schedule
 from tasks.errors import DataError, ParamsError, StageError
-from tasks.lineage.files import digest, read_json, read_json_lines, write_json
+from tasks.lineage.files import digest, read_json, write_json
+from tasks.models.checkpoint import load_classifier
+from tasks.models.devices import pick
 from tasks.params import Launcher, Params, check_params
-from tasks.stage import main
-from tests.causal import causal_params, tiny_values, write_decoder
-from tests.integration.test_extra_losses_stage import HIDDEN, RELATIONS, cache, params_of
+from tests.integration.test_extra_losses_stage import HIDDEN, RELATIONS, params_of
+from tests.integration.trainings import assert_same_training, language_model, stage, student_of
 
-TWO = Launcher(processes=2, backend="auto")
+STRATEGIES = ["ddp", "fsdp"]
 SCRATCH = Path(".compactlm") / "scratch"
 
 
@@ -37,65 +34,38 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def losses(trained: Path) -> list[float]:
-    return [line["loss"] for line in read_json_lines(trained / "steps.jsonl") if "loss" in line]
+def two(strategy: str) -> Launcher:
+    return Launcher(processes=2, backend="auto", strategy=strategy)
 
 
-def assert_same_training(one: Path, two: Path) -> None:
-    """Raise unless both have the same losses at every step, to rounding, and the same files."""
-    assert len(losses(one)) > 5
-    np.testing.assert_allclose(losses(two), losses(one), rtol=2e-4)
-    assert set(digest(two)["files"]) == set(digest(one)["files"])
-    first, second = (read_json(trained / "summary.json")["checkpoints"] for trained in (one, two))
-    for mine, other in zip(first, second, strict=True):
-        numbers = [name for name in mine if name.startswith("validation_")]
-        assert numbers
-        np.testing.assert_allclose([other[name] for name in numbers], [mine[name] for name in numbers], rtol=1e-3)
-
-
-def stage(params: Params, name: str, *arguments: object) -> int:
-    """Run a stage as dvc.yaml does, inside of this process, which starts those that the launcher asks for."""
-    with Path("params.yaml").open("w", encoding="utf-8") as file:
-        YAML().dump(params.model_dump(), file)
-    return main([name, *map(str, arguments)])
-
-
-def in_two(params: Params, backend: str = "auto") -> Params:
+def in_two(params: Params, backend: str = "auto", strategy: str = "ddp") -> Params:
     values = params.model_dump()
-    values["runtime"]["launcher"] = {"processes": 2, "backend": backend}
+    values["runtime"]["launcher"] = {"processes": 2, "backend": backend, "strategy": strategy}
     return check_params(values, "params.yaml")
 
 
-def student_of(params: Params, families: Path, folder: Path) -> list[object]:
-    """Return the arguments of the stage distill, `--out` left out, for a BERT pruned to 72 pieces."""
-    teacher, sets, tokens = families / "bert/teacher", families / "sets", folder / "tokens"
-    prune.run(params, round="r1", parent=teacher, tokens=families / "bert/tokens", sets=sets, teacher=teacher,
-              out=folder / "pruned", student_tokens=tokens)  # fmt: skip
-    logits = cache(families, params, folder / "logits")
-    return ["--round", "r1", "--pruned", folder / "pruned", "--tokens", tokens, "--sets", sets, "--logits", logits,
-            "--teacher", teacher]  # fmt: skip
-
-
 @pytest.mark.parametrize(
-    "section",
+    ("strategy", "section"),
     [
         # 15 rows on two processes never divide evenly, and dynamic weights are ratios over the whole batch
-        {"batch_rows": 15, "hidden": HIDDEN, "relations": RELATIONS, "average": 0.9},
-        {"batch_rows": 15, "accumulate": 4},
+        ("ddp", {"batch_rows": 15, "hidden": HIDDEN, "relations": RELATIONS, "average": 0.9}),
+        ("ddp", {"batch_rows": 15, "accumulate": 4}),
+        ("fsdp", {"batch_rows": 15, "accumulate": 4}),
     ],
-    ids=["extra losses", "in parts"],
+    ids=["extra losses", "in parts", "in parts, sharded"],
 )
 def test_a_distillation_has_the_same_losses_on_one_and_on_two(
-    tiny_families: Path, workspace: Path, section: dict[str, Any]
+    tiny_families: Path, workspace: Path, strategy: str, section: dict[str, Any]
 ) -> None:
     params = params_of(**section)
     paths = student_of(params, tiny_families, workspace)
-    for count, wanted in ((1, params), (2, in_two(params))):
+    for count, wanted in ((1, params), (2, in_two(params, strategy=strategy))):
         assert stage(wanted, "distill", *paths, "--out", f"on{count}", "--receipt", f"{count}.json") == 0
     assert_same_training(Path("on1"), Path("on2"))
     one, two = (read_json(Path(f"{count}.json")) for count in (1, 2))
     assert (one["processes"], one["backend"]) == (1, None)
     assert (two["processes"], two["backend"], two["device"]) == (2, "gloo", "cpu")
+    assert two["facts"].get("strategy") == (None if strategy == "ddp" else strategy)
     assert not (SCRATCH / "distill@r1").exists()
 
 
@@ -113,41 +83,44 @@ def test_a_teacher_has_the_same_losses_on_one_and_on_two(tiny_families: Path, wo
     assert_same_training(Path("on1"), Path("on2"))
 
 
-def test_a_language_model_and_its_student_have_the_same_losses_on_one_and_on_two(workspace: Path) -> None:
-    values = tiny_values(workspace)
-    shape = {"vocabulary": 258, "hidden": 32, "heads": 4, "ffn": 24, "layers": 2}
-    budget = {"parent": "teacher", "train_tokens": 1600, "learning_rate": 1.0e-2}
-    values["teacher"] |= {"model": "path:base", "new": None, "train_tokens": 1600, "batch_blocks": 5}
-    values["distill"]["batch_blocks"] = 5
-    values["rounds"] = {"r1": {**shape, **budget}}
-    params = causal_params(values)
-    base = write_decoder("llama", workspace / "base")
-    pruned = Path(shutil.copytree(base, workspace / "pruned/model")).parent
-    rng = np.random.default_rng(0)
-    for name, count in (("train", 40), ("validation", 6)):
-        save_blocks(rng.integers(0, 60, (count, 32)).cumsum(axis=1).astype(np.int32) % 250, workspace / "tokens", name)
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(base / file, workspace / "tokens" / file)
-    places: dict[str, Any] = {"sets": workspace, "tokens": workspace / "tokens"}
-    teach = functools.partial(causal_teacher.run, params, base=base, **places)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_language_model_and_its_student_have_the_same_losses_on_one_and_on_two(
+    workspace: Path, strategy: str
+) -> None:
+    teach, learning = language_model(workspace)
     teach(out=Path("teacher1"))
-    launch.launch("teacher", TWO, functools.partial(teach, out=Path("teacher2")))
+    launch.launch("teacher", two(strategy), functools.partial(teach, out=Path("teacher2")))
     assert_same_training(Path("teacher1"), Path("teacher2"))
 
-    teacher = Path("teacher1/model")
-    causal_logits.run(params, teacher=teacher, out=Path("logits"), **places)
-    learn = functools.partial(
-        causal_distill.run, params, round="r1", pruned=pruned, logits=Path("logits"), teacher=teacher, **places
-    )
+    learn = learning(Path("teacher1/model"))
     learn(out=Path("student1"))
-    launch.launch("distill@r1", TWO, functools.partial(learn, out=Path("student2")))
+    launch.launch("distill@r1", two(strategy), functools.partial(learn, out=Path("student2")))
     assert_same_training(Path("student1"), Path("student2"))
 
 
+def test_with_shares_each_process_holds_half_of_the_weights_and_of_the_optimiser(tiny_families: Path) -> None:
+    def work() -> None:
+        device = pick("cpu", "fp32", 1)
+        model = load_classifier(tiny_families / "bert/teacher")
+        schedule = Schedule(1e-3, 0.1, 0.0, 1.0, 1, 0)
+        learning = Learning(model, None, lambda one, ids: one(input_ids=ids).logits.square().mean(), schedule, device)
+        learning.step_loss(torch.ones((4, 8), dtype=torch.int64)).backward()
+        learning.optimiser.step()
+        whole = sum(p.numel() for p in model.parameters())
+        moments = [state["exp_avg"] for state in learning.optimiser.state.values()]
+        for held in (list(learning.trained.parameters()), moments):
+            assert 0.45 * whole < sum(part.to_local().numel() for part in held) < 0.55 * whole
+        device.processes.end_others()
+
+    launch.launch("distill", two("fsdp"), work)
+
+
+@pytest.mark.parametrize(("strategy", "section"), [("ddp", {"hidden": HIDDEN, "average": 0.9}), ("fsdp", {})])
 def test_one_that_is_killed_ends_all_and_the_next_run_goes_on_to_the_same_bits(
-    tiny_families: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    params = in_two(params_of(hidden=HIDDEN, average=0.9))
+    tiny_families: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    strategy: str, section: dict[str, Any],
+) -> None:  # fmt: skip
+    params = in_two(params_of(**section), strategy=strategy)
     paths = student_of(params, tiny_families, workspace)
     assert stage(params, "distill", *paths, "--out", "whole") == 0
 
@@ -200,7 +173,7 @@ def test_what_one_process_refuses_is_told_once(
         signal.pause()
 
     with pytest.raises(DataError, match="these are no rows"):
-        launch.launch("teacher", TWO, refuse)
+        launch.launch("teacher", two("ddp"), refuse)
 
 
 def test_a_fault_of_one_process_ends_the_others(capfd: pytest.CaptureFixture[str]) -> None:
@@ -210,16 +183,23 @@ def test_a_fault_of_one_process_ends_the_others(capfd: pytest.CaptureFixture[str
         signal.pause()
 
     with pytest.raises(StageError, match="process 2 of 2 \\(rank 1\\) ended with code 1, see above"):
-        launch.launch("teacher", TWO, fail)
+        launch.launch("teacher", two("ddp"), fail)
     assert "ValueError: a fault of our own" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("launcher", "said"),
     [
-        ({"processes": 0, "backend": "auto"}, "runtime.launcher.processes: got 0"),
-        ({"processes": 2, "backend": "glo"}, "backend: 'glo' is not one of auto, gloo, nccl; did you mean 'gloo'?"),
-        ({"processes": 2, "backends": "auto"}, "runtime.launcher.backends: unknown key; did you mean 'backend'?"),
+        ({"processes": 0, "backend": "auto", "strategy": "ddp"}, "runtime.launcher.processes: got 0"),
+        (
+            {"processes": 2, "backend": "glo", "strategy": "ddp"},
+            "backend: 'glo' is not one of auto, gloo, nccl; did you mean 'gloo'?",
+        ),
+        (
+            {"processes": 2, "backends": "auto", "strategy": "ddp"},
+            "runtime.launcher.backends: unknown key; did you mean 'backend'?",
+        ),
+        ({"processes": 2, "backend": "auto"}, "runtime.launcher.strategy: missing"),
     ],
 )  # fmt: skip
 def test_a_wrong_launcher_is_refused_in_words(launcher: dict[str, Any], said: str) -> None:
@@ -228,3 +208,39 @@ def test_a_wrong_launcher_is_refused_in_words(launcher: dict[str, Any], said: st
     with pytest.raises(ParamsError) as refused:
         check_params(values, "params.yaml")
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"distill": {"hidden": HIDDEN}}, "distill.hidden needs whole weights"),
+        ({"distill": {"relations": RELATIONS}}, "distill.relations needs whole weights"),
+        ({"distill": {"average": 0.9}}, "distill.average needs whole weights"),
+        ({"runtime": {"compile": True}}, "runtime.compile: true is for whole models"),
+    ],
+)  # fmt: skip
+def test_what_needs_whole_weights_is_refused_with_shares(changes: dict[str, dict[str, Any]], said: str) -> None:
+    values = in_two(params_of(), strategy="fsdp").model_dump()
+    for section, keys in changes.items():
+        values[section] |= keys
+    with pytest.raises(ParamsError) as refused:
+        check_params(values, "params.yaml")
+    assert said in str(refused.value)
+    assert "set runtime.launcher.strategy: ddp" in str(refused.value)
+    values["runtime"]["launcher"]["strategy"] = "ddp"
+    check_params(values, "params.yaml")
+
+
+def test_masks_are_refused_with_shares() -> None:
+    values = in_two(params_of(), strategy="fsdp").model_dump()
+    (name,) = values["rounds"]
+    values["rounds"][name] |= {
+        "granularity": "unstructured",
+        "sparsity": 0.5,
+        "schedule": "single",
+        "criterion": "wanda",
+    }
+    for axis in ("vocabulary", "hidden", "heads", "ffn", "layers"):
+        values["rounds"][name][axis] = None
+    with pytest.raises(ParamsError, match=r"masks need whole weights; set runtime\.launcher\.strategy: ddp"):
+        check_params(values, "params.yaml")

@@ -31,9 +31,10 @@ def test_a_record_of_before_the_key_is_of_a_classifier() -> None:
     assert found == recorded_params(values("params.yaml"))
 
 
-def test_a_record_of_before_the_launcher_is_of_one_process() -> None:
+@pytest.mark.parametrize("key", ["launcher", "compile"])
+def test_a_record_of_before_a_key_of_the_runtime_is_of_its_default(key: str) -> None:
     record = values("params.yaml")
-    del record["runtime"]["launcher"]
+    del record["runtime"][key]
     assert recorded_params(record) == recorded_params(values("params.yaml"))
 
 

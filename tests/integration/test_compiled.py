@@ -1,0 +1,77 @@
+"""Training through torch.compile: the losses of plain training, and the same bits after a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.lineage.files import digest, read_json
+from tasks.params import Params, check_params
+from tests.integration.test_extra_losses_stage import HIDDEN, params_of
+from tests.integration.trainings import assert_same_training, language_model, stage, student_of
+
+# of torch itself, when its compiler is imported
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")]
+
+
+class KilledError(BaseException):
+    """What ends a training in the middle; no handler of the product takes it for an error."""
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own for each test: scratches of unfinished training stand below it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def compiled(params: Params) -> Params:
+    values = params.model_dump()
+    values["runtime"]["compile"] = True
+    return check_params(values, "params.yaml")
+
+
+@pytest.mark.parametrize("section", [{}, {"hidden": HIDDEN}], ids=["logits", "hidden states"])
+def test_a_distillation_has_the_losses_of_plain_training(
+    tiny_families: Path, workspace: Path, section: dict[str, object]
+) -> None:
+    params = params_of(**section)
+    paths = student_of(params, tiny_families, workspace)
+    assert stage(params, "distill", *paths, "--out", "plain", "--receipt", "plain.json") == 0
+    assert stage(compiled(params), "distill", *paths, "--out", "compiled", "--receipt", "compiled.json") == 0
+    assert_same_training(Path("plain"), Path("compiled"))
+    assert "compiled" not in read_json(Path("plain.json"))["facts"]
+    assert read_json(Path("compiled.json"))["facts"]["compiled"] is True
+
+
+def test_a_killed_one_goes_on_to_the_same_bits(
+    tiny_families: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = compiled(params_of())
+    paths = student_of(params, tiny_families, workspace)
+    assert stage(params, "distill", *paths, "--out", "whole") == 0
+    monkeypatch.setattr("tasks.lineage.scratch.SAVE_EVERY_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.distill.Progress.update", killed_at(9))
+        with pytest.raises(KilledError):
+            stage(params, "distill", *paths, "--out", "again")
+    assert stage(params, "distill", *paths, "--out", "again") == 0
+    assert digest(Path("again")) == digest(Path("whole"))
+
+
+def killed_at(last: int) -> object:
+    def update(_progress: object, step: int, **_numbers: float) -> None:
+        if step == last:
+            raise KilledError
+
+    return update
+
+
+def test_a_language_model_and_its_student_have_the_losses_of_plain_training(workspace: Path) -> None:
+    for name, runtime in (("plain", {}), ("compiled", {"compile": True})):
+        teach, learning = language_model(workspace, runtime)
+        teach(out=Path(f"teacher-{name}"))
+        learning(Path("teacher-plain/model"))(out=Path(f"student-{name}"))
+    assert_same_training(Path("teacher-plain"), Path("teacher-compiled"))
+    assert_same_training(Path("student-plain"), Path("student-compiled"))
