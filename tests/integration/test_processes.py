@@ -23,7 +23,6 @@ from tasks.params import Launcher, Params, check_params
 from tests.integration.test_extra_losses_stage import HIDDEN, RELATIONS, params_of
 from tests.integration.trainings import assert_same_training, language_model, stage, student_of
 
-STRATEGIES = ["ddp", "fsdp"]
 SCRATCH = Path(".compactlm") / "scratch"
 
 
@@ -83,7 +82,7 @@ def test_a_teacher_has_the_same_losses_on_one_and_on_two(tiny_families: Path, wo
     assert_same_training(Path("on1"), Path("on2"))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_a_language_model_and_its_student_have_the_same_losses_on_one_and_on_two(
     workspace: Path, strategy: str
 ) -> None:
@@ -115,7 +114,10 @@ def test_with_shares_each_process_holds_half_of_the_weights_and_of_the_optimiser
     launch.launch("distill", two("fsdp"), work)
 
 
-@pytest.mark.parametrize(("strategy", "section"), [("ddp", {"hidden": HIDDEN, "average": 0.9}), ("fsdp", {})])
+@pytest.mark.parametrize(
+    ("strategy", "section"),
+    [("ddp", {"hidden": HIDDEN, "average": 0.9}), pytest.param("fsdp", {}, marks=pytest.mark.slow)],
+)
 def test_one_that_is_killed_ends_all_and_the_next_run_goes_on_to_the_same_bits(
     tiny_families: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
     strategy: str, section: dict[str, Any],

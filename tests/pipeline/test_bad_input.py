@@ -55,7 +55,7 @@ def fresh(tiny_project: Project, tmp_path: Path) -> Project:
     [
         ("kd_weight:", "kd_wieght:", "params.yaml: distill.kd_wieght: unknown key; did you mean 'kd_weight'?"),
         ("hidden: 16\n    heads: 2", "hidden: 32\n    heads: 4", "rounds.r2.hidden: 32 is larger than its parent's 24"),
-        ("labelled_epochs: 1\n    transfer_epochs: 0.3", "labelled_epochs: 0\n    transfer_epochs: 0.0",
+        ("labelled_epochs: 1\n    transfer_epochs: 0.5", "labelled_epochs: 0\n    transfer_epochs: 0.0",
          "rounds.r1: labelled_epochs = 0 and transfer_epochs = 0.0 of 150 transfer rows leave nothing to train on"),
         ("hidden: 16\n    heads: 2", "hidden: 16\n    heads: 3", "rounds.r2.heads: 3 does not divide rounds.r2.hidden = 16"),
     ],
