@@ -88,6 +88,7 @@ def train(
     if state is not None:
         first, running = int(state["step"]), list(state["running"])
         model.load_state_dict(state["model"])
+    model.train()
     learning = Learning(model, beside, batch_loss, schedule, device)
     average = None if schedule.average is None else Average(model, schedule.average)
     if state is not None:
@@ -95,7 +96,6 @@ def train(
     num_steps = len(batches)
     checkpoint_steps = schedule.checkpoint_steps(num_steps)
     record_every = max(1, num_steps // RECORDS)
-    model.train()
     for step in range(first, num_steps):
         on_begin(step / num_steps)
         rate = schedule.rate(step, num_steps)
@@ -139,8 +139,8 @@ class _Step(nn.Module):  # type: ignore[misc]
 class Learning:
     """What trains, wrapped for the processes of its group, and its optimiser.
 
-    `model` is the whole model, which is measured and saved. `trained` are its weights as they train: the same object, but where
-    each process holds a share alone; then the model has the weights of the last `bring_home`.
+    `model` is what the first process measures and saves. `trained` are its weights as they train: the same object, but where each
+    process holds a share alone; then the first one's model has the weights of the last `bring_home`.
     """
 
     def __init__(
@@ -150,13 +150,12 @@ class Learning:
         self._processes = device.processes
         self.model, self.beside = model, beside
         shares = self._processes.shares
-        self.trained = model if shares is None else shares.copy_of(model)
-        self.trained.train()
+        self.trained = model if shares is None else shares.to_cut(model, self._processes.first)
         self.step_loss = self._processes.wrap(_Step(self.trained, beside, batch_loss))
         self.optimiser = make_optimiser(self.trained, schedule, device, beside)
 
     def bring_home(self) -> None:
-        """Give the model the weights as they are now."""
+        """Give the first process's model the weights as they are now."""
         if self._processes.shares is not None:
             self._processes.shares.bring_home(self.trained, self.model, self._processes.first)
 

@@ -7,13 +7,14 @@ import ctypes
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import psutil
 import torch
 
 from tasks.errors import ResourceError
 from tasks.models.processes import ALONE, Processes, in_group, join, local_device
+from tasks.params import Runtime
 
 M_TRIM_THRESHOLD: Final = -1  # of glibc's <malloc.h>
 M_MMAP_THRESHOLD: Final = -3
@@ -58,19 +59,6 @@ class Device:
             **({"compiled": True} if self.compiled else {}),
             **({} if self.processes.shares is None else {"strategy": "fsdp"}),
         }  # fmt: skip
-
-
-class Runtime(Protocol):
-    """The section `runtime` of the params."""
-
-    @property
-    def device(self) -> str: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def threads(self) -> int | None: ...
-    @property
-    def compile(self) -> bool: ...
 
 
 def pick_for_training(runtime: Runtime) -> Device:

@@ -20,9 +20,9 @@ class Shares:
     def __init__(self, device: torch.device, count: int) -> None:
         self._device, self._count = device, count
 
-    def copy_of(self, model: Any) -> Any:
-        """Return a copy of the model to be cut, so that the model itself stays whole, to be measured and saved."""
-        return copy.deepcopy(model)
+    def to_cut(self, model: Any, first: bool) -> Any:
+        """Return what is to be cut: in the first process a copy, so that the model stays whole, to be measured and saved."""
+        return copy.deepcopy(model) if first else model
 
     def cut(self, module: Any) -> nn.Module:
         """Return the module, which has its model as `model`, cut in place: by layers of the model, then the rest."""

@@ -38,6 +38,14 @@ def test_a_record_of_before_a_key_of_the_runtime_is_of_its_default(key: str) -> 
     assert recorded_params(record) == recorded_params(values("params.yaml"))
 
 
+def test_a_launcher_of_before_the_strategy_is_of_ddp() -> None:
+    record = values("params.yaml")
+    record["runtime"]["launcher"] = {"processes": 2, "backend": "gloo"}
+    launcher = recorded_params(record).runtime.launcher
+    assert launcher is not None
+    assert launcher.strategy == "ddp"
+
+
 @pytest.mark.parametrize("record", [None, [], "params", {}, {"task": "translation"}, {"task": "causal_lm", "seed": 0}])
 def test_what_is_not_of_this_version_is_a_validation_error(record: object) -> None:
     with pytest.raises(ValidationError):

@@ -22,7 +22,7 @@ from tasks.evaluation.quality import interval_of_mean
 from tasks.lineage.files import file_sha256, read_json_lines
 from tasks.models.better import BLOCKS_NLL
 from tasks.models.checkpoint import causal_lm_from_config, load_causal_lm, read_config
-from tasks.models.devices import Device, pick
+from tasks.models.devices import Device, pick_for_training
 from tasks.params import check_params
 from tasks.params_causal import CausalParams
 from tests.bench.tables.cells import CHECKPOINTS, Cell
@@ -89,7 +89,7 @@ def measure_cell(lab: BlockLab, cell: Cell) -> dict[str, Any]:
     out = work / ROUND
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    device = pick_for_training(params.runtime)
     teacher, tokens = lab.place / "trained" / "model", out / "tokens"
     with contextlib.chdir(work):  # where a stage keeps its scratch, from which a killed cell goes on
         prune.run(

@@ -27,7 +27,7 @@ from tasks.evaluate import BATCH_ROWS
 from tasks.evaluation.quality import accuracy, log_softmax
 from tasks.lineage.files import file_sha256, read_json, read_json_lines, write_json
 from tasks.models.checkpoint import classifier_from_config, load_classifier, read_config
-from tasks.models.devices import Device, pick
+from tasks.models.devices import Device, pick_for_training
 from tasks.params import Params, check_params, load_params
 from tests.bench.tables import rivals
 from tests.bench.tables.cells import CHECKPOINTS, Cell
@@ -122,7 +122,7 @@ def measure_cell(lab: Lab, cell: Cell) -> dict[str, Any]:
     params, work = params_of(lab, cell), lab.folder / "work"
     shutil.rmtree(work / ROUND, ignore_errors=True)
     (work / ROUND).mkdir(parents=True)
-    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    device = pick_for_training(params.runtime)
     sets = lab.data / ("sets_ce" if cell.loss == "ce" else "sets")
     with contextlib.chdir(work):  # where a stage keeps its scratch, from which a killed cell goes on
         began = time.perf_counter()
