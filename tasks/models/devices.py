@@ -75,7 +75,7 @@ def pick(device: str, precision: str, threads: int | None) -> Device:
     grouped = in_group()
     kind = local_device(device) if grouped else _device(device)
     sharing = int(os.environ["LOCAL_WORLD_SIZE"]) if grouped else 1
-    count = threads or max(1, (psutil.cpu_count(logical=False) or 1) // sharing)
+    count = threads or max(1, usable_cores() // sharing)
     processes = join(kind, count) if grouped else ALONE
     torch.set_num_threads(count)
     torch.use_deterministic_algorithms(True, warn_only=kind.type != "cpu")
@@ -85,6 +85,14 @@ def pick(device: str, precision: str, threads: int | None) -> Device:
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(kind) else "fp32"
     return Device(kind, precision, count, processes)
+
+
+def usable_cores() -> int:
+    """Return the physical cores that this process may run on: fewer than the machine has under taskset or a cpuset."""
+    cores = psutil.cpu_count(logical=False) or 1
+    if not hasattr(os, "sched_getaffinity"):  # macOS, Windows
+        return cores
+    return min(cores, len(os.sched_getaffinity(0)))
 
 
 def keep_freed_memory() -> bool:

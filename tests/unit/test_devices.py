@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 
 import pytest
+
+from tasks.models.devices import usable_cores
 
 FAULTS = """
 import resource, sys
@@ -29,3 +32,12 @@ def test_a_large_tensor_reuses_the_pages_of_the_one_before() -> None:
         faults[how] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert faults["give_back"] > 40 * 48_000_000 // 4096, "the C library keeps pages by itself now: we need not ask"
     assert faults["keep"] < faults["give_back"] / 2
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs an operating system that can pin a process")
+def test_a_pinned_process_counts_only_the_cores_it_may_use() -> None:
+    count = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    count += "from tasks.models.devices import usable_cores; print(usable_cores())"
+    done = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+    assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))
