@@ -581,7 +581,8 @@ def recorded_params(values: object) -> AnyParams:
     """Return params from a record as plain JSON values; ValidationError when they are not of this version of the program.
 
     A record without `task` is of a classifier: versions before the key knew nothing else. One without `runtime.launcher`
-    is of one process, one without its `strategy` is of DDP, and one without `runtime.compile` was not compiled.
+    is of one process, one without its `strategy` is of DDP, and one without `runtime.compile` was not compiled. A
+    language model without `accumulate` was trained on whole batches.
     """
     from tasks.params_causal import CausalParams
 
@@ -594,6 +595,10 @@ def recorded_params(values: object) -> AnyParams:
         if isinstance(runtime["launcher"], Mapping):
             runtime["launcher"] = {"strategy": "ddp", **runtime["launcher"]}
         whole["runtime"] = runtime
+    if schema is CausalParams:
+        for name in ("teacher", "distill"):
+            if isinstance(whole.get(name), Mapping):
+                whole[name] = {"accumulate": 1, **whole[name]}
     return schema.model_validate_json(json.dumps(whole))
 
 

@@ -83,6 +83,7 @@ class Training(Section):
     weight_decay: Annotated[float, Field(ge=0.0)]
     max_gradient_norm: Annotated[float, Field(gt=0.0)]
     checkpoints: Positive
+    accumulate: Positive  # parts in which a batch is computed: less memory, the same gradient
     chunk_tokens: Positive  # logits are computed for so many tokens at a time: less memory, the same gradient
 
 

@@ -59,6 +59,7 @@ def train_blocks(
     schedule = Schedule(
         learning_rate=plan.learning_rate, warmup_share=section.warmup_share, weight_decay=section.weight_decay,
         max_gradient_norm=section.max_gradient_norm, checkpoints=section.checkpoints, seed=params.seed,
+        accumulate=section.accumulate,
     )  # fmt: skip
     if teacher is not None:
         device.prepare(teacher)

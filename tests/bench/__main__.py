@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "--test-rows", type=int, default=964, help="gates: rows of the test set; the default run has 964"
     )
     parser.add_argument("--models", type=int, default=1000, help="gates: simulated students of each kind")
-    parser.add_argument("--blocks", type=int, default=4, help="decoder: blocks of 256 tokens a step")
+    parser.add_argument("--blocks", type=int, default=8, help="decoder: blocks of 256 tokens a step")
     parser.add_argument("--layers", type=int, default=24, help="decoder: layers of the student")
     parser.add_argument("--teacher-layers", type=int, default=30, help="decoder: layers of the teacher")
     parser.add_argument("--threads", type=int, help="decoder: threads of torch; as many as it takes by itself without")

@@ -1,7 +1,7 @@
 """Speed and memory of one distillation step of a language model: ours, and a plain loop that holds all logits.
 
-Both take the same random models of SmolLM2-135M's width, the same tokens, AdamW and autocast; only the loss differs. Each
-side runs in a process of its own, so that the peak of its resident memory is its own.
+Both take the same random models of SmolLM2-135M's width, the same tokens, AdamW, autocast and threads. Ours is the loop of the
+stage `distill`. Each side runs in a process of its own, so that the peak of its resident memory is its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import multiprocessing
 import resource
 import statistics
 import time
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Final
 
 from tasks.lineage.receipts import RSS_UNIT_BYTES
@@ -21,16 +23,24 @@ TEACHER: Final[dict[str, Any]] = {
 FFN: Final = 1024
 TOKENS: Final = 256
 CHUNK_TOKENS: Final = 256
+PARTS: Final = 4  # of a batch, on our side
+STEPS: Final = 4  # of a turn; the first ones make the optimiser's state and the C library's pools of memory
+COUNTED: Final = 2  # of these, the last
+PEAK_SIDE: Final = 2048  # of the square matrices whose product tells the machine's peak
+PEAK_SECONDS: Final = 2.0
 
 
 def measure(blocks: int, layers: int, teacher_layers: int, turns: int, threads: int | None) -> dict[str, Any]:
     """Return tokens a second and peak memory of both, the sides taking turns: ours, plain, ours, plain.
 
-    Tokens a CPU second are those a second of all threads together: on a busy machine they say more than the clock.
+    Tokens a CPU second are those a second of all threads together: on a busy machine they say more than the clock. The share of
+    the peak is of our side: products with weights alone, forward of the teacher, forward and backward of the student.
     """
     found: dict[str, list[tuple[float, float, int]]] = {"compactlm": [], "plain": []}
+    peaks = []
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for _ in range(turns):
+            peaks.append(pool.apply(_gemm_flops_per_second, (threads,)))
             for side in found:
                 found[side].append(pool.apply(_steps, (side, blocks, layers, teacher_layers, threads)))
     facts: dict[str, Any] = {
@@ -43,49 +53,115 @@ def measure(blocks: int, layers: int, teacher_layers: int, turns: int, threads: 
         facts[f"ratio_tokens_per_{kind}"] = round(seconds["plain"] / seconds["compactlm"], 2)
     for side, runs in found.items():
         facts[f"{side}_peak_memory_bytes"] = max(peak for *_, peak in runs)
+    flops = 2 * _weights(TEACHER["intermediate_size"], teacher_layers) + 6 * _weights(FFN, layers)
+    facts["gemm_flops_per_token"] = flops
+    facts["bf16_gemm_peak_flops_per_second"] = round(statistics.median(peaks))
+    reached = flops * facts["compactlm_tokens_per_second"]
+    facts["share_of_gemm_peak"] = round(reached / facts["bf16_gemm_peak_flops_per_second"], 3)
     return facts
 
 
+def _weights(ffn: int, layers: int) -> int:
+    """Return how many weights a token is multiplied with: those of the layers and of the head."""
+    hidden, kv = TEACHER["hidden_size"], TEACHER["num_key_value_heads"] * TEACHER["head_dim"]
+    return layers * (2 * hidden * hidden + 2 * hidden * kv + 3 * hidden * ffn) + hidden * TEACHER["vocab_size"]
+
+
+def _gemm_flops_per_second(threads: int | None) -> float:
+    """Return what products of large bf16 matrices reach on the threads of the trainings."""
+    import torch
+
+    from tasks.models.devices import pick
+
+    pick("cpu", "auto", threads)
+    one = torch.randn(PEAK_SIDE, PEAK_SIDE).bfloat16()
+    one @ one
+    began, done = time.perf_counter(), 0
+    while (seconds := time.perf_counter() - began) < PEAK_SECONDS:
+        one @ one
+        done += 1
+    return 2.0 * PEAK_SIDE**3 * done / seconds
+
+
 def _steps(side: str, blocks: int, layers: int, teacher_layers: int, threads: int | None) -> tuple[float, float, int]:
-    """Return seconds and CPU seconds of the second of two steps, and the most resident memory that this process had."""
+    """Return seconds and CPU seconds of a later step, and the most resident memory that this process had."""
+    import torch
+
+    from tasks.models.checkpoint import causal_lm_from_config
+
+    torch.manual_seed(0)
+    teacher = causal_lm_from_config({**TEACHER, "num_hidden_layers": teacher_layers})
+    student = causal_lm_from_config({**TEACHER, "intermediate_size": FFN, "num_hidden_layers": layers})
+    ids = torch.randint(0, TEACHER["vocab_size"], (blocks, TOKENS))
+    times = [(time.perf_counter(), time.process_time())]
+
+    def on_step(*_: Any) -> None:
+        times.append((time.perf_counter(), time.process_time()))
+
+    (_ours if side == "compactlm" else _plain)(teacher, student, ids, threads, on_step)
+    last = [[later - former for former, later in zip(*pair, strict=True)] for pair in pairwise(times)][-COUNTED:]
+    seconds, cpu_seconds = (min(of) for of in zip(*last, strict=True))
+    return seconds, cpu_seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
+
+
+def _ours(teacher: Any, student: Any, ids: Any, threads: int | None, on_step: Callable[..., None]) -> None:
+    """Train as the stage `distill` does, with its own loop."""
+    import numpy as np
     import torch
 
     from tasks.causal.training import head_dtype
     from tasks.distillation.causal import Recipe, causal_loss, next_tokens, predicting
-    from tasks.distillation.train import Schedule, make_optimiser
-    from tasks.models.checkpoint import causal_lm_from_config
+    from tasks.distillation.train import Schedule, train
     from tasks.models.devices import pick
 
     device = pick("cpu", "auto", threads)
-    torch.manual_seed(0)
-    teacher = causal_lm_from_config({**TEACHER, "num_hidden_layers": teacher_layers})
-    student = causal_lm_from_config({**TEACHER, "intermediate_size": FFN, "num_hidden_layers": layers}).train()
-    optimiser = make_optimiser(student, Schedule(1e-4, 0.0, 0.01, 1.0, 1, 0), device)
-    ids = torch.randint(0, TEACHER["vocab_size"], (blocks, TOKENS))
     recipe = Recipe("forward_kl", 1.0, 1.0, CHUNK_TOKENS, head_dtype(device))
 
-    def chunked() -> torch.Tensor:
+    def loss(model: Any, rows: Any) -> torch.Tensor:
         with torch.no_grad():
-            others = predicting(teacher, ids)
-        return causal_loss(predicting(student, ids), others, next_tokens(ids), recipe)
+            others = predicting(teacher, ids[rows])
+        return causal_loss(predicting(model, ids[rows]), others, next_tokens(ids[rows]), recipe)
 
-    def plain() -> torch.Tensor:
-        with torch.no_grad():
-            others = teacher(input_ids=ids, use_cache=False).logits[:, :-1]
-        logits = student(input_ids=ids, use_cache=False).logits[:, :-1]
-        return torch.nn.functional.kl_div(
-            logits.float().log_softmax(-1).flatten(0, 1), others.float().log_softmax(-1).flatten(0, 1),
-            reduction="batchmean", log_target=True,
-        )  # fmt: skip
+    schedule = Schedule(1e-4, 0.0, 0.01, 1.0, 1, 0, accumulate=PARTS)
+    train(student, [np.arange(len(ids))] * STEPS, loss, lambda *_: {}, schedule, device, _NoStore(), on_step)
 
-    seconds, cpu_seconds = 0.0, 0.0
-    for _ in range(2):  # the first makes the optimiser's state
-        began, cpu_began = time.perf_counter(), time.process_time()
-        with device.autocast():
-            loss = (chunked if side == "compactlm" else plain)()
+
+class _NoStore:
+    """A training that is never killed."""
+
+    def load(self) -> None:
+        return None
+
+    def due(self) -> bool:
+        return False
+
+    def save(self, state: dict[str, Any]) -> None:
+        raise AssertionError("nothing is due")
+
+    def record(self, line: dict[str, Any]) -> None:
+        pass
+
+
+def _plain(teacher: Any, student: Any, ids: Any, threads: int | None, on_step: Callable[..., None]) -> None:
+    """Train as one writes it down: both models' logits of the whole batch, PyTorch and its settings as they come."""
+    import torch
+
+    from tasks.models.devices import has_fast_bf16, usable_cores
+
+    torch.set_num_threads(threads or usable_cores())
+    optimiser = torch.optim.AdamW(student.parameters(), lr=1e-4, weight_decay=0.01)
+    student.train()
+    for step in range(STEPS):
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bf16(torch.device("cpu"))):
+            with torch.no_grad():
+                others = teacher(input_ids=ids, use_cache=False).logits[:, :-1]
+            logits = student(input_ids=ids, use_cache=False).logits[:, :-1]
+            loss = torch.nn.functional.kl_div(
+                logits.float().log_softmax(-1).flatten(0, 1), others.float().log_softmax(-1).flatten(0, 1),
+                reduction="batchmean", log_target=True,
+            )  # fmt: skip
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
-    return seconds, cpu_seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
+        on_step(step, loss)

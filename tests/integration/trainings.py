@@ -59,7 +59,7 @@ def student_of(params: Params, families: Path, folder: Path) -> list[object]:
 
 
 def language_model(
-    workspace: Path, runtime: dict[str, Any] | None = None
+    workspace: Path, runtime: dict[str, Any] | None = None, accumulate: int = 1
 ) -> tuple[Training, Callable[[Path], Training]]:
     """Return the training of a tiny Llama, and what makes of its folder the training of a student; both take `out`."""
     values = tiny_values(workspace)
@@ -67,6 +67,8 @@ def language_model(
     budget = {"parent": "teacher", "train_tokens": 1600, "learning_rate": 1.0e-2}
     values["teacher"] |= {"model": "path:base", "new": None, "train_tokens": 1600, "batch_blocks": 5}
     values["distill"]["batch_blocks"] = 5
+    for name in ("teacher", "distill"):
+        values[name]["accumulate"] = accumulate
     values["rounds"] = {"r1": {**shape, **budget}}
     values["runtime"] |= runtime or {}
     params = causal_params(values)

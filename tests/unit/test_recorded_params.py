@@ -38,6 +38,15 @@ def test_a_record_of_before_a_key_of_the_runtime_is_of_its_default(key: str) -> 
     assert recorded_params(record) == recorded_params(values("params.yaml"))
 
 
+def test_a_language_model_of_before_accumulate_learnt_from_whole_batches() -> None:
+    record = values("params/smollm2.yaml")
+    assert record["distill"].pop("accumulate") > 1
+    del record["teacher"]["accumulate"]
+    found = recorded_params(record)
+    assert isinstance(found, CausalParams)
+    assert (found.teacher.accumulate, found.distill.accumulate) == (1, 1)
+
+
 def test_a_launcher_of_before_the_strategy_is_of_ddp() -> None:
     record = values("params.yaml")
     record["runtime"]["launcher"] = {"processes": 2, "backend": "gloo"}
