@@ -192,6 +192,7 @@ class Distill(Section):
     loss: Literal["forward_kl", "jensen_shannon", "reverse_kl"]
     temperature: Annotated[float, Field(gt=0.0)]
     kd_weight: Share
+    cache: None  # of language models; of a classifier all logits are cached. dvc.yaml names the key for both tasks
     hidden: Hidden | None
     relations: Relations | None
     batch_rows: Positive
@@ -582,7 +583,7 @@ def recorded_params(values: object) -> AnyParams:
 
     A record without `task` is of a classifier: versions before the key knew nothing else. One without `runtime.launcher`
     is of one process, one without its `strategy` is of DDP, and one without `runtime.compile` was not compiled. A
-    language model without `accumulate` was trained on whole batches.
+    language model without `accumulate` was trained on whole batches, and a record without `distill.cache` has none.
     """
     from tasks.params_causal import CausalParams
 
@@ -595,6 +596,8 @@ def recorded_params(values: object) -> AnyParams:
         if isinstance(runtime["launcher"], Mapping):
             runtime["launcher"] = {"strategy": "ddp", **runtime["launcher"]}
         whole["runtime"] = runtime
+    if isinstance(whole.get("distill"), Mapping):
+        whole["distill"] = {"cache": None, **whole["distill"]}
     if schema is CausalParams:
         for name in ("teacher", "distill"):
             if isinstance(whole.get(name), Mapping):

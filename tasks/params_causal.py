@@ -104,13 +104,27 @@ class CausalTeacher(Training):
         return self
 
 
+class TopKCache(Section):
+    """What `teacher_logits` keeps of the teacher: its `top_k` best pieces, in the first `tokens` that rounds learn from."""
+
+    top_k: Annotated[int, Field(ge=128)]  # fewer cost quality: docs/causal_lm.md
+    tokens: Positive
+
+
 class CausalDistill(Training):
     """How the student learns from the teacher; the names of losses are those of `tasks.distillation.losses.LOSSES`."""
 
     loss: Literal["forward_kl", "jensen_shannon", "reverse_kl"]
     temperature: Annotated[float, Field(gt=0.0)]
     kd_weight: Share
+    cache: TopKCache | None
     hidden: None  # losses of hidden states are for classifiers; dvc.yaml names the key for both tasks
+
+    @model_validator(mode="after")
+    def _shares_are_at_one_temperature(self) -> Self:
+        if self.cache is not None and self.temperature != 1.0:
+            raise ValueError(f"cache: keeps probabilities at temperature 1.0, not {self.temperature}; set cache: null")
+        return self
 
 
 class CausalRound(AnyRound):
@@ -194,6 +208,17 @@ class CausalParams(AnyParams):
         for name in self.baselines.random_init:
             if name not in self.rounds:
                 raise ValueError(f"baselines.random_init: {name!r} is not a round; allowed: {', '.join(self.rounds)}")
+        return self
+
+    @model_validator(mode="after")
+    def _cache_covers_rounds(self) -> Self:
+        cache = self.distill.cache
+        for name, target in self.rounds.items():
+            if cache is not None and target.train_tokens > cache.tokens:
+                raise ValueError(
+                    f"rounds.{name}.train_tokens: {target.train_tokens} is more than the {cache.tokens} of distill.cache.tokens; "
+                    "cache as many, or set distill.cache: null"
+                )
         return self
 
     @model_validator(mode="after")

@@ -9,9 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tasks.causal.batches import head_dtype
 from tasks.causal.kept import kept_at_teacher
-from tasks.causal.training import Plan, head_dtype, train_blocks
+from tasks.causal.training import Plan, train_blocks
 from tasks.data.logits import check_teacher
+from tasks.data.top_k import CachedTopK
 from tasks.distillation.causal import Recipe
 from tasks.models.causal import without_dropout
 from tasks.models.checkpoint import load_causal_lm
@@ -59,5 +61,9 @@ def distil(
     section, budget = params.distill, params.rounds[round_name]
     recipe = Recipe(section.loss, section.temperature, section.kd_weight, section.chunk_tokens, head_dtype(device))
     plan = Plan(f"{label}{round_name}", section, budget.learning_rate, budget.train_tokens, tokens, [start, teacher])
-    return train_blocks(params, plan, without_dropout(student), load_causal_lm(teacher), recipe, out, device,
+    student = without_dropout(student)
+    if section.cache is not None:
+        cached = CachedTopK(fingerprint, tokens / "train.npy", section.cache.top_k)
+        return train_blocks(params, plan, student, None, recipe, out, device, cached=cached)
+    return train_blocks(params, plan, student, load_causal_lm(teacher), recipe, out, device,
                         kept_at_teacher(tokens, teacher))  # fmt: skip

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from tasks.causal.training import Plan, head_dtype, train_blocks
+from tasks.causal.batches import head_dtype
+from tasks.causal.training import Plan, train_blocks
 from tasks.distillation.causal import Recipe
 from tasks.lineage.files import file_sha256, write_json
 from tasks.models.checkpoint import causal_lm_from_config, load_causal_lm, read_config, save_causal_lm

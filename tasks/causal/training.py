@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from tasks.data.blocks import Blocks, Rows, load_blocks, plan_blocks
-from tasks.distillation.causal import Recipe, causal_loss, next_tokens, predicting
+from tasks.causal.batches import block_batch
+from tasks.data.blocks import Rows, load_blocks, plan_blocks
+from tasks.data.top_k import CachedTopK
+from tasks.distillation.causal import Head, Recipe, causal_loss, next_tokens, predicting
+from tasks.distillation.top_k import TopK
 from tasks.distillation.train import Schedule, train
 from tasks.lineage.files import digest
 from tasks.lineage.scratch import Scratch, scratch_key
@@ -38,14 +40,17 @@ class Plan:
 
 def train_blocks(
     params: CausalParams, plan: Plan, model: Any, teacher: Any, recipe: Recipe, out: Path, device: Device,
-    kept_V: torch.Tensor | None = None,
+    kept_V: torch.Tensor | None = None, cached: CachedTopK | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train `model` in place, write `out` as `BlockKeeper.finish` does, and return its summary; `teacher` may be None.
+    """Train `model` in place, write `out` as `BlockKeeper.finish` does, and return its summary.
 
+    It imitates `teacher`, which runs beside it, or what is `cached` of one; with neither it learns from the text alone.
     `kept_V` is the teacher's id of each of the student's tokens, None where they are the same.
     """
     blocks, section = load_blocks(plan.tokens, "train"), plan.section
     batches = plan_blocks(len(blocks), plan.train_tokens, blocks.shape[1], section.batch_blocks, params.seed)
+    if cached is not None:
+        cached.check(batches)
     key = scratch_key(
         {"inputs": [digest(path)["sha256"] for path in (*plan.inputs, plan.tokens)], "seed": params.seed,
          "section": section.model_dump(), "budget": [plan.learning_rate, plan.train_tokens], "device": device.facts(),
@@ -67,7 +72,7 @@ def train_blocks(
 
     def batch_loss(student: Any, rows: Rows) -> torch.Tensor:
         ids_BT = block_batch(blocks, rows, device)
-        other = None
+        other: Head | TopK | None = None if cached is None else cached.of(rows, device.device)
         if teacher is not None:
             with torch.no_grad():
                 other = predicting(teacher, ids_BT, kept_V)
@@ -78,13 +83,3 @@ def train_blocks(
     summary = keeper.finish(model, plan.tokens, out, sum(map(len, batches)) * blocks.shape[1])
     scratch.remove()
     return summary
-
-
-def block_batch(blocks: Blocks, rows: Rows, device: Device) -> torch.Tensor:
-    """Return the tokens of these blocks, int64 (B, T), where the arithmetic runs."""
-    return torch.from_numpy(np.asarray(blocks[rows], dtype=np.int64)).to(device.device)
-
-
-def head_dtype(device: Device) -> torch.dtype:
-    """Return in which precision the heads' matrix products run."""
-    return torch.bfloat16 if device.precision == "bf16" else torch.float32

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tasks.distillation.losses import LOSSES
+from tasks.distillation.top_k import TopK, kl_value_and_slope, outcomes
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,11 @@ def next_tokens(ids_BT: Tensor) -> Tensor:
     return ids_BT[:, 1:].reshape(-1)
 
 
-def causal_loss(student: Head, teacher: Head | None, targets_N: Tensor, recipe: Recipe) -> Tensor:
-    """Return the mean loss over tokens, a scalar in nats; without a teacher it is the cross-entropy alone."""
+def causal_loss(student: Head, teacher: Head | TopK | None, targets_N: Tensor, recipe: Recipe) -> Tensor:
+    """Return the mean loss over tokens, a scalar in nats; without a teacher it is the cross-entropy alone.
+
+    Of a `TopK` the divergence is that over its outcomes, at temperature 1.
+    """
     found: Tensor = _ChunkedLoss.apply(student.hidden_ND, student.weight_VD, targets_N, teacher, recipe)
     return found
 
@@ -71,20 +75,22 @@ class _ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, teacher: Head | None, recipe: Recipe
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, teacher: Head | TopK | None, recipe: Recipe
     ) -> Tensor:
         """Return the mean loss; each chunk's logits are gone when the next one's are made."""
         count = len(targets_N)
         with torch.autocast(hidden_ND.device.type, enabled=False):
             weight = weight_VD.to(recipe.dtype)
-            other = Head(teacher.hidden_ND, teacher.weight_VD.to(recipe.dtype)) if teacher is not None else None
+            other = teacher
+            if isinstance(other, Head):
+                other = Head(other.hidden_ND.to(recipe.dtype), other.weight_VD.to(recipe.dtype))
             total = torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
             gradient_ND, gradient_VD = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD)
             for start in range(0, count, recipe.chunk_tokens):
                 rows = slice(start, start + recipe.chunk_tokens)
                 hidden = hidden_ND[rows].to(recipe.dtype)
-                teacher_NV = other.hidden_ND[rows].to(recipe.dtype) @ other.weight_VD.T if other is not None else None
-                value, slope_NV = _value_and_slope(hidden @ weight.T, teacher_NV, targets_N[rows], recipe)
+                told = other.hidden_ND[rows] @ other.weight_VD.T if isinstance(other, Head) else other and other[rows]
+                value, slope_NV = _value_and_slope(hidden @ weight.T, told, targets_N[rows], recipe)
                 slope_NV = slope_NV.to(recipe.dtype)
                 total += value
                 gradient_ND[rows] = slope_NV @ weight
@@ -102,15 +108,18 @@ class _ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
 
 
 def _value_and_slope(
-    logits_NV: Tensor, teacher_NV: Tensor | None, targets_N: Tensor, recipe: Recipe
+    logits_NV: Tensor, told: Tensor | TopK | None, targets_N: Tensor, recipe: Recipe
 ) -> tuple[Tensor, Tensor]:
-    """Return the summed loss of a chunk and its gradient with respect to the logits."""
-    if teacher_NV is not None and recipe.loss == "forward_kl" and recipe.temperature == 1.0:
-        return _forward_kl_value_and_slope(logits_NV, teacher_NV, targets_N, recipe.kd_weight)
+    """Return the summed loss of a chunk and its gradient with respect to the logits; `told` are the teacher's, or its best."""
+    if told is not None and recipe.loss == "forward_kl" and recipe.temperature == 1.0:
+        if not isinstance(told, TopK):
+            return _forward_kl_value_and_slope(logits_NV, told, targets_N, recipe.kd_weight)
+        if recipe.kd_weight == 1.0:
+            return kl_value_and_slope(logits_NV, told)
     with torch.enable_grad():
         precise_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
         precise_NV = precise_NV.detach().requires_grad_()
-        value = token_loss(precise_NV, teacher_NV, targets_N, recipe).sum()
+        value = token_loss(precise_NV, told, targets_N, recipe).sum()
         (slope,) = torch.autograd.grad(value, precise_NV)
     return value.detach(), slope
 
@@ -136,11 +145,15 @@ def _forward_kl_value_and_slope(
     return value, slope_NV
 
 
-def token_loss(logits_NV: Tensor, teacher_NV: Tensor | None, targets_N: Tensor, recipe: Recipe) -> Tensor:
-    """Return the loss of each token, shape (N,), nats."""
-    if teacher_NV is None or recipe.kd_weight == 0.0:
+def token_loss(logits_NV: Tensor, told: Tensor | TopK | None, targets_N: Tensor, recipe: Recipe) -> Tensor:
+    """Return the loss of each token, shape (N,), nats; `told` are the teacher's logits (N, V), or its best pieces."""
+    if told is None or recipe.kd_weight == 0.0:
         return functional.cross_entropy(logits_NV, targets_N, reduction="none")
-    kd_N = LOSSES[recipe.loss](logits_NV, teacher_NV, recipe.temperature)
+    if isinstance(told, TopK):
+        student_NR = outcomes(functional.log_softmax(logits_NV, dim=-1), told.ids_NK)
+        kd_N = LOSSES[recipe.loss](student_NR, told.log_shares_NR, recipe.temperature)
+    else:
+        kd_N = LOSSES[recipe.loss](logits_NV, told, recipe.temperature)
     if recipe.kd_weight == 1.0:
         return kd_N
     hard_N = functional.cross_entropy(logits_NV, targets_N, reduction="none")

@@ -109,7 +109,7 @@ def _ours(teacher: Any, student: Any, ids: Any, threads: int | None, on_step: Ca
     import numpy as np
     import torch
 
-    from tasks.causal.training import head_dtype
+    from tasks.causal.batches import head_dtype
     from tasks.distillation.causal import Recipe, causal_loss, next_tokens, predicting
     from tasks.distillation.train import Schedule, train
     from tasks.models.devices import pick

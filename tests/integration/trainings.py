@@ -59,7 +59,7 @@ def student_of(params: Params, families: Path, folder: Path) -> list[object]:
 
 
 def language_model(
-    workspace: Path, runtime: dict[str, Any] | None = None, accumulate: int = 1
+    workspace: Path, runtime: dict[str, Any] | None = None, accumulate: int = 1, **distill: Any
 ) -> tuple[Training, Callable[[Path], Training]]:
     """Return the training of a tiny Llama, and what makes of its folder the training of a student; both take `out`."""
     values = tiny_values(workspace)
@@ -69,6 +69,7 @@ def language_model(
     values["distill"]["batch_blocks"] = 5
     for name in ("teacher", "distill"):
         values[name]["accumulate"] = accumulate
+    values["distill"] |= distill
     values["rounds"] = {"r1": {**shape, **budget}}
     values["runtime"] |= runtime or {}
     params = causal_params(values)
