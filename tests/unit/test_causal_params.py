@@ -23,12 +23,14 @@ SMOLLM2 = LlamaConfig(
     vocab_size=49152, hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
     intermediate_size=1536, head_dim=64, tie_word_embeddings=True,
 ).to_dict()  # fmt: skip
+MINILM = BertConfig(hidden_size=384, num_hidden_layers=6, intermediate_size=1536).to_dict()
 # file -> config of its teacher, parameters of the teacher and of each round in millions
 FILES: dict[str, tuple[dict[str, Any], list[float]]] = {
     "gpt2-tiny.yaml": (new_config({"vocabulary": 4096, "hidden": 256, "heads": 8, "ffn": 1024, "layers": 6}, 128),
                        [5.8, 3.2, 1.7]),
     "smollm2.yaml": (SMOLLM2, [134.5, 92.0, 81.4]),
     "gpt2-wikitext.yaml": (GPT2Config().to_dict(), [124.4, 33.9, 12.5]),
+    "smallest.yaml": (MINILM, [22.7, 11.2, 5.4, 2.8, 1.4, 0.7]),
     "bert-base-sst2.yaml": (BertConfig().to_dict(), [109.5, 35.1, 12.8]),
 }  # fmt: skip
 
