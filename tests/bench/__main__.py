@@ -23,7 +23,7 @@ from rich.table import Table
 from tasks.errors import EXIT_USER_ERROR, UserError
 from tasks.lineage.start import find_workspace
 
-NAMES: Final = ("throughput", "noop", "latency", "gates", "decoder")
+NAMES: Final = ("throughput", "noop", "latency", "gates", "decoder", "bert_base")
 TABLES: Final = ("criteria", "masks", "curves", "rivals")
 ROWS: Final = 1024
 TRANSFER_ROWS: Final = 40_000
@@ -121,6 +121,10 @@ def _measure(name: str, workspace: Path, options: argparse.Namespace) -> dict[st
         from tests.bench import gates
 
         return gates.measure(load_params(workspace / "params.yaml"), options.test_rows, options.models)
+    if name == "bert_base":
+        from tests.bench import bert_base
+
+        return bert_base.measure(workspace, options.repeats)
     from tests.bench import latency
 
     return latency.measure(workspace, options.repeats)
