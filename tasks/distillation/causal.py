@@ -85,7 +85,7 @@ class _ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
             if isinstance(other, Head):
                 other = Head(other.hidden_ND.to(recipe.dtype), other.weight_VD.to(recipe.dtype))
             total = torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
-            gradient_ND, gradient_VD = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD)
+            gradient_ND, gradient_VD = torch.empty_like(hidden_ND), torch.empty_like(weight_VD)
             for start in range(0, count, recipe.chunk_tokens):
                 rows = slice(start, start + recipe.chunk_tokens)
                 hidden = hidden_ND[rows].to(recipe.dtype)
@@ -94,17 +94,20 @@ class _ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
                 slope_NV = slope_NV.to(recipe.dtype)
                 total += value
                 gradient_ND[rows] = slope_NV @ weight
-                gradient_VD += slope_NV.T @ hidden
-            gradient_ND.div_(count)  # here and not on the slopes, which are as wide as the vocabulary
-            gradient_VD.div_(count)
+                if start == 0:
+                    gradient_VD.copy_(slope_NV.T @ hidden)
+                else:
+                    gradient_VD += slope_NV.T @ hidden
         ctx.save_for_backward(gradient_ND, gradient_VD)
+        ctx.count = count
         return (total / count).to(gradient_VD.dtype)
 
     @staticmethod
     def backward(ctx: Any, *scale: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of hidden states and weight, times what the value was multiplied by."""
-        gradient_ND, gradient_VD = ctx.saved_tensors
-        return gradient_ND * scale[0], gradient_VD * scale[0], None, None, None
+        gradient_ND, gradient_VD = ctx.saved_tensors  # sums: divided here, in one pass with what they are multiplied by
+        factor = scale[0] / ctx.count
+        return gradient_ND * factor, gradient_VD * factor, None, None, None
 
 
 def _value_and_slope(
