@@ -1,7 +1,8 @@
 """Speed and memory of one distillation step of a language model: ours, and a plain loop that holds all logits.
 
-Both take the same random models of SmolLM2-135M's width, the same tokens, AdamW, autocast and threads. Ours is the loop of the
-stage `distill`. Each side runs in a process of its own, so that the peak of its resident memory is its own.
+Ours once with the teacher beside the student and once with its cached pieces, the making of the cache counted as shared by
+`ROUNDS` rounds. All take the same random models of SmolLM2-135M's width, the same tokens, AdamW, autocast and threads. Ours is
+the loop of the stage `distill`. Each side runs in a process of its own, so that the peak of its resident memory is its own.
 """
 
 from __future__ import annotations
@@ -26,17 +27,19 @@ CHUNK_TOKENS: Final = 256
 PARTS: Final = 4  # of a batch, on our side
 STEPS: Final = 4  # of a turn; the first ones make the optimiser's state and the C library's pools of memory
 COUNTED: Final = 2  # of these, the last
+TOP_K: Final = 128
+ROUNDS: Final = 2  # that learn from one cache
 PEAK_SIDE: Final = 2048  # of the square matrices whose product tells the machine's peak
 PEAK_SECONDS: Final = 2.0
 
 
 def measure(blocks: int, layers: int, teacher_layers: int, turns: int, threads: int | None) -> dict[str, Any]:
-    """Return tokens a second and peak memory of both, the sides taking turns: ours, plain, ours, plain.
+    """Return tokens a second and peak memory of each side, taking turns: beside, cached, cache, plain, beside and so on.
 
     Tokens a CPU second are those a second of all threads together: on a busy machine they say more than the clock. The share of
     the peak is of our side: products with weights alone, forward of the teacher, forward and backward of the student.
     """
-    found: dict[str, list[tuple[float, float, int]]] = {"compactlm": [], "plain": []}
+    found: dict[str, list[tuple[float, float, int]]] = {side: [] for side in SIDES}
     peaks = []
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for _ in range(turns):
@@ -50,13 +53,15 @@ def measure(blocks: int, layers: int, teacher_layers: int, turns: int, threads: 
         seconds = {side: statistics.median(run[place] for run in runs) for side, runs in found.items()}
         for side in found:
             facts[f"{side}_tokens_per_{kind}"] = round(blocks * TOKENS / seconds[side], 1)
-        facts[f"ratio_tokens_per_{kind}"] = round(seconds["plain"] / seconds["compactlm"], 2)
+        facts[f"ratio_beside_per_{kind}"] = round(seconds["plain"] / seconds["beside"], 2)
+        cached = seconds["cached"] + seconds["making_cache"] / ROUNDS
+        facts[f"ratio_cached_{ROUNDS}_rounds_per_{kind}"] = round(seconds["plain"] / cached, 2)
     for side, runs in found.items():
         facts[f"{side}_peak_memory_bytes"] = max(peak for *_, peak in runs)
     flops = 2 * _weights(TEACHER["intermediate_size"], teacher_layers) + 6 * _weights(FFN, layers)
     facts["gemm_flops_per_token"] = flops
     facts["bf16_gemm_peak_flops_per_second"] = round(statistics.median(peaks))
-    reached = flops * facts["compactlm_tokens_per_second"]
+    reached = flops * facts["beside_tokens_per_second"]
     facts["share_of_gemm_peak"] = round(reached / facts["bf16_gemm_peak_flops_per_second"], 3)
     return facts
 
@@ -90,40 +95,74 @@ def _steps(side: str, blocks: int, layers: int, teacher_layers: int, threads: in
     from tasks.models.checkpoint import causal_lm_from_config
 
     torch.manual_seed(0)
-    teacher = causal_lm_from_config({**TEACHER, "num_hidden_layers": teacher_layers})
-    student = causal_lm_from_config({**TEACHER, "intermediate_size": FFN, "num_hidden_layers": layers})
     ids = torch.randint(0, TEACHER["vocab_size"], (blocks, TOKENS))
+    teacher = student = None
+    if side != "cached":
+        teacher = causal_lm_from_config({**TEACHER, "num_hidden_layers": teacher_layers})
+    if side != "making_cache":
+        student = causal_lm_from_config({**TEACHER, "intermediate_size": FFN, "num_hidden_layers": layers})
     times = [(time.perf_counter(), time.process_time())]
 
     def on_step(*_: Any) -> None:
         times.append((time.perf_counter(), time.process_time()))
 
-    (_ours if side == "compactlm" else _plain)(teacher, student, ids, threads, on_step)
+    SIDES[side](teacher, student, ids, threads, on_step)
     last = [[later - former for former, later in zip(*pair, strict=True)] for pair in pairwise(times)][-COUNTED:]
     seconds, cpu_seconds = (min(of) for of in zip(*last, strict=True))
     return seconds, cpu_seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
 
 
 def _ours(teacher: Any, student: Any, ids: Any, threads: int | None, on_step: Callable[..., None]) -> None:
-    """Train as the stage `distill` does, with its own loop."""
+    """Train as the stage `distill` does, with its own loop; without a teacher from pieces that one could have said."""
     import numpy as np
     import torch
 
     from tasks.causal.batches import head_dtype
     from tasks.distillation.causal import Recipe, causal_loss, next_tokens, predicting
+    from tasks.distillation.top_k import TopK
     from tasks.distillation.train import Schedule, train
     from tasks.models.devices import pick
 
     device = pick("cpu", "auto", threads)
     recipe = Recipe("forward_kl", 1.0, 1.0, CHUNK_TOKENS, head_dtype(device))
+    places = (len(ids), TOKENS - 1)
+    if teacher is None:
+        pieces = torch.randint(0, TEACHER["vocab_size"] // TOP_K, (*places, TOP_K)) + torch.arange(TOP_K) * (
+            TEACHER["vocab_size"] // TOP_K
+        )
+        shares = torch.randn((*places, TOP_K + 1)).log_softmax(dim=-1)
 
     def loss(model: Any, rows: Any) -> torch.Tensor:
-        with torch.no_grad():
-            others = predicting(teacher, ids[rows])
-        return causal_loss(predicting(model, ids[rows]), others, next_tokens(ids[rows]), recipe)
+        if teacher is None:
+            told: Any = TopK(pieces[rows].flatten(0, 1), shares[rows].flatten(0, 1))
+        else:
+            with torch.no_grad():
+                told = predicting(teacher, ids[rows])
+        return causal_loss(predicting(model, ids[rows]), told, next_tokens(ids[rows]), recipe)
 
     schedule = Schedule(1e-4, 0.0, 0.01, 1.0, 1, 0, accumulate=PARTS)
     train(student, [np.arange(len(ids))] * STEPS, loss, lambda *_: {}, schedule, device, _NoStore(), on_step)
+
+
+def _cache(teacher: Any, _student: Any, ids: Any, threads: int | None, on_step: Callable[..., None]) -> None:
+    """Find the best pieces as the stage `teacher_logits` does."""
+    import torch
+
+    from tasks.causal.batches import head_dtype
+    from tasks.distillation.causal import predicting
+    from tasks.distillation.top_k import best
+    from tasks.models.devices import pick
+
+    device = pick("cpu", "auto", threads)
+    dtype = head_dtype(device)
+    with torch.inference_mode():
+        for step in range(STEPS):
+            with device.autocast():
+                head = predicting(teacher, ids)
+            weight_VD = head.weight_VD.to(dtype)
+            for chunk in head.hidden_ND.to(dtype).split(CHUNK_TOKENS):
+                best(chunk @ weight_VD.T, TOP_K)
+            on_step(step, 0.0)
 
 
 class _NoStore:
@@ -165,3 +204,8 @@ def _plain(teacher: Any, student: Any, ids: Any, threads: int | None, on_step: C
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         on_step(step, loss)
+
+
+SIDES: Final[dict[str, Callable[..., None]]] = {
+    "beside": _ours, "cached": _ours, "making_cache": _cache, "plain": _plain,
+}  # fmt: skip
