@@ -153,6 +153,7 @@ class Prune(Section):
     """How the structures to keep are chosen; the names are those of `tasks.pruning.criteria.CRITERIA`."""
 
     criterion: Criterion
+    depth: Literal["harm", "block_influence"]
 
 
 def _weight(value: object) -> object:
@@ -583,7 +584,8 @@ def recorded_params(values: object) -> AnyParams:
 
     A record without `task` is of a classifier: versions before the key knew nothing else. One without `runtime.launcher`
     is of one process, one without its `strategy` is of DDP, and one without `runtime.compile` was not compiled. A
-    language model without `accumulate` was trained on whole batches, and a record without `distill.cache` has none.
+    language model without `accumulate` was trained on whole batches, and a record without `distill.cache` has none. One
+    without `prune.depth` chose layers by the harm of doing without them.
     """
     from tasks.params_causal import CausalParams
 
@@ -596,6 +598,8 @@ def recorded_params(values: object) -> AnyParams:
         if isinstance(runtime["launcher"], Mapping):
             runtime["launcher"] = {"strategy": "ddp", **runtime["launcher"]}
         whole["runtime"] = runtime
+    if isinstance(whole.get("prune"), Mapping):
+        whole["prune"] = {"depth": "harm", **whole["prune"]}
     if isinstance(whole.get("distill"), Mapping):
         whole["distill"] = {"cache": None, **whole["distill"]}
     if schema is CausalParams:

@@ -52,6 +52,8 @@ from tasks.pruning.vocabulary import (
 )
 from tasks.stage import InPath, OutPath
 
+Influences = Callable[[list[set[int]]], list[float]]
+
 MASKS_FILE = "masks.safetensors"
 CANDIDATES = "candidates"  # of a round with `search`: the folder below its pruned/, and the key in plan.json
 
@@ -78,10 +80,14 @@ def run(
     model, calibration = load_classifier(parent), load_tokens(tokens / "calibration")
     labels = calibration_labels(sets)
     criterion = section.criterion or params.prune.criterion
-    scores = CRITERIA[criterion](Calibration(model, calibration, labels, device, params.seed))
+    statistics = Calibration(model, calibration, labels, device, params.seed)
+    scores = CRITERIA[criterion](statistics)
+    influences = statistics.influences if params.prune.depth == "block_influence" else None
     out.mkdir(parents=True, exist_ok=True)
     save_file(named_scores(scores), out / "scores.safetensors")
-    cutter = Cutter(round, parent, tokens, out, model, calibration, scores, criterion, measure.classes, device)
+    cutter = Cutter(
+        round, parent, tokens, out, model, calibration, scores, criterion, measure.classes, device, influences
+    )
 
     def mask(student: Any) -> dict[str, Any]:
         more: dict[str, Any] = {"budget": section.budgets} if section.budgets else {}
@@ -115,6 +121,7 @@ class Cutter:
     criterion: str
     classes: int
     device: Device
+    influences: Influences | None
     chosen: dict[int, tuple[list[int], dict[str, float]]] = field(default_factory=dict)
 
     def cut(
@@ -128,7 +135,9 @@ class Cutter:
         adapter = adapter_of(config)
         before = adapter.shape(config)
         if target["layers"] not in self.chosen:
-            self.chosen[target["layers"]] = choose_layers(self.model, self.calibration, target["layers"], self.device)
+            self.chosen[target["layers"]] = choose_layers(
+                self.model, self.calibration, target["layers"], self.device, self.influences
+            )
         layers, harms = self.chosen[target["layers"]]
         pieces = _kept_pieces(self.parent, self.model.config.to_dict(), self.tokens, target["vocabulary"])
         plan = make_plan(self.scores, layers, target, pieces, adapter.head_groups(config))
@@ -137,7 +146,8 @@ class Cutter:
         save_classifier(student, self.parent, folder / "model")
         write_tokenizer(self.parent, plan, folder / "model")
         record = plan_record(self.criterion, plan, self.parent, folder, before, self.out / "scores.safetensors")
-        write_json(folder / "plan.json", {**record, "layer_block_harm_nats_per_row": harms, **more})
+        told = "layer_block_harm_nats_per_row" if self.influences is None else "layer_block_influence"
+        write_json(folder / "plan.json", {**record, told: harms, **more})
         total: int = adapter.count_parameters(config, target, self.classes)["total"]
         assert total == student.num_parameters(), "the plan's arithmetic and the model disagree"
         say(f"{self.round}: {self.model.num_parameters():,} -> {total:,} parameters; layers kept: {layers}")
@@ -163,12 +173,19 @@ def calibration_labels(sets: Path) -> Labels:
     return by_row.loc[frames["calibration"]["row_id"]].to_numpy(dtype=np.int64)
 
 
-def choose_layers(model: Any, calibration: TokenSet, count: int, device: Device) -> tuple[list[int], dict[str, float]]:
-    """Return the layers to keep and, for each block tried, the harm of dropping it in nats per calibration row."""
+def choose_layers(
+    model: Any, calibration: TokenSet, count: int, device: Device, influences: Influences | None = None
+) -> tuple[list[int], dict[str, float]]:
+    """Return the layers to keep and, for each block tried, the harm of dropping it in nats per calibration row.
+
+    With `influences` these are asked instead, and no block is tried.
+    """
     total = num_layers(model)
     candidates = blocks(total, count)
     if candidates == [set()]:
         return list(range(total)), {}
+    if influences is not None:
+        return least_influential(total, candidates, influences)
     full = torch.from_numpy(predict_logits(model, calibration, BATCH_ROWS, device))
     harms: dict[str, float] = {}
     for dropped in candidates:
@@ -177,6 +194,16 @@ def choose_layers(model: Any, calibration: TokenSet, count: int, device: Device)
         harms[",".join(map(str, sorted(dropped)))] = harm_nats_per_row(full, logits)
     best = min(range(len(candidates)), key=list(harms.values()).__getitem__)
     return [i for i in range(total) if i not in candidates[best]], harms
+
+
+def least_influential(
+    total: int, candidates: list[set[int]], influences: Influences
+) -> tuple[list[int], dict[str, float]]:
+    """Return the layers to keep, those without the block that changes directions least, and the influence of each block."""
+    found = influences(candidates)
+    best = candidates[min(range(len(candidates)), key=found.__getitem__)]
+    named = {",".join(map(str, sorted(one))): value for one, value in zip(candidates, found, strict=True)}
+    return [layer for layer in range(total) if layer not in best], named
 
 
 def make_plan(scores: Scores, layers: list[int], target: dict[str, int], pieces: list[int], head_groups: int) -> Plan:

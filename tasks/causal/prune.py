@@ -33,7 +33,7 @@ from tasks.models.checkpoint import (
 from tasks.models.devices import Device, pick
 from tasks.params_causal import CausalParams
 from tasks.progress import Progress, say
-from tasks.prune import make_plan, named_scores, plan_record, write_tokenizer
+from tasks.prune import Influences, least_influential, make_plan, named_scores, plan_record, write_tokenizer
 from tasks.pruning.criteria import CRITERIA
 from tasks.pruning.depth import blocks as candidate_blocks
 from tasks.pruning.depth import protected_ends
@@ -67,9 +67,11 @@ def run(
     model = load_causal_lm(parent)
     calibration = load_blocks(tokens, "calibration")
 
-    scores = CRITERIA[params.prune.criterion](BlockCalibration(model, calibration, device, params.seed))
+    statistics = BlockCalibration(model, calibration, device, params.seed)
+    scores = CRITERIA[params.prune.criterion](statistics)
     kept = _kept_pieces(parent, config, tokens, target["vocabulary"])
-    layers, harms = choose_layers(model, calibration[:DEPTH_BLOCKS], target["layers"], device, round)
+    influences = statistics.influences if params.prune.depth == "block_influence" else None
+    layers, harms = choose_layers(model, calibration[:DEPTH_BLOCKS], target["layers"], device, round, influences)
     plan = make_plan(scores, layers, target, kept, adapter.head_groups(config))
     student = student_from_plan(parent, plan)
 
@@ -77,7 +79,8 @@ def run(
     write_tokenizer(parent, plan, out / "model")
     save_file(named_scores(scores), out / "scores.safetensors")
     record = plan_record(params.prune.criterion, plan, parent, out, before)
-    write_json(out / "plan.json", {**record, "layer_block_nll_nats_per_token": harms})
+    told = "layer_block_nll_nats_per_token" if influences is None else "layer_block_influence"
+    write_json(out / "plan.json", {**record, told: harms})
     if target["vocabulary"] == before["vocabulary"]:  # the tokens stay, and so do the blocks
         shutil.copytree(tokens, student_tokens, dirs_exist_ok=True)
     else:
@@ -120,13 +123,18 @@ def _cut_again(params: CausalParams, sets: Path, parents: tuple[Path, Path], mod
 
 
 def choose_layers(
-    model: Any, calibration: Blocks, count: int, device: Device, round_name: str
+    model: Any, calibration: Blocks, count: int, device: Device, round_name: str, influences: Influences | None = None
 ) -> tuple[list[int], dict[str, float]]:
-    """Return the layers to keep and, for each block tried, the nats per calibration token without it."""
+    """Return the layers to keep and, for each block tried, the nats per calibration token without it.
+
+    With `influences` these are asked instead, and no block is tried.
+    """
     total = num_layers(model)
     candidates = candidate_blocks(total, count, *protected_ends(count))
     if candidates == [set()]:
         return list(range(total)), {}
+    if influences is not None:
+        return least_influential(total, candidates, influences)
     progress = Progress(f"prune@{round_name} depth", len(candidates), "candidates")
     harms: dict[str, float] = {}
     for number, dropped in enumerate(candidates, start=1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tasks.data.tokens import TokenSet, bucketed, collate
-from tasks.models.architectures import adapter_of
+from tasks.models.architectures import adapter_of, layers_of
 from tasks.models.checkpoint import pad_id, weights_of
 from tasks.models.devices import Device
 from tasks.pruning.criteria import Channels, Scores
+from tasks.pruning.depth import influence
 from tasks.pruning.statistics import MaskGradient, MeanAbsolute, TokenNorm, weight_sums
 
 BATCH_ROWS = 64
@@ -88,6 +89,34 @@ class Calibration:
             hidden_D=hidden.mean(),
             pooler_D=pooler.mean() if sites.pooler else torch.zeros(0),
         )
+
+    def influences(self, candidates: Sequence[set[int]]) -> list[float]:
+        """Return the Block Influence of each contiguous block of layers, a mean over all tokens, from one pass over the rows."""
+        _, layers = layers_of(self._model)
+        sums, count = [0.0] * len(candidates), 0.0
+        for rows in bucketed(self._tokens.lengths, self.batch_rows):
+            ids_BT, mask_BT = self._batch(rows)
+            states: list[Tensor] = []
+            first = layers[0].register_forward_pre_hook(lambda _module, inputs, into=states: into.append(inputs[0]))
+            handles = [
+                layer.register_forward_hook(
+                    lambda _module, _inputs, output, into=states: into.append(
+                        output[0] if isinstance(output, tuple) else output
+                    )
+                )
+                for layer in layers
+            ]
+            try:
+                with torch.inference_mode():
+                    self._run(ids_BT, mask_BT)
+            finally:
+                for handle in (first, *handles):
+                    handle.remove()
+            count += float(mask_BT.sum())
+            for number, block in enumerate(candidates):
+                found_BT = influence(states[min(block)], states[max(block) + 1])
+                sums[number] += float((found_BT * mask_BT).sum())
+        return [total / count for total in sums]
 
     def _activations(self, kind: type[MeanAbsolute] | type[TokenNorm]) -> Channels:
         """Return the roots of an accumulator a site, from one forward pass over all rows."""

@@ -25,6 +25,14 @@ def protected_ends(num_kept: int) -> tuple[int, int]:
     return max(1, min(2, num_kept // 2)), min(2, num_kept // 2)
 
 
+def influence(before_BTD: Tensor, after_BTD: Tensor) -> Tensor:
+    """Return 1 - cos between what enters and what leaves a block of layers, shape (B, T); 0 where it changes no direction.
+
+    Source: Block Influence of Men et al., arXiv:2403.03853, eq. 1, over a block instead of one layer.
+    """
+    return 1.0 - torch.nn.functional.cosine_similarity(before_BTD, after_BTD, dim=-1)
+
+
 def harm_nats_per_row(parent_logits_BC: Tensor, logits_BC: Tensor) -> float:
     """Return KL(parent || without the block), nats per row, mean over rows; zero when nothing changed."""
     log_parent = torch.log_softmax(parent_logits_BC.double(), dim=-1)

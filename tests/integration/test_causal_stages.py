@@ -456,7 +456,7 @@ def test_a_llama_is_taken_as_it_is_and_loses_heads_of_each_group(
     base = write_decoder("llama", tmp_path / "llama")
     values = tiny_values(tmp_path / "text")
     values["teacher"] |= {"model": f"path:{base}", "new": None, "train_tokens": 0}
-    values["prune"]["criterion"] = "taylor"
+    values["prune"] = {"criterion": "taylor", "depth": "block_influence"}
     shape = {"vocabulary": 258, "hidden": 24, "heads": 2, "ffn": 20, "layers": 2}
     values["rounds"] = {"r1": {"parent": "teacher", **shape, "train_tokens": 600, "learning_rate": 1.0e-2}}
     made = Run(causal_params(values), tmp_path)
@@ -464,6 +464,9 @@ def test_a_llama_is_taken_as_it_is_and_loses_heads_of_each_group(
     assert file_sha256(model / "tokenizer.json") == file_sha256(base / "tokenizer.json")
     facts = made.prune("r1")
     assert facts["shape_after"] == shape
+    plan = read_json(made.rounds / "r1/pruned/plan.json")
+    least = min(plan["layer_block_influence"], key=plan["layer_block_influence"].__getitem__)
+    assert plan["keep"]["layers"] == [layer for layer in range(3) if str(layer) != least]
     pruned = load_causal_lm(made.rounds / "r1/pruned/model")
     assert pruned.num_parameters() == facts["params_total"]
     assert pruned.config.num_key_value_heads == 2
