@@ -11,7 +11,7 @@ import io
 import json
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
@@ -154,6 +154,7 @@ class Prune(Section):
 
     criterion: Criterion
     depth: Literal["harm", "block_influence"]
+    merge_heads: bool
 
 
 def _weight(value: object) -> object:
@@ -321,15 +322,7 @@ class Round(AnyRound):
         idle = [name for name in ("sparsity", "pattern", "schedule") if getattr(self, name) is not None]
         if idle:
             raise ValueError(f"{idle[0]}: belongs to granularity: unstructured or n_m")
-        missing = [axis for axis in AXES if axis not in self.axes]
-        if len(self.budgets) > 1:
-            raise ValueError(f"{' and '.join(self.budgets)}: one budget at a time")
-        if missing and not self.budgets:
-            raise ValueError(f"{', '.join(missing)}: missing; give every axis, or one of {', '.join(BUDGETS)}")
-        if self.budgets and not missing:
-            raise ValueError(
-                f"{next(iter(self.budgets))}: all axes are given, so nothing is left to solve; drop one of them"
-            )
+        check_budgets(self.axes, self.budgets, BUDGETS)
         if self.search is not None and not self.budgets:
             raise ValueError(
                 f"search: all axes are given, so there is one shape; drop some and give one of {', '.join(BUDGETS)}"
@@ -342,6 +335,17 @@ class Round(AnyRound):
         if self.measured is not None and self.speedup is None:
             raise ValueError("measured: belongs to speedup")
         return self
+
+
+def check_budgets(axes: Mapping[str, int], budgets: Mapping[str, float], allowed: Sequence[str]) -> None:
+    """Raise ValueError unless a round gives all axes, or some and one budget."""
+    missing = [axis for axis in AXES if axis not in axes]
+    if len(budgets) > 1:
+        raise ValueError(f"{' and '.join(budgets)}: one budget at a time")
+    if missing and not budgets:
+        raise ValueError(f"{', '.join(missing)}: missing; give every axis, or one of {', '.join(allowed)}")
+    if budgets and not missing:
+        raise ValueError(f"{next(iter(budgets))}: all axes are given, so nothing is left to solve; drop one of them")
 
 
 def _check_masks(target: Round) -> None:
@@ -585,7 +589,7 @@ def recorded_params(values: object) -> AnyParams:
     A record without `task` is of a classifier: versions before the key knew nothing else. One without `runtime.launcher`
     is of one process, one without its `strategy` is of DDP, and one without `runtime.compile` was not compiled. A
     language model without `accumulate` was trained on whole batches, and a record without `distill.cache` has none. One
-    without `prune.depth` chose layers by the harm of doing without them.
+    without `prune.depth` chose layers by the harm of doing without them, and one without `prune.merge_heads` merged none.
     """
     from tasks.params_causal import CausalParams
 
@@ -599,7 +603,7 @@ def recorded_params(values: object) -> AnyParams:
             runtime["launcher"] = {"strategy": "ddp", **runtime["launcher"]}
         whole["runtime"] = runtime
     if isinstance(whole.get("prune"), Mapping):
-        whole["prune"] = {"depth": "harm", **whole["prune"]}
+        whole["prune"] = {"depth": "harm", "merge_heads": False, **whole["prune"]}
     if isinstance(whole.get("distill"), Mapping):
         whole["distill"] = {"cache": None, **whole["distill"]}
     if schema is CausalParams:

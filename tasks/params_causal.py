@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from tasks.evaluation.rules import CHECKS_OF_CAUSAL_LM, OF_CAUSAL_LM
-from tasks.params import AnyParams, AnyRound, Splits, check_round
+from tasks.params import AnyParams, AnyRound, Splits, Weight, check_budgets, check_round
 from tasks.params_gates import Gate, check_gates
 from tasks.params_parts import Name, Positive, Section, Share, Source
 
 SETS = ("train", "validation", "test", "calibration")
 NEW = "new:gpt2"
+CAUSAL_BUDGETS: Final = ("params_total", "ratio", "flops_per_token")
 
 
 class TextColumns(Section):
@@ -111,6 +112,15 @@ class TopKCache(Section):
     tokens: Positive
 
 
+class TokenHidden(Section):
+    """An extra loss on what a layer holds of each token: `tasks.models.token_states`."""
+
+    loss: Literal["cosine", "mse"]
+    weight: Weight
+    layers: Literal["last_but_two"]
+    until_share: Annotated[float, Field(gt=0.0, le=1.0)]
+
+
 class CausalDistill(Training):
     """How the student learns from the teacher; the names of losses are those of `tasks.distillation.losses.LOSSES`."""
 
@@ -118,7 +128,18 @@ class CausalDistill(Training):
     temperature: Annotated[float, Field(gt=0.0)]
     kd_weight: Share
     cache: TopKCache | None
-    hidden: None  # losses of hidden states are for classifiers; dvc.yaml names the key for both tasks
+    hidden: TokenHidden | None
+
+    @model_validator(mode="after")
+    def _states_need_the_teacher_beside(self) -> Self:
+        if self.hidden is not None and self.cache is not None:
+            raise ValueError("hidden: compares with a teacher that runs beside the student; set cache: null")
+        if self.hidden is not None and self.hidden.weight == "dynamic" and self.accumulate > 1:
+            raise ValueError(
+                f"hidden.weight: dynamic would be another ratio in each of the {self.accumulate} parts of a batch; "
+                "give a number, or set accumulate: 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _shares_are_at_one_temperature(self) -> Self:
@@ -128,15 +149,35 @@ class CausalDistill(Training):
 
 
 class CausalRound(AnyRound):
-    """One round: the shape to reach from `parent`, and the tokens of distillation to recover with."""
+    """One round: the shape to reach from `parent`, and the tokens of distillation to recover with.
 
-    vocabulary: Positive
-    hidden: Positive
-    heads: Positive
-    ffn: Positive
-    layers: Positive
+    All five axes, or one of `params_total`, `ratio` and `flops_per_token` with any axes held at a size; the rest is solved.
+    """
+
+    vocabulary: Positive | None = None
+    hidden: Positive | None = None
+    heads: Positive | None = None
+    ffn: Positive | None = None
+    layers: Positive | None = None
+    params_total: Positive | None = None
+    ratio: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = None
+    flops_per_token: Positive | None = None
     train_tokens: Positive
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key in self.model_fields_set}
+
+    @property
+    def budgets(self) -> dict[str, float]:
+        """The budget that is given, by its name; empty where the whole shape is."""
+        return {name: getattr(self, name) for name in CAUSAL_BUDGETS if getattr(self, name) is not None}
+
+    @model_validator(mode="after")
+    def _is_a_shape_or_a_budget(self) -> Self:
+        check_budgets(self.axes, self.budgets, CAUSAL_BUDGETS)
+        return self
 
 
 class CausalEvaluate(Section):
@@ -208,6 +249,18 @@ class CausalParams(AnyParams):
         for name in self.baselines.random_init:
             if name not in self.rounds:
                 raise ValueError(f"baselines.random_init: {name!r} is not a round; allowed: {', '.join(self.rounds)}")
+        return self
+
+    @model_validator(mode="after")
+    def _states_are_whole(self) -> Self:
+        if self.distill.hidden is not None and self.runtime.sharded:
+            raise ValueError("distill.hidden needs whole weights; set runtime.launcher.strategy: ddp")
+        for name, target in self.rounds.items():
+            if self.distill.hidden is not None and target.layers is not None and target.layers < 3:
+                raise ValueError(
+                    f"rounds.{name}.layers: {target.layers}, and distill.hidden compares a layer two below the last; "
+                    "keep at least 3, or set distill.hidden: null"
+                )
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from tasks.data.frames import SETS_WITHOUT_CALIBRATION, read_sets
 from tasks.data.tokens import TokenSet, load_tokens, save_tokens, tokenize
 from tasks.distillation.predict import predict_logits
+from tasks.errors import ParamsError
 from tasks.lineage.files import file_sha256, read_json, write_json
 from tasks.models.architectures import adapter_of, num_layers, without_layers
 from tasks.models.calibration import BATCH_ROWS, Calibration, Labels
@@ -38,6 +39,7 @@ from tasks.progress import say
 from tasks.pruning.criteria import CRITERIA, Scores, keep_best
 from tasks.pruning.depth import blocks, harm_nats_per_row
 from tasks.pruning.masks import sparsity_of
+from tasks.pruning.merging import merges
 from tasks.pruning.planner import Candidate
 from tasks.pruning.shapes import Plan
 from tasks.pruning.slicing import slice_weights
@@ -86,7 +88,18 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     save_file(named_scores(scores), out / "scores.safetensors")
     cutter = Cutter(
-        round, parent, tokens, out, model, calibration, scores, criterion, measure.classes, device, influences
+        round,
+        parent,
+        tokens,
+        out,
+        model,
+        calibration,
+        scores,
+        criterion,
+        measure.classes,
+        device,
+        influences,
+        params.prune.merge_heads,
     )
 
     def mask(student: Any) -> dict[str, Any]:
@@ -122,6 +135,7 @@ class Cutter:
     classes: int
     device: Device
     influences: Influences | None
+    merge: bool
     chosen: dict[int, tuple[list[int], dict[str, float]]] = field(default_factory=dict)
 
     def cut(
@@ -140,7 +154,7 @@ class Cutter:
             )
         layers, harms = self.chosen[target["layers"]]
         pieces = _kept_pieces(self.parent, self.model.config.to_dict(), self.tokens, target["vocabulary"])
-        plan = make_plan(self.scores, layers, target, pieces, adapter.head_groups(config))
+        plan = make_plan(self.scores, layers, target, pieces, adapter.head_groups(config), self.merge)
         student = student_from_plan(self.parent, plan)
         more = change(student)
         save_classifier(student, self.parent, folder / "model")
@@ -206,8 +220,22 @@ def least_influential(
     return [layer for layer in range(total) if layer not in best], named
 
 
-def make_plan(scores: Scores, layers: list[int], target: dict[str, int], pieces: list[int], head_groups: int) -> Plan:
-    """Return what is kept along each axis to reach the target shape; of each group of heads the same number."""
+def make_plan(
+    scores: Scores, layers: list[int], target: dict[str, int], pieces: list[int], head_groups: int, merge: bool = False
+) -> Plan:
+    """Return what is kept along each axis to reach the target shape; of each group of heads the same number.
+
+    With `merge` heads that go are added to some that stay; ParamsError when less than half of them stay.
+    """
+    heads, total = target["heads"], scores.heads_LH.shape[1]
+    merged: list[list[list[int]]] = []
+    if merge and heads < total:
+        if 2 * heads < total:
+            raise ParamsError(
+                f"params.yaml: prune.merge_heads: {heads} of {total} heads stay, and merging needs at least half; keep more "
+                "heads, go there in more rounds, or set prune.merge_heads: false"
+            )
+        merged = [merges(scores.heads_LH[layer], heads, head_groups) for layer in layers]
     return Plan(
         vocabulary=pieces,
         hidden=keep_best(scores.hidden_D, target["hidden"]),
@@ -215,6 +243,7 @@ def make_plan(scores: Scores, layers: list[int], target: dict[str, int], pieces:
         heads=[keep_best(scores.heads_LH[layer], target["heads"], head_groups) for layer in layers],
         ffn=[keep_best(scores.ffn_LF[layer], target["ffn"]) for layer in layers],
         pooler=keep_best(scores.pooler_D, target["hidden"]) if len(scores.pooler_D) else [],
+        merged=merged,
     )
 
 
@@ -297,5 +326,5 @@ def plan_record(
         "model_sha256": file_sha256(out / "model" / "model.safetensors"),
         "shape_before": before,
         "shape_after": plan.shape(),
-        "keep": vars(plan),
+        "keep": plan.to_json(),
     }

@@ -12,12 +12,14 @@ from typing import Any
 from tasks.causal.batches import head_dtype
 from tasks.causal.kept import kept_at_teacher
 from tasks.causal.training import Plan, train_blocks
+from tasks.data.blocks import load_blocks
 from tasks.data.logits import check_teacher
 from tasks.data.top_k import CachedTopK
 from tasks.distillation.causal import Recipe
 from tasks.models.causal import without_dropout
 from tasks.models.checkpoint import load_causal_lm
 from tasks.models.devices import Device, pick_for_training
+from tasks.models.token_states import token_match
 from tasks.params_causal import CausalParams
 from tasks.stage import InPath, OutPath
 
@@ -65,5 +67,12 @@ def distil(
     if section.cache is not None:
         cached = CachedTopK(fingerprint, tokens / "train.npy", section.cache.top_k)
         return train_blocks(params, plan, student, None, recipe, out, device, cached=cached)
-    return train_blocks(params, plan, student, load_causal_lm(teacher), recipe, out, device,
-                        kept_at_teacher(tokens, teacher))  # fmt: skip
+    beside, kept_V = load_causal_lm(teacher), kept_at_teacher(tokens, teacher)
+    states = None
+    if section.hidden is not None:
+        weight = None if section.hidden.weight == "dynamic" else float(section.hidden.weight)
+        states = token_match(
+            student, beside, load_blocks(tokens, "train"), device, kept_V, name=section.hidden.loss,
+            weight=weight, until_share=section.hidden.until_share,
+        )  # fmt: skip
+    return train_blocks(params, plan, student, beside, recipe, out, device, kept_V, states=states)

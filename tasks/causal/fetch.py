@@ -37,9 +37,8 @@ def run(params: CausalParams, *, lock: InPath, data: OutPath, teacher: OutPath) 
         else:
             copied += _copy({path.name: path for path in files}, teacher)
     config = read_config(teacher)
-    check_causal_shapes(params, config)
+    shapes = check_causal_shapes(params, config)
     if params.teacher.new is None:  # the tokenizer of a new one is ours
-        shapes = {name: target.axes for name, target in params.rounds.items()}
         check_tokenizer(teacher, adapter_of(config).shape(config), shapes)
     return {"copied_bytes": copied}
 

@@ -31,6 +31,7 @@ from tasks.models.checkpoint import (
     save_causal_lm,
 )
 from tasks.models.devices import Device, pick
+from tasks.models.planning import causal_shape
 from tasks.params_causal import CausalParams
 from tasks.progress import Progress, say
 from tasks.prune import Influences, least_influential, make_plan, named_scores, plan_record, write_tokenizer
@@ -53,15 +54,17 @@ def run(
     parent: InPath,
     tokens: InPath,
     sets: InPath,
-    teacher: InPath,  # noqa: ARG001 - its config is what budgets of classifiers are counted with
+    teacher: InPath,
     out: OutPath,
     student_tokens: OutPath,
 ) -> dict[str, Any]:
     """Return the shape and size of the student."""
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
     device = Device(device.device, "fp32", device.threads)  # scores are read once and ranked: no reason to round them
-    target = params.rounds[round].axes
     config = read_config(parent)
+    section = params.rounds[round]
+    where = f"params.yaml: rounds.{round}"
+    target = causal_shape(where, section, config, read_config(teacher), params.evaluate.latency_tokens)
     adapter = adapter_of(config)
     before = adapter.shape(config)
     model = load_causal_lm(parent)
@@ -72,7 +75,7 @@ def run(
     kept = _kept_pieces(parent, config, tokens, target["vocabulary"])
     influences = statistics.influences if params.prune.depth == "block_influence" else None
     layers, harms = choose_layers(model, calibration[:DEPTH_BLOCKS], target["layers"], device, round, influences)
-    plan = make_plan(scores, layers, target, kept, adapter.head_groups(config))
+    plan = make_plan(scores, layers, target, kept, adapter.head_groups(config), params.prune.merge_heads)
     student = student_from_plan(parent, plan)
 
     save_causal_lm(student, parent, out / "model")
@@ -80,7 +83,8 @@ def run(
     save_file(named_scores(scores), out / "scores.safetensors")
     record = plan_record(params.prune.criterion, plan, parent, out, before)
     told = "layer_block_nll_nats_per_token" if influences is None else "layer_block_influence"
-    write_json(out / "plan.json", {**record, told: harms})
+    more = {"budget": section.budgets} if section.budgets else {}
+    write_json(out / "plan.json", {**record, told: harms, **more})
     if target["vocabulary"] == before["vocabulary"]:  # the tokens stay, and so do the blocks
         shutil.copytree(tokens, student_tokens, dirs_exist_ok=True)
     else:

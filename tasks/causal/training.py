@@ -12,13 +12,15 @@ import torch
 from tasks.causal.batches import block_batch
 from tasks.data.blocks import Rows, load_blocks, plan_blocks
 from tasks.data.top_k import CachedTopK
-from tasks.distillation.causal import Head, Recipe, causal_loss, next_tokens, predicting
+from tasks.distillation.causal import Head, Recipe, causal_loss, next_tokens, predicting_beside
+from tasks.distillation.hidden import weighed
 from tasks.distillation.top_k import TopK
 from tasks.distillation.train import Schedule, train
 from tasks.lineage.files import digest
 from tasks.lineage.scratch import Scratch, scratch_key
 from tasks.models.block_keeper import BlockKeeper
 from tasks.models.devices import Device
+from tasks.models.token_states import TokenMatch
 from tasks.params_causal import CausalParams, Training
 from tasks.progress import Progress
 
@@ -40,12 +42,13 @@ class Plan:
 
 def train_blocks(
     params: CausalParams, plan: Plan, model: Any, teacher: Any, recipe: Recipe, out: Path, device: Device,
-    kept_V: torch.Tensor | None = None, cached: CachedTopK | None = None,
+    kept_V: torch.Tensor | None = None, cached: CachedTopK | None = None, states: TokenMatch | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train `model` in place, write `out` as `BlockKeeper.finish` does, and return its summary.
 
     It imitates `teacher`, which runs beside it, or what is `cached` of one; with neither it learns from the text alone.
-    `kept_V` is the teacher's id of each of the student's tokens, None where they are the same.
+    `kept_V` is the teacher's id of each of the student's tokens, None where they are the same. `states` is an extra loss
+    on the layers of both.
     """
     blocks, section = load_blocks(plan.tokens, "train"), plan.section
     batches = plan_blocks(len(blocks), plan.train_tokens, blocks.shape[1], section.batch_blocks, params.seed)
@@ -72,14 +75,24 @@ def train_blocks(
 
     def batch_loss(student: Any, rows: Rows) -> torch.Tensor:
         ids_BT = block_batch(blocks, rows, device)
+        extra = states if states is not None and states.active else None
+        ours, theirs = (None, None) if extra is None else extra.layers
         other: Head | TopK | None = None if cached is None else cached.of(rows, device.device)
+        told_BTE = None
         if teacher is not None:
             with torch.no_grad():
-                other = predicting(teacher, ids_BT, kept_V)
-        return causal_loss(predicting(student, ids_BT), other, next_tokens(ids_BT), recipe)
+                other, told_BTE = predicting_beside(teacher, ids_BT, theirs, kept_V)
+        head, states_BTD = predicting_beside(student, ids_BT, ours)
+        loss = causal_loss(head, other, next_tokens(ids_BT), recipe)
+        if extra is None or states_BTD is None or told_BTE is None:  # states are those of a teacher beside
+            return loss
+        with torch.autocast(device.device.type, enabled=False):  # of small differences bf16 would leave little
+            found = extra.loss(states_BTD, told_BTE)
+        return loss + weighed(loss, found, extra.weight, device.processes.mean)
 
     train(model, batches, batch_loss, keeper.checkpoint, schedule, device, scratch,
-          lambda step, loss: progress.update(step, loss=loss))  # fmt: skip
+          lambda step, loss: progress.update(step, loss=loss), beside=None if states is None else states.projection,
+          on_begin=(lambda _share: None) if states is None else states.begin)  # fmt: skip
     summary = keeper.finish(model, plan.tokens, out, sum(map(len, batches)) * blocks.shape[1])
     scratch.remove()
     return summary

@@ -48,12 +48,25 @@ def predicting(model: Any, ids_BT: Tensor, kept_V: Tensor | None = None) -> Head
     With `kept_V`, the teacher's id of each of a student's, the tokens are the student's and so are the logits: a softmax over
     them is the teacher's distribution given that the next token is one that was kept.
     """
+    return predicting_beside(model, ids_BT, None, kept_V)[0]
+
+
+def predicting_beside(
+    model: Any, ids_BT: Tensor, layer: int | None, kept_V: Tensor | None = None
+) -> tuple[Head, Tensor | None]:
+    """Return what `predicting` does and, of a layer counted from 1, the states (B, T, D) that leave it.
+
+    Of the last layer they would be those after the norm that follows it.
+    """
     read_BT = ids_BT if kept_V is None else kept_V[ids_BT]
-    hidden_BTD = model.base_model(input_ids=read_BT, use_cache=False).last_hidden_state[:, :-1]
+    more = {} if layer is None else {"output_hidden_states": True}
+    outputs = model.base_model(input_ids=read_BT, use_cache=False, **more)
+    hidden_BTD = outputs.last_hidden_state[:, :-1]
     weight_VD = model.get_output_embeddings().weight
-    return Head(
+    head = Head(
         hidden_BTD.reshape(-1, hidden_BTD.shape[-1]), weight_VD if kept_V is None else weight_VD.detach()[kept_V]
     )
+    return head, None if layer is None else outputs.hidden_states[layer]
 
 
 def next_tokens(ids_BT: Tensor) -> Tensor:

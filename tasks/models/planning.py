@@ -8,7 +8,9 @@ from typing import Any
 
 from tasks.errors import ParamsError
 from tasks.models.architectures import adapter_of
+from tasks.models.causal import count_parameters, flops_per_token
 from tasks.params import Round
+from tasks.params_causal import CausalRound
 from tasks.pruning.planner import TOLERANCE, Candidate, Size, Space, lost, reachable, shapes_within, sizes_along
 from tasks.pruning.search import most_different
 
@@ -64,16 +66,40 @@ def candidates(where: str, target: Round, config: Config, measure: Measure) -> l
     ((name, _),) = target.budgets.items()
     if target.speedup is not None:
         return _fast_enough(where, target, config, measure)
-    space, (size, budget) = space_of(config, target.axes), _budget(target, config, measure)
+    return _within(f"{where}.{name}", target.axes, config, *_budget(target, config, measure))
+
+
+def causal_shape(where: str, target: CausalRound, config: Config, teacher: Config, tokens: int) -> dict[str, int]:
+    """Return what `target_shape` does for a round of a language model; `tokens` are those of the block of `flops_per_token`."""
+    if not target.budgets:
+        return target.axes
+    ((name, _),) = target.budgets.items()
+    adapter = adapter_of(config)
+    if target.flops_per_token is not None:
+        return _within(
+            f"{where}.{name}", target.axes, config,
+            lambda shape: flops_per_token(adapter.resized(config, shape), tokens), target.flops_per_token,
+        )[0].shape  # fmt: skip
+    limit = target.params_total
+    if limit is None:
+        assert target.ratio is not None
+        limit = int(count_parameters(teacher, adapter_of(teacher).shape(teacher))["total"] / target.ratio)
+    found = _within(
+        f"{where}.{name}", target.axes, config, lambda shape: count_parameters(config, shape)["total"], limit
+    )
+    return found[0].shape
+
+
+def _within(where: str, axes: Mapping[str, int], config: Config, size: Size, budget: int) -> list[Candidate]:
+    """Return the shapes within 5 % below a budget, with some axes held; ParamsError when there is none."""
+    space = space_of(config, axes)
     found = shapes_within(space, size, budget) if space.hidden_heads and space.vocabulary and space.layers else []
     if not found:
         words = "no such shape fits the family"
         if space.hidden_heads and space.vocabulary and space.layers:
             words = "from {:,} to {:,} can be reached".format(*reachable(space, size))
-        held = ", ".join(f"{axis} = {value}" for axis, value in target.axes.items()) or "no axis held"
-        raise ParamsError(
-            f"{where}.{name}: no shape within {TOLERANCE:.0%} below {budget:,} ({held}); {words} in one round"
-        )
+        held = ", ".join(f"{axis} = {value}" for axis, value in axes.items()) or "no axis held"
+        raise ParamsError(f"{where}: no shape within {TOLERANCE:.0%} below {budget:,} ({held}); {words} in one round")
     return found
 
 

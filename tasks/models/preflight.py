@@ -13,7 +13,7 @@ from tasks.errors import ParamsError, ResourceError, SourceError
 from tasks.lineage.files import read_json
 from tasks.models.architectures import adapter_of, relation_widths
 from tasks.models.causal import DECODERS, new_config
-from tasks.models.planning import Measure, possible_shapes
+from tasks.models.planning import Measure, causal_shape, possible_shapes
 from tasks.params import AnyParams, Params, Round, check_shrinks
 from tasks.params_causal import CausalParams
 from tasks.pruning.vocabulary import check_prunable
@@ -58,10 +58,7 @@ def _check_causal(params: CausalParams, workspace: Path) -> None:
         weights_bytes *= UNPACKED  # its shapes are checked by `fetch`: reading them here would take every run seconds
     else:
         folder, config = files[0].parent, read_model_config(files[0].parent)
-        check_causal_shapes(params, config)
-        check_tokenizer(
-            folder, adapter_of(config).shape(config), {name: one.axes for name, one in params.rounds.items()}
-        )
+        check_tokenizer(folder, adapter_of(config).shape(config), check_causal_shapes(params, config))
     check_disk(weights_bytes, workspace)
 
 
@@ -119,24 +116,28 @@ def check_tokenizer(folder: Path, before: Mapping[str, int], shapes: Mapping[str
                 raise ParamsError(f"params.yaml: rounds.{name}.vocabulary: {folder}: {error}") from None
 
 
-def check_causal_shapes(params: CausalParams, config: Mapping[str, Any]) -> None:
-    """Raise a UserError unless every round fits the teacher's architecture, a language model's, and shrinks."""
+def check_causal_shapes(params: CausalParams, config: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Return the shape of every round; a UserError unless each fits the teacher's architecture and shrinks."""
     if config.get("model_type") not in DECODERS:
         raise SourceError(
             f"teacher.model: config.json: model_type {config.get('model_type')!r} is no language model that is supported; "
             f"allowed for task: causal_lm: {', '.join(DECODERS)}"
         )
-    adapter, shapes = adapter_of(config), {"teacher": adapter_of(config).shape(config)}
+    configs: dict[str, Mapping[str, Any]] = {"teacher": config}
+    shapes: dict[str, dict[str, int]] = {}
     for name, target in params.rounds.items():
-        where = f"params.yaml: rounds.{name}"
-        refusal = adapter.refusal(config, target.axes)
+        where, parent = f"params.yaml: rounds.{name}", configs[target.parent]
+        adapter = adapter_of(parent)
+        shapes[name] = causal_shape(where, target, parent, config, params.evaluate.latency_tokens)
+        refusal = adapter.refusal(parent, shapes[name])
         if refusal is not None:
             raise ParamsError(f"{where}: {refusal}")
         try:
-            check_shrinks(where, target.axes, shapes[target.parent])
+            check_shrinks(where, shapes[name], adapter.shape(parent))
         except ValueError as error:
             raise ParamsError(str(error)) from None
-        shapes[name] = target.axes
+        configs[name] = adapter.resized(parent, shapes[name])
+    return shapes
 
 
 def check_relations(params: Params, who: str, config: Mapping[str, Any]) -> None:

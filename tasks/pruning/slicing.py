@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from tasks.pruning.layout import FUSED, Axes, Layout
+from tasks.pruning.merging import with_merged_heads
 from tasks.pruning.shapes import Plan
 
 
 def slice_weights(weights: Mapping[str, Tensor], layout: Layout, plan: Plan, head_size: int) -> dict[str, Tensor]:
-    """Return the student's weights: the parent's, cut to the kept indices. Nothing is computed, only copied."""
+    """Return the student's weights: the parent's, cut to the kept indices. But for merged heads they are copies."""
     student_layer = {parent: child for child, parent in enumerate(plan.layers)}
     cut: dict[str, Tensor] = {}
     for name, weight in weights.items():
@@ -21,6 +22,8 @@ def slice_weights(weights: Mapping[str, Tensor], layout: Layout, plan: Plan, hea
             cut[name] = _cut(weight, axes, _kept(plan, None, head_size))
         elif layer in student_layer:
             child = student_layer[layer]
+            if plan.merged:
+                weight = with_merged_heads(weight, axes, layout, plan.merged[child], head_size)
             cut[layout.renumbered(name, child)] = _cut(weight, axes, _kept(plan, child, head_size))
     return {name: weight.contiguous().clone() for name, weight in cut.items()}
 

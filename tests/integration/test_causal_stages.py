@@ -184,7 +184,7 @@ def test_distillation_brings_a_student_near_its_teacher(run: Run) -> None:
 
 def test_the_curves_of_the_benchmark_share_shape_and_steps(run: Run, tmp_path: Path) -> None:
     lab = blocks.BlockLab(run.params, run.artifacts, tmp_path, blocks=24)
-    found = {key: blocks.measure_cell(lab, cell) for key, cell in blocks.cells_of(run.params).items()}
+    found = {key: blocks.measure_cell(lab, cell) for key, cell in blocks.cells_of(run.params, run.artifacts).items()}
     assert {one["steps"] for one in found.values()} == {3}
     assert {one["params_total"] for one in found.values()} == {next(iter(found.values()))["params_total"]}
     pruned, _, fresh, plain = found.values()
@@ -456,7 +456,7 @@ def test_a_llama_is_taken_as_it_is_and_loses_heads_of_each_group(
     base = write_decoder("llama", tmp_path / "llama")
     values = tiny_values(tmp_path / "text")
     values["teacher"] |= {"model": f"path:{base}", "new": None, "train_tokens": 0}
-    values["prune"] = {"criterion": "taylor", "depth": "block_influence"}
+    values["prune"] = {"criterion": "taylor", "depth": "block_influence", "merge_heads": True}
     shape = {"vocabulary": 258, "hidden": 24, "heads": 2, "ffn": 20, "layers": 2}
     values["rounds"] = {"r1": {"parent": "teacher", **shape, "train_tokens": 600, "learning_rate": 1.0e-2}}
     made = Run(causal_params(values), tmp_path)

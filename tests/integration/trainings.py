@@ -59,11 +59,11 @@ def student_of(params: Params, families: Path, folder: Path) -> list[object]:
 
 
 def language_model(
-    workspace: Path, runtime: dict[str, Any] | None = None, accumulate: int = 1, **distill: Any
+    workspace: Path, runtime: dict[str, Any] | None = None, accumulate: int = 1, layers: int = 2, **distill: Any
 ) -> tuple[Training, Callable[[Path], Training]]:
     """Return the training of a tiny Llama, and what makes of its folder the training of a student; both take `out`."""
     values = tiny_values(workspace)
-    shape = {"vocabulary": 258, "hidden": 32, "heads": 4, "ffn": 24, "layers": 2}
+    shape = {"vocabulary": 258, "hidden": 32, "heads": 4, "ffn": 24, "layers": layers}
     budget = {"parent": "teacher", "train_tokens": 1600, "learning_rate": 1.0e-2}
     values["teacher"] |= {"model": "path:base", "new": None, "train_tokens": 1600, "batch_blocks": 5}
     values["distill"]["batch_blocks"] = 5

@@ -11,7 +11,7 @@ from transformers import BertConfig, GPT2Config, LlamaConfig
 
 from tasks.errors import ParamsError, SourceError
 from tasks.models.architectures import adapter_of
-from tasks.models.causal import count_parameters, new_config
+from tasks.models.causal import count_parameters, flops_per_token, new_config
 from tasks.models.checkpoint import causal_lm_from_config, classifier_from_config
 from tasks.models.preflight import check_causal_shapes, check_shapes
 from tasks.params import Params, check_params, load_params
@@ -57,6 +57,46 @@ def test_the_files_that_come_with_the_project_have_the_shapes_they_promise(file:
         assert counted["total"] / 1e6 == pytest.approx(promised, abs=0.06)
 
 
+@pytest.mark.parametrize(
+    ("budget", "held"),
+    [("params_total", {}), ("ratio", {"vocabulary": 49152}), ("flops_per_token", {"heads": 9, "layers": 30})],
+)
+def test_a_budget_of_a_language_model_is_met_from_below(tmp_path: Path, budget: str, held: dict[str, int]) -> None:
+    values = tiny_values(tmp_path)
+    limit = {"params_total": 84_000_000, "ratio": 1.6, "flops_per_token": 170_000_000}[budget]
+    values["rounds"] = {
+        "r1": {"parent": "teacher", budget: limit, **held, "train_tokens": 600, "learning_rate": 1.0e-2}
+    }
+    values["evaluate"]["latency_tokens"] = 16
+    params = causal_params(values)
+    shape = check_causal_shapes(params, SMOLLM2)["r1"]
+    assert held.items() <= shape.items()
+    config = adapter_of(SMOLLM2).resized(SMOLLM2, shape)
+    total = count_parameters(SMOLLM2, shape)["total"]
+    if budget == "flops_per_token":
+        assert 0.95 * limit < flops_per_token(config, 16) <= limit
+    else:
+        most = limit if budget == "params_total" else 134_515_008 / limit
+        assert 0.95 * most < total <= most
+    with torch.device("meta"):
+        assert causal_lm_from_config(config).num_parameters() == total
+    assert params.rounds["r1"].model_dump() == values["rounds"]["r1"], "what was left out stays out of records"
+
+
+def test_a_second_round_starts_from_the_shape_that_the_first_was_solved_for(tmp_path: Path) -> None:
+    values = tiny_values(tmp_path)
+    budget = {"train_tokens": 600, "learning_rate": 1.0e-2}
+    values["rounds"] = {
+        "r1": {"parent": "teacher", "ratio": 1.4, **budget},
+        "r2": {"parent": "r1", "ratio": 1.7, **budget},
+    }
+    shapes = check_causal_shapes(causal_params(values), SMOLLM2)
+    assert all(shapes["r2"][axis] <= shapes["r1"][axis] for axis in shapes["r1"])
+    values["rounds"]["r2"]["ratio"] = 1.3
+    with pytest.raises(ParamsError, match=r"rounds.r2.ratio: no shape within 5% below"):
+        check_causal_shapes(causal_params(values), SMOLLM2)
+
+
 def test_every_yaml_file_is_checked() -> None:
     assert {path.name for path in (ROOT / "params").glob("*.yaml")} == set(FILES)
     assert isinstance(load_params(ROOT / "params.yaml"), Params)
@@ -85,7 +125,9 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
         ("teacher.train_tokens", 0, "model: new:gpt2 starts from random weights; give it train_tokens"),
         ("teacher.model", "path:somewhere", "`new` gives the shape of model: new:gpt2, and is null for every other"),
         ("rounds.r1.labelled_epochs", 1, "rounds.r1.labelled_epochs: unknown key"),
-        ("rounds.r1.ratio", 2.0, "rounds.r1.ratio: unknown key"),
+        ("rounds.r1.ratio", 2.0, "rounds.r1: ratio: all axes are given, so nothing is left to solve"),
+        ("rounds.r1.layers", None, "rounds.r1: layers: missing; give every axis, or one of params_total, ratio, flops"),
+        ("rounds.r1.speedup", 2.0, "rounds.r1.speedup: unknown key"),
         ("rounds.r2.layers", 4, "rounds.r2.layers: 4 is larger than its parent's 3"),
         ("gates.0.metric", "accuracy", "gates.0.metric: 'accuracy' is not measured of language models; allowed: agree"),
         ("gates.0", {**SHOWN, "test": "mcnemar"}, "perplexities are compared by test: paired_bootstrap and max_ratio"),
@@ -97,7 +139,7 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
         ("gates.0", {"check": "no_overlap"}, "gates.0.check: no_overlap cannot be answered of language models; allowed: da"),
         ("promotion.gates", [{"check": "serves"}], "promotion.gates.0.check: serves cannot be answered of language models"),
         ("gates.0", {"check": "lineage"}, "gates.0.check: lineage is asked in promotion.gates"),
-        ("distill.hidden", {"loss": "mse"}, "distill.hidden: got {'loss': 'mse'}; input should be None"),
+        ("distill.hidden", {"loss": "mse"}, "distill.hidden.weight: missing"),
         ("evaluate.prompt_tokens", 30, "prompt_tokens + new_tokens must be at most data.block_tokens = 32"),
         ("data.columns", {"text": "text", "source": None}, "text_sources chooses by columns.source, which is null"),
         ("baselines.random_init", ["r9"], "baselines.random_init: 'r9' is not a round"),

@@ -38,6 +38,14 @@ def test_a_record_of_before_a_key_of_the_runtime_is_of_its_default(key: str) -> 
     assert recorded_params(record) == recorded_params(values("params.yaml"))
 
 
+@pytest.mark.parametrize("file", ["params.yaml", "params/gpt2-tiny.yaml"])
+def test_a_record_of_before_these_choices_made_the_only_one_there_was(file: str) -> None:
+    record = values(file)
+    for section, key in (("prune", "depth"), ("prune", "merge_heads"), ("distill", "cache")):
+        del record[section][key]
+    assert recorded_params(record) == recorded_params(values(file))
+
+
 def test_a_language_model_of_before_accumulate_learnt_from_whole_batches() -> None:
     record = values("params/smollm2.yaml")
     assert record["distill"].pop("accumulate") > 1

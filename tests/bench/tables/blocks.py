@@ -19,7 +19,7 @@ from tasks.causal.reading import CHUNK_TOKENS
 from tasks.data.blocks import load_blocks
 from tasks.distillation.predict_blocks import predict_blocks
 from tasks.evaluation.quality import interval_of_mean
-from tasks.lineage.files import file_sha256, read_json_lines
+from tasks.lineage.files import file_sha256, read_json, read_json_lines
 from tasks.models.better import BLOCKS_NLL
 from tasks.models.checkpoint import causal_lm_from_config, load_causal_lm, read_config
 from tasks.models.devices import Device, pick_for_training
@@ -53,12 +53,13 @@ class BlockLab:
         return {"blocks": self.blocks, "teacher_sha256": sha256, "seed": self.params.seed}
 
 
-def cells_of(params: CausalParams) -> dict[tuple[str, str], Cell]:
-    """Return (shape, name of the curve) -> cell, the one that is to win first."""
+def cells_of(params: CausalParams, artifacts: Path) -> dict[tuple[str, str], Cell]:
+    """Return (shape, name of the curve) -> cell, the one that is to win first; the shape is that of the run's last round."""
     name, last = list(params.rounds.items())[-1]
+    shape = read_json(artifacts / "rounds" / name / "pruned" / "plan.json")["shape_after"]
 
     def cell(criterion: str, **how: str) -> Cell:
-        return Cell({**last.axes, "criterion": criterion}, learning_rate=last.learning_rate, **how)
+        return Cell({**shape, "criterion": criterion}, learning_rate=last.learning_rate, **how)
 
     return {
         (f"as {name}", "activation-pruned + KD"): cell("activation"),

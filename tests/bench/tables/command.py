@@ -49,7 +49,7 @@ def measure(name: str, workspace: Path, folder: Path, rows: int, only: Sequence[
     if name != "curves":
         raise UserError(f"{name}: is a table of classifiers; of a language model there is curves")
     held = blocks.BlockLab(params, workspace / "artifacts", folder, rows)
-    cells = blocks.cells_of(params)
+    cells = blocks.cells_of(params, held.artifacts)
     found = _cells(name, folder, cells, held.described(), lambda cell: blocks.measure_cell(held, cell))
     return _kept("curves_blocks", folder, found, blocks.written(found, params.seed), BLOCK_METRICS)
 
