@@ -16,7 +16,7 @@ from transformers import BertConfig
 from tasks import prune
 from tasks.errors import UserError
 from tasks.evaluation.cost import weights_bytes
-from tasks.models.checkpoint import classifier_from_config, copy_tokenizer, load_classifier, save_classifier
+from tasks.models.checkpoint import classifier_from_config, load_classifier, save_classifier
 from tasks.models.latency import LATENCY_THREADS, compare_latencies
 from tasks.params import Params, load_params
 
@@ -33,8 +33,7 @@ def measure(workspace: Path, turns: int) -> dict[str, Any]:
         teacher = Path(folder) / "teacher"
         torch.manual_seed(params.seed)
         model = classifier_from_config(BertConfig(num_labels=len(params.data.labels)).to_dict())
-        save_classifier(model, teacher)
-        copy_tokenizer(of_run / "trained" / "model", teacher)
+        save_classifier(model, of_run / "trained" / "model", teacher)
         if load_classifier(of_run / "trained" / "model").config.vocab_size != model.config.vocab_size:
             raise UserError(f"{of_run}: its tokenizer is not BERT's; measure on a run of the shipped params.yaml")
         facts: dict[str, Any] = {"teacher_params_total": model.num_parameters(), "threads": LATENCY_THREADS}
