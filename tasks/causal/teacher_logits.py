@@ -60,7 +60,7 @@ def _cache(params: CausalParams, teacher: Path, tokens: Path, out: Path, device:
     budget = min(cache.tokens, blocks.size)
     batches = plan_blocks(len(blocks), budget, blocks.shape[1], section.batch_blocks, params.seed)
     model = load_causal_lm(teacher).eval()
-    device.prepare(model)
+    device.prepare_to_read(model)
     count = sum(map(len, batches))
     numbers = torch.tensor([int(row) for rows in batches for row in rows]).numpy()
     files = TopKFiles(out, numbers, blocks.shape[1] - 1, cache.top_k, model.config.vocab_size)

@@ -70,7 +70,7 @@ def train_blocks(
         accumulate=section.accumulate,
     )  # fmt: skip
     if teacher is not None:
-        device.prepare(teacher)
+        device.prepare_to_read(teacher)
         kept_V = kept_V if kept_V is None else kept_V.to(device.device)
 
     def batch_loss(student: Any, rows: Rows) -> torch.Tensor:

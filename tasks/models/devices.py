@@ -50,6 +50,17 @@ class Device:
         if self.compiled:
             model.base_model.compile(dynamic=True)  # batches differ in length
 
+    def prepare_to_read(self, model: Any) -> None:
+        """Prepare a language model that never trains: the weights of its body's matrix products are kept as they are multiplied.
+
+        Under autocast each product rounds its weights to bf16 first: what it computes stays the same to the bit, in half the memory.
+        """
+        if self.precision == "bf16":
+            for module in model.base_model.modules():
+                if isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D":  # GPT-2's linear layer
+                    module.to(torch.bfloat16)
+        self.prepare(model)
+
     def facts(self) -> dict[str, object]:
         """Return what a receipt says of it."""
         kind = str(self.device) if self.processes.count == 1 else self.device.type

@@ -132,6 +132,9 @@ def _ours(teacher: Any, student: Any, ids: Any, threads: int | None, on_step: Ca
         )
         shares = torch.randn((*places, TOP_K + 1)).log_softmax(dim=-1)
 
+    if teacher is not None:
+        device.prepare_to_read(teacher)
+
     def loss(model: Any, rows: Any) -> torch.Tensor:
         if teacher is None:
             told: Any = TopK(pieces[rows].flatten(0, 1), shares[rows].flatten(0, 1))

@@ -6,10 +6,15 @@ import ctypes
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
-from tasks.models.devices import usable_cores
+from tasks.distillation.causal import predicting
+from tasks.models.checkpoint import load_causal_lm
+from tasks.models.devices import Device, usable_cores
+from tests.causal import write_decoder
 
 FAULTS = """
 import resource, sys
@@ -41,3 +46,26 @@ def test_a_pinned_process_counts_only_the_cores_it_may_use() -> None:
     done = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
     assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_teacher_that_is_only_read_says_the_same_in_half_the_memory(tmp_path: Path, family: str) -> None:
+    model = load_causal_lm(write_decoder(family, tmp_path / family)).eval()
+    device, ids = Device(torch.device("cpu"), "bf16", 1), torch.arange(24).reshape(2, 12)
+
+    def said() -> torch.Tensor:
+        with torch.no_grad(), device.autocast():
+            head = predicting(model, ids)
+        return head.hidden_ND.float()
+
+    def bytes_of() -> int:
+        return sum(p.numel() * p.element_size() for p in model.base_model.parameters() if p.ndim == 2)
+
+    whole, before = said(), bytes_of()
+    embeddings = sum(
+        p.numel() * 4 for name, p in model.named_parameters() if any(k in name for k in ("embed", "wte", "wpe"))
+    )
+    device.prepare_to_read(model)
+    assert torch.equal(said(), whole)
+    assert bytes_of() - embeddings == (before - embeddings) // 2
+    assert model.get_input_embeddings().weight.dtype == torch.float32
