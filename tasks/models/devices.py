@@ -53,7 +53,7 @@ class Device:
     def prepare_to_read(self, model: Any) -> None:
         """Prepare a language model that never trains: the weights of its body's matrix products are kept as they are multiplied.
 
-        Under autocast each product rounds its weights to bf16 first: what it computes stays the same to the bit, in half the memory.
+        Under autocast each product rounds its weights to bf16 first: what it computes stays the same to the bit.
         """
         if self.precision == "bf16":
             for module in model.base_model.modules():
