@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args, get_origin
 
 from pydantic import (
     Field,
@@ -168,6 +168,15 @@ def _weight(value: object) -> object:
 Weight = Annotated[float | Literal["dynamic"], PlainValidator(_weight)]
 
 
+def check_parts(name: str, weight: float | str, accumulate: int) -> None:
+    """Raise ValueError where the dynamic weight of an extra loss would be a ratio of each part of a batch."""
+    if weight == "dynamic" and accumulate > 1:
+        raise ValueError(
+            f"{name}.weight: dynamic would be another ratio in each of the {accumulate} parts of a batch; "
+            "give a number, or set accumulate: 1"
+        )
+
+
 class Hidden(Section):
     """An extra loss on what the layers hold of a row: `tasks.distillation.hidden`."""
 
@@ -208,11 +217,8 @@ class Distill(Section):
     @model_validator(mode="after")
     def _parts_weigh_as_the_whole(self) -> Self:
         for name, extra in (("hidden", self.hidden), ("relations", self.relations)):
-            if self.accumulate > 1 and extra is not None and extra.weight == "dynamic":
-                raise ValueError(
-                    f"{name}.weight: dynamic would be another ratio in each of the {self.accumulate} parts of a batch; "
-                    "give a number, or set accumulate: 1"
-                )
+            if extra is not None:
+                check_parts(name, extra.weight, self.accumulate)
         return self
 
 
@@ -267,9 +273,27 @@ class Measured(Section):
 
 
 class AnyRound(Section):
-    """What the rounds of every task have; their axes stand in them as keys."""
+    """What the rounds of every task have: axes at a size, or one budget of `budget_names` that the rest is solved for."""
+
+    budget_names: ClassVar[tuple[str, ...]]
 
     parent: str
+    vocabulary: Positive | None = None
+    hidden: Positive | None = None
+    heads: Positive | None = None
+    ffn: Positive | None = None
+    layers: Positive | None = None
+    params_total: Positive | None = None
+    ratio: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key in self.model_fields_set}
+
+    @property
+    def budgets(self) -> dict[str, float]:
+        """The budget that is given, by its name; empty where the whole shape is."""
+        return {name: getattr(self, name) for name in self.budget_names if getattr(self, name) is not None}
 
     @property
     def axes(self) -> dict[str, int]:
@@ -285,13 +309,8 @@ class Round(AnyRound):
     `granularity` with `sparsity` or `pattern`.
     """
 
-    vocabulary: Positive | None = None
-    hidden: Positive | None = None
-    heads: Positive | None = None
-    ffn: Positive | None = None
-    layers: Positive | None = None
-    params_total: Positive | None = None
-    ratio: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = None
+    budget_names: ClassVar[tuple[str, ...]] = BUDGETS
+
     flops_per_example: Positive | None = None
     speedup: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = None
     measured: Measured | None = None
@@ -304,15 +323,6 @@ class Round(AnyRound):
     labelled_epochs: Annotated[int, Field(ge=0)]
     transfer_epochs: Annotated[float, Field(ge=0.0)]
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
-
-    @model_serializer(mode="wrap")
-    def _only_what_is_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if key in self.model_fields_set}
-
-    @property
-    def budgets(self) -> dict[str, float]:
-        """The budget that is given, by its name; empty where the whole shape is."""
-        return {name: getattr(self, name) for name in BUDGETS if getattr(self, name) is not None}
 
     @model_validator(mode="after")
     def _is_one_kind_of_round(self) -> Self:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from tasks.evaluation.rules import CHECKS_OF_CAUSAL_LM, OF_CAUSAL_LM
-from tasks.params import AnyParams, AnyRound, Splits, Weight, check_budgets, check_round
+from tasks.params import AnyParams, AnyRound, Splits, Weight, check_budgets, check_parts, check_round
 from tasks.params_gates import Gate, check_gates
 from tasks.params_parts import Name, Positive, Section, Share, Source
 
@@ -134,11 +134,8 @@ class CausalDistill(Training):
     def _states_need_the_teacher_beside(self) -> Self:
         if self.hidden is not None and self.cache is not None:
             raise ValueError("hidden: compares with a teacher that runs beside the student; set cache: null")
-        if self.hidden is not None and self.hidden.weight == "dynamic" and self.accumulate > 1:
-            raise ValueError(
-                f"hidden.weight: dynamic would be another ratio in each of the {self.accumulate} parts of a batch; "
-                "give a number, or set accumulate: 1"
-            )
+        if self.hidden is not None:
+            check_parts("hidden", self.hidden.weight, self.accumulate)
         return self
 
     @model_validator(mode="after")
@@ -154,25 +151,11 @@ class CausalRound(AnyRound):
     All five axes, or one of `params_total`, `ratio` and `flops_per_token` with any axes held at a size; the rest is solved.
     """
 
-    vocabulary: Positive | None = None
-    hidden: Positive | None = None
-    heads: Positive | None = None
-    ffn: Positive | None = None
-    layers: Positive | None = None
-    params_total: Positive | None = None
-    ratio: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = None
+    budget_names: ClassVar[tuple[str, ...]] = CAUSAL_BUDGETS
+
     flops_per_token: Positive | None = None
     train_tokens: Positive
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
-
-    @model_serializer(mode="wrap")
-    def _only_what_is_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if key in self.model_fields_set}
-
-    @property
-    def budgets(self) -> dict[str, float]:
-        """The budget that is given, by its name; empty where the whole shape is."""
-        return {name: getattr(self, name) for name in CAUSAL_BUDGETS if getattr(self, name) is not None}
 
     @model_validator(mode="after")
     def _is_a_shape_or_a_budget(self) -> Self:

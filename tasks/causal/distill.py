@@ -16,6 +16,7 @@ from tasks.data.blocks import load_blocks
 from tasks.data.logits import check_teacher
 from tasks.data.top_k import CachedTopK
 from tasks.distillation.causal import Recipe
+from tasks.distillation.hidden import fixed_weight
 from tasks.models.causal import without_dropout
 from tasks.models.checkpoint import load_causal_lm
 from tasks.models.devices import Device, pick_for_training
@@ -70,9 +71,8 @@ def distil(
     beside, kept_V = load_causal_lm(teacher), kept_at_teacher(tokens, teacher)
     states = None
     if section.hidden is not None:
-        weight = None if section.hidden.weight == "dynamic" else float(section.hidden.weight)
         states = token_match(
             student, beside, load_blocks(tokens, "train"), device, kept_V, name=section.hidden.loss,
-            weight=weight, until_share=section.hidden.until_share,
+            weight=fixed_weight(section.hidden.weight), until_share=section.hidden.until_share,
         )  # fmt: skip
     return train_blocks(params, plan, student, beside, recipe, out, device, kept_V, states=states)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tasks.causal.batches import block_batch, head_dtype
@@ -62,8 +63,7 @@ def _cache(params: CausalParams, teacher: Path, tokens: Path, out: Path, device:
     model = load_causal_lm(teacher).eval()
     device.prepare_to_read(model)
     count = sum(map(len, batches))
-    numbers = torch.tensor([int(row) for rows in batches for row in rows]).numpy()
-    files = TopKFiles(out, numbers, blocks.shape[1] - 1, cache.top_k, model.config.vocab_size)
+    files = TopKFiles(out, np.concatenate(batches), blocks.shape[1] - 1, cache.top_k, model.config.vocab_size)
     progress = Progress("teacher_logits", count, "blocks")
     done, dtype = 0, head_dtype(device)
     with torch.inference_mode():

@@ -102,7 +102,9 @@ class _ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
             for start in range(0, count, recipe.chunk_tokens):
                 rows = slice(start, start + recipe.chunk_tokens)
                 hidden = hidden_ND[rows].to(recipe.dtype)
-                told = other.hidden_ND[rows] @ other.weight_VD.T if isinstance(other, Head) else other and other[rows]
+                told: Tensor | TopK | None = None
+                if other is not None:
+                    told = other.hidden_ND[rows] @ other.weight_VD.T if isinstance(other, Head) else other[rows]
                 value, slope_NV = _value_and_slope(hidden @ weight.T, told, targets_N[rows], recipe)
                 slope_NV = slope_NV.to(recipe.dtype)
                 total += value

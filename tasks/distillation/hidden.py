@@ -90,6 +90,11 @@ def fit_projection(student_BLKD: Tensor, teacher_BLKE: Tensor) -> Projection:
     return Projection(weight.float().contiguous(), bias.float().contiguous())
 
 
+def fixed_weight(weight: float | str) -> float | None:
+    """Return the number that params give, None for `dynamic`, as `weighed` takes it."""
+    return None if weight == "dynamic" else float(weight)
+
+
 def weighed(
     main: Tensor, extra: Tensor, weight: float | None, mean: Callable[[Tensor], Tensor] = Tensor.detach
 ) -> Tensor:

@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from tasks.data.logits import States
 from tasks.data.tokens import TokenSet
-from tasks.distillation.hidden import HIDDEN_LOSSES, KINDS, Projection, fit_projection, layer_pairs, row_states
+from tasks.distillation.hidden import (
+    HIDDEN_LOSSES,
+    KINDS,
+    Projection,
+    fit_projection,
+    fixed_weight,
+    layer_pairs,
+    row_states,
+)
 from tasks.distillation.relations import relation_kl
 from tasks.lineage.files import read_json
 from tasks.models.architectures import adapter_of, num_layers
@@ -179,18 +187,14 @@ def make_extras(
         losses.append(
             hidden_match(
                 student, data, states, [ours for ours, _ in pairs], device, name=section.hidden.loss,
-                weight=_number(section.hidden.weight), until_share=section.hidden.until_share,
+                weight=fixed_weight(section.hidden.weight), until_share=section.hidden.until_share,
             )
         )  # fmt: skip
     if section.relations is not None:
         losses.append(
             relation_match(
                 student, folders["tokenizer"], folders["teacher"], device, heads=section.relations.heads,
-                weight=_number(section.relations.weight), until_share=section.relations.until_share,
+                weight=fixed_weight(section.relations.weight), until_share=section.relations.until_share,
             )
         )  # fmt: skip
     return Extras(losses)
-
-
-def _number(weight: float | str) -> float | None:
-    return None if weight == "dynamic" else float(weight)
