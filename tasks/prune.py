@@ -7,8 +7,10 @@ outs: rounds/<round>/pruned, rounds/<round>/tokens
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.data.frames import SETS_WITHOUT_CALIBRATION, read_sets
-from tasks.data.tokens import TokenSet, load_tokens, save_tokens, tokenize
+from tasks.data.tokens import TokenSet, bucketed, load_tokens, rows_of, save_tokens, tokenize
 from tasks.distillation.predict import predict_logits
 from tasks.errors import ParamsError
 from tasks.lineage.files import file_sha256, read_json, write_json
-from tasks.models.architectures import adapter_of, num_layers, without_layers
+from tasks.models.architectures import adapter_of, num_layers
 from tasks.models.calibration import BATCH_ROWS, Calibration, Labels
 from tasks.models.checkpoint import (
     classifier_from_config,
@@ -30,6 +32,7 @@ from tasks.models.checkpoint import (
     read_config,
     save_classifier,
 )
+from tasks.models.depth import without_each
 from tasks.models.devices import Device, pick
 from tasks.models.masking import apply_masks
 from tasks.models.planning import Measure, searched_shapes, target_shape
@@ -116,8 +119,13 @@ def run(
     else:
         _, total = cutter.cut(target, out, mask)
         facts = {"shape_after": target, "params_total": total}
-    _tokenize_sets(params, sets, out / CANDIDATES / "1" / "model" if searched else out / "model", student_tokens)
-    return {"shape_before": adapter_of(config).shape(config), **facts, **device.facts()}
+    before = adapter_of(config).shape(config)
+    wanted = searched[0].shape if searched else target  # all candidates have the same vocabulary
+    if wanted["vocabulary"] == before["vocabulary"]:  # the tokens stay
+        shutil.copytree(tokens, student_tokens, dirs_exist_ok=True)
+    else:
+        _tokenize_sets(params, sets, out / CANDIDATES / "1" / "model" if searched else out / "model", student_tokens)
+    return {"shape_before": before, **facts, **device.facts()}
 
 
 @dataclass(frozen=True)
@@ -199,24 +207,22 @@ def choose_layers(
     if candidates == [set()]:
         return list(range(total)), {}
     if influences is not None:
-        return least_influential(total, candidates, influences)
-    full = torch.from_numpy(predict_logits(model, calibration, BATCH_ROWS, device))
-    harms: dict[str, float] = {}
-    for dropped in candidates:
-        with without_layers(model, dropped):
-            logits = torch.from_numpy(predict_logits(model, calibration, BATCH_ROWS, device))
-        harms[",".join(map(str, sorted(dropped)))] = harm_nats_per_row(full, logits)
-    best = min(range(len(candidates)), key=list(harms.values()).__getitem__)
-    return [i for i in range(total) if i not in candidates[best]], harms
+        return least_missed(total, candidates, influences(candidates))
+    batches = [rows_of(calibration, rows) for rows in bucketed(calibration.lengths, BATCH_ROWS)]
+
+    def logits_of(batch: TokenSet) -> torch.Tensor:
+        return torch.from_numpy(predict_logits(model, batch, BATCH_ROWS, device))
+
+    tried = [without_each(model, candidates, partial(logits_of, batch)) for batch in batches]
+    full = torch.cat([whole for whole, _ in tried])
+    without = [torch.cat([found[number] for _, found in tried]) for number in range(len(candidates))]
+    return least_missed(total, candidates, [harm_nats_per_row(full, logits) for logits in without])
 
 
-def least_influential(
-    total: int, candidates: list[set[int]], influences: Influences
-) -> tuple[list[int], dict[str, float]]:
-    """Return the layers to keep, those without the block that changes directions least, and the influence of each block."""
-    found = influences(candidates)
-    best = candidates[min(range(len(candidates)), key=found.__getitem__)]
-    named = {",".join(map(str, sorted(one))): value for one, value in zip(candidates, found, strict=True)}
+def least_missed(total: int, candidates: list[set[int]], missed: list[float]) -> tuple[list[int], dict[str, float]]:
+    """Return the layers to keep, those without the block that is missed least, and how much each block is missed."""
+    best = candidates[min(range(len(candidates)), key=missed.__getitem__)]
+    named = {",".join(map(str, sorted(one))): value for one, value in zip(candidates, missed, strict=True)}
     return [layer for layer in range(total) if layer not in best], named
 
 

@@ -6,7 +6,9 @@ outs: rounds/<round>/pruned, rounds/<round>/tokens
 
 from __future__ import annotations
 
+import itertools
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +20,7 @@ from tasks.data.frames import read_sets
 from tasks.data.segments import load_segments, save_segments, segments_of, windows_of
 from tasks.distillation.predict_blocks import predict_blocks
 from tasks.lineage.files import read_json, write_json
-from tasks.models.architectures import adapter_of, num_layers, without_layers
+from tasks.models.architectures import adapter_of, num_layers
 from tasks.models.calibration import BATCH_BLOCKS, BlockCalibration
 from tasks.models.causal import count_parameters
 from tasks.models.checkpoint import (
@@ -30,11 +32,12 @@ from tasks.models.checkpoint import (
     read_config,
     save_causal_lm,
 )
+from tasks.models.depth import without_each
 from tasks.models.devices import Device, pick
 from tasks.models.planning import causal_shape
 from tasks.params_causal import CausalParams
 from tasks.progress import Progress, say
-from tasks.prune import Influences, least_influential, make_plan, named_scores, plan_record, write_tokenizer
+from tasks.prune import Influences, least_missed, make_plan, named_scores, plan_record, write_tokenizer
 from tasks.pruning.criteria import CRITERIA
 from tasks.pruning.depth import blocks as candidate_blocks
 from tasks.pruning.depth import protected_ends
@@ -138,16 +141,19 @@ def choose_layers(
     if candidates == [set()]:
         return list(range(total)), {}
     if influences is not None:
-        return least_influential(total, candidates, influences)
-    progress = Progress(f"prune@{round_name} depth", len(candidates), "candidates")
-    harms: dict[str, float] = {}
-    for number, dropped in enumerate(candidates, start=1):
-        with without_layers(model, dropped):
-            found = predict_blocks(model, calibration, BATCH_BLOCKS, CHUNK_TOKENS, device)
-        harms[",".join(map(str, sorted(dropped)))] = found.nats_per_token
-        progress.update(number)
-    best = min(range(len(candidates)), key=list(harms.values()).__getitem__)
-    return [i for i in range(total) if i not in candidates[best]], harms
+        return least_missed(total, candidates, influences(candidates))
+    batches = [calibration[at : at + BATCH_BLOCKS] for at in range(0, len(calibration), BATCH_BLOCKS)]
+    passes = itertools.count(1)
+    progress = Progress(f"prune@{round_name} depth", len(batches) * (1 + len(candidates)), "passes")
+
+    def nats(batch: Blocks) -> float:
+        found = predict_blocks(model, batch, BATCH_BLOCKS, CHUNK_TOKENS, device)
+        progress.update(next(passes))
+        return float(found.nll_nats_N.sum())
+
+    tried = [without_each(model, candidates, partial(nats, batch))[1] for batch in batches]
+    predicted = calibration.shape[0] * (calibration.shape[1] - 1)
+    return least_missed(total, candidates, [sum(one) / predicted for one in zip(*tried, strict=True)])
 
 
 def student_from_plan(parent: Path, plan: Plan) -> Any:

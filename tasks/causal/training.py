@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import torch
 from tasks.causal.batches import block_batch
 from tasks.data.blocks import Rows, load_blocks, plan_blocks
 from tasks.data.top_k import CachedTopK
-from tasks.distillation.causal import Head, Recipe, causal_loss, next_tokens, predicting_beside
+from tasks.distillation.causal import Head, Recipe, causal_loss, next_tokens, output_weight, predicting_beside
 from tasks.distillation.hidden import weighed
 from tasks.distillation.top_k import TopK
 from tasks.distillation.train import Schedule, train
 from tasks.lineage.files import digest
 from tasks.lineage.scratch import Scratch, scratch_key
 from tasks.models.block_keeper import BlockKeeper
+from tasks.models.causal import touch_read_rows_alone
 from tasks.models.devices import Device
 from tasks.models.token_states import TokenMatch
 from tasks.params_causal import CausalParams, Training
@@ -69,30 +70,49 @@ def train_blocks(
         max_gradient_norm=section.max_gradient_norm, checkpoints=section.checkpoints, seed=params.seed,
         accumulate=section.accumulate,
     )  # fmt: skip
+    loss = blocks_loss(
+        model, teacher, recipe, device, lambda rows: block_batch(blocks, rows, device), kept_V,
+        None if cached is None else lambda rows: cached.of(rows, device.device), states,
+    )  # fmt: skip
+    train(model, batches, loss, keeper.checkpoint, schedule, device, scratch,
+          lambda step, loss: progress.update(step, loss=loss), beside=None if states is None else states.projection,
+          on_begin=(lambda _share: None) if states is None else states.begin)  # fmt: skip
+    summary = keeper.finish(model, plan.tokens, out, sum(map(len, batches)) * blocks.shape[1])
+    scratch.remove()
+    return summary
+
+
+def blocks_loss(
+    model: Any, teacher: Any, recipe: Recipe, device: Device, batch_of: Callable[[Rows], torch.Tensor],
+    kept_V: torch.Tensor | None = None, cached_of: Callable[[Rows], TopK] | None = None, states: TokenMatch | None = None,
+) -> Callable[[Any, Rows], torch.Tensor]:  # fmt: skip
+    """Return the function (model, rows) -> loss of the training loop; see `train_blocks`. Both models are made ready for it.
+
+    `batch_of` gives the tokens (B, T) of some rows, `cached_of` what a teacher said of them.
+    """
     if teacher is not None:
         device.prepare_to_read(teacher)
-        kept_V = kept_V if kept_V is None else kept_V.to(device.device)
+        kept_V = None if kept_V is None else kept_V.to(device.device)
+        told_VD = output_weight(teacher, kept_V).detach().to(recipe.dtype)  # once: it does not change
+    alone = device.processes.count == 1
+    if alone and not device.compiled:
+        touch_read_rows_alone(model)
 
     def batch_loss(student: Any, rows: Rows) -> torch.Tensor:
-        ids_BT = block_batch(blocks, rows, device)
+        ids_BT = batch_of(rows)
         extra = states if states is not None and states.active else None
-        ours, theirs = (None, None) if extra is None else extra.layers
-        other: Head | TopK | None = None if cached is None else cached.of(rows, device.device)
+        layer, told_layer = (None, None) if extra is None else extra.layers
+        other: Head | TopK | None = None if cached_of is None else cached_of(rows)
         told_BTE = None
         if teacher is not None:
             with torch.no_grad():
-                other, told_BTE = predicting_beside(teacher, ids_BT, theirs, kept_V)
-        head, states_BTD = predicting_beside(student, ids_BT, ours)
-        loss = causal_loss(head, other, next_tokens(ids_BT), recipe)
+                other, told_BTE = predicting_beside(teacher, ids_BT, told_layer, kept_V, told_VD)
+        head, states_BTD = predicting_beside(student, ids_BT, layer)
+        loss = causal_loss(replace(head, adds_itself=alone), other, next_tokens(ids_BT), recipe)
         if extra is None or states_BTD is None or told_BTE is None:  # states are those of a teacher beside
             return loss
         with torch.autocast(device.device.type, enabled=False):  # of small differences bf16 would leave little
             found = extra.loss(states_BTD, told_BTE)
         return loss + weighed(loss, found, extra.weight, device.processes.mean)
 
-    train(model, batches, batch_loss, keeper.checkpoint, schedule, device, scratch,
-          lambda step, loss: progress.update(step, loss=loss), beside=None if states is None else states.projection,
-          on_begin=(lambda _share: None) if states is None else states.begin)  # fmt: skip
-    summary = keeper.finish(model, plan.tokens, out, sum(map(len, batches)) * blocks.shape[1])
-    scratch.remove()
-    return summary
+    return batch_loss

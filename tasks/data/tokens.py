@@ -70,6 +70,13 @@ def collate(tokens: TokenSet, rows: Ints, pad_id: int = 0) -> tuple[Ints, Ints]:
     return ids_BT.astype(np.int64), mask_BT.astype(np.int64)
 
 
+def rows_of(tokens: TokenSet, rows: Ints) -> TokenSet:
+    """Return some rows of a set, in the order given."""
+    ids = [np.asarray(tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]]) for row in rows]
+    offsets = np.concatenate([[0], np.cumsum(tokens.lengths[rows])]).astype(np.int64)
+    return TokenSet(np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32), offsets)
+
+
 def bucketed(lengths: Ints, batch_rows: int) -> list[Ints]:
     """Return batches of row numbers with similar lengths, shortest first; every row once."""
     order = np.argsort(lengths, kind="stable")

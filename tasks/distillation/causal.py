@@ -36,10 +36,16 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Head:
-    """The last hidden states (N, D) of a model and the weight (V, D) of its output layer."""
+    """The last hidden states (N, D) of a model and the weight (V, D) of its output layer.
+
+    With `adds_itself` the loss adds the weight's gradient to its `.grad` and tells autograd of none: its sums and copies of a
+    tensor as wide as the vocabulary are the dearest part of a small batch. Not where others hear of gradients, such as the
+    processes of a group.
+    """
 
     hidden_ND: Tensor
     weight_VD: Tensor
+    adds_itself: bool = False
 
 
 def predicting(model: Any, ids_BT: Tensor, kept_V: Tensor | None = None) -> Head:
@@ -52,21 +58,27 @@ def predicting(model: Any, ids_BT: Tensor, kept_V: Tensor | None = None) -> Head
 
 
 def predicting_beside(
-    model: Any, ids_BT: Tensor, layer: int | None, kept_V: Tensor | None = None
+    model: Any, ids_BT: Tensor, layer: int | None, kept_V: Tensor | None = None, weight_VD: Tensor | None = None
 ) -> tuple[Head, Tensor | None]:
     """Return what `predicting` does and, of a layer counted from 1, the states (B, T, D) that leave it.
 
-    Of the last layer they would be those after the norm that follows it.
+    Of the last layer they would be those after the norm that follows it. `weight_VD` is what `output_weight` returned, of a
+    model that does not change.
     """
     read_BT = ids_BT if kept_V is None else kept_V[ids_BT]
     more = {} if layer is None else {"output_hidden_states": True}
     outputs = model.base_model(input_ids=read_BT, use_cache=False, **more)
     hidden_BTD = outputs.last_hidden_state[:, :-1]
-    weight_VD = model.get_output_embeddings().weight
-    head = Head(
-        hidden_BTD.reshape(-1, hidden_BTD.shape[-1]), weight_VD if kept_V is None else weight_VD.detach()[kept_V]
-    )
+    if weight_VD is None:
+        weight_VD = output_weight(model, kept_V)
+    head = Head(hidden_BTD.reshape(-1, hidden_BTD.shape[-1]), weight_VD)
     return head, None if layer is None else outputs.hidden_states[layer]
+
+
+def output_weight(model: Any, kept_V: Tensor | None = None) -> Tensor:
+    """Return the weight (V, D) of the output layer; with `kept_V` a copy of these pieces, without a gradient."""
+    weight_VD: Tensor = model.get_output_embeddings().weight
+    return weight_VD if kept_V is None else weight_VD.detach()[kept_V]
 
 
 def next_tokens(ids_BT: Tensor) -> Tensor:
@@ -79,7 +91,8 @@ def causal_loss(student: Head, teacher: Head | TopK | None, targets_N: Tensor, r
 
     Of a `TopK` the divergence is that over its outcomes, at temperature 1.
     """
-    found: Tensor = _ChunkedLoss.apply(student.hidden_ND, student.weight_VD, targets_N, teacher, recipe)
+    leaf = student.weight_VD if student.adds_itself else None
+    found: Tensor = _ChunkedLoss.apply(student.hidden_ND, student.weight_VD, leaf, targets_N, teacher, recipe)
     return found
 
 
@@ -88,7 +101,13 @@ class _ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, teacher: Head | TopK | None, recipe: Recipe
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        leaf: Tensor | None,
+        targets_N: Tensor,
+        teacher: Head | TopK | None,
+        recipe: Recipe,
     ) -> Tensor:
         """Return the mean loss; each chunk's logits are gone when the next one's are made."""
         count = len(targets_N)
@@ -113,16 +132,27 @@ class _ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
                     gradient_VD.copy_(slope_NV.T @ hidden)
                 else:
                     gradient_VD += slope_NV.T @ hidden
-        ctx.save_for_backward(gradient_ND, gradient_VD)
+        ctx.sums = gradient_ND, gradient_VD
         ctx.count = count
+        ctx.leaf = leaf
         return (total / count).to(gradient_VD.dtype)
 
     @staticmethod
     def backward(ctx: Any, *scale: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of hidden states and weight, times what the value was multiplied by."""
-        gradient_ND, gradient_VD = ctx.saved_tensors  # sums: divided here, in one pass with what they are multiplied by
+        """Return the gradients of hidden states and weight, times what the value was multiplied by; once for each value."""
+        assert ctx.sums is not None, "the gradients of this value were taken before"
+        (gradient_ND, gradient_VD), ctx.sums = ctx.sums, None
         factor = scale[0] / ctx.count
-        return gradient_ND * factor, gradient_VD * factor, None, None, None
+        gradient_ND.mul_(factor)
+        if ctx.leaf is None or ctx.leaf.grad is None:
+            gradient_VD.mul_(factor)
+        if ctx.leaf is None:
+            return gradient_ND, gradient_VD, None, None, None, None
+        if ctx.leaf.grad is None:
+            ctx.leaf.grad = gradient_VD
+        else:
+            ctx.leaf.grad.add_(gradient_VD, alpha=float(factor))
+        return gradient_ND, None, None, None, None, None
 
 
 def _value_and_slope(

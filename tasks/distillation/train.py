@@ -201,13 +201,16 @@ def _update(
         group["lr"] = rate
     total = 0.0
     parts = np.array_split(rows, min(schedule.accumulate, len(rows)))
-    for number, part in enumerate(parts, start=1):
-        mine, share = processes.share(part)
-        with processes.gradients_stay(learning.step_loss, until=number == len(parts)):
-            with device.autocast():
-                loss = learning.step_loss(mine) * (processes.count * share * len(part) / len(rows))
-            loss.backward()
-        total += float(loss.detach()) / processes.count
+    # Parts share what is rounded of the weights; of weights that come and go nothing may stay.
+    with device.autocast() if processes.shares is None else contextlib.nullcontext():
+        for number, part in enumerate(parts, start=1):
+            mine, share = processes.share(part)
+            with processes.gradients_stay(learning.step_loss, until=number == len(parts)):
+                with device.autocast():
+                    loss = learning.step_loss(mine) * (processes.count * share * len(part) / len(rows))
+                with device.exactly():  # each gradient in the precision of what it is of
+                    loss.backward()
+            total += float(loss.detach()) / processes.count
     total = processes.sum(total)
     learning.clip(schedule.max_gradient_norm)
     learning.optimiser.step()

@@ -39,6 +39,17 @@ def without_dropout(model: Any) -> Any:
     return model
 
 
+def touch_read_rows_alone(model: Any) -> None:
+    """Make the gradient of embeddings that are the head too hold the rows of a batch alone, where it is added to the head's.
+
+    As a tensor of its own it is as wide as the vocabulary and nearly all zeros. Of embeddings that are no head it stays whole:
+    the optimiser takes no other.
+    """
+    embeddings = model.get_input_embeddings()
+    if embeddings.weight is model.get_output_embeddings().weight:
+        embeddings.sparse = True
+
+
 def new_config(shape: Mapping[str, int], block_tokens: int) -> dict[str, Any]:
     """Return the config of a GPT-2 of this shape for blocks of this length; the end of text has id 0."""
     return {

@@ -41,6 +41,13 @@ class Device:
             return mixed
         return contextlib.nullcontext()
 
+    def exactly(self) -> contextlib.AbstractContextManager[object]:
+        """Return a context in which nothing is rounded, also inside of `autocast`."""
+        if self.precision == "bf16":
+            plain: contextlib.AbstractContextManager[object] = torch.autocast(self.device.type, enabled=False)
+            return plain
+        return contextlib.nullcontext()
+
     def prepare(self, model: Any) -> None:
         """Put a model of transformers on the device; with `compiled` its body below the head will run compiled.
 

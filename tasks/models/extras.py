@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tasks.data.logits import States
-from tasks.data.tokens import TokenSet
+from tasks.data.tokens import TokenSet, rows_of
 from tasks.distillation.hidden import (
     HIDDEN_LOSSES,
     KINDS,
@@ -93,7 +93,7 @@ def hidden_match(
 ) -> HiddenMatch:
     """Return the loss with its projection fitted on rows spread over the data; the student's first bits are its own."""
     rows = np.unique(np.linspace(0, len(data) - 1, min(SAMPLE_ROWS, len(data))).astype(np.int64))
-    sample = _chosen(data, rows)
+    sample = rows_of(data, rows)
     found = np.empty((len(rows), len(layers), len(KINDS), student.config.hidden_size), dtype=np.float32)
     plain = Device(device.device, "fp32", device.threads)
     predict_states(student, sample, layers, SAMPLE_BATCH_ROWS, plain, found)
@@ -104,11 +104,6 @@ def hidden_match(
         weight, until_share, name, layers, reads(student), states,
         mean_LKE.to(device.device), deviation_LKE.to(device.device), projection,
     )  # fmt: skip
-
-
-def _chosen(data: TokenSet, rows: Rows) -> TokenSet:
-    parts = [np.asarray(data.ids[data.offsets[row] : data.offsets[row + 1]]) for row in rows]
-    return TokenSet(np.concatenate(parts), np.concatenate([[0], np.cumsum([len(part) for part in parts])]))
 
 
 @dataclass

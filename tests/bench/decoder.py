@@ -118,31 +118,26 @@ def _ours(teacher: Any, student: Any, ids: Any, threads: int | None, on_step: Ca
     import torch
 
     from tasks.causal.batches import head_dtype
-    from tasks.distillation.causal import Recipe, causal_loss, next_tokens, predicting
+    from tasks.causal.training import blocks_loss
+    from tasks.distillation.causal import Recipe
     from tasks.distillation.top_k import TopK
     from tasks.distillation.train import Schedule, train
     from tasks.models.devices import pick
 
     device = pick("cpu", "auto", threads)
     recipe = Recipe("forward_kl", 1.0, 1.0, CHUNK_TOKENS, head_dtype(device))
-    places = (len(ids), TOKENS - 1)
+    cached_of = None
     if teacher is None:
+        places = (len(ids), TOKENS - 1)
         pieces = torch.randint(0, TEACHER["vocab_size"] // TOP_K, (*places, TOP_K)) + torch.arange(TOP_K) * (
             TEACHER["vocab_size"] // TOP_K
         )
         shares = torch.randn((*places, TOP_K + 1)).log_softmax(dim=-1)
 
-    if teacher is not None:
-        device.prepare_to_read(teacher)
+        def cached_of(rows: Any) -> TopK:
+            return TopK(pieces[rows].flatten(0, 1), shares[rows].flatten(0, 1))
 
-    def loss(model: Any, rows: Any) -> torch.Tensor:
-        if teacher is None:
-            told: Any = TopK(pieces[rows].flatten(0, 1), shares[rows].flatten(0, 1))
-        else:
-            with torch.no_grad():
-                told = predicting(teacher, ids[rows])
-        return causal_loss(predicting(model, ids[rows]), told, next_tokens(ids[rows]), recipe)
-
+    loss = blocks_loss(student, teacher, recipe, device, lambda rows: ids[rows], cached_of=cached_of)
     schedule = Schedule(1e-4, 0.0, 0.01, 1.0, 1, 0, accumulate=PARTS)
     train(student, [np.arange(len(ids))] * STEPS, loss, lambda *_: {}, schedule, device, _NoStore(), on_step)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from tasks.causal.training import blocks_loss
 from tasks.distillation.causal import Head, Recipe, causal_loss, next_tokens, predicting, token_loss
 from tasks.distillation.losses import LOSSES
 from tasks.evaluation.cost import peak_memory_bytes
 from tasks.models.checkpoint import causal_lm_from_config
+from tasks.models.devices import Device
 from tests.causal import config_of
 
 
@@ -78,9 +81,11 @@ def test_nothing_as_wide_as_the_vocabulary_is_kept_for_the_backward_pass(loss: s
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        causal_loss(student, teacher, torch.zeros(count).long(), Recipe(loss, 1.0, 1.0, 8, torch.float32))
+        found = causal_loss(student, teacher, torch.zeros(count).long(), Recipe(loss, 1.0, 1.0, 8, torch.float32))
+    sums = [tensor.numel() for tensor in found.grad_fn.sums]  # its own, handed on as they are
+    assert sums == [count * width, vocabulary * width]
     largest_chunk = 8 * vocabulary
-    assert max(kept) <= max(largest_chunk, vocabulary * width, count * width) < count * vocabulary
+    assert max([*kept, *sums]) <= max(largest_chunk, *sums) < count * vocabulary
 
 
 def test_memory_grows_with_the_chunk_and_not_with_the_tokens() -> None:
@@ -117,3 +122,35 @@ def test_a_model_gets_the_gradients_of_its_own_loss(name: str) -> None:
     torch.testing.assert_close(found, stock)
     for one, other in zip(mine, torch.autograd.grad(stock, list(model.parameters())), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "llama_biases"])
+def test_the_gradients_of_parts_are_those_of_the_batch_of_two_plain_models(name: str) -> None:
+    """The path of one process: the loss adds the gradient of the head itself, tied embeddings those of their rows alone."""
+    torch.manual_seed(0)
+    teacher, model = (causal_lm_from_config(config_of(name)) for _ in range(2))
+    ids = torch.randint(0, 258, (6, 12))
+    logits, others = (of(input_ids=ids).logits[:, :-1].flatten(0, 1).log_softmax(-1) for of in (model, teacher))
+    plain = functional.kl_div(logits, others.detach(), reduction="batchmean", log_target=True)
+    expected = torch.autograd.grad(plain, list(model.parameters()))
+
+    device, recipe = Device(torch.device("cpu"), "fp32", 1), Recipe("forward_kl", 1.0, 1.0, 5, torch.float32)
+    loss = blocks_loss(model, teacher, recipe, device, lambda rows: ids[torch.from_numpy(rows)])
+    values = []
+    for rows in np.array_split(np.arange(6), 3):
+        part = loss(model, rows) / 3
+        part.backward()
+        values.append(float(part.detach()))
+    assert sum(values) == pytest.approx(float(plain.detach()), rel=1e-5)
+    for parameter, wanted in zip(model.parameters(), expected, strict=True):
+        assert parameter.grad is not None
+        assert parameter.grad.layout == torch.strided
+        torch.testing.assert_close(parameter.grad, wanted, atol=1e-6, rtol=1e-4)
+
+
+def test_gradients_are_taken_once() -> None:
+    student, teacher = heads(4, 5, 3, 0)
+    found = causal_loss(student, teacher, torch.zeros(4).long(), Recipe("forward_kl", 1.0, 1.0, 4, torch.float64))
+    found.backward(retain_graph=True)
+    with pytest.raises(AssertionError, match="taken before"):
+        found.backward()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tasks.data.tokens import TokenSet, collate, shuffled_buckets
 from tasks.distillation.average import Average
 from tasks.distillation.budget import joined, plan_batches
-from tasks.distillation.train import Schedule, train
+from tasks.distillation.train import Schedule, make_optimiser, train
 from tasks.lineage.scratch import Scratch
 from tasks.models.devices import Device
 
@@ -235,3 +235,50 @@ def test_a_batch_in_parts_gives_the_weights_of_the_whole_batch(
     whole, cut = (trained_in_parts(folder, count, batch_rows) for count in (1, parts))
     for name in whole:
         torch.testing.assert_close(cut[name], whole[name], atol=1e-9, rtol=1e-7)
+
+
+def test_parts_of_a_batch_share_what_is_rounded_of_the_weights_and_steps_do_not(tmp_path: Path) -> None:
+    """In bf16: the same bits as with parts that each round the weights anew."""
+    device = Device(torch.device("cpu"), "bf16", 1)
+    schedule = dataclasses.replace(SCHEDULE, accumulate=2, max_gradient_norm=1e9)
+    x = torch.linspace(-1, 1, 40).reshape(10, 4)
+    batches = [np.array([step % 10, (3 * step + 1) % 10]) for step in range(4)]
+
+    def loss(model: Any, rows: Any) -> torch.Tensor:
+        return (model(x[torch.from_numpy(rows)]) ** 2).mean()
+
+    def model_without_dropout() -> torch.nn.Module:
+        return small_model().eval().requires_grad_()
+
+    found = model_without_dropout()
+    found[1].p = 0.0
+    train(
+        found, batches, loss, lambda *_: {}, schedule, device, Scratch("distill@r1", "key", tmp_path), lambda *_: None
+    )
+
+    expected = model_without_dropout()
+    optimiser = make_optimiser(expected, schedule, device)
+    for step, rows in enumerate(batches):
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.rate(step, len(batches))
+        for part in np.array_split(rows, 2):
+            with device.autocast():
+                half = loss(expected, part) * 0.5
+            half.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    changed = small_model().state_dict()
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], weight), name
+        assert not torch.equal(weight, changed[name])
+
+
+def test_gradients_of_what_is_computed_exactly_are_exact() -> None:
+    device = Device(torch.device("cpu"), "bf16", 1)
+    weight, x = torch.nn.Parameter(torch.full((3, 3), 1.0 + 2.0**-12)), torch.full((2, 3), 1.0 + 2.0**-12)
+    with device.autocast():
+        with device.exactly():
+            value = (x @ weight).sum()
+        with device.exactly():
+            value.backward()
+    assert torch.equal(weight.grad, torch.full((3, 3), 2.0 * (1.0 + 2.0**-12)))
