@@ -11,14 +11,17 @@ import pytest
 import torch
 
 from tasks import launch
+from tasks.causal.prune import student_from_plan
 from tasks.distillation.causal import predicting, predicting_beside
 from tasks.errors import DataError, ParamsError
 from tasks.models.checkpoint import load_causal_lm
 from tasks.models.devices import Device
 from tasks.models.token_states import token_match
 from tasks.params import Launcher
+from tasks.pruning.shapes import Plan
 from tests.causal import write_decoder
 from tests.integration.trainings import assert_same_training, language_model, losses
+from tests.property.test_families import everything
 
 CPU = Device(torch.device("cpu"), "fp32", 1)
 HIDDEN = {"loss": "cosine", "weight": 0.5, "layers": "last_but_two", "until_share": 0.5}
@@ -54,6 +57,27 @@ def test_it_is_zero_for_a_student_that_is_its_teacher_and_more_for_any_other(
     torch.testing.assert_close(head.hidden_ND, predicting(teacher, ids).hidden_ND.detach())
     assert float(match.loss(states, states).detach()) == pytest.approx(0.0, abs=2e-3)
     assert float(match.loss(states.flip(0), states).detach()) > 0.1
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_student_of_fewer_tokens_is_compared_at_the_same_tokens(tmp_path: Path, family: str) -> None:
+    folder = write_decoder(family, tmp_path / family)
+    teacher, kept = load_causal_lm(folder), list(range(0, 258, 2))
+    student = student_from_plan(folder, Plan(**{**everything(folder), "vocabulary": kept}))
+    kept_V = torch.tensor(kept)
+    blocks = np.random.default_rng(0).integers(0, len(kept), (40, 32)).astype(np.int32)
+    match = token_match(student, teacher, blocks, CPU, kept_V, name="cosine", weight=0.5, until_share=1.0)
+    ids = torch.from_numpy(blocks[:4].astype(np.int64))
+    with torch.no_grad():
+        _, ours = predicting_beside(student, ids, match.layers[0])
+        _, theirs = predicting_beside(teacher, ids, match.layers[1], kept_V)
+        _, others = predicting_beside(teacher, ids, match.layers[1])
+    assert ours is not None
+    assert theirs is not None
+    assert others is not None
+    torch.testing.assert_close(ours, theirs)
+    assert float(match.loss(ours, theirs).detach()) == pytest.approx(0.0, abs=2e-3)
+    assert float(match.loss(ours, others).detach()) > 0.05, "ids of the student are other tokens of the teacher"
 
 
 def test_states_are_learnt_in_the_first_half_alone(folder: Path) -> None:
