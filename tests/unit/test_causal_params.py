@@ -26,8 +26,8 @@ SMOLLM2 = LlamaConfig(
 MINILM = BertConfig(hidden_size=384, num_hidden_layers=6, intermediate_size=1536).to_dict()
 # file -> config of its teacher, parameters of the teacher and of each round in millions
 FILES: dict[str, tuple[dict[str, Any], list[float]]] = {
-    "gpt2-tiny.yaml": (new_config({"vocabulary": 4096, "hidden": 256, "heads": 8, "ffn": 1024, "layers": 6}, 128),
-                       [5.8, 3.2, 1.7]),
+    "gpt2-tiny.yaml": (new_config({"vocabulary": 1024, "hidden": 192, "heads": 6, "ffn": 768, "layers": 4}, 128),
+                       [2.0, 1.1, 0.5]),
     "smollm2.yaml": (SMOLLM2, [134.5, 91.8, 83.2]),
     "gpt2-wikitext.yaml": (GPT2Config().to_dict(), [124.4, 33.9, 12.5]),
     "smallest.yaml": (MINILM, [22.7, 11.2, 5.4, 2.8, 1.4, 0.7]),
