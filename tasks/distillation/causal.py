@@ -91,7 +91,7 @@ def causal_loss(student: Head, teacher: Head | TopK | None, targets_N: Tensor, r
 
     Of a `TopK` the divergence is that over its outcomes, at temperature 1.
     """
-    leaf = student.weight_VD if student.adds_itself else None
+    leaf = student.weight_VD if student.adds_itself and student.weight_VD.requires_grad else None
     found: Tensor = _ChunkedLoss.apply(student.hidden_ND, student.weight_VD, leaf, targets_N, teacher, recipe)
     return found
 
