@@ -1,7 +1,8 @@
 """Recovers a pruned student: it imitates the cached logits of the original teacher, on labelled and transfer rows.
 
-deps: rounds/<round>/{pruned,tokens}, data/sets, teacher_logits, rounds/teacher/trained/model (it runs for
+deps: rounds/<round>/{pruned,search,tokens}, data/sets, teacher_logits, rounds/teacher/trained/model (it runs for
 distill.relations alone) | params: seed, distill, rounds.<round> | outs: rounds/<round>/trained
+A round with `search` has been trained by the stages `trial` and `finish`; here the best finished candidate is taken.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tasks.distillation.train import Rows, Schedule, train
 from tasks.lineage.files import digest, read_json
 from tasks.lineage.scratch import Scratch, scratch_key
 from tasks.models.architectures import leave_out_unread
-from tasks.models.candidates import Train, search
+from tasks.models.candidates import take_best
 from tasks.models.checkpoint import attend_plainly, load_classifier, pad_id
 from tasks.models.devices import Device, pick_for_training
 from tasks.models.extras import Batch, Extras, make_extras
@@ -39,6 +40,7 @@ def run(
     *,
     round: str,
     pruned: InPath,
+    search: InPath,
     tokens: InPath,
     sets: InPath,
     logits: InPath,
@@ -49,49 +51,19 @@ def run(
     check_teacher(logits, teacher)
     device = pick_for_training(params.runtime)
     if params.rounds[round].search is not None:
-        return {**_search(params, round, pruned, tokens, sets, logits, teacher, out, device), **device.facts()}
-    student = load_classifier(pruned / "model")
-    facts = distil(params, round, student, pruned / "model", tokens, sets, logits, teacher, out, device, "distill@")
+        return _best_candidate(params, round, pruned, search, out)
+    student, name = load_classifier(pruned / "model"), f"distill@{round}"
+    facts = distil(params, round, student, pruned / "model", tokens, sets, logits, teacher, out, device, name)
     return {**facts, **device.facts()}
 
 
-def _search(
-    params: Params, name: str, pruned: Path, tokens: Path, sets: Path, logits: Path, teacher: Path, out: Path, device: Device
-) -> dict[str, Any]:  # fmt: skip
-    """Return the summary of the best candidate's training, and `search`: search.json, which is written with it."""
+def _best_candidate(params: Params, name: str, pruned: Path, search: Path, out: Path) -> dict[str, Any]:
+    """Return the summary of the best finished candidate's training, and `search`: search.json, which is written with it."""
     section = params.rounds[name].search
     assert section is not None
-    scratch = Scratch(f"search@{name}", _key(params, name, (pruned, tokens, sets, logits, teacher), device))
-
-    def training(of: Params, label: str) -> Train:
-        def train_one(number: int, folder: Path) -> None:
-            start = pruned / "candidates" / str(number) / "model"
-            student = load_classifier(start)
-            distil(of, name, student, start, tokens, sets, logits, teacher, folder, device, f"{label}-{number}@")
-
-        return train_one
-
-    short = _short(params, name, len(read_sets(sets, ["transfer"])["transfer"]))
-    planned = read_json(pruned / "plan.json")["candidates"]
-    record = search(planned, section.keep, training(short, "short"), training(params, "finish"), scratch.folder, out)
-    scratch.remove()
-    order = sorted(record["candidates"], key=lambda one: one["rank_after"])
-    say(f"{name}: candidate {record['chosen']} of {len(order)}; after the short distillation they ranked "
-        f"{', '.join(str(one['candidate']) for one in order)}")  # fmt: skip
+    record = take_best(read_json(pruned / "plan.json")["candidates"], section.keep, search, out)
+    say(f"{name}: took candidate {record['chosen']} of {len(record['candidates'])}")
     return {**read_json(out / "summary.json"), "search": record}
-
-
-def _short(params: Params, name: str, transfer_rows: int) -> Params:
-    """Return the params with which a candidate of a round is tried: its transfer rows alone, one checkpoint at the end."""
-    target = params.rounds[name]
-    assert target.search is not None
-    budget = {"labelled_epochs": 0, "transfer_epochs": target.search.transfer_rows / transfer_rows}
-    return params.model_copy(
-        update={
-            "distill": params.distill.model_copy(update={"checkpoints": 1}),
-            "rounds": {**params.rounds, name: target.model_copy(update=budget)},
-        }
-    )
 
 
 def _key(params: Params, name: str, inputs: Sequence[Path], device: Device) -> str:
@@ -114,9 +86,12 @@ def distil(
     teacher: Path,
     out: Path,
     device: Device,
-    label: str,
+    stage: str,
 ) -> dict[str, Any]:
-    """Train the student with the budget of a round, write `out` as `Keeper.finish` does, and return its summary."""
+    """Train the student with the budget of a round, write `out` as `Keeper.finish` does, and return its summary.
+
+    `stage` is whose training it is: the name of its scratch and of its progress.
+    """
     frames = read_sets(sets, CACHED_SETS)
     data = joined(load_tokens(tokens / "train"), load_tokens(tokens / "transfer"))
     labels = np.concatenate([frames["train"]["label"], frames["transfer"]["label"]]).astype(np.int64)
@@ -128,7 +103,7 @@ def distil(
     )  # fmt: skip
     inputs = (tokenizer, tokens, sets, logits, teacher)
     with device.processes.in_turn():
-        scratch = Scratch(f"{label}{round_name}", _key(params, round_name, inputs, device))
+        scratch = Scratch(stage, _key(params, round_name, inputs, device))
     keeper = Keeper(
         scratch, load_tokens(tokens / CHECKPOINT_SET), frames[CHECKPOINT_SET]["label"].to_numpy(dtype=np.int64),
         params.distill.batch_rows, device, teacher_logits=load_checkpoint_logits(logits, frames),
@@ -141,7 +116,7 @@ def distil(
     masker = None if budget.schedule is None else Masker(student, budget.schedule, budget.sparsity or 0.0)
     folders = {"logits": logits, "teacher": teacher, "tokenizer": tokenizer}
     extras = make_extras(params.distill, student, data, frames, folders, device)
-    progress = Progress(f"{label}{round_name}", len(batches))
+    progress = Progress(stage, len(batches))
 
     def on_begin(share: float) -> None:
         extras.begin(share)

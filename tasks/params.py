@@ -401,6 +401,14 @@ class Baselines(Section):
     random_init: list[str]
 
 
+class Trials(Section):
+    """The searches as DVC needs them, to make a stage of each candidate (`trial`) and of each kept one (`finish`)."""
+
+    rounds: list[str]
+    candidates: list[Positive]
+    places: list[Positive]
+
+
 class Registry(Section):
     """Name of the registered model in MLflow."""
 
@@ -442,6 +450,7 @@ class AnyParams(Section):
     seed: Annotated[int, Field(ge=0)]
     prune: Prune
     rounds: Mapping[Name, AnyRound]
+    trials: Trials
     baselines: Baselines
     gates: list[Gate]
     promotion: Promotion
@@ -493,7 +502,7 @@ class Params(AnyParams):
             _check_budget(f"rounds.{name}", target, self.data.transfer.rows + self.data.transfer.spliced_rows)
             if target.search is not None and self.runtime.launcher is not None:
                 raise ValueError(
-                    f"rounds.{name}.search trains its candidates in one process; set runtime.launcher: null"
+                    f"rounds.{name}.search trains each candidate in one process; set runtime.launcher: null"
                 )
             masked = target.granularity != "structured"
             if masked and self.runtime.sharded:
@@ -508,6 +517,21 @@ class Params(AnyParams):
                 raise ValueError(
                     f"baselines.random_init: {name!r} searches for its shape while it trains; give the shape that it found"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _searches_are_stages(self) -> Self:
+        searches = {name: target.search for name, target in self.rounds.items() if target.search is not None}
+        if len({(one.candidates, one.keep) for one in searches.values()}) > 1:
+            raise ValueError(
+                f"rounds: {', '.join(searches)} have a search each; give all of them the same candidates and the same keep"
+            )
+        wanted = trials_of({name: one.model_dump() for name, one in searches.items()})
+        if self.trials.model_dump() != wanted:
+            said = ", ".join(f"{key}: [{', '.join(map(str, values))}]" for key, values in wanted.items())
+            raise ValueError(
+                f"trials: DVC makes a stage of every candidate that a round with search tries; write trials: {{{said}}}"
+            )
         return self
 
 
@@ -600,13 +624,14 @@ def recorded_params(values: object) -> AnyParams:
     is of one process, one without its `strategy` is of DDP, and one without `runtime.compile` was not compiled. A
     language model without `accumulate` was trained on whole batches, and a record without `distill.cache` has none. One
     without `prune.depth` chose layers by the harm of doing without them, and one without `prune.merge_heads` merged none.
+    One without `trials` trained the candidates of a search in one stage; it has those that its rounds tell of.
     """
     from tasks.params_causal import CausalParams
 
     if not isinstance(values, Mapping):
         return Params.model_validate(values)
     schema = CausalParams if values.get("task") == CAUSAL_LM else Params
-    whole: dict[str, Any] = {"task": CLASSIFICATION, **values}
+    whole: dict[str, Any] = {"task": CLASSIFICATION, "trials": _recorded_trials(values.get("rounds")), **values}
     if isinstance(whole.get("runtime"), Mapping):
         runtime = {"launcher": None, "compile": False, **whole["runtime"]}
         if isinstance(runtime["launcher"], Mapping):
@@ -621,6 +646,20 @@ def recorded_params(values: object) -> AnyParams:
             if isinstance(whole.get(name), Mapping):
                 whole[name] = {"accumulate": 1, **whole[name]}
     return schema.model_validate_json(json.dumps(whole))
+
+
+def trials_of(searches: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the section `trials` for the sections `search` by round, of which all have the same candidates and keep."""
+    first = next(iter(searches.values()), {})
+    candidates, keep = (value if isinstance(value, int) else 0 for value in map(first.get, ("candidates", "keep")))
+    return {"rounds": [*searches], "candidates": [*range(1, candidates + 1)], "places": [*range(1, keep + 1)]}
+
+
+def _recorded_trials(rounds: object) -> dict[str, list[Any]]:
+    """Return `trials` as the rounds of a record without it would have them."""
+    targets = rounds.items() if isinstance(rounds, Mapping) else ()
+    found = {name: target.get("search") for name, target in targets if isinstance(target, Mapping)}
+    return trials_of({name: one for name, one in found.items() if isinstance(one, Mapping)})
 
 
 def _explain(detail: Any, schema: type[AnyParams]) -> str:

@@ -235,6 +235,14 @@ class CausalParams(AnyParams):
         return self
 
     @model_validator(mode="after")
+    def _nothing_is_searched(self) -> Self:
+        if any(self.trials.model_dump().values()):
+            raise ValueError(
+                "trials: rounds of a language model do not search; write trials: {rounds: [], candidates: [], places: []}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _states_are_whole(self) -> Self:
         if self.distill.hidden is not None and self.runtime.sharded:
             raise ValueError("distill.hidden needs whole weights; set runtime.launcher.strategy: ddp")

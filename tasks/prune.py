@@ -1,7 +1,7 @@
 """Cuts a parent to the shape of a round: scores from calibration rows, a plan of what stays, the smaller model.
 
 deps: parent model and tokens, data/sets, the teacher's config for `ratio` | params: prune, rounds.<round>, data, seed
-outs: rounds/<round>/pruned, rounds/<round>/tokens
+outs: rounds/<round>/pruned, rounds/<round>/search/planned.json, rounds/<round>/tokens
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from tasks.models.depth import without_each
 from tasks.models.devices import Device, pick
 from tasks.models.masking import apply_masks
 from tasks.models.planning import Measure, searched_shapes, target_shape
+from tasks.models.search_folder import write_planned
 from tasks.models.weight_scores import make_masks
 from tasks.params import Params, Round
 from tasks.progress import say
@@ -72,6 +73,7 @@ def run(
     sets: InPath,
     teacher: InPath,
     out: OutPath,
+    planned: OutPath,
     student_tokens: OutPath,
 ) -> dict[str, Any]:
     """Return the shapes before and after and the parameters of the student; of a search, those of each candidate."""
@@ -119,6 +121,7 @@ def run(
     else:
         _, total = cutter.cut(target, out, mask)
         facts = {"shape_after": target, "params_total": total}
+    write_planned(planned, len(searched), section.search.keep if section.search else 0)
     before = adapter_of(config).shape(config)
     wanted = searched[0].shape if searched else target  # all candidates have the same vocabulary
     if wanted["vocabulary"] == before["vocabulary"]:  # the tokens stay

@@ -43,7 +43,9 @@ def run(
     torch.manual_seed(params.seed)
     student = classifier_from_config(read_config(pruned / "model"))
     trained = out / "trained"
-    distil(params, round, student, pruned / "model", tokens, sets, logits, teacher, trained, device, "random_init@")
+    distil(
+        params, round, student, pruned / "model", tokens, sets, logits, teacher, trained, device, f"random_init@{round}"
+    )
     student = load_classifier(out / "trained" / "model")
     learnt_from = read_sets(sets, ["train", "transfer"]).values()
     how = measures_of(params.data.labels, params.evaluate.model_dump(), params.seed, learnt_from)

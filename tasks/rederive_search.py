@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.lineage.checks import Check, compare
-from tasks.lineage.files import read_json, read_json_lines
+from tasks.lineage.files import file_sha256, read_json, read_json_lines
 
 
 def searched(view: Path, name: str) -> list[Check]:
@@ -38,6 +38,7 @@ def searched(view: Path, name: str) -> list[Check]:
     right = {number: order.index(number) + 1 for number in listed}
     found += compare("search", f"{name}: rank_after", right, ranks, "the numbers give another order")
     kept = order[: record["keep"]]
+    found += _copies(place, name, order, kept)
     finished = [number for number, one in listed.items() if one["finished"] is not None]
     found += compare(
         "search", f"{name}: finished", sorted(kept), sorted(finished), "others than the best were finished"
@@ -49,6 +50,23 @@ def searched(view: Path, name: str) -> list[Check]:
                      "the model of the round is not the one that was chosen")  # fmt: skip
     return found + compare("search", f"{name}: shape", _shape(place / "trained/model/config.json"), best["shape_after"],
                            "the model has another shape than the chosen candidate")  # fmt: skip
+
+
+def _copies(place: Path, name: str, order: list[int], kept: list[int]) -> list[Check]:
+    """Return the curves that are not those which the stages `trial` and `finish` wrote; none where one stage did it all."""
+    from tasks.models.candidates import CURVES
+    from tasks.models.search_folder import FINISHED, TRIED
+
+    if not (place / "search" / TRIED).exists():
+        return []
+    written = {f"short-{number}": place / "search" / TRIED / str(number) for number in order}
+    written |= {f"finished-{number}": place / "search" / FINISHED / str(at) for at, number in enumerate(kept, start=1)}
+    found: list[Check] = []
+    for curve, folder in written.items():
+        ours = file_sha256(folder / "steps.jsonl")
+        theirs = file_sha256(place / "trained" / CURVES / f"{curve}.jsonl")
+        found += compare("search", f"{name}: {curve}", ours, theirs, "is not the curve of that training")
+    return found
 
 
 def _best(path: Path, metric: str) -> float:

@@ -30,6 +30,7 @@ def run(
     *,
     round: str,
     pruned: InPath,
+    search: InPath,  # noqa: ARG001 - of classifiers alone
     tokens: InPath,
     sets: InPath,  # noqa: ARG001 - their blocks are in `tokens`
     logits: InPath,
@@ -39,7 +40,9 @@ def run(
     """Return the summary of the training, with the device it ran on."""
     device = pick_for_training(params.runtime)
     student = load_causal_lm(pruned / "model")
-    summary = distil(params, round, student, pruned / "model", (tokens, logits, teacher), out, device, "distill@")
+    summary = distil(
+        params, round, student, pruned / "model", (tokens, logits, teacher), out, device, f"distill@{round}"
+    )
     return {**summary, **device.facts()}
 
 
@@ -51,19 +54,19 @@ def distil(
     places: tuple[Path, Path, Path],
     out: Path,
     device: Device,
-    label: str,
+    stage: str,
 ) -> dict[str, Any]:
     """Train the student with the budget of a round, write `out` as `BlockKeeper.finish` does, and return its summary.
 
-    `start` is the folder that decides the student's shape; `places` are the blocks, the fingerprint and the teacher.
-    The teacher is given the student's tokens by their ids there, and answers in them alone. Raises DataError when the student has
-    a token that the teacher has not.
+    `start` is the folder that decides the student's shape; `places` are the blocks, the fingerprint and the teacher; `stage` is
+    whose training it is. The teacher is given the student's tokens by their ids there, and answers in them alone. Raises
+    DataError when the student has a token that the teacher has not.
     """
     tokens, fingerprint, teacher = places
     check_teacher(fingerprint, teacher)
     section, budget = params.distill, params.rounds[round_name]
     recipe = Recipe(section.loss, section.temperature, section.kd_weight, section.chunk_tokens, head_dtype(device))
-    plan = Plan(f"{label}{round_name}", section, budget.learning_rate, budget.train_tokens, tokens, [start, teacher])
+    plan = Plan(stage, section, budget.learning_rate, budget.train_tokens, tokens, [start, teacher])
     student = without_dropout(student)
     if section.cache is not None:
         cached = CachedTopK(fingerprint, tokens / "train.npy", section.cache.top_k)

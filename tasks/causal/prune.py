@@ -1,7 +1,7 @@
 """Cuts a language model to the shape of a round: scores from calibration blocks, a plan of what stays, the smaller model.
 
 deps: parent model and its blocks | params: seed, data, prune, rounds.<round>
-outs: rounds/<round>/pruned, rounds/<round>/tokens
+outs: rounds/<round>/pruned, rounds/<round>/search/planned.json, rounds/<round>/tokens
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from tasks.models.checkpoint import (
 from tasks.models.depth import without_each
 from tasks.models.devices import Device, pick
 from tasks.models.planning import causal_shape
+from tasks.models.search_folder import write_planned
 from tasks.params_causal import CausalParams
 from tasks.progress import Progress, say
 from tasks.prune import Influences, least_missed, make_plan, named_scores, plan_record, write_tokenizer
@@ -59,6 +60,7 @@ def run(
     sets: InPath,
     teacher: InPath,
     out: OutPath,
+    planned: OutPath,
     student_tokens: OutPath,
 ) -> dict[str, Any]:
     """Return the shape and size of the student."""
@@ -94,6 +96,7 @@ def run(
         _cut_again(params, sets, (tokens, parent), out / "model", student_tokens)
     counted = count_parameters(config, target)
     assert counted["total"] == student.num_parameters(), "the plan's arithmetic and the model disagree"
+    write_planned(planned)
     say(f"{round}: {model.num_parameters():,} -> {counted['total']:,} parameters; layers kept: {layers}")
     return {"shape_before": before, "shape_after": target, "params_total": counted["total"], **device.facts()}
 

@@ -36,7 +36,7 @@ def run(
     torch.manual_seed(params.seed)
     student = causal_lm_from_config(read_config(pruned / "model"))
     places = (tokens, logits, teacher)
-    distil(params, round, student, pruned / "model", places, out / "trained", device, "random_init@")
+    distil(params, round, student, pruned / "model", places, out / "trained", device, f"random_init@{round}")
     folder = out / "trained" / "model"
     precise = Device(device.device, "fp32", device.threads)
     found = measure_quality(

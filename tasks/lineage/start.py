@@ -37,9 +37,20 @@ def prepare_run(workspace: Path, *, checked: bool = False) -> AnyParams:
     params = load_params(workspace / "params.yaml")
     if not checked:
         check_run(params, workspace)
+    _forget_searches(params, workspace)
     for line in refresh_lock(params.sources(), workspace / "sources.lock"):
         logging.getLogger("compactlm").info("sources.lock: %s", line)
     return params
+
+
+def _forget_searches(params: AnyParams, workspace: Path) -> None:
+    """Remove what searches with more candidates have left: DVC would take it for what the stages after them read."""
+    from tasks.models.search_folder import drop_leftovers
+
+    for name, target in params.rounds.items():
+        section = getattr(target, "search", None)
+        candidates, keep = (0, 0) if section is None else (section.candidates, section.keep)
+        drop_leftovers(workspace / "artifacts" / "rounds" / name / "search", candidates, keep)
 
 
 @contextmanager

@@ -1,59 +1,23 @@
-"""A search among the candidates of a round: a short training of each, ranked by what came of it, the best ones finished.
+"""What comes of a search among the candidates of a round: how they rank after a short training, and which finished one is best.
 
-What is done lies in the scratch of the search until its end, so a killed search goes on with the candidate it stood at.
+`prune` cuts the candidates, each `trial` trains one for a short time, each `finish` trains one of the best with the whole
+budget, and `distill` takes the best of those. They meet in the folder `search` of the round.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from tasks.lineage.files import read_json, write_json
 from tasks.models.better import CLOSEST
-
-# Trains a candidate, given by its number, writes model/, checkpoints/, steps.jsonl and summary.json into a folder.
-Train = Callable[[int, Path], Any]
+from tasks.models.search_folder import FINISHED, TRIED
 
 SEARCH_FILE: Final = "search.json"
-CURVES: Final = "search"  # folder of the curves: short-<number>.jsonl, finished-<number>.jsonl
+CURVES: Final = "search"  # folder of the curves beside it: short-<number>.jsonl, finished-<number>.jsonl
 TOLD: Final = ("steps", "tokens", f"best_{CLOSEST}", "model_sha256")  # of a training's summary
-
-
-def search(planned: Sequence[Mapping[str, Any]], keep: int, short: Train, full: Train, scratch: Path, out: Path) -> Any:
-    """Write the outputs of the best candidate's full training, search.json and the curves below `out`; return search.json.
-
-    `planned` are the `candidates` of plan.json. They rank by the KL to the teacher on the validation set that a short training
-    of each leaves; the best `keep` of them are trained in full, and of these the one with the smallest KL is taken.
-    """
-    numbers = [int(one["candidate"]) for one in planned]
-    tried = {number: _once(number, scratch / f"short-{number}", short, weights=False) for number in numbers}
-    order = ranked({number: summary[f"best_{CLOSEST}"] for number, summary in tried.items()})
-    finished = {number: _once(number, scratch / f"finished-{number}", full) for number in order[:keep]}
-    chosen = ranked({number: summary[f"best_{CLOSEST}"] for number, summary in finished.items()})[0]
-    shutil.copytree(scratch / f"finished-{chosen}", out, dirs_exist_ok=True)
-    (out / CURVES).mkdir()
-    for kind, summaries in (("short", tried), ("finished", finished)):
-        for number in summaries:
-            shutil.copyfile(scratch / f"{kind}-{number}" / "steps.jsonl", out / CURVES / f"{kind}-{number}.jsonl")
-    record = {
-        "metric": CLOSEST,
-        "keep": keep,
-        "chosen": chosen,
-        "candidates": [
-            {
-                **{key: one[key] for key in ("candidate", "shape_after", "params_total", "loss")},
-                "rank_before": place,
-                "rank_after": order.index(number) + 1,
-                "short": _told(tried[number]),
-                "finished": _told(finished[number]) if number in finished else None,
-            }
-            for place, (number, one) in enumerate(zip(numbers, planned, strict=True), start=1)
-        ],
-    }
-    write_json(out / SEARCH_FILE, record)
-    return record
 
 
 def ranked(values: Mapping[int, float]) -> list[int]:
@@ -61,19 +25,49 @@ def ranked(values: Mapping[int, float]) -> list[int]:
     return sorted(values, key=lambda number: (values[number], number))
 
 
-def _once(number: int, folder: Path, train: Train, weights: bool = True) -> dict[str, Any]:
-    """Return the summary of a training, done now unless it is done; it stands in `folder` whole or not at all."""
-    if not folder.exists():
-        partial = folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        train(number, partial)
-        if not weights:
-            shutil.rmtree(partial / "model")
-            shutil.rmtree(partial / "checkpoints")
-        partial.rename(folder)
-    summary: dict[str, Any] = read_json(folder / "summary.json")
-    return summary
+def order_of(tried: Path, planned: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the numbers of the `candidates` of plan.json by the KL to the teacher that each one's short training left."""
+    return ranked({int(one["candidate"]): _kl(tried / str(one["candidate"])) for one in planned})
 
 
-def _told(summary: Mapping[str, Any]) -> dict[str, Any]:
+def take_best(planned: Sequence[Mapping[str, Any]], keep: int, search: Path, out: Path) -> dict[str, Any]:
+    """Write the best finished candidate's outputs, search.json and the curves below `out`; return what search.json says.
+
+    Of the best `keep` of the short trainings, it is the one whose full training left the smallest KL to the teacher.
+    """
+    order = order_of(search / TRIED, planned)
+    before = ranked({int(one["candidate"]): float(one["loss"]) for one in planned})
+    short = {number: search / TRIED / str(number) for number in order}
+    full = {number: search / FINISHED / str(place) for place, number in enumerate(order[:keep], start=1)}
+    chosen = ranked({number: _kl(folder) for number, folder in full.items()})[0]
+    shutil.copytree(full[chosen], out, dirs_exist_ok=True)
+    (out / CURVES).mkdir()
+    for kind, folders in (("short", short), ("finished", full)):
+        for number, folder in folders.items():
+            shutil.copyfile(folder / "steps.jsonl", out / CURVES / f"{kind}-{number}.jsonl")
+    record = {
+        "metric": CLOSEST,
+        "keep": keep,
+        "chosen": chosen,
+        "candidates": [
+            {
+                **{key: one[key] for key in ("candidate", "shape_after", "params_total", "loss")},
+                "rank_before": before.index(int(one["candidate"])) + 1,
+                "rank_after": order.index(int(one["candidate"])) + 1,
+                "short": _told(short[int(one["candidate"])]),
+                "finished": _told(full[int(one["candidate"])]) if int(one["candidate"]) in full else None,
+            }
+            for one in planned
+        ],
+    }
+    write_json(out / SEARCH_FILE, record)
+    return record
+
+
+def _kl(folder: Path) -> float:
+    return float(read_json(folder / "summary.json")[f"best_{CLOSEST}"])
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    summary = read_json(folder / "summary.json")
     return {key: summary[key] for key in TOLD}

@@ -36,14 +36,14 @@ def target_shape(where: str, target: Round, config: Config, measure: Measure) ->
 
 
 def possible_shapes(where: str, target: Round, config: Config, measure: Measure) -> list[dict[str, int]]:
-    """Return the one shape of a round, or those that its `search` tries, the least lost first."""
+    """Return the one shape of a round, or those that its `search` tries; the first is the least lost."""
     if target.search is None:
         return [target_shape(where, target, config, measure)]
     return [one.shape for one in searched_shapes(where, target, config, measure)]
 
 
 def searched_shapes(where: str, target: Round, config: Config, measure: Measure) -> list[Candidate]:
-    """Return the shapes that a round with `search` tries, the least lost first; ParamsError if there are too few.
+    """Return the shapes that a round with `search` tries; the first is the least lost. ParamsError if there are too few.
 
     All have the vocabulary of the least lost one: it decides the tokens of the round, which are made once.
     """

@@ -13,18 +13,18 @@ GOOD: Final = 2.5  # a shape that loses so much more than the least is none to t
 
 
 def most_different(found: Sequence[Candidate], count: int) -> list[Candidate]:
-    """Return `count` of the good shapes that differ most, the least lost first; `found` must be in that order.
+    """Return `count` of the good shapes that differ most, the least lost first; `found` must be in the order of the loss.
 
-    The least lost is one of them. Then comes, again and again, the shape whose nearest neighbour among the chosen is farthest;
-    of equals the one that loses less. All shapes are returned where there are fewer.
+    Then comes, again and again, the good shape whose nearest neighbour among the chosen is farthest; of equals the one that
+    loses less. After the good ones come the others in their order. So a larger count adds shapes behind those of a smaller one,
+    and those that were tried keep their numbers.
     """
     good = [one for one in found if one.loss <= found[0].loss + GOOD]
-    pool = good if len(good) >= count else list(found[:count])
-    chosen = pool[:1]
-    while len(chosen) < min(count, len(pool)):
-        rest = [one for one in pool if one not in chosen]
+    chosen = good[:1]
+    while len(chosen) < min(count, len(good)):
+        rest = [one for one in good if one not in chosen]
         chosen.append(max(rest, key=lambda one: min(distance(one.shape, other.shape) for other in chosen)))
-    return [one for one in found if one in chosen]
+    return [*chosen, *found[len(good) :]][:count]
 
 
 def distance(first: Shape, second: Shape) -> float:

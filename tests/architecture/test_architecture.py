@@ -19,10 +19,11 @@ import pytest
 import typer
 import typer.main
 from importlinter.cli import lint_imports
+from ruamel.yaml import YAML
 
 from tasks import cli
 from tasks.errors import UserError
-from tasks.params import apply_overrides, read_yaml
+from tasks.params import apply_overrides
 from tasks.stage import STAGES, _roles, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +33,14 @@ PLUMBING = {
     "tasks.launch",
     "tasks.progress", "tasks.lineage.files", "tasks.lineage.git", "tasks.lineage.receipts", "tasks.lineage.scratch",
 }  # fmt: skip
+# A run that has every stage there can be: the second round searches, and the third is trained from random weights too.
+EVERY_STAGE = [
+    "baselines.random_init=[r3]",
+    "rounds.r2={parent: r1, ratio: 4, search: {candidates: 3, transfer_rows: 20000, keep: 2}, labelled_epochs: 1, "
+    "transfer_epochs: 0.5, learning_rate: 3.0e-4}",
+    "trials={rounds: [r2], candidates: [1, 2, 3], places: [1, 2]}",
+]
+OF_CLASSIFIERS = {"trial", "finish"}  # rounds of a language model do not search
 RECEIPTS = "artifacts/receipts"  # read by the report alone, and never a dependency: a receipt holds times
 README = ROOT / "README.md"
 SHELLS = {"", "sh", "bash", "shell", "console"}
@@ -69,7 +78,7 @@ def _entries() -> list[Entry]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copyfile(ROOT / "dvc.yaml", folder / "dvc.yaml")
-        text = apply_overrides((ROOT / "params.yaml").read_text(encoding="utf-8"), ["baselines.random_init=[r3]"], "p")
+        text = apply_overrides((ROOT / "params.yaml").read_text(encoding="utf-8"), EVERY_STAGE, "p")
         (folder / "params.yaml").write_text(text, encoding="utf-8")
         Repo.init(name, no_scm=True).close()
         with Repo(name) as repo:
@@ -89,6 +98,9 @@ def _entry(stage: Any) -> Entry:
 
 
 ENTRIES = _entries()
+EVERYTHING = YAML(typ="safe").load(
+    apply_overrides((ROOT / "params.yaml").read_text(encoding="utf-8"), EVERY_STAGE, "params.yaml")
+)
 every_stage = pytest.mark.parametrize("entry", ENTRIES, ids=[entry.name for entry in ENTRIES])
 
 
@@ -121,10 +133,15 @@ def _imports() -> grimp.ImportGraph:
     return graph
 
 
+def _stages_of(verb: str) -> list[str]:
+    """Return the modules of a stage, one for each task for which it works."""
+    return [f"tasks.{verb}", *([] if verb in OF_CLASSIFIERS else [f"tasks.causal.{verb}"])]
+
+
 def _code_of(verb: str) -> set[str]:
     """Return the files that hold the code of a stage, plumbing left out."""
     modules = set()
-    for stage in (f"tasks.{verb}", f"tasks.causal.{verb}"):  # a stage works for the task of the params
+    for stage in _stages_of(verb):
         modules |= {stage, *_imports().find_upstream_modules(stage)}
     found = set()
     for module in modules:
@@ -168,13 +185,13 @@ def test_a_receipt_is_an_output_and_never_a_dependency(entry: Entry) -> None:
 def test_params_of_a_stage_exist(entry: Entry) -> None:
     assert entry.params
     for key in entry.params:
-        place = read_yaml(ROOT / "params.yaml")
+        place = EVERYTHING
         for part in key.split("."):
             assert part in place, f"{key} is not in params.yaml"
             place = place[part]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", sorted({*STAGES} - OF_CLASSIFIERS))
 def test_both_tasks_take_the_same_arguments(stage: str) -> None:
     runs = [importlib.import_module(f"{package}.{stage}").run for package in ("tasks", "tasks.causal")]
     assert _roles(runs[0]) == _roles(runs[1])

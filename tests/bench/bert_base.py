@@ -43,7 +43,7 @@ def measure(workspace: Path, turns: int) -> dict[str, Any]:
             out, student_tokens = Path(folder) / name, Path(folder) / f"{name}-tokens"
             began = time.perf_counter()
             prune.run(params, round=name, parent=parent, tokens=tokens, sets=sets, teacher=teacher, out=out,
-                      student_tokens=student_tokens)  # fmt: skip
+                      planned=out / "planned.json", student_tokens=student_tokens)  # fmt: skip
             seconds = time.perf_counter() - began
             parent, tokens = out / "model", student_tokens
             student = load_classifier(parent)

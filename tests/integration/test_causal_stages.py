@@ -83,13 +83,14 @@ class Run:
         return prune.run(
             self.params, round=name, parent=parent / "trained" / "model", tokens=parent / "tokens", sets=self.sets,
             teacher=self.artifacts / "fetched/teacher",
-            out=self.rounds / name / "pruned", student_tokens=self.rounds / name / "tokens",
+            out=self.rounds / name / "pruned", planned=self.rounds / name / "search/planned.json",
+            student_tokens=self.rounds / name / "tokens",
         )  # fmt: skip
 
     def distill(self, name: str) -> dict[str, Any]:
         place = self.rounds / name
         return distill.run(
-            self.params, round=name, pruned=place / "pruned", tokens=place / "tokens", sets=self.sets,
+            self.params, round=name, pruned=place / "pruned", search=place / "search", tokens=place / "tokens", sets=self.sets,
             logits=self.logits, teacher=self.rounds / "teacher" / "trained" / "model", out=place / "trained",
         )  # fmt: skip
 
@@ -286,7 +287,7 @@ def test_another_teacher_is_refused(run: Run, tmp_path: Path, monkeypatch: pytes
     place = run.rounds / "r1"
     with pytest.raises(DataError, match="belongs to another"):
         distill.run(
-            run.params, round="r1", pruned=place / "pruned", tokens=place / "tokens", sets=run.sets,
+            run.params, round="r1", pruned=place / "pruned", search=place / "search", tokens=place / "tokens", sets=run.sets,
             logits=run.logits, teacher=place / "trained/model", out=tmp_path / "trained",
         )  # fmt: skip
 
@@ -333,7 +334,7 @@ def test_a_distillation_killed_in_the_middle_ends_with_the_same_weights(
 
     def again() -> None:
         distill.run(
-            run.params, round="r1", pruned=place / "pruned", tokens=place / "tokens", sets=run.sets,
+            run.params, round="r1", pruned=place / "pruned", search=place / "search", tokens=place / "tokens", sets=run.sets,
             logits=run.logits, teacher=run.rounds / "teacher/trained/model", out=tmp_path / "trained",
         )  # fmt: skip
 

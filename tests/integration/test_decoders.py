@@ -71,7 +71,7 @@ def test_a_decoder_goes_through_the_stages(
     student_tokens = tmp_path / "student_tokens"
     facts = prune.run(
         params, round="r1", parent=parent, tokens=tokens, sets=sets, teacher=base, out=pruned,
-        student_tokens=student_tokens,
+        planned=tmp_path / "search/planned.json", student_tokens=student_tokens,
     )  # fmt: skip
     assert facts["shape_after"] == {"vocabulary": BYTES, **SHAPES[name]}
     assert file_sha256(pruned / "model" / "tokenizer.json") == file_sha256(base / "tokenizer.json")
@@ -80,7 +80,8 @@ def test_a_decoder_goes_through_the_stages(
     again = prune.student_from_plan(parent, plan).state_dict()
     assert all((again[key] == weight).all() for key, weight in load_file(pruned / "model/model.safetensors").items())
     distill.run(
-        params, round="r1", pruned=pruned, tokens=student_tokens, sets=sets, logits=logits, teacher=parent, out=trained
+        params, round="r1", pruned=pruned, search=tmp_path / "search", tokens=student_tokens, sets=sets, logits=logits,
+        teacher=parent, out=trained,
     )  # fmt: skip
     for model, place in ((parent, "teacher"), (trained / "model", "r1")):
         parity = export.run(params, model=model, sets=sets, out=tmp_path / "exported" / place)
@@ -103,7 +104,7 @@ def test_a_roberta_loses_tokens_and_is_exported(tmp_path: Path, monkeypatch: pyt
     pruned, student_tokens = tmp_path / "pruned", tmp_path / "student_tokens"
     facts = prune.run(
         params, round="r1", parent=base, tokens=tokens, sets=sets, teacher=base, out=pruned,
-        student_tokens=student_tokens,
+        planned=tmp_path / "search/planned.json", student_tokens=student_tokens,
     )  # fmt: skip
     assert facts["shape_after"]["vocabulary"] == size - 1
     tokenizer = read_json(pruned / "model/tokenizer.json")

@@ -78,8 +78,14 @@ def test_a_student_learns_from_more_than_logits_and_goes_on_after_a_kill(
     plain = params_of()
     teacher, sets, tokens = tiny_families / "bert/teacher", tiny_families / "sets", tmp_path / "tokens"
     prune.run(params, round="r1", parent=teacher, tokens=tiny_families / "bert/tokens", sets=sets, teacher=teacher,
-              out=tmp_path / "pruned", student_tokens=tokens)  # fmt: skip
-    paths = {"pruned": tmp_path / "pruned", "tokens": tokens, "sets": sets, "teacher": teacher}
+              out=tmp_path / "pruned", planned=tmp_path / "search/planned.json", student_tokens=tokens)  # fmt: skip
+    paths = {
+        "pruned": tmp_path / "pruned",
+        "search": tmp_path / "search",
+        "tokens": tokens,
+        "sets": sets,
+        "teacher": teacher,
+    }
     logits, none = cache(tiny_families, params, tmp_path / "logits"), cache(tiny_families, plain, tmp_path / "none")
     assert sorted(path.name for path in none.iterdir()) == [
         "fingerprint.json", "train.npy", "transfer.npy", "validation.npy",
@@ -134,7 +140,8 @@ def test_relation_heads_that_do_not_divide_are_refused_before_anything_runs(tiny
 def test_a_students_pieces_are_found_in_the_teachers_vocabulary(tiny_families: Path, tmp_path: Path) -> None:
     teacher = tiny_families / "bert/teacher"
     prune.run(params_of(), round="r1", parent=teacher, tokens=tiny_families / "bert/tokens", sets=tiny_families / "sets",
-              teacher=teacher, out=tmp_path / "pruned", student_tokens=tmp_path / "tokens")  # fmt: skip
+              teacher=teacher, out=tmp_path / "pruned", planned=tmp_path / "search/planned.json",
+              student_tokens=tmp_path / "tokens")  # fmt: skip
     ours, theirs = (read_json(f / "tokenizer.json") for f in (tmp_path / "pruned/model", teacher))
     kept = read_json(tmp_path / "pruned/plan.json")["keep"]["vocabulary"]
     assert ids_at_teacher(ours, theirs).tolist() == kept

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from tasks import distill, prune, rederive, teacher_logits
+from tasks import distill, finish, prune, rederive, teacher_logits, trial
 from tasks.errors import ParamsError
 from tasks.evaluation.page_search import searches
 from tasks.lineage.files import read_json, read_json_lines, write_json
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import load_classifier, read_config
 from tasks.models.preflight import check_shapes
-from tasks.params import Params, check_params
+from tasks.params import Params, check_params, trials_of
 from tasks.rederive_search import searched
 from tasks.registry.records import flatten_search
 from tests.integration.test_masked_rounds import killed_at
@@ -33,6 +33,8 @@ def params_of(**rounds: dict[str, Any]) -> Params:
     values["data"]["max_tokens"] = 48
     values["distill"] |= {"batch_rows": 16, "checkpoints": 2}
     values["rounds"] = rounds
+    searches = {name: target["search"] for name, target in rounds.items() if "search" in target}
+    values["trials"] = trials_of(searches)
     values["runtime"] |= {"device": "cpu", "precision": "fp32"}
     return check_params(values, "params.yaml")
 
@@ -43,6 +45,8 @@ Stage = Callable[[Path], dict[str, Any]]
 class Round:
     """The stages of one round, below a workspace as a run has it."""
 
+    search_facts: dict[str, Any]
+
     def __init__(self, families: Path, workspace: Path) -> None:
         mine = families / "bert"
         self.workspace, self.place = workspace, workspace / "artifacts/rounds/r1"
@@ -52,14 +56,32 @@ class Round:
         self.params, self.sets, self.teacher = params_of(r1=TARGET), families / "sets", mine / "teacher"
         self.prune_facts = prune.run(
             self.params, round="r1", parent=self.teacher, teacher=self.teacher, tokens=mine / "tokens",
-            sets=self.sets, out=self.place / "pruned", student_tokens=self.place / "tokens",
+            sets=self.sets, out=self.place / "pruned", planned=self.place / "search/planned.json",
+            student_tokens=self.place / "tokens",
         )  # fmt: skip
         self.logits = workspace / "logits"
         teacher_logits.run(self.params, teacher=self.teacher, sets=self.sets, tokens=mine / "tokens", out=self.logits)
 
-    def distill(self, out: Path) -> dict[str, Any]:
-        return distill.run(self.params, round="r1", pruned=self.place / "pruned", tokens=self.place / "tokens",
-                           sets=self.sets, logits=self.logits, teacher=self.teacher, out=out)  # fmt: skip
+    @property
+    def _learning(self) -> dict[str, Any]:
+        return {"tokens": self.place / "tokens", "sets": self.sets, "logits": self.logits, "teacher": self.teacher}
+
+    def trial(self, number: int, out: Path) -> dict[str, Any]:
+        pruned = self.place / f"pruned/candidates/{number}"
+        return trial.run(self.params, round="r1", candidate=str(number), pruned=pruned, out=out, **self._learning)
+
+    def finish(self, place: int, out: Path) -> dict[str, Any]:
+        folder = self.place / "search/tried"
+        return finish.run(self.params, round="r1", place=str(place), pruned=self.place / "pruned", tried=folder, out=out,
+                          **self._learning)  # fmt: skip
+
+    def search(self) -> dict[str, Any]:
+        for number in range(1, SEARCH["candidates"] + 1):
+            self.trial(number, self.place / "search/tried" / str(number))
+        for place in range(1, SEARCH["keep"] + 1):
+            self.finish(place, self.place / "search/finished" / str(place))
+        return distill.run(self.params, round="r1", pruned=self.place / "pruned", search=self.place / "search",
+                           out=self.place / "trained", **self._learning)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +91,8 @@ def searched_round(tiny_families: Path, tmp_path_factory: pytest.TempPathFactory
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # scratches of unfinished training stand below the workspace
         made = Round(tiny_families, folder)
-        made.distill(made.place / "trained")
-        assert not (folder / ".compactlm/scratch/search@r1").exists()
+        made.search_facts = made.search()
+        assert list((folder / ".compactlm/scratch").iterdir()) == []
     return made
 
 
@@ -98,24 +120,30 @@ def test_candidates_are_cut_tried_ranked_and_the_best_is_finished(searched_round
     assert summary[KL] == best["finished"][KL]
 
 
-def test_a_killed_search_ends_with_the_same_files(
+def test_a_killed_trial_ends_with_the_same_files(
     searched_round: Round, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.progress.Progress.update", killed_at(7))  # after the short ones, which have four steps
+        patch.setattr("tasks.lineage.scratch.SAVE_EVERY_SECONDS", 0.0)
+        patch.setattr("tasks.progress.Progress.update", killed_at(3))
         with pytest.raises(KeyboardInterrupt):
-            searched_round.distill(tmp_path / "trained")
-    scratch = Path(".compactlm/scratch/search@r1")
-    assert sorted(path.name for path in scratch.glob("short-*")) == ["short-1", "short-2", "short-3"]
-    searched_round.distill(tmp_path / "trained")
-    whole = searched_round.place / "trained"
-    names = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file())
-    assert names == sorted(
-        path.relative_to(tmp_path / "trained").as_posix()
-        for path in (tmp_path / "trained").rglob("*") if path.is_file()
-    )  # fmt: skip
-    assert [name for name in names if (whole / name).read_bytes() != (tmp_path / "trained" / name).read_bytes()] == []
+            searched_round.trial(2, tmp_path / "tried")
+    assert Path(".compactlm/scratch/trial@r1-2/state.pt").exists()
+    searched_round.trial(2, tmp_path / "tried")
+    whole = searched_round.place / "search/tried/2"
+    names = sorted(path.name for path in whole.iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "tried").iterdir()) == ["steps.jsonl", "summary.json"]
+    assert [name for name in names if (whole / name).read_bytes() != (tmp_path / "tried" / name).read_bytes()] == []
+
+
+def test_the_stages_of_a_search_say_what_they_did(searched_round: Round) -> None:
+    record = read_json(searched_round.place / "trained/search.json")
+    assert searched_round.search_facts["search"] == record
+    assert read_json(searched_round.place / "search/planned.json") == {"candidates": 3, "keep": 2}
+    best = read_json(searched_round.place / "search/finished/1/summary.json")
+    first = next(one for one in record["candidates"] if one["rank_after"] == 1)
+    assert best["model_sha256"] == first["finished"]["model_sha256"]
 
 
 def test_an_audit_follows_the_candidates_and_their_ranking(searched_round: Round) -> None:
@@ -156,7 +184,7 @@ def other_curve(place: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "subjects"),
     [(better_rank, {"r1: rank_after"}), (better_number, {"r1: candidate"}), (other_choice, {"r1: chosen"}),
-     (other_curve, {"r1: candidate"})],
+     (other_curve, {"r1: candidate", "r1: short-"})],
 )  # fmt: skip
 def test_a_ranking_that_does_not_follow_is_found(
     searched_round: Round, tmp_path: Path, change: Callable[[Path], None], subjects: set[str]
@@ -207,6 +235,22 @@ def test_searches_that_make_no_sense_are_refused(changed: dict[str, Any], said: 
     target = {key: value for key, value in {**TARGET, **changed}.items() if value is not None}
     with pytest.raises(ParamsError) as refused:
         params_of(r1=target)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("second", "trials", "said"),
+    [
+        ({}, {"rounds": [], "candidates": [], "places": []}, "trials: {rounds: [r1], candidates: [1, 2, 3], places: [1, 2]}"),
+        ({"search": {**SEARCH, "candidates": 4}}, None, "rounds: r1, r2 have a search each; give all of them"),
+        ({}, {"rounds": ["r1"], "candidates": [1, 2, 3], "places": [1, 2], "place": 1}, "trials.place: unknown key"),
+    ],
+)  # fmt: skip
+def test_trials_must_be_those_of_the_searches(second: dict[str, Any], trials: dict[str, Any] | None, said: str) -> None:
+    rounds = {"r1": TARGET} | ({"r2": {**TARGET, "parent": "r1", **second}} if second else {})
+    values = params_of(r1=TARGET).model_dump() | {"rounds": rounds}
+    with pytest.raises(ParamsError) as refused:
+        check_params(values | ({} if trials is None else {"trials": trials}), "params.yaml")
     assert said in str(refused.value)
 
 

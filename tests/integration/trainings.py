@@ -52,10 +52,10 @@ def student_of(params: Params, families: Path, folder: Path) -> list[object]:
     """Return the arguments of the stage distill, `--out` left out, for a BERT pruned to 72 pieces."""
     teacher, sets, tokens = families / "bert/teacher", families / "sets", folder / "tokens"
     prune.run(params, round="r1", parent=teacher, tokens=families / "bert/tokens", sets=sets, teacher=teacher,
-              out=folder / "pruned", student_tokens=tokens)  # fmt: skip
+              out=folder / "pruned", planned=folder / "search/planned.json", student_tokens=tokens)  # fmt: skip
     logits = cache(families, params, folder / "logits")
-    return ["--round", "r1", "--pruned", folder / "pruned", "--tokens", tokens, "--sets", sets, "--logits", logits,
-            "--teacher", teacher]  # fmt: skip
+    return ["--round", "r1", "--pruned", folder / "pruned", "--search", folder / "search", "--tokens", tokens, "--sets", sets,
+            "--logits", logits, "--teacher", teacher]  # fmt: skip
 
 
 def language_model(
@@ -89,7 +89,14 @@ def language_model(
         if not Path("logits").exists():
             causal_logits.run(params, teacher=teacher, out=Path("logits"), **places)
         return functools.partial(
-            causal_distill.run, params, round="r1", pruned=pruned, logits=Path("logits"), teacher=teacher, **places
+            causal_distill.run,
+            params,
+            round="r1",
+            pruned=pruned,
+            search=workspace / "search",
+            logits=Path("logits"),
+            teacher=teacher,
+            **places,
         )
 
     return teach, learning

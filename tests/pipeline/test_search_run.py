@@ -17,12 +17,14 @@ R4 = (
     "rounds.r4={parent: r1, ratio: 4, vocabulary: 76, search: {candidates: 3, transfer_rows: 60, keep: 2}, "
     "labelled_epochs: 1, transfer_epochs: 1.0, learning_rate: 5.0e-3}"
 )
+TRIALS = "trials={rounds: [r4], candidates: [1, 2, 3], places: [1, 2]}"
 
 
 @pytest.mark.slow
 def test_a_round_that_searches_is_run_recorded_shown_and_audited(project: Project, command: Command) -> None:
-    states = project.run("--set", R4)
+    states = project.run("--workers", "2", "--set", R4, "--set", TRIALS)
     fourth = {f"{stage}@r4" for stage in ("prune", "distill", "export", "evaluate", "gate")}
+    fourth |= {f"trial@r4-{number}" for number in (1, 2, 3)} | {f"finish@r4-{place}" for place in (1, 2)}
     assert {name for name, state in states.items() if state != "skipped"} == {*fourth, "select", "report"}
     place = project.folder / "artifacts/rounds/r4"
     search = read_json(place / "trained/search.json")

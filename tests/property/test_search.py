@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import ParamsError
+from tasks.lineage.files import read_json, write_json
 from tasks.models.architectures import adapter_of
 from tasks.models.better import CLOSEST
-from tasks.models.candidates import ranked, search
+from tasks.models.candidates import order_of, ranked, take_best
 from tasks.models.planning import Measure, candidates, possible_shapes, searched_shapes
+from tasks.models.search_folder import write_planned
 from tasks.params import Round
 from tasks.pruning.planner import Candidate
 from tasks.pruning.search import GOOD, distance, most_different
@@ -37,7 +39,8 @@ def test_the_candidates_are_good_and_the_least_lost_is_the_first(drawn: list[Any
     chosen = most_different(found, count)
     assert len(chosen) == min(count, len(found))
     assert chosen[0] == found[0]
-    assert [found.index(one) for one in chosen] == sorted({found.index(one) for one in chosen})
+    assert len({found.index(one) for one in chosen}) == len(chosen)
+    assert most_different(found, count + 3)[:count] == chosen, "another count gives tried shapes other numbers"
     good = [one for one in found if one.loss <= found[0].loss + GOOD]
     assert all(one in (good if len(good) >= count else found[:count]) for one in chosen)
     assert most_different(found, count) == chosen
@@ -102,41 +105,42 @@ def test_the_best_after_the_short_training_are_finished_and_the_best_of_those_is
     assert full[ranked({number: full[number] for number in kept})[0]] == min(full[number] for number in kept)
 
 
-class Trainer:
-    """Stands for a training: writes what one writes, and remembers for whom; one number may die in its middle."""
-
-    def __init__(self, results: dict[int, float], dies: int | None = None) -> None:
-        self.results, self.dies, self.asked = results, dies, list[int]()
-
-    def __call__(self, number: int, folder: Path) -> None:
-        self.asked.append(number)
-        for part in ("model", "checkpoints"):
-            (folder / part).mkdir(parents=True)
-            (folder / part / "weights").write_text(str(number), encoding="utf-8")
-        if number == self.dies:
-            raise KeyboardInterrupt
-        (folder / "steps.jsonl").write_text("", encoding="utf-8")
-        summary = {"steps": 1, "tokens": 1, f"best_{CLOSEST}": self.results[number], "model_sha256": str(number)}
-        (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+def trained(folder: Path, number: int, kl: float) -> None:
+    """Write what a training of a candidate leaves."""
+    (folder / "model").mkdir(parents=True)
+    (folder / "model/weights").write_text(str(number), encoding="utf-8")
+    (folder / "steps.jsonl").write_text("", encoding="utf-8")
+    write_json(folder / "summary.json", {"steps": 1, "tokens": 1, f"best_{CLOSEST}": kl, "model_sha256": str(number)})
 
 
-def test_a_killed_search_goes_on_where_it_stood(tmp_path: Path) -> None:
-    planned = [{"candidate": n, "shape_after": {"layers": n}, "params_total": n, "loss": 0.1 * n} for n in (1, 2, 3)]
-    short, full = {1: 0.9, 2: 0.5, 3: 0.4}, {2: 0.1, 3: 0.2}
-    scratch, out = tmp_path / "scratch", tmp_path / "out"
-    scratch.mkdir()
-    with pytest.raises(KeyboardInterrupt):
-        search(planned, 2, Trainer(short), Trainer(full, dies=2), scratch, out)
-    assert not out.exists()
-    again, rest = Trainer(short), Trainer(full)
-    record = search(planned, 2, again, rest, scratch, out)
-    assert (again.asked, rest.asked) == ([], [2])
+def test_the_record_of_a_search_says_how_all_ranked(tmp_path: Path) -> None:
+    losses = {1: 0.1, 2: 0.3, 3: 0.2}
+    planned = [
+        {"candidate": n, "shape_after": {"layers": n}, "params_total": n, "loss": loss} for n, loss in losses.items()
+    ]
+    place, out = tmp_path / "search", tmp_path / "out"
+    for number, kl in {1: 0.9, 2: 0.5, 3: 0.4}.items():
+        trained(place / "tried" / str(number), number, kl)
+    assert order_of(place / "tried", planned) == [3, 2, 1]
+    for at, (number, kl) in enumerate({3: 0.2, 2: 0.1}.items(), start=1):
+        trained(place / "finished" / str(at), number, kl)
+    record = take_best(planned, 2, place, out)
     assert record["chosen"] == 2
-    assert [(one["rank_before"], one["rank_after"]) for one in record["candidates"]] == [(1, 3), (2, 2), (3, 1)]
+    assert [(one["rank_before"], one["rank_after"]) for one in record["candidates"]] == [(1, 3), (3, 2), (2, 1)]
     assert [one["finished"] is None for one in record["candidates"]] == [True, False, False]
     assert (out / "model/weights").read_text(encoding="utf-8") == "2"
-    assert json.loads((out / "search.json").read_text(encoding="utf-8")) == record
+    assert read_json(out / "search.json") == record
     assert sorted(path.name for path in (out / "search").iterdir()) == [
         "finished-2.jsonl", "finished-3.jsonl", "short-1.jsonl", "short-2.jsonl", "short-3.jsonl",
     ]  # fmt: skip
-    assert not (scratch / "short-1/model").exists()  # the weights of a short training are of no use any more
+
+
+def test_what_a_larger_search_has_left_goes(tmp_path: Path) -> None:
+    for name in ("tried/1", "tried/2", "tried/3", "finished/1", "finished/2"):
+        trained(tmp_path / name, 1, 0.1)
+    write_planned(tmp_path / "planned.json", candidates=2, keep=1)
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*"))
+    assert left == ["finished/1", "tried/1", "tried/2"]
+    write_planned(tmp_path / "planned.json")
+    assert read_json(tmp_path / "planned.json") == {"candidates": 0, "keep": 0}
+    assert list(tmp_path.glob("*/*")) == []

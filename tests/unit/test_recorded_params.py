@@ -46,6 +46,17 @@ def test_a_record_of_before_these_choices_made_the_only_one_there_was(file: str)
     assert recorded_params(record) == recorded_params(values(file))
 
 
+def test_a_search_of_before_its_trials_were_stages_has_those_it_made() -> None:
+    record = values("params.yaml", without="trials")
+    budget = {"parent": "teacher", "ratio": 2.0, "labelled_epochs": 1, "transfer_epochs": 1.0, "learning_rate": 1.0e-4}
+    record["rounds"] = {"r1": {**budget, "search": {"candidates": 3, "transfer_rows": 100, "keep": 2}}}
+    found = recorded_params(record)
+    assert found.trials.model_dump() == {"rounds": ["r1"], "candidates": [1, 2, 3], "places": [1, 2]}
+    record["rounds"]["r1"]["search"] = {"candidates": "three"}
+    with pytest.raises(ValidationError):
+        recorded_params(record)
+
+
 def test_a_language_model_of_before_accumulate_learnt_from_whole_batches() -> None:
     record = values("params/smollm2.yaml")
     assert record["distill"].pop("accumulate") > 1

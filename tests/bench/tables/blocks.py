@@ -95,7 +95,7 @@ def measure_cell(lab: BlockLab, cell: Cell) -> dict[str, Any]:
     with contextlib.chdir(work):  # where a stage keeps its scratch, from which a killed cell goes on
         prune.run(
             params, round=ROUND, parent=teacher, tokens=lab.place / "tokens", sets=lab.artifacts / "data" / "sets",
-            teacher=teacher, out=out / "pruned", student_tokens=tokens,
+            teacher=teacher, out=out / "pruned", planned=out / "search/planned.json", student_tokens=tokens,
         )  # fmt: skip
         pruned = out / "pruned" / "model"
         student = load_causal_lm(pruned)
@@ -104,7 +104,7 @@ def measure_cell(lab: BlockLab, cell: Cell) -> dict[str, Any]:
             student = causal_lm_from_config(read_config(pruned))
         before, began = measured(params, student, tokens, device), time.perf_counter()
         places = (tokens, lab.artifacts / "teacher_logits", teacher)
-        summary = distil(params, ROUND, student, pruned, places, out / "trained", device, f"bench-{cell.start}@")
+        summary = distil(params, ROUND, student, pruned, places, out / "trained", device, f"bench-{cell.start}@{ROUND}")
     curve = [line for line in read_json_lines(out / "trained" / "steps.jsonl") if "checkpoint" in line]
     return {
         "nats": measured(params, student, tokens, device), "params_total": student.num_parameters(),

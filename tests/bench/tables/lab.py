@@ -131,7 +131,7 @@ def measure_cell(lab: Lab, cell: Cell) -> dict[str, Any]:
         before = _measured(lab, student, tokens, device, [CHECKPOINT_SET])
         summary = distil(
             params, ROUND, student, tokenizer, tokens, sets, lab.data / "logits", lab.teacher,
-            work / ROUND / "trained", device, f"bench-{cell.start}@",
+            work / ROUND / "trained", device, f"bench-{cell.start}@{ROUND}",
         )  # fmt: skip
         facts = _measured(lab, student, tokens, device, [CHECKPOINT_SET, "test", *lab.params.data.evaluation_sets])
     curve = [line for line in read_json_lines(work / ROUND / "trained" / "steps.jsonl") if "checkpoint" in line]
@@ -151,7 +151,7 @@ def _start(lab: Lab, cell: Cell, params: Params, out: Path, sets: Path) -> tuple
         return rivals.student_of(cell, lab.teacher, lab.tokens, sets, lab.folder), lab.teacher, {}
     prune.run(
         params, round=ROUND, parent=lab.teacher, tokens=lab.tokens, sets=sets, teacher=lab.teacher,
-        out=out / "pruned", student_tokens=out / "tokens",
+        out=out / "pruned", planned=out / "search/planned.json", student_tokens=out / "tokens",
     )  # fmt: skip
     model, plan = out / "pruned" / "model", read_json(out / "pruned" / "plan.json")
     if cell.start == "pruned":
