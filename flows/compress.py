@@ -140,7 +140,7 @@ def _run_all(
         if state != "completed":
             recorder.fail()
         record = write_last_run(folder, state, describe(folder, outcomes, seconds), time.time() - began)
-        console.info(sentence(record))
+        get_run_logger().info(sentence(record))  # the command says it at its own end, which is a little later
     return record
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,14 +21,14 @@ def describe(workspace: Path, outcomes: Mapping[str, str], seconds: Mapping[str,
         # The receipt of a stage that was skipped or restored tells of an earlier run.
         if state == "executed" and receipt.exists():
             facts = read_json(receipt)
-            row |= {key: facts[key] for key in ("startup_seconds", "compute_seconds")}
+            row |= {key: facts[key] for key in ("started_at", "startup_seconds", "compute_seconds")}
         rows.append(row)
     return rows
 
 
 def write_last_run(workspace: Path, state: str, stages: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
-    """Write and return the record of a run: wall time, computing time of its stages, and the overhead between them."""
-    compute = sum(row.get("compute_seconds", 0.0) for row in stages)
+    """Write and return the record of a run: wall time, the time in which a stage computed, and the overhead: the rest."""
+    compute = computing_seconds(stages)
     record = {
         "state": state,
         "stages": stages,
@@ -38,6 +39,18 @@ def write_last_run(workspace: Path, state: str, stages: list[dict[str, Any]], wa
     }
     write_json(workspace / PLACE, record)
     return record
+
+
+def computing_seconds(stages: Iterable[Mapping[str, Any]]) -> float:
+    """Return the seconds in which at least one stage computed; two that computed side by side count once."""
+    total, end = 0.0, 0.0
+    timed = [one for one in stages if "compute_seconds" in one]
+    for begin, seconds in sorted(
+        (datetime.fromisoformat(one["started_at"]).timestamp(), one["compute_seconds"]) for one in timed
+    ):
+        total += max(0.0, begin + seconds - max(begin, end))
+        end = max(end, begin + seconds)
+    return total
 
 
 def read_last_run(workspace: Path) -> dict[str, Any] | None:

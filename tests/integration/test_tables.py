@@ -72,6 +72,13 @@ def test_cells_share_rows_and_shape_and_leave_the_workspace_alone(
     assert command.measure("curves", workspace, tmp_path, TRANSFER) == found
 
 
+def test_a_cell_that_keeps_the_vocabulary_learns_from_the_chosen_rows_too(workspace: Path, tmp_path: Path) -> None:
+    opened = lab.open_lab(workspace, tmp_path, TRANSFER)
+    whole = read_config(opened.teacher)["vocab_size"]
+    facts = lab.measure_cell(opened, Cell({**SHAPE, "vocabulary": whole, "criterion": "activation"}))
+    assert (facts["shape"]["vocabulary"], facts["steps"]) == (whole, -(-(200 + TRANSFER) // 16))
+
+
 def test_labels_of_transfer_rows_are_the_teachers_choices_and_their_logits_are_cut_alike(
     workspace: Path, tmp_path: Path
 ) -> None:

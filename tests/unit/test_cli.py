@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from tasks import cli
 from tasks.console import RunLines
 from tasks.errors import DataError, ParamsError, StageError
-from tasks.lineage.last_run import read_last_run, sentence, write_last_run
+from tasks.lineage.last_run import computing_seconds, read_last_run, sentence, write_last_run
 from tasks.lineage.start import find_workspace
 from tasks.workspace_params import planned_text, write_text
 
@@ -159,11 +159,19 @@ def test_report_says_what_to_do_when_there_is_none(
 
 
 def test_overhead_is_wall_time_without_the_computing_of_executed_stages(tmp_path: Path) -> None:
-    stages = [{"name": "a", "state": "executed", "compute_seconds": 90.0}, {"name": "b", "state": "skipped"}]
+    began = "2026-01-01T00:00:00Z"
+    first = {"name": "a", "state": "executed", "started_at": began, "compute_seconds": 90.0}
+    stages = [first, {"name": "b", "state": "skipped"}]
     record = write_last_run(tmp_path, "completed", stages, 100.0)
     assert (record["compute_seconds"], record["overhead_seconds"], record["overhead_share"]) == (90.0, 10.0, 0.1)
     assert sentence(record) == "overhead 10 s of 100 s, 10.0 %"
     assert read_last_run(tmp_path) == record
+
+
+def test_stages_that_compute_side_by_side_count_once() -> None:
+    began = [("00:00:00", 50.0), ("00:00:10", 20.0), ("00:00:40", 30.0), ("00:02:00", 5.0)]
+    stages = [{"started_at": f"2026-01-01T{at}Z", "compute_seconds": seconds} for at, seconds in began]
+    assert computing_seconds(stages) == 70.0 + 5.0
 
 
 def test_lines_of_stages_are_shown_without_what_dvc_says(capsys: pytest.CaptureFixture[str]) -> None:

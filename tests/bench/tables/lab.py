@@ -154,6 +154,11 @@ def _start(lab: Lab, cell: Cell, params: Params, out: Path, sets: Path) -> tuple
         out=out / "pruned", planned=out / "search/planned.json", student_tokens=out / "tokens",
     )  # fmt: skip
     model, plan = out / "pruned" / "model", read_json(out / "pruned" / "plan.json")
+    if (
+        plan["shape_after"]["vocabulary"] == plan["shape_before"]["vocabulary"]
+    ):  # the stage took over the tokens of all rows
+        shutil.rmtree(out / "tokens")
+        prune._tokenize_sets(params, sets, model, out / "tokens")
     if cell.start == "pruned":
         return load_classifier(model), model, plan
     torch.manual_seed(params.seed)
