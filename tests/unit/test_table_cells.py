@@ -92,4 +92,4 @@ def test_cells_of_a_group_differ_in_one_thing_alone() -> None:
     curves = list(curves_cells().values())
     assert curves[0] == criteria_cells()["8x", "activation"]
     assert curves[1] == criteria_cells()["8x", "random"]
-    assert len({str(cell) for cell in rivals_cells().values()}) == 12
+    assert len({str(cell) for cell in rivals_cells().values()}) == 16

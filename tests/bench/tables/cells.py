@@ -19,13 +19,17 @@ RATE_OF_THE_WHOLE: Final = 1.0e-4  # where the shape stays the teacher's, as of 
 CHECKPOINTS: Final = 10
 
 # The same at about 2x and 2.6x fewer parameters of the encoder. TextPruner cannot narrow the hidden width, and
-# Torch-Pruning cannot shorten the vocabulary, so each goes to its own shape nearest to the ratio, and ours to either.
+# Torch-Pruning cannot shorten the vocabulary, so each goes to its own shape nearest to the ratio, and ours to either's total.
 NARROW: Final = {
     "2.0x": {"vocabulary": 30522, "hidden": 256, "heads": 8, "ffn": 1216, "layers": 6},
     "2.6x": {"vocabulary": 30522, "hidden": 256, "heads": 8, "ffn": 820, "layers": 6},
 }
-TOTAL: Final = {"2.0x": 13_341_570, "2.6x": 12_122_682}  # parameters of the whole NARROW model
-WIDE: Final = {"2.0x": {"heads": 6, "ffn": 768}, "2.6x": {"heads": 4, "ffn": 632}}
+WIDE: Final = {ratio: {**shape, "hidden": 384, **own} for (ratio, shape), own in zip(
+    NARROW.items(), ({"heads": 6, "ffn": 768}, {"heads": 4, "ffn": 632}), strict=True)}  # fmt: skip
+TOTALS: Final = {
+    "2.0x": (13_341_570, 17_397_506),
+    "2.6x": (12_122_682, 16_179_026),
+}  # of the whole NARROW, and WIDE model
 
 
 @dataclass(frozen=True)
@@ -75,16 +79,17 @@ def curves_cells() -> dict[tuple[str, str], Cell]:
 
 
 def rivals_cells() -> dict[tuple[str, str], Cell]:
-    """Return (ratio of the encoder's parameters, who) -> cell, ours first."""
+    """Return (ratio of the encoder's parameters and whose shape, who) -> cell, ours of the same total first."""
     cells: dict[tuple[str, str], Cell] = {}
     for ratio, shape in NARROW.items():
-        cells[ratio, "ours, activation"] = Cell({**shape, "criterion": "activation"})
-        cells[ratio, "ours, planned shape, same total"] = Cell(
-            {"params_total": TOTAL[ratio], "criterion": "activation"}
-        )
-        cells[ratio, "ours, taylor"] = Cell({**shape, "criterion": "taylor"})
-        cells[ratio, "Torch-Pruning, Taylor"] = Cell(shape, start="torch_pruning:taylor")
-        cells[ratio, "Torch-Pruning, magnitude"] = Cell(shape, start="torch_pruning:magnitude")
-        wide = {**shape, "hidden": 384, **WIDE[ratio]}
-        cells[ratio, "TextPruner, iterative"] = Cell(wide, start="textpruner:iterative")
+        group, total = f"{ratio}, Torch-Pruning", TOTALS[ratio][0]
+        for criterion in ("taylor", "activation"):
+            cells[group, f"ours, planned shape, {criterion}"] = Cell({"params_total": total, "criterion": criterion})
+        for criterion in ("taylor", "activation"):
+            cells[group, f"ours, its shape, {criterion}"] = Cell({**shape, "criterion": criterion})
+        for criterion in ("taylor", "magnitude"):
+            cells[group, f"Torch-Pruning, {criterion}"] = Cell(shape, start=f"torch_pruning:{criterion}")
+        group, total = f"{ratio}, TextPruner", TOTALS[ratio][1]
+        cells[group, "ours, planned shape, taylor"] = Cell({"params_total": total, "criterion": "taylor"})
+        cells[group, "TextPruner, iterative"] = Cell(WIDE[ratio], start="textpruner:iterative")
     return cells
