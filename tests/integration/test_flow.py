@@ -74,8 +74,7 @@ def test_a_run_goes_through_a_fault_then_ends_and_then_has_nothing_to_do(built: 
     record = state.result()
     assert state.is_completed()
     assert runs(store) == dict.fromkeys(("parent", "r0", "r1", "r2", "r3"), "FINISHED")
-    assert sum(row["state"] == "executed" for row in record["stages"]) > 1
-    assert record["compute_seconds"] == 0.5  # these stages say of themselves that they computed side by side
+    assert record["compute_seconds"] == 0.5  # all of these stages say that they began in one moment and took as long
     assert record["overhead_seconds"] == pytest.approx(record["wall_seconds"] - record["compute_seconds"], abs=0.02)
     assert read_last_run(built) == record
 
