@@ -108,10 +108,9 @@ def _search(receipts: Receipts, name: str, places: Places, view: Path) -> list[C
     if not receipts[stage]["params"]["rounds"][name].get("search"):
         return []
     needs = {**_needs(receipts, stage, places, ("outputs",)), **_needs(receipts, f"prune@{name}", places, ("outputs",))}
-    trained = (
-        f"artifacts/rounds/{name}/search/"  # by the stages trial and finish; runs of before them have no such folder
-    )
-    needs |= {path: place for path, place in _needs(receipts, stage, places).items() if path.startswith(trained)}
+    # What trial and finish wrote; in runs of before these stages nothing lies there.
+    folder = f"artifacts/rounds/{name}/search/"
+    needs |= {path: place for path, place in _needs(receipts, stage, places).items() if path.startswith(folder)}
     return rederive.derived("search", name, needs, "the ranking follows from the curves, and the best is taken",
                             lambda: rederive_search.searched(view, name))  # fmt: skip
 

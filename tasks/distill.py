@@ -51,7 +51,7 @@ def run(
     check_teacher(logits, teacher)
     device = pick_for_training(params.runtime)
     if params.rounds[round].search is not None:
-        return _best_candidate(params, round, pruned, search, out)
+        return {**_best_candidate(params, round, pruned, search, out), **device.facts()}
     student, name = load_classifier(pruned / "model"), f"distill@{round}"
     facts = distil(params, round, student, pruned / "model", tokens, sets, logits, teacher, out, device, name)
     return {**facts, **device.facts()}
