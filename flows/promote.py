@@ -19,7 +19,7 @@ from prefect.input import RunInput
 from prefect.states import Completed, Failed
 
 from tasks.errors import UserError
-from tasks.params import load_params
+from tasks.params_file import load_params
 from tasks.registry.answers import keep_answer, pasted_answer
 from tasks.registry.approval import digest_of, moment
 from tasks.registry.decision_page import as_markdown

@@ -13,7 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
 from tasks.errors import UserError
-from tasks.params import load_params
+from tasks.params_file import load_params
 from tasks.registry.decisions import has_git
 from tasks.registry.drift import registry_faults
 from tasks.registry.receiver import Receiver

@@ -20,7 +20,7 @@ from tasks.lineage.chain import RECEIPTS_FOLDER, Receipts, ancestors, edges, fil
 from tasks.lineage.checks import Check, as_json, failed, overall, unknown
 from tasks.lineage.pipeline import cache_folder, read_lock
 from tasks.lineage.start import AUDIT, only_run
-from tasks.params import read_yaml
+from tasks.params_file import read_yaml
 from tasks.registry import audit as registry
 from tasks.registry import audit_approvals
 from tasks.registry import audit_decisions as decisions

@@ -25,7 +25,7 @@ from tasks.console import Json, RunLines, err, out, print_json
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, CompactlmError, UserError
 from tasks.lineage.last_run import read_last_run, sentence, write_last_run
 from tasks.lineage.start import check_run, find_workspace
-from tasks.params import load_params
+from tasks.params_file import load_params
 
 EXIT_INTERRUPTED = 130
 

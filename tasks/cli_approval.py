@@ -12,7 +12,7 @@ import typer
 from tasks.console import Json, out, print_json
 from tasks.errors import UserError
 from tasks.lineage.start import find_workspace
-from tasks.params import load_params
+from tasks.params_file import load_params
 
 Selector = Annotated[
     str | None,

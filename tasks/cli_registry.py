@@ -14,7 +14,8 @@ from tasks.cli_watch import watch
 from tasks.console import Json, out, print_json
 from tasks.errors import UserError
 from tasks.lineage.start import find_workspace
-from tasks.params import AnyParams, load_params
+from tasks.params import AnyParams
+from tasks.params_file import load_params
 
 if TYPE_CHECKING:
     from tasks.registry.tracking import Tracker

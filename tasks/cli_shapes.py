@@ -11,7 +11,8 @@ from rich.table import Table
 from tasks.console import out, print_json
 from tasks.errors import ParamsError
 from tasks.lineage.start import find_workspace
-from tasks.params import Params, load_params
+from tasks.params import Params
+from tasks.params_file import load_params
 from tasks.pruning.shapes import AXES
 
 SHOWN: Final = 20  # candidates, for people

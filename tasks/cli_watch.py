@@ -15,7 +15,7 @@ import typer
 from tasks.console import err
 from tasks.errors import UserError
 from tasks.lineage.start import find_workspace
-from tasks.params import load_params
+from tasks.params_file import load_params
 
 SECRET = "COMPACTLM_WEBHOOK_SECRET"
 

@@ -1,4 +1,4 @@
-"""The schema of params.yaml for the task causal_lm: sections that differ from a classifier's, which are in `tasks.params`."""
+"""The schema of params.yaml for the task causal_lm: sections that differ from a classifier's."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.evaluation.rules import CHECKS_OF_CAUSAL_LM, OF_CAUSAL_LM
-from tasks.params import AnyParams, AnyRound, Splits, Weight, check_budgets, check_parts, check_round
+from tasks.params import AnyParams
+from tasks.params_data import Splits
 from tasks.params_gates import Gate, check_gates
 from tasks.params_parts import Name, Positive, Section, Share, Source
+from tasks.params_rounds import AnyRound, check_budgets, check_round
+from tasks.params_training import Weight, check_parts
 
 SETS = ("train", "validation", "test", "calibration")
 NEW = "new:gpt2"

@@ -38,7 +38,8 @@ from tasks.models.masking import apply_masks
 from tasks.models.planning import Measure, searched_shapes, target_shape
 from tasks.models.search_folder import write_planned
 from tasks.models.weight_scores import make_masks
-from tasks.params import Params, Round
+from tasks.params import Params
+from tasks.params_rounds import Round
 from tasks.progress import say
 from tasks.pruning.criteria import CRITERIA, Scores, keep_best
 from tasks.pruning.depth import blocks, harm_nats_per_row

@@ -14,7 +14,7 @@ from tasks.errors import UserError
 from tasks.lineage.git import git_facts
 from tasks.lineage.pipeline import pending, read_graph
 from tasks.lineage.start import only_run
-from tasks.params import load_params
+from tasks.params_file import load_params
 from tasks.registry import rebuild as former
 from tasks.registry.decisions import has_git, read_log
 from tasks.registry.live import Recorder

@@ -23,7 +23,8 @@ from tasks.lineage.chain import Receipt
 from tasks.lineage.checks import Check, compare, failed, unknown, whole
 from tasks.lineage.files import file_sha256, read_json
 from tasks.models.better import BETTER
-from tasks.params import AnyParams, recorded_params
+from tasks.params import AnyParams
+from tasks.params_recorded import recorded_params
 
 TOLERANCE: Final = 2e-6  # reports round to six decimals, and the last bit may differ between processors
 BROKEN: Final = (KeyError, ValueError, TypeError, IndexError, OSError, RuntimeError, AssertionError)

@@ -25,8 +25,9 @@ from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, ResourceError, Stage
 from tasks.launch import in_several, launch
 from tasks.lineage.files import write_json
 from tasks.lineage.receipts import collect_receipt
-from tasks.params import AnyParams, load_params
+from tasks.params import AnyParams
 from tasks.params_causal import CausalParams
+from tasks.params_file import load_params
 
 InPath = Annotated[Path, "input"]
 OutPath = Annotated[Path, "output"]

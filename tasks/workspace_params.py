@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tasks.errors import ParamsError
 from tasks.lineage.git import git
-from tasks.params import AnyParams, apply_overrides, check_params, load_params, read_yaml
+from tasks.params import AnyParams
+from tasks.params_file import apply_overrides, check_params, load_params, read_yaml
 
 OURS = Path(".compactlm") / "params-written.sha256"  # digest of what we wrote last: our own text needs no copy
 KEPT = Path(".compactlm") / "params-before.yaml"

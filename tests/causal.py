@@ -11,8 +11,8 @@ import torch
 
 from tasks.models.causal import DECODERS as SUPPORTED
 from tasks.models.checkpoint import causal_lm_from_config
-from tasks.params import check_params, read_yaml
 from tasks.params_causal import CausalParams
+from tasks.params_file import check_params, read_yaml
 from tests.families import CONFIGS, END, bytes_tokenizer
 from tests.tiny_project import FILLERS
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.lineage.files import digest, file_sha256, read_json
-from tasks.params import apply_overrides
+from tasks.params_file import apply_overrides
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("flows", "tasks", "dvc.yaml", "params.yaml", ".gitignore", ".dvcignore")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from tasks.lineage.files import listing_md5
-from tasks.params import recorded_params
+from tasks.params_recorded import recorded_params
 
 Receipt = Mapping[str, Any]
 Receipts = Mapping[str, Receipt]

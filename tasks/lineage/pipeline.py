@@ -24,7 +24,7 @@ from typing import Any, Final, Literal, Self
 
 from tasks import errors
 from tasks.errors import StageError, UserError
-from tasks.params import read_yaml
+from tasks.params_file import read_yaml
 
 Outcome = Literal["executed", "restored", "skipped"]
 

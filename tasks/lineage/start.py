@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from tasks.errors import ParamsError, ResourceError
-from tasks.params import AnyParams, load_params
+from tasks.params import AnyParams
+from tasks.params_file import load_params
 
 AUDIT: Final = "audit"  # what the lock of a workspace says while one reads it
 

@@ -30,7 +30,7 @@ from tasks.models.architectures import adapter_of, num_layers
 from tasks.models.checkpoint import load_classifier, read_config
 from tasks.models.devices import Device
 from tasks.models.states import LastRelations, predict_states, reads
-from tasks.params import Distill
+from tasks.params_training import Distill
 from tasks.pruning.vocabulary import ids_at_teacher
 
 Rows = NDArray[np.int64]

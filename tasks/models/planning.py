@@ -9,8 +9,8 @@ from typing import Any
 from tasks.errors import ParamsError
 from tasks.models.architectures import adapter_of
 from tasks.models.causal import count_parameters, flops_per_token
-from tasks.params import Round
 from tasks.params_causal import CausalRound
+from tasks.params_rounds import Round
 from tasks.pruning.planner import TOLERANCE, Candidate, Size, Space, lost, reachable, shapes_within, sizes_along
 from tasks.pruning.search import most_different
 

@@ -14,8 +14,9 @@ from tasks.lineage.files import read_json
 from tasks.models.architectures import adapter_of, relation_widths
 from tasks.models.causal import DECODERS, new_config
 from tasks.models.planning import Measure, causal_shape, possible_shapes
-from tasks.params import AnyParams, Params, Round, check_shrinks
+from tasks.params import AnyParams, Params
 from tasks.params_causal import CausalParams
+from tasks.params_rounds import Round, check_shrinks
 from tasks.pruning.vocabulary import check_prunable
 
 # A run keeps, per model: checkpoints, the model, its ONNX files, and DVC's and MLflow's copies of them.

@@ -10,7 +10,7 @@ from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import classifier_from_config
 from tasks.models.latency import compare_latencies
 from tasks.models.planning import Config, Measure, space_of
-from tasks.params import Round
+from tasks.params_rounds import Round
 from tasks.pruning.planner import Candidate, reachable, shapes_within
 
 TRIES: Final = 7  # steps of the bisection: of a range of 1 to 100 it leaves 4 %

@@ -14,7 +14,7 @@ from tasks.models.calibration import BATCH_ROWS, Labels
 from tasks.models.checkpoint import pad_id
 from tasks.models.devices import Device
 from tasks.models.masking import products
-from tasks.params import Round
+from tasks.params_rounds import Round
 from tasks.pruning.masks import keep_largest, keep_largest_by_row, keep_n_of_m
 from tasks.pruning.statistics import TokenNorm
 

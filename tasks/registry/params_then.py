@@ -10,7 +10,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.lineage.git import snapshot
-from tasks.params import AnyParams, recorded_params
+from tasks.params import AnyParams
+from tasks.params_recorded import recorded_params
 from tasks.registry.decisions import Decision
 
 

@@ -18,7 +18,9 @@ from pydantic import ValidationError
 from tasks.lineage.former import bring
 from tasks.lineage.git import commits_of, snapshot
 from tasks.lineage.pipeline import cache_folder, stage_digests
-from tasks.params import AnyParams, read_yaml, recorded_params
+from tasks.params import AnyParams
+from tasks.params_file import read_yaml
+from tasks.params_recorded import recorded_params
 from tasks.registry.live import record_receipts
 from tasks.registry.publish import Publication, inputs_digest
 from tasks.registry.records import TEACHER, RoundFiles

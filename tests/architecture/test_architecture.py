@@ -23,13 +23,14 @@ from ruamel.yaml import YAML
 
 from tasks import cli
 from tasks.errors import UserError
-from tasks.params import apply_overrides
+from tasks.params_file import apply_overrides
 from tasks.stage import STAGES, _roles, main
 
 ROOT = Path(__file__).resolve().parents[2]
 # Every stage runs on these; a change of them is no reason to train again.
 PLUMBING = {
-    "tasks.params", "tasks.params_causal", "tasks.params_gates", "tasks.params_parts", "tasks.errors", "tasks.stage",
+    "tasks.params", "tasks.params_causal", "tasks.params_data", "tasks.params_file", "tasks.params_gates", "tasks.params_parts",
+    "tasks.params_recorded", "tasks.params_rounds", "tasks.params_training", "tasks.errors", "tasks.stage",
     "tasks.launch",
     "tasks.progress", "tasks.lineage.files", "tasks.lineage.git", "tasks.lineage.receipts", "tasks.lineage.scratch",
 }  # fmt: skip

@@ -100,7 +100,7 @@ def _measure(name: str, workspace: Path, options: argparse.Namespace) -> dict[st
 
         return command.measure(name, workspace, options.results, options.rows or TRANSFER_ROWS, options.only)
     if name == "throughput":
-        from tasks.params import load_params
+        from tasks.params_file import load_params
         from tests.bench import throughput
 
         rounds = load_params(workspace / "params.yaml").rounds
@@ -117,7 +117,7 @@ def _measure(name: str, workspace: Path, options: argparse.Namespace) -> dict[st
 
         return decoder.measure(options.blocks, options.layers, options.teacher_layers, options.turns, options.threads)
     if name == "gates":
-        from tasks.params import load_params
+        from tasks.params_file import load_params
         from tests.bench import gates
 
         return gates.measure(load_params(workspace / "params.yaml"), options.test_rows, options.models)

@@ -18,7 +18,8 @@ from tasks.errors import UserError
 from tasks.evaluation.cost import weights_bytes
 from tasks.models.checkpoint import classifier_from_config, load_classifier, save_classifier
 from tasks.models.latency import LATENCY_THREADS, compare_latencies
-from tasks.params import Params, load_params
+from tasks.params import Params
+from tasks.params_file import load_params
 
 PARAMS: Final = Path(__file__).parents[2] / "params" / "bert-base-sst2.yaml"
 

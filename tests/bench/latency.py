@@ -8,7 +8,7 @@ from typing import Any
 from tasks.models.checkpoint import load_classifier
 from tasks.models.latency import LATENCY_THREADS, compare_latencies
 from tasks.models.onnx import ONNX_FILES
-from tasks.params import load_params
+from tasks.params_file import load_params
 
 
 def measure(workspace: Path, turns: int) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from tasks.distillation.train import train
 from tasks.models.architectures import leave_out_unread
 from tasks.models.checkpoint import attend_plainly, load_classifier
 from tasks.models.devices import Device, pick
-from tasks.params import Params, load_params
+from tasks.params import Params
+from tasks.params_file import load_params
 
 Rows = list[dict[str, Any]]
 TEACHER = "teacher_"  # before the names of the teacher's tokens in a batch of the Trainer

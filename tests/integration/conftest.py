@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tasks.lineage.pipeline import StageRunner, read_graph
-from tasks.params import apply_overrides
+from tasks.params_file import apply_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES_FILE = Path(__file__).with_name("small_stages.py")

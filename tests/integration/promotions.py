@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tasks.params import load_params
+from tasks.params_file import load_params
 from tasks.registry import promotion
 from tasks.registry.proposals import with_approval
 from tasks.registry.tracking import Tracker, preload

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tasks.lineage.files import write_json
-from tasks.params import apply_overrides, load_params
+from tasks.params_file import apply_overrides, load_params
 from tasks.registry.answers import read_statements
 from tasks.registry.approval import approval_faults, digest_of
 from tasks.registry.approvers import policy_of

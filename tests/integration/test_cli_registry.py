@@ -16,7 +16,7 @@ import pytest
 
 from tasks import cli
 from tasks.lineage.files import read_json, write_json
-from tasks.params import apply_overrides, read_yaml
+from tasks.params_file import apply_overrides, read_yaml
 from tasks.registry.tracking import Tracker
 from tasks.stage import main as stage
 from tests.example_run import build_run, described, gate_arguments, predictions

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tasks.lineage.files import digest, read_json
-from tasks.params import Params, check_params
+from tasks.params import Params
+from tasks.params_file import check_params
 from tests.integration.test_extra_losses_stage import HIDDEN, params_of
 from tests.integration.trainings import assert_same_training, language_model, stage, student_of
 

@@ -18,7 +18,8 @@ from tasks.lineage.files import file_sha256, read_json, write_json
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import load_classifier, read_config
 from tasks.models.preflight import check_tokenizer
-from tasks.params import Params, check_params
+from tasks.params import Params
+from tasks.params_file import check_params
 from tasks.pruning.byte_pairs import ids_of
 from tasks.pruning.shapes import Plan
 from tests.families import BYTES, END, roberta_tokenizer, write_family

@@ -21,7 +21,8 @@ from tasks.models.checkpoint import load_classifier, read_config
 from tasks.models.devices import Device
 from tasks.models.extras import Batch, make_extras
 from tasks.models.preflight import check_shapes
-from tasks.params import Params, check_params
+from tasks.params import Params
+from tasks.params_file import check_params
 from tasks.pruning.vocabulary import ids_at_teacher
 from tests.integration.tiny_run import FAMILIES, tiny_params
 

@@ -15,7 +15,7 @@ import pytest
 from tasks.errors import DataError, StageError, UserError
 from tasks.lineage.last_run import read_last_run
 from tasks.lineage.start import only_run
-from tasks.params import apply_overrides
+from tasks.params_file import apply_overrides
 from tasks.registry.approval import approval_faults
 from tasks.registry.tracking import Tracker
 from tests.integration import test_approvals as people

@@ -14,7 +14,8 @@ from tasks.errors import ParamsError
 from tasks.lineage.files import read_json
 from tasks.models.checkpoint import load_classifier
 from tasks.models.masking import Masker, products, zero_weights
-from tasks.params import Params, check_params
+from tasks.params import Params
+from tasks.params_file import check_params
 from tests.integration.tiny_run import FAMILIES, tiny_params
 
 HALF = {"granularity": "unstructured", "criterion": "magnitude_l1", "sparsity": 0.5, "schedule": "single"}

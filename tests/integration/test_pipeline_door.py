@@ -13,7 +13,7 @@ import pytest
 
 from tasks.errors import DataError, StageError
 from tasks.lineage.pipeline import BusyError, StageRunner, _fault, pending, read_graph, stage_digests
-from tasks.params import apply_overrides
+from tasks.params_file import apply_overrides
 
 
 def wait_for(path: Path) -> None:

@@ -19,7 +19,8 @@ from tasks.errors import DataError, ParamsError, StageError
 from tasks.lineage.files import digest, read_json, write_json
 from tasks.models.checkpoint import load_classifier
 from tasks.models.devices import pick
-from tasks.params import Launcher, Params, check_params
+from tasks.params import Launcher, Params
+from tasks.params_file import check_params
 from tests.integration.test_extra_losses_stage import HIDDEN, RELATIONS, params_of
 from tests.integration.trainings import assert_same_training, language_model, stage, student_of
 

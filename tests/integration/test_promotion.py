@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tasks.errors import UserError
-from tasks.params import load_params
+from tasks.params_file import load_params
 from tasks.registry import decisions, promotion
 from tasks.registry.answers import find_proposal, keep_answer, signed_answer
 from tasks.registry.approval import approval_faults

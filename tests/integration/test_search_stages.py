@@ -16,7 +16,9 @@ from tasks.lineage.files import read_json, read_json_lines, write_json
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import load_classifier, read_config
 from tasks.models.preflight import check_shapes
-from tasks.params import Params, check_params, trials_of
+from tasks.params import Params
+from tasks.params_file import check_params
+from tasks.params_rounds import trials_of
 from tasks.rederive_search import searched
 from tasks.registry.records import flatten_search
 from tests.integration.test_masked_rounds import killed_at

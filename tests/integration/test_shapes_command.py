@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasks import cli
-from tasks.params import apply_overrides
+from tasks.params_file import apply_overrides
 from tests.families import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]

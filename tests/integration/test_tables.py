@@ -16,7 +16,7 @@ from tasks import teacher_logits
 from tasks.errors import UserError
 from tasks.lineage.files import digest
 from tasks.models.checkpoint import load_classifier, read_config
-from tasks.params import check_params
+from tasks.params_file import check_params
 from tests.bench.tables import command, lab, rivals
 from tests.bench.tables.cells import Cell
 from tests.integration.tiny_run import tiny_params

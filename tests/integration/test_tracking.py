@@ -11,7 +11,7 @@ import mlflow
 import pytest
 
 from tasks.lineage.pipeline import read_graph, stage_digests
-from tasks.params import load_params
+from tasks.params_file import load_params
 from tasks.registry import publish
 from tasks.registry.listing import list_models
 from tasks.registry.live import Recorder

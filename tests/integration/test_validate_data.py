@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.params import apply_overrides
+from tasks.params_file import apply_overrides
 from tasks.stage import main
 
 ROOT = Path(__file__).parents[2]

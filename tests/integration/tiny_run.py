@@ -11,7 +11,8 @@ import pandas as pd
 from tasks.data.frames import write_sets
 from tasks.data.tokens import save_tokens, tokenize
 from tasks.data.typos import typo_set
-from tasks.params import Params, check_params, read_yaml
+from tasks.params import Params
+from tasks.params_file import check_params, read_yaml
 
 FAMILIES = ("bert", "gpt2", "llama")
 GOOD, BAD, REST = ["great", "good", "fine"], ["dull", "bad", "slow"], ["film", "plot", "act", "not", "a", "the"]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tasks.lineage.files import read_json
-from tasks.params import read_yaml
+from tasks.params_file import read_yaml
 from tests.tampering import STORE, changed, in_store, one_byte, other_ref, replaced
 from tests.tiny_project import Project
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from tasks import stage
 from tasks.errors import EXIT_USER_ERROR, ResourceError
 from tasks.models.preflight import check_disk
-from tasks.params import read_yaml
+from tasks.params_file import read_yaml
 from tests.tiny_project import Project, labelled_rows, write_rows
 
 CPU_SECONDS = 20.0  # a quiet machine takes a few; a training or a Prefect server would take more

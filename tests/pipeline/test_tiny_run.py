@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from tasks.lineage.files import digest, read_json
 from tasks.lineage.pipeline import read_graph
-from tasks.params import read_yaml
+from tasks.params_file import read_yaml
 from tests.tiny_project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")

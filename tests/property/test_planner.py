@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tasks.errors import ParamsError
 from tasks.models.architectures import adapter_of
 from tasks.models.planning import Measure, candidates, space_of, target_shape
-from tasks.params import Round
+from tasks.params_rounds import Round
 from tasks.pruning.planner import DEAR, lost, shapes_within, sizes_along
 from tasks.pruning.shapes import AXES
 from tests.families import CONFIGS

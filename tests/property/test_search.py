@@ -17,7 +17,7 @@ from tasks.models.better import CLOSEST
 from tasks.models.candidates import order_of, ranked, take_best
 from tasks.models.planning import Measure, candidates, possible_shapes, searched_shapes
 from tasks.models.search_folder import write_planned
-from tasks.params import Round
+from tasks.params_rounds import Round
 from tasks.pruning.planner import Candidate
 from tasks.pruning.search import GOOD, distance, most_different
 from tasks.pruning.shapes import AXES

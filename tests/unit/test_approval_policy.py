@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.errors import ParamsError, UserError
-from tasks.params import check_params, read_yaml
+from tasks.params_file import check_params, read_yaml
 from tasks.params_gates import Approval
 from tasks.registry.approvers import policy_of
 from tasks.registry.keys import own_public_key

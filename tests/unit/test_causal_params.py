@@ -14,8 +14,9 @@ from tasks.models.architectures import adapter_of
 from tasks.models.causal import count_parameters, flops_per_token, new_config
 from tasks.models.checkpoint import causal_lm_from_config, classifier_from_config
 from tasks.models.preflight import check_causal_shapes, check_shapes
-from tasks.params import Params, check_params, load_params
+from tasks.params import Params
 from tasks.params_causal import CausalParams
+from tasks.params_file import check_params, load_params
 from tests.causal import ROOT, causal_params, tiny_values
 from tests.conftest import tiny_config
 
@@ -154,7 +155,7 @@ def test_what_does_not_belong_is_refused_with_its_key(tmp_path: Path, key: str, 
 
 
 def test_a_classifier_is_not_asked_for_perplexity() -> None:
-    from tasks.params import read_yaml
+    from tasks.params_file import read_yaml
 
     values = read_yaml(ROOT / "params.yaml")
     values["gates"].append({"metric": "perplexity", "set": "test", "max": 30.0})

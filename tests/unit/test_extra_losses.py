@@ -15,7 +15,7 @@ from scipy.special import rel_entr, softmax
 
 from tasks.distillation.hidden import HIDDEN_LOSSES, fit_projection, layer_pairs, row_states, weighed
 from tasks.distillation.relations import relation_kl
-from tasks.params import Hidden
+from tasks.params_training import Hidden
 
 STATES = arrays(np.float32, (3, 2, 2, 4), elements=st.floats(-4, 4, width=32))
 VALUES = arrays(np.float32, (2, 5, 8), elements=st.floats(-3, 3, width=32))

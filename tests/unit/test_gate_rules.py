@@ -10,7 +10,7 @@ import pytest
 
 from tasks.errors import ParamsError
 from tasks.evaluation.rules import CHECKS
-from tasks.params import check_params, read_yaml
+from tasks.params_file import check_params, read_yaml
 
 VALUES = read_yaml(Path(__file__).parents[2] / "params.yaml")
 TEST: dict[str, Any] = {"metric": "accuracy", "set": "test"}

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import log_softmax, rel_entr, softmax
 
 from tasks.distillation.losses import LOSSES, distillation_loss
-from tasks.params import Distill
+from tasks.params_training import Distill
 
 LOGITS = arrays(np.float32, (5, 3), elements=st.floats(-8, 8, width=32))
 

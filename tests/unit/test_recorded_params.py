@@ -9,8 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.lineage.chain import agree, completed, plain
-from tasks.params import CLASSIFICATION, Params, read_yaml, recorded_params
+from tasks.params import CLASSIFICATION, Params
 from tasks.params_causal import CausalParams
+from tasks.params_file import read_yaml
+from tasks.params_recorded import recorded_params
 from tasks.registry.rebuild import recorded_run
 from tests.causal import ROOT
 

@@ -15,7 +15,8 @@ from tasks.models import speed
 from tasks.models.architectures import adapter_of
 from tasks.models.planning import Measure, candidates, target_shape
 from tasks.models.speed import measure_front
-from tasks.params import Round, apply_overrides, load_params
+from tasks.params_file import apply_overrides, load_params
+from tasks.params_rounds import Round
 from tasks.pruning.planner import lost
 from tasks.pruning.shapes import AXES
 from tests.families import CONFIGS

@@ -23,8 +23,8 @@ from tasks.lineage.files import file_sha256, read_json, read_json_lines
 from tasks.models.better import BLOCKS_NLL
 from tasks.models.checkpoint import causal_lm_from_config, load_causal_lm, read_config
 from tasks.models.devices import Device, pick_for_training
-from tasks.params import check_params
 from tasks.params_causal import CausalParams
+from tasks.params_file import check_params
 from tests.bench.tables.cells import CHECKPOINTS, Cell
 from tests.bench.tables.compare import RESAMPLES, TWO_SIDED, Difference
 from tests.bench.tables.render import table

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from tasks.errors import UserError
 from tasks.models.better import BLOCKS_NLL as NATS
-from tasks.params import load_params
 from tasks.params_causal import CausalParams
+from tasks.params_file import load_params
 from tasks.progress import say
 from tests.bench.tables import blocks, lab, plot, render
 from tests.bench.tables.cells import Cell, criteria_cells, curves_cells, masks_cells, rivals_cells

@@ -28,7 +28,8 @@ from tasks.evaluation.quality import accuracy, log_softmax
 from tasks.lineage.files import file_sha256, read_json, read_json_lines, write_json
 from tasks.models.checkpoint import classifier_from_config, load_classifier, read_config
 from tasks.models.devices import Device, pick_for_training
-from tasks.params import Params, check_params, load_params
+from tasks.params import Params
+from tasks.params_file import check_params, load_params
 from tests.bench.tables import rivals
 from tests.bench.tables.cells import CHECKPOINTS, Cell
 
