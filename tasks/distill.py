@@ -16,8 +16,8 @@ import torch
 
 from tasks.data.frames import read_sets
 from tasks.data.logits import CACHED_SETS, CHECKPOINT_SET, check_teacher, load_checkpoint_logits, load_logits
-from tasks.data.tokens import TokenSet, collate, load_tokens
-from tasks.distillation.budget import joined, plan_batches
+from tasks.data.tokens import TokenSet, collate, load_tokens, rows_of
+from tasks.distillation.budget import joined, plan_batches, spread_rows
 from tasks.distillation.hidden import weighed
 from tasks.distillation.losses import distillation_loss
 from tasks.distillation.train import Rows, Schedule, train
@@ -33,6 +33,8 @@ from tasks.models.masking import GROWN_AFTER, SCHEDULES, Masker
 from tasks.params import Params
 from tasks.progress import Progress, say
 from tasks.stage import InPath, OutPath
+
+LEARNT_ROWS = 1000  # on which a checkpoint is measured beside the validation rows
 
 
 def run(
@@ -101,12 +103,14 @@ def distil(
         data.lengths, len(frames["train"]), budget.labelled_epochs, budget.transfer_epochs,
         params.distill.batch_rows, params.seed,
     )  # fmt: skip
+    learnt = spread_rows(batches, LEARNT_ROWS)
     inputs = (tokenizer, tokens, sets, logits, teacher)
     with device.processes.in_turn():
         scratch = Scratch(stage, _key(params, round_name, inputs, device))
     keeper = Keeper(
         scratch, load_tokens(tokens / CHECKPOINT_SET), frames[CHECKPOINT_SET]["label"].to_numpy(dtype=np.int64),
         params.distill.batch_rows, device, teacher_logits=load_checkpoint_logits(logits, frames),
+        learnt=(rows_of(data, learnt), teacher_logits[learnt]),
     )  # fmt: skip
     _without_dropout(student)
     attend_plainly(student, device.device)

@@ -13,9 +13,11 @@ from tasks.data.read import read_rows
 from tasks.data.sources import data_file
 from tasks.data.splits import make_sets
 from tasks.data.tokens import save_tokens, tokenize
+from tasks.data.transfer import too_few
 from tasks.data.typos import with_typo_set
 from tasks.lineage.files import file_sha256, write_json
 from tasks.params import Params
+from tasks.progress import say
 from tasks.stage import InPath, OutPath
 
 
@@ -34,6 +36,8 @@ def run(
     file = data_file(data)
     frames = with_typo_set(make_sets(read_rows(file, section), section), section)
     write_sets(frames, sets)
+    for line in too_few(frames["transfer"], section["transfer"]):
+        say(line)
     described = {}
     for name, frame in frames.items():
         tokenised = tokenize(frame["text"].tolist(), teacher / "tokenizer.json", params.data.max_tokens)

@@ -46,6 +46,17 @@ def transfer_set(
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"label": "int64"})
 
 
+def too_few(transfer: pd.DataFrame, wanted: Mapping[str, Any]) -> list[str]:
+    """Return a line for each kind of transfer rows of which there are fewer than `wanted`."""
+    spliced = int((transfer["source"] == SPLICED).sum())
+    found = {"rows": len(transfer) - spliced, "spliced_rows": spliced}
+    return [
+        f"data.transfer.{key}: {rows:,} of the {wanted[key]:,} asked for; the sources have no more"
+        for key, rows in found.items()
+        if rows < wanted[key]
+    ]
+
+
 def _sentences(rest: pd.DataFrame, wanted: Mapping[str, Any], taken: set[str]) -> Texts:
     """Return the sentences of the donors that have a length asked for, in the order of their row ids."""
     donors = rest[rest["source"].isin(wanted["sources"])]

@@ -38,6 +38,14 @@ def plan_batches(
     return batches
 
 
+def spread_rows(batches: list[Rows], count: int) -> Rows:
+    """Return at most `count` of the rows of the batches, each once, in order and evenly spread over them."""
+    rows = np.unique(np.concatenate(batches)) if batches else np.zeros(0, dtype=np.int64)
+    if len(rows) > count:
+        rows = rows[np.arange(count) * len(rows) // count]
+    return rows
+
+
 def _stream(rows: Rows, epochs: float, rng: np.random.Generator) -> Rows:
     """Return `epochs` x `rows`, shuffled epoch by epoch; of a broken last epoch the share asked for."""
     turns = [rng.permutation(rows) for _ in range(int(np.ceil(epochs)))]

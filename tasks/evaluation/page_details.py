@@ -112,8 +112,18 @@ def curves(story: Story) -> str:
         ]
         best = value_of(story["models"][name]["summary"], "best_checkpoint")
         kept = f' <span class="note">kept {text(best)}</span>' if best else ""
-        panels.append(f"<figure><h3>{text(name)}{kept}</h3>{curve(name, loss, accuracy)}</figure>")
+        panels.append(f"<figure><h3>{text(name)}{kept}</h3>{curve(name, loss, accuracy)}{_by_heart(steps)}</figure>")
     return f'<section><h2>Training</h2><div class="panels">{"".join(panels)}</div></section>\n'
+
+
+def _by_heart(steps: Sequence[Mapping[str, Any]]) -> str:
+    """Return how near to its teacher the last checkpoint was on validation, and on rows that it trained on."""
+    last = next((one for one in reversed(steps) if "learnt_kl_nats_per_example" in one), None)
+    if last is None:
+        return ""
+    validation, learnt = (last[f"{rows}_kl_nats_per_example"] for rows in ("validation", "learnt"))
+    words = f"KL to the teacher {validation:.3f} on validation, {learnt:.3f} on rows it learnt from"
+    return f"<figcaption>{words}</figcaption>"
 
 
 def origin(story: Story) -> str:

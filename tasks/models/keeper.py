@@ -15,7 +15,7 @@ from tasks.distillation.predict import predict_logits
 from tasks.evaluation.quality import accuracy, kl_nats_per_example, nll_nats_per_example
 from tasks.lineage.files import digest, file_sha256, read_json_lines, write_json
 from tasks.lineage.scratch import Scratch
-from tasks.models.better import BETTER, CLOSEST, MOST_RIGHT
+from tasks.models.better import BETTER, CLOSEST, LEARNT, MEASURED, MOST_RIGHT
 from tasks.models.checkpoint import load_weights, save_classifier, weights_of
 from tasks.models.devices import Device
 
@@ -31,17 +31,22 @@ class Keeper:
         rows: int,
         device: Device,
         teacher_logits: NDArray[np.float32] | None = None,
+        learnt: tuple[TokenSet, NDArray[np.float32]] | None = None,
     ) -> None:
-        """Take the validation rows, and for a student what its teacher says of them."""
+        """Take the validation rows, and for a student what its teacher says of them and of some rows it trains on."""
         self._scratch, self._tokens, self._labels, self._rows, self._device = scratch, tokens, labels, rows, device
-        self._teacher_logits = teacher_logits
+        self._teacher_logits, self._learnt = teacher_logits, learnt
 
     def checkpoint(self, model: Any, step: int) -> dict[str, Any]:
         """Save the model's weights and return its numbers on the validation set."""
         logits = predict_logits(model, self._tokens, self._rows, self._device)
-        imitation = {}
+        imitation: dict[str, float] = {}
         if self._teacher_logits is not None:
             imitation = {CLOSEST: kl_nats_per_example(logits, self._teacher_logits)}
+        if self._learnt is not None:
+            tokens, teacher_logits = self._learnt
+            answers = predict_logits(model, tokens, self._rows, self._device)
+            imitation[LEARNT] = kl_nats_per_example(answers, teacher_logits)
         return {
             "checkpoint": save_checkpoint(model, step, self._scratch),
             **imitation,
@@ -99,5 +104,5 @@ def write_summary(
 
 def _described(record: dict[str, Any], out: Path) -> dict[str, Any]:
     weights = out / "checkpoints" / record["checkpoint"] / "model.safetensors"
-    numbers = {key: record[key] for key in record if key.startswith("validation_")}
+    numbers = {key: record[key] for key in record if key.startswith(MEASURED)}
     return {"name": record["checkpoint"], "step": record["step"], **digest(weights), **numbers}

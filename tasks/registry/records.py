@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.lineage.files import file_sha256, read_json, read_json_lines
+from tasks.models.better import MEASURED
 
 TEACHER: Final = "teacher"
 # The stages behind one evaluated round; the teacher's evaluation is round r0.
@@ -125,7 +126,7 @@ class RoundFiles:
                 step=entry["step"],
                 sha256=entry["sha256"],
                 path=(folder / entry["name"]).as_posix(),
-                metrics={key: float(entry[key]) for key in entry if key.startswith("validation_")},
+                metrics={key: float(entry[key]) for key in entry if key.startswith(MEASURED)},
             )
             for entry in sorted(entries, key=lambda entry: entry["step"])
         ]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tasks.data.frames import NO_LABEL
 from tasks.data.near import clusters, near_held, near_pairs, similarity
 from tasks.data.splits import make_sets, split_of
+from tasks.data.transfer import too_few
 from tasks.errors import DataError
 
 WORDS = [f"{a}{b}" for a in "bdfglmnprst" for b in ("a", "e", "i", "o", "un", "ar", "el")]
@@ -139,9 +140,20 @@ def test_a_splice_is_the_beginning_of_one_training_text_and_the_end_of_another()
 
 
 def test_without_enough_training_rows_there_are_fewer_splices() -> None:
-    sets = make_sets(_raw(0), DATA | {"transfer": DATA["transfer"] | {"rows": 0, "spliced_rows": 10**5}})
-    assert 1000 < len(sets["transfer"]) < 10**5
-    assert sets["transfer"]["row_id"].is_unique
+    wanted = DATA["transfer"] | {"rows": 0, "spliced_rows": 10**5}
+    transfer = make_sets(_raw(0), DATA | {"transfer": wanted})["transfer"]
+    assert 1000 < len(transfer) < 10**5
+    assert transfer["row_id"].is_unique
+    [line] = too_few(transfer, wanted)
+    assert line.startswith(f"data.transfer.spliced_rows: {len(transfer):,} of the 100,000 asked for")
+
+
+def test_without_enough_sentences_that_is_said() -> None:
+    wanted = DATA["transfer"] | {"rows": 10**5}
+    transfer = make_sets(_raw(0), DATA | {"transfer": wanted})["transfer"]
+    [line] = too_few(transfer, wanted)
+    assert line.startswith(f"data.transfer.rows: {len(transfer) - 30:,} of the 100,000 asked for")
+    assert too_few(transfer, wanted | {"rows": len(transfer) - 30}) == []
 
 
 def test_a_text_with_two_labels_is_left_out() -> None:

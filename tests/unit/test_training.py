@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from tasks.data.tokens import TokenSet, collate, shuffled_buckets
 from tasks.distillation.average import Average
-from tasks.distillation.budget import joined, plan_batches
+from tasks.distillation.budget import joined, plan_batches, spread_rows
 from tasks.distillation.train import Schedule, make_optimiser, train
 from tasks.lineage.scratch import Scratch
 from tasks.models.devices import Device
@@ -193,6 +194,17 @@ def test_the_budget_is_spent_exactly(
     expected = round(transfer * num_transfer)
     assert (rows >= num_train).sum() == expected
     assert all(len(b) <= batch for b in batches)
+
+
+@given(rows=st.lists(st.integers(0, 50), max_size=120), count=st.integers(1, 60), batch=st.integers(1, 16))
+def test_spread_rows_are_of_the_batches_and_reach_over_all_of_them(rows: list[int], count: int, batch: int) -> None:
+    batches = [np.array(rows[i : i + batch], dtype=np.int64) for i in range(0, len(rows), batch)]
+    found, distinct = spread_rows(batches, count).tolist(), sorted(set(rows))
+    assert len(found) == min(count, len(distinct))
+    assert found == sorted(set(found))
+    assert set(found) <= set(distinct)
+    places = [distinct.index(row) for row in found]
+    assert all(later - earlier <= -(-len(distinct) // count) for earlier, later in pairwise([*places, len(distinct)]))
 
 
 @given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=300), batch=st.integers(1, 32))
