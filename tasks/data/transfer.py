@@ -51,7 +51,7 @@ def too_few(transfer: pd.DataFrame, wanted: Mapping[str, Any]) -> list[str]:
     spliced = int((transfer["source"] == SPLICED).sum())
     found = {"rows": len(transfer) - spliced, "spliced_rows": spliced}
     return [
-        f"data.transfer.{key}: {rows:,} of the {wanted[key]:,} asked for; the sources have no more"
+        f"data.transfer.{key}: {rows:,} of the {wanted[key]:,} asked for; there are no more"
         for key, rows in found.items()
         if rows < wanted[key]
     ]

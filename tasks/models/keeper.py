@@ -38,7 +38,7 @@ class Keeper:
         self._teacher_logits, self._learnt = teacher_logits, learnt
 
     def checkpoint(self, model: Any, step: int) -> dict[str, Any]:
-        """Save the model's weights and return its numbers on the validation set."""
+        """Save the model's weights and return its numbers on the validation set, of a student also on rows it trains on."""
         logits = predict_logits(model, self._tokens, self._rows, self._device)
         imitation: dict[str, float] = {}
         if self._teacher_logits is not None:

@@ -54,7 +54,8 @@ def train(stage: str, out: Path, salt: str, source: Path) -> None:
         place.parent.mkdir(parents=True)
         place.write_bytes(f"{salt} {step}".encode())
         checkpoints.append({"name": name, "step": step, "sha256": sha256(place), "size_bytes": 1,
-                            "validation_accuracy": 0.7 + step / 1000, "validation_nll_nats_per_example": 0.5})  # fmt: skip
+                            "validation_accuracy": 0.7 + step / 1000, "validation_nll_nats_per_example": 0.5,
+                            "learnt_kl_nats_per_example": 0.05})  # fmt: skip
     (out / "steps.jsonl").write_text(text, encoding="utf-8")
     write(out / "summary.json", {"steps": 40, "best_checkpoint": "step-000040", "best_validation_accuracy": 0.74,
                                  "checkpoints": checkpoints, "tokens": 1000,

@@ -109,6 +109,9 @@ def test_a_student_learns_from_more_than_logits_and_goes_on_after_a_kill(
     again = load_file(tmp_path / "killed/model/model.safetensors")
     assert all(torch.equal(again[name], whole[name]) for name in whole)
     assert read_json(tmp_path / "killed/summary.json") == read_json(tmp_path / "whole/summary.json")
+    assert all(
+        one["learnt_kl_nats_per_example"] > 0.0 for one in read_json(tmp_path / "whole/summary.json")["checkpoints"]
+    )
 
 
 def killed_at(last: int) -> Any:

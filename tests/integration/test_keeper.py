@@ -31,9 +31,8 @@ def test_a_student_keeps_what_is_closest_to_its_teacher(
         changed.classifier.bias.neg_()
     labels = predict_logits(changed, tokens, 8, CPU).argmax(axis=1)
     scratch = Scratch("distill@r1", "key", tmp_path)
-    learnt = (
-        (tokens, -teacher_logits) if has_teacher else None
-    )  # where the second checkpoint answers as the teacher does
+    # On the rows learnt from, the second checkpoint is the one that answers as the teacher does.
+    learnt = (tokens, -teacher_logits) if has_teacher else None
     keeper = Keeper(scratch, tokens, labels, 8, CPU, teacher_logits if has_teacher else None, learnt)
     for step, one in ((1, model), (2, changed)):
         scratch.record({"step": step, **keeper.checkpoint(one, step)})

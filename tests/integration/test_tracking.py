@@ -77,7 +77,9 @@ def test_a_run_is_recorded_with_rounds_models_versions_and_aliases(built: Path, 
     assert sorted(m.name for m in models if m.name.startswith("r3")) == ["r3", "r3-step-000020", "r3-step-000040"]
     pointer = next(m for m in models if m.name == "r3-step-000020")
     assert pointer.tags["compactlm.path"] == "artifacts/rounds/r3/trained/checkpoints/step-000020"
-    assert {(m.key, m.step) for m in pointer.metrics} >= {("checkpoint/validation_accuracy", 20)}
+    assert {(m.key, m.step) for m in pointer.metrics} >= {
+        ("checkpoint/validation_accuracy", 20), ("checkpoint/learnt_kl_nats_per_example", 20),
+    }  # fmt: skip
     assert len(made.search_model_versions(f"name = '{NAME}'")) == 3
     challenger = made.get_model_version_by_alias(NAME, "challenger")
     assert challenger.tags["compactlm.round"] == "r2"
