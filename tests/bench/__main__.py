@@ -5,6 +5,7 @@ is measured, and a cell that is there is not measured again.
 
 examples: python -m tests.bench throughput --rows 512
           python -m tests.bench criteria --rows 8000 --results ../tables
+          python -m tests.bench seeds --runs ../seed0 ../seed1 ../seed2
 """
 
 from __future__ import annotations
@@ -27,15 +28,19 @@ NAMES: Final = ("throughput", "noop", "latency", "gates", "decoder", "bert_base"
 TABLES: Final = ("criteria", "masks", "curves", "rivals")
 ROWS: Final = 1024
 TRANSFER_ROWS: Final = 40_000
-WITHOUT_A_RUN: Final = ("gates", "decoder")
+OF_RUNS: Final = ("seeds",)  # which take --runs instead of a workspace
+WITHOUT_A_RUN: Final = ("gates", "decoder", *OF_RUNS)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the benchmarks named by argv, all of them without a name, and return an exit code."""
     options = _parser().parse_args(argv)
-    unknown = sorted(set(options.names) - {*NAMES, *TABLES})
+    known = (*NAMES, *TABLES, *OF_RUNS)
+    unknown = sorted(set(options.names) - set(known))
     if unknown:
-        _parser().error(f"no benchmark {', '.join(unknown)}; there are {', '.join((*NAMES, *TABLES))}")
+        _parser().error(f"no benchmark {', '.join(unknown)}; there are {', '.join(known)}")
+    if set(options.names) & set(OF_RUNS) and len(options.runs) < 2:
+        _parser().error("seeds needs --runs with two or more finished runs")
     try:
         workspace = find_workspace(options.workspace)
         needs_a_run = not options.names or not set(options.names) <= set(WITHOUT_A_RUN)
@@ -52,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
             if name in TABLES:
                 print(facts["markdown"])
             else:
-                Console(highlight=False).print(_latency_table(facts) if name == "latency" else _table(name, facts))
+                Console(highlight=False).print(RENDERED[name](facts) if name in RENDERED else _table(name, facts))
     return 0
 
 
@@ -61,8 +66,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all of these without a name; {', '.join(TABLES)}"
-    )
+        "names", nargs="*", metavar="NAME",
+        help=f"{', '.join(NAMES)}; all of these without a name; {', '.join((*TABLES, *OF_RUNS))}",
+    )  # fmt: skip
     parser.add_argument(
         "--rows",
         type=int,
@@ -89,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layers", type=int, default=24, help="decoder: layers of the student")
     parser.add_argument("--teacher-layers", type=int, default=30, help="decoder: layers of the teacher")
     parser.add_argument("--threads", type=int, help="decoder: threads of torch; as many as it takes by itself without")
+    parser.add_argument(
+        "--runs", type=Path, nargs="+", default=[], help="seeds: workspaces that differ in their seed alone"
+    )
     parser.add_argument("--workspace", type=Path, default=Path.cwd(), help="project with a finished run")
     parser.add_argument("--json", action="store_true", help="print one JSON value for programs")
     return parser
@@ -121,6 +130,10 @@ def _measure(name: str, workspace: Path, options: argparse.Namespace) -> dict[st
         from tests.bench import gates
 
         return gates.measure(load_params(workspace / "params.yaml"), options.test_rows, options.models)
+    if name == "seeds":
+        from tests.bench import seeds
+
+        return seeds.measure(options.runs)
     if name == "bert_base":
         from tests.bench import bert_base
 
@@ -146,6 +159,23 @@ def _latency_table(facts: dict[str, Any]) -> Table:
                 mine, hers = one["latency_ms_p50"], one["teacher_latency_ms_p50"]
                 table.add_row(name, kind, rows, f"{mine:.2f}", f"{hers:.2f}", f"{one['ratio_p50']:.3f}")
     return table
+
+
+def _seeds_table(facts: dict[str, Any]) -> Table:
+    title = (
+        f"share of the teacher's accuracy, mean of validation and test; {facts['confidence']:.0%} interval of the rows"
+    )
+    table = Table(
+        "round", "parameters", *(f"seed {seed}" for seed in facts["seeds"]), "mean", "interval", title=title, box=None
+    )
+    for name, one in facts["rounds"].items():
+        shares, mean = (f"{share:.1%}" for share in one["shares"]), one["mean"]
+        interval = f"{mean['low']:.1%} to {mean['high']:.1%}"
+        table.add_row(name, f"{one['params_total'] / 1e6:.2f} M", *shares, f"{mean['value']:.1%}", interval)
+    return table
+
+
+RENDERED: Final = {"latency": _latency_table, "seeds": _seeds_table}
 
 
 if __name__ == "__main__":
