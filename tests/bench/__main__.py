@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -162,16 +163,15 @@ def _latency_table(facts: dict[str, Any]) -> Table:
 
 
 def _seeds_table(facts: dict[str, Any]) -> Table:
-    title = (
-        f"share of the teacher's accuracy, mean of validation and test; {facts['confidence']:.0%} interval of the rows"
-    )
-    table = Table(
-        "round", "parameters", *(f"seed {seed}" for seed in facts["seeds"]), "mean", "interval", title=title, box=None
-    )
+    title = f"share of the teacher's accuracy at home, {facts['confidence']:.0%} interval of the rows; elsewhere"
+    away = [name for name in facts["rows"] if name in next(iter(facts["rounds"].values()))["away"]]
+    columns = ("round", "size", *(f"seed {seed}" for seed in facts["seeds"]), "mean, interval", *away)
+    table = Table(*columns, title=title, box=None)
     for name, one in facts["rounds"].items():
         shares, mean = (f"{share:.1%}" for share in one["shares"]), one["mean"]
-        interval = f"{mean['low']:.1%} to {mean['high']:.1%}"
-        table.add_row(name, f"{one['params_total'] / 1e6:.2f} M", *shares, f"{mean['value']:.1%}", interval)
+        between = f"{mean['value']:.1%} {mean['low']:.1%}-{mean['high']:.1%}"
+        others = (f"{statistics.mean(one['away'][of]):.1%}" for of in away)
+        table.add_row(name, f"{one['params_total'] / 1e6:.1f} M", *shares, between, *others)
     return table
 
 

@@ -28,7 +28,8 @@ def measure(runs: list[Path]) -> dict[str, Any]:
     """Return the runs' seeds and, by round that all have evaluated, the shares (of 1) of each run, their mean and its interval.
 
     The interval is of the mean over these runs, by resampling rows, the same for all models and runs: it says what other rows
-    would have shown of these trainings. How trainings differ is what `shares` shows. UserError if the runs are not alike.
+    would have shown of these trainings. How trainings differ is what `shares` shows; `away` has those on the other sets.
+    Raises UserError if the runs are not alike.
     """
     params = _alike(runs)
     rounds = [
@@ -54,6 +55,7 @@ def measure(runs: list[Path]) -> dict[str, Any]:
             "shares": [round(float(share_of(mine, theirs)), 4) for mine, theirs in zip(students, teachers, strict=True)],
             "mean": interval(float(mean[0]), np.concatenate(drawn), section.confidence),
             "accuracies": [_accuracies(one) for one in students],
+            "away": {of: _shares_away(of, students, teachers) for of in rows if of not in HOME},
         }  # fmt: skip
     return found
 
@@ -62,6 +64,14 @@ def share_of(student: Right, teacher: Right) -> float:
     """Return the mean of the student's accuracies on the home sets over that of the teacher's."""
     mine, theirs = (sum(float(one[name].mean()) for name in HOME) for one in (student, teacher))
     return mine / theirs
+
+
+def _shares_away(name: str, students: list[Right], teachers: list[Right]) -> list[float]:
+    """Return the share of each run on another set than the home sets."""
+    return [
+        round(float(mine[name].mean() / theirs[name].mean()), 4)
+        for mine, theirs in zip(students, teachers, strict=True)
+    ]
 
 
 def mean_share(students: list[Right], teachers: list[Right], counts: Right) -> NDArray[np.float64]:

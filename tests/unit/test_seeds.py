@@ -16,8 +16,10 @@ from tests.bench import seeds
 from tests.bench.__main__ import main
 
 REPOSITORY = Path(__file__).parents[2]
-ROWS = {"validation": 40, "test": 20}
-TEACHER = {"validation": 32, "test": 18}  # right rows: 0.8 and 0.9
+ROWS = {"validation": 40, "test": 20, "elsewhere": 10}
+TEACHER = {"validation": 32, "test": 18, "elsewhere": 8}  # right rows: 0.8, 0.9 and 0.8
+
+STUDENT = {"validation": 28, "test": 17, "elsewhere": 4}
 
 
 def a_run(where: Path, seed: int, right: dict[str, dict[str, int]], **changes: Any) -> Path:
@@ -39,10 +41,10 @@ def a_run(where: Path, seed: int, right: dict[str, dict[str, int]], **changes: A
     return where
 
 
-def test_a_share_is_of_the_mean_accuracy_of_both_sets_and_runs_count_alike(tmp_path: Path) -> None:
+def test_a_share_is_of_the_mean_accuracy_of_both_home_sets_and_runs_count_alike(tmp_path: Path) -> None:
     runs = [
-        a_run(tmp_path / "0", 0, {"r1": {"validation": 32, "test": 18}, "r2": {"validation": 30, "test": 16}}),
-        a_run(tmp_path / "1", 1, {"r1": {"validation": 28, "test": 17}}),
+        a_run(tmp_path / "0", 0, {"r1": TEACHER, "r2": TEACHER}),
+        a_run(tmp_path / "1", 1, {"r1": STUDENT}),
     ]
     found = seeds.measure(runs)
     assert found["seeds"] == [0, 1]
@@ -52,7 +54,8 @@ def test_a_share_is_of_the_mean_accuracy_of_both_sets_and_runs_count_alike(tmp_p
     assert one["shares"] == [1.0, pytest.approx(second, abs=1e-4)]
     assert one["mean"]["value"] == pytest.approx((1 + second) / 2, abs=1e-4)
     assert one["mean"]["low"] < one["mean"]["value"] < one["mean"]["high"]
-    assert one["accuracies"][1] == {"validation": 0.7, "test": 0.85}
+    assert one["accuracies"][1] == {"validation": 0.7, "test": 0.85, "elsewhere": 0.4}
+    assert one["away"] == {"elsewhere": [1.0, 0.5]}
 
 
 def test_a_student_right_on_the_teachers_rows_has_an_interval_without_width(tmp_path: Path) -> None:
@@ -88,11 +91,12 @@ def test_runs_that_are_not_alike_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_table_has_a_column_for_each_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = [str(a_run(tmp_path / str(seed), seed, {"r1": {"validation": 28, "test": 17}})) for seed in (3, 4)]
+    runs = [str(a_run(tmp_path / str(seed), seed, {"r1": STUDENT})) for seed in (3, 4)]
     assert main(["seeds", "--runs", *runs]) == 0
     printed = capsys.readouterr().out
     assert "seed 3" in printed
-    assert "91.2%" in printed
+    assert "91.2%" in printed  # of home
+    assert "50.0%" in printed  # of elsewhere
     with pytest.raises(SystemExit):
         main(["seeds", "--runs", runs[0]])
     assert "two or more finished runs" in capsys.readouterr().err
