@@ -47,13 +47,11 @@ def measure(runs: list[Path]) -> dict[str, Any]:
     }  # fmt: skip
     for name in rounds:
         students = [_right(_evaluated(run, name), rows) for run in runs]
-        draws = zip(*(resample_counts(len(rows[of]), section.bootstrap_resamples, 0) for of in HOME), strict=True)
-        drawn = [mean_share(students, teachers, dict(zip(HOME, counts, strict=True))) for counts in draws]
-        mean = mean_share(students, teachers, {of: np.ones((1, len(rows[of]))) for of in HOME})
+        value = float(np.mean([share_of(mine, theirs) for mine, theirs in zip(students, teachers, strict=True)]))
         found["rounds"][name] = {
             "params_total": json.loads((_evaluated(runs[0], name) / "cost.json").read_text())["params_total"],
             "shares": [round(float(share_of(mine, theirs)), 4) for mine, theirs in zip(students, teachers, strict=True)],
-            "mean": interval(float(mean[0]), np.concatenate(drawn), section.confidence),
+            "mean": interval(value, mean_shares(students, teachers, section.bootstrap_resamples), section.confidence),
             "accuracies": [_accuracies(one) for one in students],
             "away": {of: _shares_away(of, students, teachers) for of in rows if of not in HOME},
         }  # fmt: skip
@@ -74,15 +72,20 @@ def _shares_away(name: str, students: list[Right], teachers: list[Right]) -> lis
     ]
 
 
-def mean_share(students: list[Right], teachers: list[Right], counts: Right) -> NDArray[np.float64]:
-    """Return, for each of R resamples, the mean over runs of `share_of`; `counts` has how often each row is drawn, (R, N)."""
-    shares = []
-    for mine, theirs in zip(students, teachers, strict=True):
-        right, reference = (
-            np.stack([counts[name] @ one[name] / len(one[name]) for name in HOME]).sum(axis=0) for one in (mine, theirs)
-        )
-        shares.append(right / reference)
-    return np.asarray(np.mean(shares, axis=0))
+def mean_shares(students: list[Right], teachers: list[Right], resamples: int) -> NDArray[np.float64]:
+    """Return the mean over runs of `share_of` in each resample of the rows of every set, shape (resamples,)."""
+    sums_RM = np.sum(
+        [_drawn([one[of] for one in (*students, *teachers)], resamples, n) for n, of in enumerate(HOME)], axis=0
+    )
+    return np.asarray((sums_RM[:, : len(students)] / sums_RM[:, len(students) :]).mean(axis=1))
+
+
+def _drawn(right: list[NDArray[np.float64]], resamples: int, seed: int) -> NDArray[np.float64]:
+    """Return the accuracy of each of M models in each of R resamples of a set's rows, shape (R, M)."""
+    right_NM = np.stack(right, axis=1)
+    return np.concatenate(
+        [counts_RN @ right_NM / len(right_NM) for counts_RN in resample_counts(len(right_NM), resamples, seed)]
+    )
 
 
 def _alike(runs: list[Path]) -> list[Params]:

@@ -64,6 +64,22 @@ def test_a_student_right_on_the_teachers_rows_has_an_interval_without_width(tmp_
     assert seeds.measure(runs)["rounds"]["r1"]["mean"] == {"value": 1.0, "low": 1.0, "high": 1.0}
 
 
+def test_sets_of_unequal_size_may_be_resampled_in_unequal_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    models = [
+        {of: (rng.random(rows) < 0.8).astype(float) for of, rows in (("validation", 1500), ("test", 700))}
+        for _ in "1234"
+    ]
+    whole = seeds.mean_shares(models[:2], models[2:], 500)
+    monkeypatch.setattr("tasks.evaluation.quality.CHUNK_COUNTS", 20_000)
+    assert seeds.mean_shares(models[:2], models[2:], 500) == pytest.approx(whole)
+    # sqrt(0.2 / 0.8 * (1/1500 + 1/700) / 4 * 2 / 2) is 1.1 %: two models a ratio, two ratios a mean, half of a sum each set
+    assert 0.005 < whole.std() < 0.02
+    assert whole.mean() == pytest.approx(
+        np.mean([seeds.share_of(a, b) for a, b in zip(models[:2], models[2:], strict=True)]), abs=0.003
+    )
+
+
 def test_runs_that_are_not_alike_are_refused(tmp_path: Path) -> None:
     first = a_run(tmp_path / "0", 0, {"r1": TEACHER})
     with pytest.raises(UserError, match="every run needs a seed of its own"):
