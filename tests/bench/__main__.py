@@ -97,7 +97,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--teacher-layers", type=int, default=30, help="decoder: layers of the teacher")
     parser.add_argument("--threads", type=int, help="decoder: threads of torch; as many as it takes by itself without")
     parser.add_argument(
-        "--runs", type=Path, nargs="+", default=[], help="seeds: workspaces that differ in their seed alone"
+        "--runs",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="seeds: workspaces of runs that differ in seed and runtime alone",
     )
     parser.add_argument("--workspace", type=Path, default=Path.cwd(), help="project with a finished run")
     parser.add_argument("--json", action="store_true", help="print one JSON value for programs")

@@ -20,7 +20,7 @@ from tasks.params import AnyParams, Params
 from tasks.params_file import load_params
 
 HOME: Final = ("validation", "test")  # their accuracies are averaged, each counts alike
-OTHERWISE_EQUAL: Final = ("seed", "runtime")  # sections in which the runs may differ
+MAY_DIFFER: Final = ("seed", "runtime")  # sections of the params; the runs share all others
 Right = dict[str, NDArray[np.float64]]  # set -> 1 for each row that a model is right about, shape (N,)
 
 
@@ -105,7 +105,7 @@ def _alike(runs: list[Path]) -> list[Params]:
 
 
 def _shared(params: AnyParams) -> dict[str, Any]:
-    return {key: value for key, value in params.model_dump().items() if key not in OTHERWISE_EQUAL}
+    return {key: value for key, value in params.model_dump().items() if key not in MAY_DIFFER}
 
 
 def _evaluated(run: Path, name: str) -> Path:

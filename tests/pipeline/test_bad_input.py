@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import errno
 import os
 import resource
 import shutil
@@ -120,19 +121,24 @@ def test_a_disk_that_fills_up_while_a_stage_writes(
     assert "no space left on the device; free some and run again" in capsys.readouterr().err
 
 
-FULL_DISK_SENTENCES = {  # what each library says on a full disk, as seen in the test above
-    "safetensors": "Error while serializing: I/O error: No space left on device (os error 28)",
-    "torch": "[enforce fail at inline_container.cc:664] . unexpected pos 704 vs 598",
-    "numpy": "Not enough free space to write 80000000 bytes after offset 128",
+FULL_DISK = {  # what each library raises on a full disk, as seen in the test above
+    "safetensors": RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    "torch": RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 704 vs 598"),
+    "numpy": RuntimeError("Not enough free space to write 80000000 bytes after offset 128"),
+    "python": OSError(errno.ENOSPC, "on any platform, in any language"),
 }
 
 
-@pytest.mark.parametrize("library", FULL_DISK_SENTENCES)
+def test_every_library_that_fills_a_disk_is_known_without_a_disk() -> None:
+    assert set(FULL_DISK) == set(WRITES)
+
+
+@pytest.mark.parametrize("library", FULL_DISK)
 def test_the_words_of_a_full_disk(
     library: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def write(_argv: list[str], _started: float) -> int:
-        raise RuntimeError(FULL_DISK_SENTENCES[library])
+        raise FULL_DISK[library]
 
     monkeypatch.setattr(stage, "_main", write)
     assert stage.main(["distill"]) == EXIT_USER_ERROR

@@ -18,7 +18,6 @@ from tests.bench.__main__ import main
 REPOSITORY = Path(__file__).parents[2]
 ROWS = {"validation": 40, "test": 20, "elsewhere": 10}
 TEACHER = {"validation": 32, "test": 18, "elsewhere": 8}  # right rows: 0.8, 0.9 and 0.8
-
 STUDENT = {"validation": 28, "test": 17, "elsewhere": 4}
 
 
