@@ -18,6 +18,7 @@ from tasks.data.top_k import TopKFiles
 from tasks.distillation.causal import predicting
 from tasks.distillation.top_k import best
 from tasks.lineage.files import file_sha256, write_json
+from tasks.models.attention import attend_in_short_blocks
 from tasks.models.checkpoint import load_causal_lm
 from tasks.models.devices import Device, pick_for_training
 from tasks.params_causal import CausalParams
@@ -62,6 +63,7 @@ def _cache(params: CausalParams, teacher: Path, tokens: Path, out: Path, device:
     batches = plan_blocks(len(blocks), budget, blocks.shape[1], section.batch_blocks, params.seed)
     model = load_causal_lm(teacher).eval()
     device.prepare_to_read(model)
+    attend_in_short_blocks(model, device)
     count = sum(map(len, batches))
     files = TopKFiles(out, np.concatenate(batches), blocks.shape[1] - 1, cache.top_k, model.config.vocab_size)
     progress = Progress("teacher_logits", count, "blocks")

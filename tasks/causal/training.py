@@ -18,6 +18,7 @@ from tasks.distillation.top_k import TopK
 from tasks.distillation.train import Schedule, train
 from tasks.lineage.files import digest
 from tasks.lineage.scratch import Scratch, scratch_key
+from tasks.models.attention import attend_in_short_blocks
 from tasks.models.block_keeper import BlockKeeper
 from tasks.models.causal import touch_read_rows_alone
 from tasks.models.devices import Device
@@ -92,8 +93,10 @@ def blocks_loss(
     """
     if teacher is not None:
         device.prepare_to_read(teacher)
+        attend_in_short_blocks(teacher, device)
         kept_V = None if kept_V is None else kept_V.to(device.device)
         told_VD = output_weight(teacher, kept_V).detach().to(recipe.dtype)  # once: it does not change
+    attend_in_short_blocks(model, device)
     alone = device.processes.count == 1
     if alone and not device.compiled:
         touch_read_rows_alone(model)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a stage reads what `fetch` brought, never the network
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AttentionInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 from transformers.utils import logging as transformers_logging
 
 from tasks.errors import SourceError
@@ -77,6 +84,19 @@ def attend_plainly(model: Any, device: torch.device) -> None:
     """
     if device.type == "cpu":
         model.set_attn_implementation("eager")
+
+
+def attend_with(model: Any, name: str, attention: Callable[..., Any]) -> None:
+    """Make the model compute attention as `attention(fused, module, ...)`, with what transformers gives such a function.
+
+    `fused` is the one that calls torch's own kernel, and takes the same. What tokens see is told as it is told to that one.
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+    AttentionInterface.register(name, functools.partial(attention, sdpa_attention_forward))
+    AttentionMaskInterface.register(name, sdpa_mask)
+    model.set_attn_implementation(name)
 
 
 def preload() -> None:
