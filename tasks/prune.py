@@ -10,7 +10,6 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.data.frames import SETS_WITHOUT_CALIBRATION, read_sets
-from tasks.data.tokens import TokenSet, bucketed, load_tokens, rows_of, save_tokens, tokenize
-from tasks.distillation.predict import predict_logits
+from tasks.data.tokens import load_tokens, save_tokens, tokenize
 from tasks.errors import ParamsError
 from tasks.lineage.files import file_sha256, read_json, write_json
 from tasks.models.architectures import adapter_of, num_layers
-from tasks.models.calibration import BATCH_ROWS, Calibration, Labels
+from tasks.models.calibration import Calibration, Labels
 from tasks.models.checkpoint import (
     classifier_from_config,
     copy_tokenizer,
@@ -32,7 +30,6 @@ from tasks.models.checkpoint import (
     read_config,
     save_classifier,
 )
-from tasks.models.depth import without_each
 from tasks.models.devices import Device, pick
 from tasks.models.masking import apply_masks
 from tasks.models.planning import Measure, searched_shapes, target_shape
@@ -42,7 +39,7 @@ from tasks.params import Params
 from tasks.params_rounds import Round
 from tasks.progress import say
 from tasks.pruning.criteria import CRITERIA, Scores, keep_best
-from tasks.pruning.depth import blocks, harm_nats_per_row
+from tasks.pruning.depth import blocks
 from tasks.pruning.masks import sparsity_of
 from tasks.pruning.merging import merges
 from tasks.pruning.planner import Candidate
@@ -59,7 +56,7 @@ from tasks.pruning.vocabulary import (
 )
 from tasks.stage import InPath, OutPath
 
-Influences = Callable[[list[set[int]]], list[float]]
+Missed = Callable[[list[set[int]]], list[float]]  # how much the model would miss each block of layers
 
 MASKS_FILE = "masks.safetensors"
 CANDIDATES = "candidates"  # of a round with `search`: the folder below its pruned/, and the key in plan.json
@@ -88,9 +85,11 @@ def run(
     model, calibration = load_classifier(parent), load_tokens(tokens / "calibration")
     labels = calibration_labels(sets)
     criterion = section.criterion or params.prune.criterion
-    statistics = Calibration(model, calibration, labels, device, params.seed)
+    by_harm = params.prune.depth == "harm"
+    counts = sorted({one.shape["layers"] for one in searched} or {target["layers"]}) if by_harm else []
+    could_go = [block for count in counts for block in blocks(num_layers(model), count) if block]
+    statistics = Calibration(model, calibration, labels, device, params.seed, could_go)
     scores = CRITERIA[criterion](statistics)
-    influences = statistics.influences if params.prune.depth == "block_influence" else None
     out.mkdir(parents=True, exist_ok=True)
     save_file(named_scores(scores), out / "scores.safetensors")
     cutter = Cutter(
@@ -99,12 +98,11 @@ def run(
         tokens,
         out,
         model,
-        calibration,
         scores,
         criterion,
         measure.classes,
-        device,
-        influences,
+        "layer_block_harm_nats_per_row" if by_harm else "layer_block_influence",
+        statistics.harms if by_harm else statistics.influences,
         params.prune.merge_heads,
     )
 
@@ -141,12 +139,11 @@ class Cutter:
     tokens: Path
     out: Path
     model: Any
-    calibration: TokenSet
     scores: Scores
     criterion: str
     classes: int
-    device: Device
-    influences: Influences | None
+    told: str  # what plan.json calls `missed`
+    missed: Missed
     merge: bool
     chosen: dict[int, tuple[list[int], dict[str, float]]] = field(default_factory=dict)
 
@@ -161,10 +158,8 @@ class Cutter:
         adapter = adapter_of(config)
         before = adapter.shape(config)
         if target["layers"] not in self.chosen:
-            self.chosen[target["layers"]] = choose_layers(
-                self.model, self.calibration, target["layers"], self.device, self.influences
-            )
-        layers, harms = self.chosen[target["layers"]]
+            self.chosen[target["layers"]] = choose_layers(num_layers(self.model), target["layers"], self.missed)
+        layers, missed = self.chosen[target["layers"]]
         pieces = _kept_pieces(self.parent, self.model.config.to_dict(), self.tokens, target["vocabulary"])
         plan = make_plan(self.scores, layers, target, pieces, adapter.head_groups(config), self.merge)
         student = student_from_plan(self.parent, plan)
@@ -172,8 +167,7 @@ class Cutter:
         save_classifier(student, self.parent, folder / "model")
         write_tokenizer(self.parent, plan, folder / "model")
         record = plan_record(self.criterion, plan, self.parent, folder, before, self.out / "scores.safetensors")
-        told = "layer_block_harm_nats_per_row" if self.influences is None else "layer_block_influence"
-        write_json(folder / "plan.json", {**record, told: harms, **more})
+        write_json(folder / "plan.json", {**record, self.told: missed, **more})
         total: int = adapter.count_parameters(config, target, self.classes)["total"]
         assert total == student.num_parameters(), "the plan's arithmetic and the model disagree"
         say(f"{self.round}: {self.model.num_parameters():,} -> {total:,} parameters; layers kept: {layers}")
@@ -199,28 +193,12 @@ def calibration_labels(sets: Path) -> Labels:
     return by_row.loc[frames["calibration"]["row_id"]].to_numpy(dtype=np.int64)
 
 
-def choose_layers(
-    model: Any, calibration: TokenSet, count: int, device: Device, influences: Influences | None = None
-) -> tuple[list[int], dict[str, float]]:
-    """Return the layers to keep and, for each block tried, the harm of dropping it in nats per calibration row.
-
-    With `influences` these are asked instead, and no block is tried.
-    """
-    total = num_layers(model)
+def choose_layers(total: int, count: int, missed: Missed) -> tuple[list[int], dict[str, float]]:
+    """Return the layers to keep, `count` of `total`, and how much each block that could go is missed."""
     candidates = blocks(total, count)
     if candidates == [set()]:
         return list(range(total)), {}
-    if influences is not None:
-        return least_missed(total, candidates, influences(candidates))
-    batches = [rows_of(calibration, rows) for rows in bucketed(calibration.lengths, BATCH_ROWS)]
-
-    def logits_of(batch: TokenSet) -> torch.Tensor:
-        return torch.from_numpy(predict_logits(model, batch, BATCH_ROWS, device))
-
-    tried = [without_each(model, candidates, partial(logits_of, batch)) for batch in batches]
-    full = torch.cat([whole for whole, _ in tried])
-    without = [torch.cat([found[number] for _, found in tried]) for number in range(len(candidates))]
-    return least_missed(total, candidates, [harm_nats_per_row(full, logits) for logits in without])
+    return least_missed(total, candidates, missed(candidates))
 
 
 def least_missed(total: int, candidates: list[set[int]], missed: list[float]) -> tuple[list[int], dict[str, float]]:

@@ -38,7 +38,7 @@ from tasks.models.planning import causal_shape
 from tasks.models.search_folder import write_planned
 from tasks.params_causal import CausalParams
 from tasks.progress import Progress, say
-from tasks.prune import Influences, least_missed, make_plan, named_scores, plan_record, write_tokenizer
+from tasks.prune import Missed, least_missed, make_plan, named_scores, plan_record, write_tokenizer
 from tasks.pruning.criteria import CRITERIA
 from tasks.pruning.depth import blocks as candidate_blocks
 from tasks.pruning.depth import protected_ends
@@ -133,7 +133,7 @@ def _cut_again(params: CausalParams, sets: Path, parents: tuple[Path, Path], mod
 
 
 def choose_layers(
-    model: Any, calibration: Blocks, count: int, device: Device, round_name: str, influences: Influences | None = None
+    model: Any, calibration: Blocks, count: int, device: Device, round_name: str, influences: Missed | None = None
 ) -> tuple[list[int], dict[str, float]]:
     """Return the layers to keep and, for each block tried, the nats per calibration token without it.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,10 @@ from torch import Tensor, nn
 from tasks.data.tokens import TokenSet, bucketed, collate
 from tasks.models.architectures import adapter_of, layers_of
 from tasks.models.checkpoint import pad_id, weights_of
+from tasks.models.depth import without_each
 from tasks.models.devices import Device
 from tasks.pruning.criteria import Channels, Scores
-from tasks.pruning.depth import influence
+from tasks.pruning.depth import harm_nats_per_row, influence
 from tasks.pruning.statistics import MaskGradient, MeanAbsolute, TokenNorm, weight_sums
 
 BATCH_ROWS = 64
@@ -30,14 +33,20 @@ class Calibration:
 
     batch_rows = BATCH_ROWS
 
-    def __init__(self, model: Any, tokens: TokenSet, labels: Labels, device: Device, seed: int) -> None:
-        """Take one label for each calibration row; -1 where there is none, which `mask_gradients` refuses."""
+    def __init__(
+        self, model: Any, tokens: TokenSet, labels: Labels, device: Device, seed: int, blocks: Sequence[set[int]] = ()
+    ) -> None:
+        """Take one label for each calibration row; -1 where there is none, which `mask_gradients` refuses.
+
+        `blocks` are those that `harms` will be asked about: the first pass over the rows, whatever it is for, tries them as well.
+        """
         self._model, self._tokens, self._labels, self._device = model.to(device.device), tokens, labels, device
         self._config = model.config.to_dict()
         self._adapter = adapter_of(self._config)
         self._sites = self._adapter.sites(model)
         self.num_heads: int = self._adapter.shape(self._config)["heads"]
         self.seed = seed
+        self._untried, self._harms = list(blocks), dict[frozenset[int], float]()
 
     def mean_absolute(self) -> Channels:
         """Return the L2 norm over rows of the mean |activation| of a row's tokens; see `Statistics`."""
@@ -118,19 +127,44 @@ class Calibration:
                 sums[number] += float((found_BT * mask_BT).sum())
         return [total / count for total in sums]
 
+    def harms(self, candidates: Sequence[set[int]]) -> list[float]:
+        """Return the harm of leaving out each contiguous block of layers, nats per row; see `harm_nats_per_row`."""
+        new = [block for block in candidates if frozenset(block) not in self._harms]
+        if new:
+            self._untried += [block for block in new if block not in self._untried]
+            self._pass(lambda _mask: nullcontext())
+        return [self._harms[frozenset(block)] for block in candidates]
+
+    def _pass(self, watching: Callable[[Tensor], AbstractContextManager[None]]) -> None:
+        """Run all rows, each batch once in the context that `watching` gives for its mask, and without each untried block."""
+        blocks, self._untried = self._untried, []
+        said: list[list[Tensor]] = []
+        for rows in bucketed(self._tokens.lengths, self.batch_rows):
+            ids_BT, mask_BT = self._batch(rows)
+            contexts = chain([watching(mask_BT)], repeat(nullcontext()))
+
+            def run(batch: tuple[Tensor, Tensor] = (ids_BT, mask_BT), contexts: Any = contexts) -> Tensor:
+                with torch.inference_mode(), next(contexts):
+                    return self._run(*batch)
+
+            whole, without = without_each(self._model, blocks, run)
+            if blocks:
+                said.append([logits.float().cpu() for logits in (whole, *without)])
+        if blocks:
+            full, *others = (torch.cat(batches) for batches in zip(*said, strict=True))
+            for block, logits in zip(blocks, others, strict=True):
+                self._harms[frozenset(block)] = harm_nats_per_row(full, logits)
+
     def _activations(self, kind: type[MeanAbsolute] | type[TokenNorm]) -> Channels:
         """Return the roots of an accumulator a site, from one forward pass over all rows."""
         found: dict[Place, MeanAbsolute | TokenNorm] = {}
-        for rows in bucketed(self._tokens.lengths, self.batch_rows):
-            ids_BT, mask_BT = self._batch(rows)
 
-            def add(place: Place, values: Tensor, mask_BT: Tensor = mask_BT) -> None:
-                if place[0] == "pooler":  # one vector a row
-                    values, mask_BT = values[:, None], torch.ones(len(values), 1, device=values.device)
-                found.setdefault(place, kind()).add(values, mask_BT)
+        def add(mask_BT: Tensor, place: Place, values: Tensor) -> None:
+            if place[0] == "pooler":  # one vector a row
+                values, mask_BT = values[:, None], torch.ones(len(values), 1, device=values.device)
+            found.setdefault(place, kind()).add(values, mask_BT)
 
-            with torch.inference_mode(), self._watch(add):
-                self._run(ids_BT, mask_BT)
+        self._pass(lambda mask_BT: self._watch(partial(add, mask_BT)))
         sites = self._sites
         return Channels(
             ffn_LF=torch.stack([found["ffn", i].root() for i in range(len(sites.ffn))]),

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from tasks.data.frames import write_sets
 from tasks.data.tokens import TokenSet
+from tasks.distillation.predict import predict_logits
+from tasks.models.architectures import layers_of, without_layers
 from tasks.models.calibration import Calibration
 from tasks.models.checkpoint import load_classifier
 from tasks.models.devices import Device
 from tasks.params import Prune
 from tasks.prune import calibration_labels, choose_layers
-from tasks.pruning.criteria import CRITERIA, Channels, keep_best
+from tasks.pruning.criteria import CRITERIA, Channels, Scores, keep_best
 from tasks.pruning.depth import blocks, harm_nats_per_row
 from tasks.pruning.statistics import MeanAbsolute, TokenNorm
 
@@ -139,7 +141,7 @@ def calibration() -> TokenSet:
 def test_scores_do_not_depend_on_batching(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     model, tokens, labels = load_classifier(tiny_model), calibration(), np.arange(40) % 2
     expected = CRITERIA[name](Calibration(model, tokens, labels, CPU, 0))
-    monkeypatch.setattr("tasks.models.calibration.BATCH_ROWS", 1)
+    monkeypatch.setattr(Calibration, "batch_rows", 1)
     alone = CRITERIA[name](Calibration(model, tokens, labels, CPU, 0))
     for axis in vars(expected):
         torch.testing.assert_close(getattr(alone, axis), getattr(expected, axis), atol=1e-4, rtol=1e-4)
@@ -156,9 +158,40 @@ def test_params_offer_every_criterion() -> None:
 
 
 def test_the_dropped_block_is_the_one_that_harms_least(tiny_model: Path) -> None:
-    model = load_classifier(tiny_model)
-    kept, harms = choose_layers(model, calibration(), 2, CPU)
+    statistics = Calibration(load_classifier(tiny_model), calibration(), np.arange(40) % 2, CPU, 0)
+    kept, harms = choose_layers(3, 2, statistics.harms)
     assert set(harms) == {"1", "2"}
     gone = min(harms, key=harms.__getitem__)
     assert kept == [i for i in range(3) if str(i) != gone]
-    assert choose_layers(model, calibration(), 3, CPU) == ([0, 1, 2], {})
+    assert choose_layers(3, 3, statistics.harms) == ([0, 1, 2], {})
+
+
+def test_harm_is_the_divergence_from_the_whole_model(tiny_model: Path) -> None:
+    model, tried = load_classifier(tiny_model), [{1}, {2}, {1, 2}]
+    found = Calibration(model, calibration(), np.arange(40) % 2, CPU, 0).harms(tried)
+    whole = torch.from_numpy(predict_logits(model, calibration(), 8, CPU))
+    for block, harm in zip(tried, found, strict=True):
+        with without_layers(model, block):
+            logits = torch.from_numpy(predict_logits(model, calibration(), 8, CPU))
+        assert harm == pytest.approx(harm_nats_per_row(whole, logits), rel=1e-3)
+        assert harm > 1e-6
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_blocks_named_before_are_tried_in_the_pass_of_the_criterion(tiny_model: Path, name: str) -> None:
+    def measured(named: list[set[int]], asked: list[set[int]]) -> tuple[Scores, list[float], int]:
+        model, ran = load_classifier(tiny_model), list[int]()
+        for layer in layers_of(model)[1]:
+            layer.forward = lambda *args, own=layer.forward, **more: (ran.append(1), own(*args, **more))[1]
+        statistics = Calibration(model, calibration(), np.arange(40) % 2, CPU, 0, named)
+        return CRITERIA[name](statistics), statistics.harms(asked), len(ran)
+
+    plain, later, apart = measured([], [{1}, {2}])
+    scores, harms, together = measured([{2}, {1}], [{1}, {2}])
+    assert harms == later
+    assert all(torch.equal(value, getattr(plain, axis)) for axis, value in vars(scores).items())
+    saved = 3 if name in ("activation", "wanda") else 0  # layers: of one whole pass
+    assert together == apart - saved
+    assert apart == {"activation": 7, "wanda": 7, "taylor": 7}.get(
+        name, 4
+    )  # 3 + 1 above {1} and none above {2}; 3 more

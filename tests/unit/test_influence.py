@@ -57,7 +57,7 @@ def test_a_layer_that_does_nothing_is_the_one_that_goes(tmp_path: Path, family: 
             torch.nn.init.zeros_(parameter)
     blocks = np.random.default_rng(0).integers(0, 60, (6, 16)).astype(np.int32)
     statistics = BlockCalibration(model, blocks, CPU, 0)
-    kept, influences = choose_layers(model, rows(), len(layers) - 1, CPU, statistics.influences)
+    kept, influences = choose_layers(len(layers), len(layers) - 1, statistics.influences)
     assert influences["1"] == pytest.approx(0.0, abs=1e-6)
     assert all(value > 1e-3 for name, value in influences.items() if name != "1")
     assert kept == [layer for layer in range(len(layers)) if layer != 1]
