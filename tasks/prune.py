@@ -88,7 +88,7 @@ def run(
     by_harm = params.prune.depth == "harm"
     counts = sorted({one.shape["layers"] for one in searched} or {target["layers"]}) if by_harm else []
     could_go = [block for count in counts for block in blocks(num_layers(model), count) if block]
-    statistics = Calibration(model, calibration, labels, device, params.seed, could_go)
+    statistics = Calibration(model, calibration, labels, device, params.seed, could_go, f"prune@{round}")
     scores = CRITERIA[criterion](statistics)
     out.mkdir(parents=True, exist_ok=True)
     save_file(named_scores(scores), out / "scores.safetensors")

@@ -75,7 +75,7 @@ def run(
     model = load_causal_lm(parent)
     calibration = load_blocks(tokens, "calibration")
 
-    statistics = BlockCalibration(model, calibration, device, params.seed)
+    statistics = BlockCalibration(model, calibration, device, params.seed, f"prune@{round}")
     scores = CRITERIA[params.prune.criterion](statistics)
     kept = _kept_pieces(parent, config, tokens, target["vocabulary"])
     influences = statistics.influences if params.prune.depth == "block_influence" else None

@@ -18,6 +18,7 @@ from tasks.models.architectures import adapter_of, layers_of
 from tasks.models.checkpoint import pad_id, weights_of
 from tasks.models.depth import without_each
 from tasks.models.devices import Device
+from tasks.progress import Progress
 from tasks.pruning.criteria import Channels, Scores
 from tasks.pruning.depth import harm_nats_per_row, influence
 from tasks.pruning.statistics import MaskGradient, MeanAbsolute, TokenNorm, weight_sums
@@ -31,21 +32,23 @@ Place = tuple[str, int]  # axis, number of the site
 class Calibration:
     """The `Statistics` of a model: nothing is computed before a criterion asks for it."""
 
-    batch_rows = BATCH_ROWS
+    batch_rows, unit = BATCH_ROWS, "rows"
 
     def __init__(
-        self, model: Any, tokens: TokenSet, labels: Labels, device: Device, seed: int, blocks: Sequence[set[int]] = ()
-    ) -> None:
+        self, model: Any, tokens: TokenSet, labels: Labels, device: Device, seed: int, blocks: Sequence[set[int]] = (),
+        label: str = "calibration",
+    ) -> None:  # fmt: skip
         """Take one label for each calibration row; -1 where there is none, which `mask_gradients` refuses.
 
-        `blocks` are those that `harms` will be asked about: the first pass over the rows, whatever it is for, tries them as well.
+        `blocks` are those that `harms` will be asked about: the first pass over the rows without gradients, whatever it is for,
+        tries them as well. `label` names each pass where its progress is told.
         """
         self._model, self._tokens, self._labels, self._device = model.to(device.device), tokens, labels, device
         self._config = model.config.to_dict()
         self._adapter = adapter_of(self._config)
         self._sites = self._adapter.sites(model)
         self.num_heads: int = self._adapter.shape(self._config)["heads"]
-        self.seed = seed
+        self.seed, self._label = seed, label
         self._untried, self._harms = list(blocks), dict[frozenset[int], float]()
 
     def mean_absolute(self) -> Channels:
@@ -80,7 +83,7 @@ class Calibration:
         sites = self._sites
         ffn, heads = [MaskGradient() for _ in sites.ffn], [MaskGradient(self.num_heads) for _ in sites.attention]
         hidden, pooler = MaskGradient(), MaskGradient()
-        for rows in bucketed(self._tokens.lengths, self.batch_rows):
+        for rows in self._batches():
             seen: dict[Place, Tensor] = {}
             with torch.enable_grad(), self._watch(seen.__setitem__):
                 loss = self._summed_loss(rows)
@@ -103,7 +106,7 @@ class Calibration:
         """Return the Block Influence of each contiguous block of layers, a mean over all tokens, from one pass over the rows."""
         _, layers = layers_of(self._model)
         sums, count = [0.0] * len(candidates), 0.0
-        for rows in bucketed(self._tokens.lengths, self.batch_rows):
+        for rows in self._batches():
             ids_BT, mask_BT = self._batch(rows)
             states: list[Tensor] = []
             first = layers[0].register_forward_pre_hook(lambda _module, inputs, into=states: into.append(inputs[0]))
@@ -139,7 +142,7 @@ class Calibration:
         """Run all rows, each batch once in the context that `watching` gives for its mask, and without each untried block."""
         blocks, self._untried = self._untried, []
         said: list[list[Tensor]] = []
-        for rows in bucketed(self._tokens.lengths, self.batch_rows):
+        for rows in self._batches():
             ids_BT, mask_BT = self._batch(rows)
             contexts = chain([watching(mask_BT)], repeat(nullcontext()))
 
@@ -172,6 +175,14 @@ class Calibration:
             hidden_SD=torch.stack([found["hidden", i].root() for i in range(len(sites.hidden))]),
             pooler_D=found["pooler", 0].root() if sites.pooler else torch.zeros(0),
         )
+
+    def _batches(self) -> Iterator[NDArray[np.int64]]:
+        """Yield the row numbers of each batch of one pass, and tell how far it is."""
+        progress, done = Progress(self._label, len(self._tokens), self.unit), 0
+        for rows in bucketed(self._tokens.lengths, self.batch_rows):
+            yield rows
+            done += len(rows)
+            progress.update(done)
 
     def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return ids and mask of a batch, both (B, T)."""
@@ -217,13 +228,15 @@ class Calibration:
 class BlockCalibration(Calibration):
     """The `Statistics` of a language model, whose calibration rows are blocks of tokens and their own labels."""
 
-    batch_rows = BATCH_BLOCKS
+    batch_rows, unit = BATCH_BLOCKS, "blocks"
 
-    def __init__(self, model: Any, blocks: NDArray[np.int32], device: Device, seed: int) -> None:
+    def __init__(
+        self, model: Any, blocks: NDArray[np.int32], device: Device, seed: int, label: str = "calibration"
+    ) -> None:
         """Take blocks of shape (N, T)."""
         count, tokens = blocks.shape
         rows = TokenSet(blocks.reshape(-1), np.arange(count + 1, dtype=np.int64) * tokens)
-        super().__init__(model, rows, np.zeros(0, dtype=np.int64), device, seed)
+        super().__init__(model, rows, np.zeros(0, dtype=np.int64), device, seed, label=label)
 
     def _run(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """Return the last hidden states: what criteria look at lies below the head."""
