@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from tasks.causal.training import blocks_loss
+from tasks.distillation.causal import Recipe
 from tasks.models import attention
 from tasks.models.attention import LONGEST, attend_in_short_blocks
 from tasks.models.causal import without_dropout
@@ -86,3 +89,12 @@ def test_elsewhere_attention_stays_as_it_was(folders: dict[str, Path], device: D
     before = model.config._attn_implementation
     attend_in_short_blocks(model, device)
     assert model.config._attn_implementation == before
+
+
+def test_the_training_of_blocks_attends_so_in_both_models(folders: dict[str, Path]) -> None:
+    student, teacher = load_causal_lm(folders["llama"]), load_causal_lm(folders["llama"])
+    recipe = Recipe("forward_kl", 1.0, 1.0, 16, torch.bfloat16)
+    loss = blocks_loss(student, teacher, recipe, BF16, lambda _rows: IDS)
+    assert [model.config._attn_implementation for model in (student, teacher)] == [attention.NAME] * 2
+    with BF16.autocast():
+        assert loss(student, np.arange(len(IDS))).item() == pytest.approx(0.0, abs=0.05)
