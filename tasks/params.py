@@ -70,7 +70,7 @@ class Runtime(Section):
     precision: Literal["auto", "fp32", "bf16"]
     threads: Positive | None
     launcher: Launcher | None
-    compile: bool
+    compile: Literal["auto"] | bool
 
     @property
     def sharded(self) -> bool:
@@ -79,7 +79,7 @@ class Runtime(Section):
 
     @model_validator(mode="after")
     def _compiles_whole_models(self) -> Self:
-        if self.compile and self.sharded:
+        if self.compile is True and self.sharded:
             raise ValueError("runtime.compile: true is for whole models; set runtime.launcher.strategy: ddp")
         return self
 

@@ -98,7 +98,7 @@ def blocks_loss(
         told_VD = output_weight(teacher, kept_V).detach().to(recipe.dtype)  # once: it does not change
     attend_in_short_blocks(model, device)
     alone = device.processes.count == 1
-    if alone and not device.compiled:
+    if alone:
         touch_read_rows_alone(model)
 
     def batch_loss(student: Any, rows: Rows) -> torch.Tensor:

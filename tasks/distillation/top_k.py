@@ -29,9 +29,11 @@ class TopK:
 
 def best(logits_NV: Tensor, k: int) -> TopK:
     """Return the k most likely pieces of logits and the rest, fp32 (fp64 where the logits are)."""
-    log_NV = torch.log_softmax(_precise(logits_NV), dim=-1)
-    ids_NK = log_NV.topk(k, dim=-1).indices
-    return TopK(ids_NK, outcomes(log_NV, ids_NK))
+    precise_NV = precise(logits_NV)
+    picked_NK, ids_NK = precise_NV.topk(k, dim=-1)
+    probability_NV, total_N1 = probabilities(precise_NV)
+    rest_N1 = probability_NV.scatter_(1, ids_NK, 0.0).sum(dim=-1, keepdim=True).clamp_(min=SMALLEST)
+    return TopK(ids_NK, torch.cat([picked_NK - total_N1, rest_N1.log()], dim=-1))
 
 
 def outcomes(log_NV: Tensor, ids_NK: Tensor) -> Tensor:
@@ -47,9 +49,10 @@ def kl_value_and_slope(logits_NV: Tensor, told: TopK) -> tuple[Tensor, Tensor]:
     The gradient at a kept piece is student - teacher. Of the rest, the teacher's share r is laid on the student's own
     pieces as the student does, of whom they have R together: q - r q / R. With r = R nothing pulls at them.
     """
-    log_NV = torch.log_softmax(_precise(logits_NV), dim=-1)
-    picked_NK = log_NV.gather(1, told.ids_NK)
-    slope_NV = log_NV.exp_().scatter_(1, told.ids_NK, 0.0)
+    precise_NV = precise(logits_NV)
+    slope_NV, total_N1 = probabilities(precise_NV)
+    picked_NK = precise_NV.gather(1, told.ids_NK) - total_N1
+    slope_NV.scatter_(1, told.ids_NK, 0.0)
     rest_N = slope_NV.sum(dim=-1).clamp_(min=SMALLEST)
     shares_NR = told.log_shares_NR.exp()
     kept_NK, left_N = shares_NR[:, :-1], shares_NR[:, -1]
@@ -60,5 +63,16 @@ def kl_value_and_slope(logits_NV: Tensor, told: TopK) -> tuple[Tensor, Tensor]:
     return value, slope_NV
 
 
-def _precise(logits_NV: Tensor) -> Tensor:
+def probabilities(logits_NV: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the softmax (N, V) and the logarithm (N, 1) of the sum of exponentials, which log probabilities lack.
+
+    One exponential a piece. The largest probability is 1 over the sum of exp(logit - largest logit).
+    """
+    probability_NV = torch.softmax(logits_NV, dim=-1)
+    largest_N1 = probability_NV.amax(dim=-1, keepdim=True)
+    return probability_NV, logits_NV.amax(dim=-1, keepdim=True) - largest_N1.log()
+
+
+def precise(logits_NV: Tensor) -> Tensor:
+    """Return the logits in fp32, or as they are where that is fp64."""
     return logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()

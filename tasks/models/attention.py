@@ -25,9 +25,9 @@ def attend_in_short_blocks(model: Any, device: Device) -> None:
     """Make the model compute attention over whole blocks of up to `LONGEST` tokens as matrix products, on a CPU in bf16.
 
     Everything else, elsewhere and otherwise, goes to the fused kernel as before. Results differ by rounding alone, and nothing
-    of it is saved with the model. torch.compile finds its own way: what is compiled stays as it was.
+    of it is saved with the model.
     """
-    if device.device.type == "cpu" and device.precision == "bf16" and not device.compiled:
+    if device.device.type == "cpu" and device.precision == "bf16":
         attend_with(model, NAME, _attend)
 
 

@@ -24,7 +24,8 @@ class BlockKeeper:
 
     def checkpoint(self, model: Any, step: int) -> dict[str, Any]:
         """Save the model's weights and return its number on the validation blocks."""
-        found = predict_blocks(model, self._blocks, self._batch_blocks, self._chunk_tokens, self._device)
+        with self._device.uncompiled():
+            found = predict_blocks(model, self._blocks, self._batch_blocks, self._chunk_tokens, self._device)
         return {"checkpoint": save_checkpoint(model, step, self._scratch), BLOCKS_NLL: found.nats_per_token}
 
     def finish(self, model: Any, tokenizer: Path, out: Path, tokens: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,8 @@ import psutil
 import torch
 
 from tasks.errors import ResourceError
+from tasks.models.architectures import layers_of
+from tasks.models.compilers import lacks
 from tasks.models.processes import ALONE, Processes, in_group, join, local_device
 from tasks.params import Runtime
 
@@ -20,6 +23,7 @@ M_TRIM_THRESHOLD: Final = -1  # of glibc's <malloc.h>
 M_MMAP_THRESHOLD: Final = -3
 LARGEST_KEPT_BYTES: Final = 1 << 30  # the largest that mallopt takes is 2 GB - 1
 NEVER: Final = -1
+MOST_SHAPES: Final = 64  # for which a layer is compiled; a training meets a handful
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,25 @@ class Device:
         return contextlib.nullcontext()
 
     def prepare(self, model: Any) -> None:
-        """Put a model of transformers on the device; with `compiled` its body below the head will run compiled.
+        """Put a model of transformers on the device; with `compiled` its layers will run compiled.
 
-        Only how its calls run changes: weights, their names and the class stay.
+        Layers are alike, so the compiler sees one and all run what it made. Only how their calls run changes: weights, their
+        names and the class stay. A language model's blocks have one length, and for each number of them a layer is
+        compiled anew, which is faster than code for any number; a classifier's batches differ in length too.
         """
         model.to(self.device)
         if self.compiled:
-            model.base_model.compile(dynamic=True)  # batches differ in length
+            _let_layers_compile()
+            in_blocks = model.get_output_embeddings() is not None
+            for layer in layers_of(model)[1]:
+                layer.compile(dynamic=not in_blocks)
+
+    def uncompiled(self) -> contextlib.AbstractContextManager[object]:
+        """Return a context in which what is compiled runs as it is written: for a few batches of shapes of their own."""
+        if self.compiled:
+            written: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+            return written
+        return contextlib.nullcontext()
 
     def prepare_to_read(self, model: Any) -> None:
         """Prepare a language model that never trains: the weights of its body's matrix products are kept as they are multiplied.
@@ -80,8 +96,17 @@ class Device:
 
 
 def pick_for_training(runtime: Runtime) -> Device:
-    """Return what `pick` does for the section `runtime` of the params, with its choice of torch.compile."""
-    return replace(pick(runtime.device, runtime.precision, runtime.threads), compiled=runtime.compile)
+    """Return what `pick` does for the section `runtime` of the params, with its choice of torch.compile.
+
+    Raises ResourceError also when it is `true` and the machine lacks what the compiler needs; `auto` does without then.
+    """
+    device = pick(runtime.device, runtime.precision, runtime.threads)
+    missing = lacks(device.device.type) if runtime.compile else None
+    if runtime.compile is True and missing is not None:
+        raise ResourceError(
+            f"params.yaml: runtime.compile: true needs {missing}; install it, or use auto (compile where it is there) or false"
+        )
+    return replace(device, compiled=bool(runtime.compile) and missing is None and not runtime.sharded)
 
 
 def pick(device: str, precision: str, threads: int | None) -> Device:
@@ -103,6 +128,16 @@ def pick(device: str, precision: str, threads: int | None) -> Device:
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(kind) else "fp32"
     return Device(kind, precision, count, processes)
+
+
+def _let_layers_compile() -> None:
+    """Tell torch's compiler that layers are compiled by themselves."""
+    import torch._dynamo  # seconds: not for those who do not compile
+
+    torch._dynamo.config.recompile_limit = MOST_SHAPES
+    torch._dynamo.config.skip_nnmodule_hook_guards = False  # what listens to one layer does not listen to the next
+    # The compiler looks at the gradients of what comes in, and what comes out of the layer below has none of its own.
+    warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
 
 
 def usable_cores() -> int:

@@ -1,8 +1,9 @@
 """Speed and memory of one distillation step of a language model: ours, and a plain loop that holds all logits.
 
-Ours once with the teacher beside the student and once with its cached pieces, the making of the cache counted as shared by
-`ROUNDS` rounds. All take the same random models of SmolLM2-135M's width, the same tokens, AdamW, autocast and threads. Ours is
-the loop of the stage `distill`. Each side runs in a process of its own, so that the peak of its resident memory is its own.
+Ours with the teacher beside the student, compiled (`runtime.compile: auto`, as in params/smollm2.yaml) and as it is written,
+and with its cached pieces, the making of the cache counted as shared by `ROUNDS` rounds. All take the same random models of
+SmolLM2-135M's width, the same tokens, AdamW, autocast and threads. Ours is the loop of the stage `distill`. Each side runs in a
+process of its own, so that the peak of its resident memory is its own.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ TEACHER: Final[dict[str, Any]] = {
 FFN: Final = 1024
 TOKENS: Final = 256
 CHUNK_TOKENS: Final = 256
-PARTS: Final = 4  # of a batch, on our side
-STEPS: Final = 4  # of a turn; the first ones make the optimiser's state and the C library's pools of memory
+PARTS: Final = {"beside": 2, "cached": 2, "uncompiled": 4}  # of a batch; compiled code holds less of one
+STEPS: Final = 4  # of a turn; the first compile, and make the optimiser's state and the C library's pools of memory
 COUNTED: Final = 2  # of these, the last
 TOP_K: Final = 128
 ROUNDS: Final = 2  # that learn from one cache
@@ -34,7 +35,7 @@ PEAK_SECONDS: Final = 2.0
 
 
 def measure(blocks: int, layers: int, teacher_layers: int, turns: int, threads: int | None) -> dict[str, Any]:
-    """Return tokens a second and peak memory of each side, taking turns: beside, cached, cache, plain, beside and so on.
+    """Return tokens a second and peak memory of each side, taking turns: one after the other, and again.
 
     Tokens a CPU second are those a second of all threads together: on a busy machine they say more than the clock. The share of
     the peak is of our side: products with weights alone, forward of the teacher, forward and backward of the student.
@@ -53,7 +54,8 @@ def measure(blocks: int, layers: int, teacher_layers: int, turns: int, threads: 
         seconds = {side: statistics.median(run[place] for run in runs) for side, runs in found.items()}
         for side in found:
             facts[f"{side}_tokens_per_{kind}"] = round(blocks * TOKENS / seconds[side], 1)
-        facts[f"ratio_beside_per_{kind}"] = round(seconds["plain"] / seconds["beside"], 2)
+        for side in ("beside", "uncompiled"):
+            facts[f"ratio_{side}_per_{kind}"] = round(seconds["plain"] / seconds[side], 2)
         cached = seconds["cached"] + seconds["making_cache"] / ROUNDS
         facts[f"ratio_cached_{ROUNDS}_rounds_per_{kind}"] = round(seconds["plain"] / cached, 2)
     for side, runs in found.items():
@@ -106,13 +108,22 @@ def _steps(side: str, blocks: int, layers: int, teacher_layers: int, threads: in
     def on_step(*_: Any) -> None:
         times.append((time.perf_counter(), time.process_time()))
 
-    SIDES[side](teacher, student, ids, threads, on_step)
+    SIDES[side](side, teacher, student, ids, threads, on_step)
     last = [[later - former for former, later in zip(*pair, strict=True)] for pair in pairwise(times)][-COUNTED:]
     seconds, cpu_seconds = (min(of) for of in zip(*last, strict=True))
     return seconds, cpu_seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
 
 
-def _ours(teacher: Any, student: Any, ids: Any, threads: int | None, on_step: Callable[..., None]) -> None:
+def _device(side: str, threads: int | None) -> Any:
+    """Return where ours works, as params/smollm2.yaml has it but for the compiler of one side."""
+    from tasks.models.devices import pick_for_training
+    from tasks.params import Runtime
+
+    compiled: Any = False if side == "uncompiled" else "auto"
+    return pick_for_training(Runtime(device="cpu", precision="auto", threads=threads, launcher=None, compile=compiled))
+
+
+def _ours(side: str, teacher: Any, student: Any, ids: Any, threads: int | None, on_step: Callable[..., None]) -> None:
     """Train as the stage `distill` does, with its own loop; without a teacher from pieces that one could have said."""
     import numpy as np
     import torch
@@ -122,9 +133,8 @@ def _ours(teacher: Any, student: Any, ids: Any, threads: int | None, on_step: Ca
     from tasks.distillation.causal import Recipe
     from tasks.distillation.top_k import TopK
     from tasks.distillation.train import Schedule, train
-    from tasks.models.devices import pick
 
-    device = pick("cpu", "auto", threads)
+    device = _device(side, threads)
     recipe = Recipe("forward_kl", 1.0, 1.0, CHUNK_TOKENS, head_dtype(device))
     cached_of = None
     if teacher is None:
@@ -138,20 +148,22 @@ def _ours(teacher: Any, student: Any, ids: Any, threads: int | None, on_step: Ca
             return TopK(pieces[rows].flatten(0, 1), shares[rows].flatten(0, 1))
 
     loss = blocks_loss(student, teacher, recipe, device, lambda rows: ids[rows], cached_of=cached_of)
-    schedule = Schedule(1e-4, 0.0, 0.01, 1.0, 1, 0, accumulate=PARTS)
+    schedule = Schedule(1e-4, 0.0, 0.01, 1.0, 1, 0, accumulate=PARTS[side])
     train(student, [np.arange(len(ids))] * STEPS, loss, lambda *_: {}, schedule, device, _NoStore(), on_step)
 
 
-def _cache(teacher: Any, _student: Any, ids: Any, threads: int | None, on_step: Callable[..., None]) -> None:
+def _cache(side: str, teacher: Any, _student: Any, ids: Any, threads: int | None, on_step: Callable[..., None]) -> None:
     """Find the best pieces as the stage `teacher_logits` does."""
     import torch
 
     from tasks.causal.batches import head_dtype
     from tasks.distillation.causal import predicting
     from tasks.distillation.top_k import best
-    from tasks.models.devices import pick
+    from tasks.models.attention import attend_in_short_blocks
 
-    device = pick("cpu", "auto", threads)
+    device = _device(side, threads)
+    device.prepare_to_read(teacher)
+    attend_in_short_blocks(teacher, device)
     dtype = head_dtype(device)
     with torch.inference_mode():
         for step in range(STEPS):
@@ -179,7 +191,7 @@ class _NoStore:
         pass
 
 
-def _plain(teacher: Any, student: Any, ids: Any, threads: int | None, on_step: Callable[..., None]) -> None:
+def _plain(_side: str, teacher: Any, student: Any, ids: Any, threads: int | None, on_step: Callable[..., None]) -> None:
     """Train as one writes it down: both models' logits of the whole batch, PyTorch and its settings as they come."""
     import torch
 
@@ -205,5 +217,5 @@ def _plain(teacher: Any, student: Any, ids: Any, threads: int | None, on_step: C
 
 
 SIDES: Final[dict[str, Callable[..., None]]] = {
-    "beside": _ours, "cached": _ours, "making_cache": _cache, "plain": _plain,
+    "beside": _ours, "uncompiled": _ours, "cached": _ours, "making_cache": _cache, "plain": _plain,
 }  # fmt: skip

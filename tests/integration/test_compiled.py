@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks.lineage.files import digest, read_json
 from tasks.params import Params
 from tasks.params_file import check_params
-from tests.integration.test_extra_losses_stage import HIDDEN, params_of
+from tests.integration.test_extra_losses_stage import HIDDEN, RELATIONS, params_of
+from tests.integration.test_token_states import HIDDEN as TOKEN_HIDDEN
 from tests.integration.trainings import assert_same_training, language_model, stage, student_of
 
 # of torch itself, when its compiler is imported
@@ -33,7 +35,9 @@ def compiled(params: Params) -> Params:
     return check_params(values, "params.yaml")
 
 
-@pytest.mark.parametrize("section", [{}, {"hidden": HIDDEN}], ids=["logits", "hidden states"])
+@pytest.mark.parametrize(
+    "section", [{}, {"hidden": HIDDEN}, {"relations": RELATIONS}], ids=["logits", "hidden states", "relations"]
+)
 def test_a_distillation_has_the_losses_of_plain_training(
     tiny_families: Path, workspace: Path, section: dict[str, object]
 ) -> None:
@@ -69,10 +73,28 @@ def killed_at(last: int) -> object:
     return update
 
 
-def test_a_language_model_and_its_student_have_the_losses_of_plain_training(workspace: Path) -> None:
+@pytest.mark.parametrize(
+    "more", [{}, {"accumulate": 2}, {"hidden": TOKEN_HIDDEN, "layers": 3}, {"cache": {"top_k": 128, "tokens": 1600}}],
+    ids=["logits", "parts of two sizes", "hidden states", "cached"],
+)  # fmt: skip
+def test_a_language_model_and_its_student_have_the_losses_of_plain_training(
+    workspace: Path, more: dict[str, Any]
+) -> None:
     for name, runtime in (("plain", {}), ("compiled", {"compile": True})):
-        teach, learning = language_model(workspace, runtime)
+        teach, learning = language_model(workspace, runtime, **more)
         teach(out=Path(f"teacher-{name}"))
         learning(Path("teacher-plain/model"))(out=Path(f"student-{name}"))
     assert_same_training(Path("teacher-plain"), Path("teacher-compiled"))
     assert_same_training(Path("student-plain"), Path("student-compiled"))
+
+
+def test_a_killed_language_model_goes_on_to_the_same_bits(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teach, _ = language_model(workspace, {"compile": True}, accumulate=2)
+    teach(out=Path("whole"))
+    monkeypatch.setattr("tasks.lineage.scratch.SAVE_EVERY_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.causal.training.Progress.update", killed_at(9))
+        with pytest.raises(KilledError):
+            teach(out=Path("again"))
+    teach(out=Path("again"))
+    assert digest(Path("again")) == digest(Path("whole"))

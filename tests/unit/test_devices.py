@@ -12,8 +12,11 @@ import pytest
 import torch
 
 from tasks.distillation.causal import predicting
+from tasks.errors import ResourceError
 from tasks.models.checkpoint import load_causal_lm
-from tasks.models.devices import Device, usable_cores
+from tasks.models.compilers import lacks
+from tasks.models.devices import Device, pick_for_training, usable_cores
+from tasks.params import Runtime
 from tests.causal import write_decoder
 
 FAULTS = """
@@ -69,3 +72,26 @@ def test_a_teacher_that_is_only_read_says_the_same_in_half_the_memory(tmp_path: 
     assert torch.equal(said(), whole)
     assert bytes_of() - embeddings == (before - embeddings) // 2
     assert model.get_input_embeddings().weight.dtype == torch.float32
+
+
+def test_compiling_is_refused_where_there_is_no_compiler_and_auto_does_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    runtime = {"device": "cpu", "precision": "fp32", "threads": 1, "launcher": None}
+    with pytest.raises(ResourceError, match=r"runtime\.compile: true needs a C\+\+ compiler .* use auto"):
+        pick_for_training(Runtime(compile=True, **runtime))
+    assert not pick_for_training(Runtime(compile="auto", **runtime)).compiled
+    compiler = tmp_path / "my-c++"
+    compiler.write_text("#!/bin/sh\n", encoding="utf-8")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", "my-c++")
+    monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path))
+    assert lacks("cpu") == f"Python's headers ({tmp_path}/Python.h)"
+    (tmp_path / "Python.h").touch()
+    assert lacks("cpu") is None
+    assert pick_for_training(Runtime(compile="auto", **runtime)).compiled
+    sharded = runtime | {"launcher": {"processes": 2, "backend": "gloo", "strategy": "fsdp"}}
+    assert not pick_for_training(Runtime(compile="auto", **sharded)).compiled
+    assert lacks("mps") is not None
