@@ -1,8 +1,9 @@
 """The loss of a language model and its student, computed for a few tokens at a time.
 
 Logits are as wide as the vocabulary: for 2,048 tokens and 49k pieces one copy is 0.4 GB in fp32, and a plain loop holds
-several. Here head, loss and the gradient of both are computed chunk by chunk, so memory grows with chunk x vocabulary
-alone. Value and gradients are those of the plain computation, to rounding.
+several. Here head, loss and slopes are computed chunk by chunk, and slopes are held for no more tokens than the gradient of
+the head's weight takes memory, so that does not grow with tokens x vocabulary. Value and gradients are those of the plain
+computation, to rounding.
 
 Letters: B blocks, T tokens, N predicted tokens, V pieces of the vocabulary, D hidden channels.
 """

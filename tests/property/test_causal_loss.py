@@ -37,11 +37,14 @@ def heads(count: int, vocabulary: int, width: int, seed: int, dtype: torch.dtype
 @given(
     count=st.integers(1, 20), chunk=st.integers(1, 24), vocabulary=st.integers(2, 12), seed=st.integers(0, 99),
     temperature=st.sampled_from([1.0, 2.0]), kd_weight=st.sampled_from([0.0, 0.3, 1.0]), taught=st.booleans(),
+    width=st.sampled_from([3, 20, 50]),
 )  # fmt: skip
 def test_value_and_gradients_are_those_of_the_plain_loss(
-    loss: str, count: int, chunk: int, vocabulary: int, seed: int, temperature: float, kd_weight: float, taught: bool
-) -> None:
-    student, other = heads(count, vocabulary, 3, seed)
+    loss: str, count: int, chunk: int, vocabulary: int, seed: int, temperature: float, kd_weight: float, taught: bool,
+    width: int,
+) -> None:  # fmt: skip
+    """Slopes are held for 1, 10 and 25 tokens of these widths at once, but always for whole chunks."""
+    student, other = heads(count, vocabulary, width, seed)
     teacher = other if taught else None
     targets = torch.randint(0, vocabulary, (count,), generator=torch.Generator().manual_seed(seed))
     recipe = Recipe(loss, temperature, kd_weight, chunk, torch.float64)
@@ -58,6 +61,36 @@ def test_value_and_gradients_are_those_of_the_plain_loss(
     torch.testing.assert_close(found, plain)
     for mine, theirs in zip(gradients, torch.autograd.grad(3.0 * plain, inputs), strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("width", [3, 40], ids=["slopes of a chunk at once", "of all tokens"])
+def test_a_head_in_bf16_adds_the_gradient_of_each_part_to_those_before(width: int) -> None:
+    exact, teacher = heads(30, 50, width, 0)
+    targets = torch.zeros(30).long()
+    whole = causal_loss(exact, teacher, targets, Recipe("forward_kl", 1.0, 1.0, 30, torch.float64))
+    wanted = torch.autograd.grad(whole, (exact.hidden_ND, exact.weight_VD))
+    hidden = exact.hidden_ND.detach().float().requires_grad_()
+    student = Head(hidden, exact.weight_VD.detach().float().requires_grad_(), adds_itself=True)
+    for rows in (slice(0, 12), slice(12, 30)):
+        part = Head(student.hidden_ND[rows], student.weight_VD, adds_itself=True)
+        told = Head(teacher.hidden_ND[rows].float(), teacher.weight_VD.float())
+        loss = causal_loss(part, told, targets[rows], Recipe("forward_kl", 1.0, 1.0, 5, torch.bfloat16))
+        (loss * len(targets[rows]) / 30).backward()
+    for found, gradient in zip((student.hidden_ND.grad, student.weight_VD.grad), wanted, strict=True):
+        assert found is not None
+        assert found.dtype == torch.float32
+        assert float((found - gradient).norm() / gradient.norm()) < 0.02
+
+
+def test_how_many_rows_stay_in_the_cache_changes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets, gradients = torch.zeros(30).long(), []
+    for size in (1, 10**6):
+        monkeypatch.setattr("tasks.distillation.causal.CACHED_BYTES", size)
+        student, teacher = heads(30, 50, 8, 0, torch.float32)
+        found = causal_loss(student, teacher, targets, Recipe("forward_kl", 1.0, 0.6, 9, torch.float32))
+        gradients.append(torch.autograd.grad(found, (student.hidden_ND, student.weight_VD)))
+    for by_row, by_chunk in zip(*gradients, strict=True):
+        assert torch.equal(by_row, by_chunk)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
