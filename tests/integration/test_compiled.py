@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tasks import launch
 from tasks.lineage.files import digest, read_json
 from tasks.params import Params
 from tasks.params_file import check_params
 from tests.integration.test_extra_losses_stage import HIDDEN, RELATIONS, params_of
+from tests.integration.test_processes import in_two, two
 from tests.integration.test_token_states import HIDDEN as TOKEN_HIDDEN
 from tests.integration.trainings import assert_same_training, language_model, stage, student_of
 
@@ -86,6 +89,23 @@ def test_a_language_model_and_its_student_have_the_losses_of_plain_training(
         learning(Path("teacher-plain/model"))(out=Path(f"student-{name}"))
     assert_same_training(Path("teacher-plain"), Path("teacher-compiled"))
     assert_same_training(Path("student-plain"), Path("student-compiled"))
+
+
+def test_a_student_of_two_processes_has_the_losses_of_plain_training(tiny_families: Path, workspace: Path) -> None:
+    params = params_of(batch_rows=15)
+    paths = student_of(params, tiny_families, workspace)
+    assert stage(params, "distill", *paths, "--out", "plain") == 0
+    assert stage(in_two(compiled(params)), "distill", *paths, "--out", "compiled", "--receipt", "compiled.json") == 0
+    assert_same_training(Path("plain"), Path("compiled"))
+    receipt = read_json(Path("compiled.json"))
+    assert (receipt["processes"], receipt["facts"]["compiled"]) == (2, True)
+
+
+def test_a_language_model_of_two_processes_has_the_losses_of_plain_training(workspace: Path) -> None:
+    for name, runtime in (("plain", {}), ("compiled", {"compile": True})):
+        teach, _ = language_model(workspace, runtime)
+        launch.launch("teacher", two("ddp"), functools.partial(teach, out=Path(name)))
+    assert_same_training(Path("plain"), Path("compiled"))
 
 
 def test_a_killed_language_model_goes_on_to_the_same_bits(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
