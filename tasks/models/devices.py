@@ -104,7 +104,7 @@ def pick_for_training(runtime: Runtime) -> Device:
     missing = lacks(device.device.type) if runtime.compile else None
     if runtime.compile is True and missing is not None:
         raise ResourceError(
-            f"params.yaml: runtime.compile: true needs {missing}; install it, or use auto (compile where it is there) or false"
+            f"params.yaml: runtime.compile: true needs {missing}; without it use auto (which compiles where it can) or false"
         )
     return replace(device, compiled=bool(runtime.compile) and missing is None and not runtime.sharded)
 

@@ -49,6 +49,7 @@ def measure(blocks: int, layers: int, teacher_layers: int, turns: int, threads: 
                 found[side].append(pool.apply(_steps, (side, blocks, layers, teacher_layers, threads)))
     facts: dict[str, Any] = {
         "blocks": blocks, "block_tokens": TOKENS, "student_layers": layers, "teacher_layers": teacher_layers, "turns": turns,
+        "compiled": _device("beside", threads).compiled,
     }  # fmt: skip
     for place, kind in enumerate(("second", "cpu_second")):
         seconds = {side: statistics.median(run[place] for run in runs) for side, runs in found.items()}

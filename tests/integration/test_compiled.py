@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tasks import launch
@@ -15,7 +16,7 @@ from tasks.params_file import check_params
 from tests.integration.test_extra_losses_stage import HIDDEN, RELATIONS, params_of
 from tests.integration.test_processes import in_two, two
 from tests.integration.test_token_states import HIDDEN as TOKEN_HIDDEN
-from tests.integration.trainings import assert_same_training, language_model, stage, student_of
+from tests.integration.trainings import assert_same_training, language_model, losses, stage, student_of
 
 # of torch itself, when its compiler is imported
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")]
@@ -91,6 +92,14 @@ def test_a_language_model_and_its_student_have_the_losses_of_plain_training(
     assert_same_training(Path("student-plain"), Path("student-compiled"))
 
 
+def test_in_bf16_attention_is_that_of_plain_training(workspace: Path) -> None:
+    """There it is computed as matrix products, compiled too; losses differ by what bf16 rounds."""
+    for name, compile_it in (("plain", False), ("compiled", True)):
+        teach, _ = language_model(workspace, {"precision": "bf16", "compile": compile_it})
+        teach(out=Path(name))
+    np.testing.assert_allclose(losses(Path("compiled")), losses(Path("plain")), rtol=5e-3)
+
+
 def test_a_student_of_two_processes_has_the_losses_of_plain_training(tiny_families: Path, workspace: Path) -> None:
     params = params_of(batch_rows=15)
     paths = student_of(params, tiny_families, workspace)
@@ -116,5 +125,6 @@ def test_a_killed_language_model_goes_on_to_the_same_bits(workspace: Path, monke
         patch.setattr("tasks.causal.training.Progress.update", killed_at(9))
         with pytest.raises(KilledError):
             teach(out=Path("again"))
+    assert any(Path(".compactlm/scratch").rglob("*")), "nothing to go on from"
     teach(out=Path("again"))
     assert digest(Path("again")) == digest(Path("whole"))
