@@ -109,7 +109,7 @@ class Project:
         """Start `compactlm ARGUMENTS`, in a process group of its own."""
         return subprocess.Popen(
             [sys.executable, "-c", "from tasks.cli import main; main()", *arguments],
-            cwd=self.folder, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=self.folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True,
         )  # fmt: skip
 
@@ -131,7 +131,7 @@ class Project:
 
     def shell(self, *command: str) -> str:
         """Return what a command prints; it must succeed."""
-        done = subprocess.run(command, cwd=self.folder, env=_environment(), capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=self.folder, env=environment(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -154,7 +154,7 @@ class Project:
         return found
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return an environment without the settings of whoever runs the tests."""
     others = ("MLFLOW_", "PREFECT_", "COMPACTLM_", "DVC_", "PYTEST_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}

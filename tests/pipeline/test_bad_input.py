@@ -22,6 +22,7 @@ from tasks import stage
 from tasks.errors import EXIT_USER_ERROR, ResourceError
 from tasks.models.preflight import check_disk
 from tasks.params_file import read_yaml
+from tests import tiny_project as projects
 from tests.tiny_project import Project, labelled_rows, write_rows
 
 CPU_SECONDS = 20.0  # a quiet machine takes a few; a training or a Prefect server would take more
@@ -95,9 +96,23 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+NO_ROOM = "a run needs about 0.2 GB of disk space and 0.0 GB are free; free some, or move the workspace"
+
+
 def test_a_full_disk(tiny_project: Project, small_disk: Path) -> None:
-    said = _refusal(tiny_project.copy(small_disk / "project"))
-    assert "a run needs about 0.2 GB of disk space and 0.0 GB are free; free some, or move the workspace" in said
+    assert NO_ROOM in _refusal(tiny_project.copy(small_disk / "project"))
+
+
+def test_a_disk_of_which_the_system_says_that_it_is_full(
+    fresh: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same refusal of the command where no small file system can be mounted."""
+    lines = "import collections, shutil\nshutil.disk_usage = lambda _: collections.namedtuple('usage', 'free')(0)\n"
+    (tmp_path / "startup").mkdir()
+    (tmp_path / "startup/sitecustomize.py").write_text(lines, encoding="utf-8")
+    environment = {**projects.environment(), "PYTHONPATH": str(tmp_path / "startup")}
+    monkeypatch.setattr(projects, "environment", lambda: environment)
+    assert NO_ROOM in _refusal(fresh)
 
 
 WRITES = {
