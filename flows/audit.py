@@ -16,8 +16,9 @@ from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.states import Completed, Failed
 
-from tasks.audit import audit, model_name
+from tasks.audit.walk import audit
 from tasks.errors import ResourceError
+from tasks.params.file import model_name
 from tasks.registry.tracking import Tracker, store_exists
 
 EVENT: Final = "compactlm.audit.failed"

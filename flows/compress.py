@@ -27,13 +27,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.summary import publish_artifacts
 from tasks.errors import StageError
-from tasks.lineage.git import git_facts
-from tasks.lineage.last_run import describe, sentence, write_last_run
-from tasks.lineage.pipeline import BusyError, Stage, StageRunner, pending, read_graph
-from tasks.lineage.start import only_run, prepare_run
-from tasks.params import AnyParams
+from tasks.git import git_facts
+from tasks.params.base import Params
 from tasks.progress import PREFIX
 from tasks.registry.live import Recorder
+from tasks.running.dvc import BusyError, Stage, StageRunner, pending, read_graph
+from tasks.running.last_run import describe, sentence, write_last_run
+from tasks.running.start import only_run, prepare_run
 from tasks.warm import warm_server
 
 PROGRESS_SECONDS: Final = 5.0
@@ -122,7 +122,7 @@ def compress_at(api_url: str, workspace: Path, max_workers: int, started: float)
 
 
 def _run_all(
-    folder: Path, params: AnyParams, stages: list[Stage], waiting: list[str], recorder: Recorder, began: float, max_workers: int
+    folder: Path, params: Params, stages: list[Stage], waiting: list[str], recorder: Recorder, began: float, max_workers: int
 ) -> dict[str, Any]:  # fmt: skip
     outcomes: dict[str, str] = {}
     seconds: dict[str, float] = {}

@@ -29,7 +29,7 @@ from flows.compress import compress
 from flows.promote import promote
 from flows.watch import check_registry
 from tasks.errors import ParamsError, ResourceError
-from tasks.lineage.start import only_run
+from tasks.running.start import only_run
 
 CHECK_CRON: Final = "*/30 * * * *"
 Overlap = Literal["skip", "enqueue"]

@@ -19,12 +19,12 @@ from prefect.input import RunInput
 from prefect.states import Completed, Failed
 
 from tasks.errors import UserError
-from tasks.params_file import load_params
-from tasks.registry.answers import keep_answer, pasted_answer
-from tasks.registry.approval import digest_of, moment
-from tasks.registry.decision_page import as_markdown
-from tasks.registry.decisions import Decision
-from tasks.registry.proposals import WaitingError, is_waiting, promote_version
+from tasks.params.file import load_params
+from tasks.promotion.answers import keep_answer, pasted_answer
+from tasks.promotion.approval import digest_of, moment
+from tasks.promotion.decision_page import as_markdown
+from tasks.promotion.decisions import Decision
+from tasks.promotion.proposals import WaitingError, is_waiting, promote_version
 from tasks.registry.tracking import Tracker
 
 ARTIFACT: Final = "decision"

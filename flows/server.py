@@ -1,4 +1,7 @@
-"""A Prefect server of this workspace, for as long as it is needed; it never outlives us, not even after a SIGKILL."""
+"""A Prefect server of this workspace, for as long as it is needed; it never outlives us, not even after a SIGKILL.
+
+Settings of Prefect that must stand in the environment before it is imported.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tasks.errors import ResourceError
 
@@ -124,3 +127,21 @@ def mlflow_page(uri: str) -> Iterator[str]:
     env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with page("MLflow", command, f"http://127.0.0.1:{port}", "/health", env) as url:
         yield url
+
+
+def configure(workspace: Path) -> None:
+    """Keep Prefect's files in the workspace, telemetry off and the console quiet, unless the user chose otherwise."""
+    chosen = {
+        "PREFECT_HOME": str(workspace.absolute() / ".compactlm" / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # our own lines are enough; the server has them all
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a busy machine needs more than the default 20
+        "PREFECT_CLI_PROMPT": "false",
+    }
+    for name, value in chosen.items():
+        os.environ.setdefault(name, value)
+    Path(os.environ["PREFECT_HOME"]).expanduser().mkdir(
+        parents=True, exist_ok=True
+    )  # Prefect makes the last folder only

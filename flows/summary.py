@@ -10,10 +10,10 @@ from typing import Any, Final
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from tasks.errors import UserError
-from tasks.lineage.files import read_json
-from tasks.params import AnyParams
-from tasks.registry.decision_page import as_markdown
-from tasks.registry.decisions import read_log
+from tasks.files import read_json
+from tasks.params.base import Params
+from tasks.promotion.decision_page import as_markdown
+from tasks.promotion.decisions import read_log
 from tasks.registry.records import TEACHER, RoundFiles, latency, overall, quality_of
 
 WIDTH: Final = 480
@@ -21,7 +21,7 @@ HEIGHT: Final = 260
 MARGIN: Final = 45
 
 
-def publish_artifacts(workspace: Path, params: AnyParams, runs: Mapping[str, str], uri: str) -> None:
+def publish_artifacts(workspace: Path, params: Params, runs: Mapping[str, str], uri: str) -> None:
     """Create the artifacts of a finished run on its Prefect page."""
     rows = [_row(RoundFiles(workspace, name)) for name in (TEACHER, *params.rounds)]
     metric = next(key for key in rows[0] if key.startswith("test_")).removeprefix("test_")

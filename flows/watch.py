@@ -13,10 +13,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
 from tasks.errors import UserError
-from tasks.params_file import load_params
-from tasks.registry.decisions import has_git
-from tasks.registry.drift import registry_faults
-from tasks.registry.receiver import Receiver
+from tasks.git import has_git
+from tasks.params.file import load_params
+from tasks.promotion.drift import registry_faults
+from tasks.promotion.webhook import Receiver
 from tasks.registry.tracking import Tracker, store_exists
 
 EVENT = "compactlm.registry.drift"

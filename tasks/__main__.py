@@ -11,7 +11,7 @@ from tasks.warm import run_warm
 os.environ.setdefault("COMPACTLM_STAGE_STARTED", str(time.time()))
 code = run_warm(sys.argv[1:])
 if code is None:
-    from tasks.stage import main
+    from tasks.running.stage import main
 
     code = main(sys.argv[1:])
 sys.exit(code)

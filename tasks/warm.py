@@ -94,7 +94,7 @@ def _preload() -> None:
     from transformers.models.bert import modeling_bert  # noqa: F401
 
     import tasks.models.checkpoint
-    import tasks.stage  # noqa: F401
+    import tasks.running.stage  # noqa: F401
 
 
 def _start(
@@ -141,7 +141,7 @@ def _become_stage(request: dict[str, Any], streams: Sequence[int]) -> None:
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["environment"])
-        from tasks.stage import main
+        from tasks.running.stage import main
 
         code = main(request["argv"])
     sys.stdout.flush()

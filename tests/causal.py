@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from tasks.models.causal import DECODERS as SUPPORTED
+from tasks.models.causal_lm import DECODERS as SUPPORTED
 from tasks.models.checkpoint import causal_lm_from_config
-from tasks.params_causal import CausalParams
-from tasks.params_file import check_params, read_yaml
+from tasks.params.causal_lm import CausalLMParams
+from tasks.params.file import check_params, read_yaml
 from tests.families import CONFIGS, END, bytes_tokenizer
 from tests.tiny_project import FILLERS
 
@@ -106,8 +106,8 @@ def tiny_values(folder: Path) -> dict[str, Any]:
     return values
 
 
-def causal_params(values: dict[str, Any]) -> CausalParams:
+def causal_params(values: dict[str, Any]) -> CausalLMParams:
     """Return the params of these values."""
     params = check_params(values, "params.yaml")
-    assert isinstance(params, CausalParams)
+    assert isinstance(params, CausalLMParams)
     return params

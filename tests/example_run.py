@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.evaluation.quality import interval_of_mean, measure_slices
-from tasks.lineage.files import write_json
+from tasks.files import write_json
+from tasks.measuring.quality import interval_of_mean, measure_slices
 
 ROWS = {"test": 964, "imdb": 300, "validation": 380, "test_typos": 964}
 # name -> (share right by set, parameters, of them in embeddings, bytes, FLOPs, milliseconds at batch 1 and 32)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.evaluation.data_checks import data_validated, no_overlap
-from tasks.evaluation.golden import answered, golden_rows, reproduced
-from tasks.evaluation.rules import Answer
+from tasks.gates.data import data_validated, no_overlap
+from tasks.gates.rules import Answer
 from tasks.lineage.merkle import receipts_root
-from tasks.lineage.receipt_checks import clean_git, lineage, read_receipts
+from tasks.promotion.checks import clean_git, lineage, read_receipts
+from tasks.promotion.golden import answered, golden_rows, reproduced
 
 LAST = "gate@r1"
 CHAIN = {

@@ -8,8 +8,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
-from tasks.registry.approval import canonical, digest_of
-from tasks.registry.keys import own_public_key, sign
+from tasks.promotion.approval import canonical, digest_of
+from tasks.promotion.keys import own_public_key, sign
 
 FORMATS = {"openssh": PrivateFormat.OpenSSH, "pem": PrivateFormat.PKCS8}
 

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tasks.lineage.files import digest, file_sha256, read_json
-from tasks.params_file import apply_overrides
+from tasks.files import digest, file_sha256, read_json
+from tasks.params.file import apply_overrides
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("flows", "tasks", "dvc.yaml", "params.yaml", ".gitignore", ".dvcignore")
@@ -108,7 +108,7 @@ class Project:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `compactlm ARGUMENTS`, in a process group of its own."""
         return subprocess.Popen(
-            [sys.executable, "-c", "from tasks.cli import main; main()", *arguments],
+            [sys.executable, "-c", "from tasks.cli.app import main; main()", *arguments],
             cwd=self.folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True,
         )  # fmt: skip

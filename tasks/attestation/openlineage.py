@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tasks.attestation.facts import URN, Facts, Source, began, digest_of, ended, sources, stable_uuid
+from tasks.files import listing_sha256
 from tasks.lineage.chain import files_of
-from tasks.lineage.files import listing_sha256
 
 SCHEMA: Final = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 NAMESPACE: Final = "compactlm"

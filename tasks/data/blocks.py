@@ -2,6 +2,8 @@
 
 Documents stand one after the other, each followed by the end-of-text token, and the stream is cut every T tokens; what is
 left at the end is dropped. Letters: N blocks, T tokens of a block.
+
+Packs sets of documents into blocks of tokens: the teacher's tokens first, and those of a student with fewer.
 """
 
 from __future__ import annotations
@@ -9,10 +11,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+
+from tasks.data.frames import rows_sha256
+from tasks.errors import DataError
+from tasks.params.causal_lm import CausalLMParams
 
 Blocks = NDArray[np.int32]
 Rows = NDArray[np.int64]
@@ -61,3 +69,29 @@ def plan_blocks(count: int, train_tokens: int, block_tokens: int, batch_blocks: 
     rng = np.random.default_rng(seed)
     order = np.concatenate([rng.permutation(count) for _ in range(-(-wanted // count))])[:wanted]
     return [order[start : start + batch_blocks] for start in range(0, wanted, batch_blocks)]
+
+
+def pack_sets(params: CausalLMParams, frames: dict[str, pd.DataFrame], end: int, tokens: Path) -> dict[str, Any]:
+    """Write the blocks of every set, by the tokenizer that lies there, and return what there is of each."""
+    section = params.data
+    most: dict[str, int | None] = {
+        "train": None, "validation": section.evaluation_blocks, "test": section.evaluation_blocks,
+        **{name: one.blocks for name, one in section.evaluation_sets.items()},
+    }  # fmt: skip
+    described: dict[str, Any] = {}
+    for name, frame in frames.items():
+        blocks = pack(frame["text"].tolist(), tokens / "tokenizer.json", end, section.block_tokens, most[name])
+        if name == "train":
+            if len(blocks) < section.calibration_blocks:
+                raise DataError(
+                    f"data.calibration_blocks: {section.calibration_blocks} asked; train has {len(blocks)} blocks of "
+                    f"{section.block_tokens} tokens. Lower it, or add documents."
+                )
+            save_blocks(blocks[: section.calibration_blocks], tokens, "calibration")
+        if not len(blocks):
+            raise DataError(f"set {name} has less than one block of {section.block_tokens} tokens; add documents")
+        save_blocks(blocks, tokens, name)
+        described[name] = {"rows": len(frame), "blocks": len(blocks), "tokens": int(blocks.size)}
+        if name != "train":  # what is measured is tied to what was prepared; nobody asks for every training block
+            described[name]["rows_sha256"] = rows_sha256(block_ids(blocks))
+    return described

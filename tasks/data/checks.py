@@ -1,4 +1,7 @@
-"""What is checked of the data: frames to look at, checks as plain values, and the words for each that fails."""
+"""What is checked of the data: frames to look at, checks as plain values, and the words for each that fails.
+
+What is checked of documents: frames to look at, and checks as plain values with the words for each that fails.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _EXAMPLES: Final = 3
 
 
 @dataclass(frozen=True)
-class Check:
+class Expectation:
     """One expectation on one frame: what it is called, GX's name and arguments of it, and what to say if it fails."""
 
     name: str
@@ -26,10 +29,12 @@ class Check:
     problems: list[str] = field(default_factory=list)
 
 
-def file_checks(file: str, table: pd.DataFrame, columns: Mapping[str, str | None]) -> list[Check]:
+def file_checks(file: str, table: pd.DataFrame, columns: Mapping[str, str | None]) -> list[Expectation]:
     """Return a check for each column that must be there."""
     return [
-        Check(f"column_{role}", "expect_column_to_exist", {"column": name}, missing_columns(file, table, {role: name}))
+        Expectation(
+            f"column_{role}", "expect_column_to_exist", {"column": name}, missing_columns(file, table, {role: name})
+        )
         for role, name in columns.items()
         if name is not None
     ]
@@ -52,20 +57,20 @@ def row_frame(table: pd.DataFrame, data: Mapping[str, Any]) -> pd.DataFrame:
 
 def row_checks(
     file: str, table: pd.DataFrame, frame: pd.DataFrame, data: Mapping[str, Any], limits: Mapping[str, Any]
-) -> list[Check]:
+) -> list[Expectation]:
     """Return the checks on single rows and on how often texts repeat."""
     longest, copies, clashing = limits["max_characters"], limits["max_duplicate_share"], limits["max_conflicting_share"]
     least_unique = 1.0 - copies - 1e-9
     return [
-        Check("labels", "expect_column_values_to_be_in_set",
+        Expectation("labels", "expect_column_values_to_be_in_set",
               {"column": "label", "value_set": list(label_codes(data["labels"]))}, unknown_labels(file, table, data)),
-        Check("empty_texts", "expect_column_values_to_be_between",
+        Expectation("empty_texts", "expect_column_values_to_be_between",
               {"column": "characters", "min_value": 1}, empty_texts(file, table, data)),
-        Check("long_texts", "expect_column_values_to_be_between",
+        Expectation("long_texts", "expect_column_values_to_be_between",
               {"column": "characters", "max_value": longest}, _long_texts(file, frame, longest)),
-        Check("duplicates", "expect_column_proportion_of_unique_values_to_be_between",
+        Expectation("duplicates", "expect_column_proportion_of_unique_values_to_be_between",
               {"column": "row_id", "min_value": least_unique}, _duplicates(file, frame, copies)),
-        Check("conflicting_labels", "expect_column_mean_to_be_between",
+        Expectation("conflicting_labels", "expect_column_mean_to_be_between",
               {"column": "conflicting", "max_value": clashing}, _conflicting(file, frame, clashing)),
     ]  # fmt: skip
 
@@ -78,7 +83,7 @@ def class_frame(raw: pd.DataFrame, data: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame({"class": names, "rows": rows, "share": [count / max(1, sum(rows)) for count in rows]})
 
 
-def class_checks(file: str, classes: pd.DataFrame, limits: Mapping[str, Any]) -> list[Check]:
+def class_checks(file: str, classes: pd.DataFrame, limits: Mapping[str, Any]) -> list[Expectation]:
     """Return the checks on the number of rows a class has and on their balance."""
     least, most = limits["min_rows_per_class"], limits["max_class_share"]
     counts = ", ".join(f"{one['class']} {one['rows']}" for one in classes.to_dict("records"))
@@ -94,9 +99,9 @@ def class_checks(file: str, classes: pd.DataFrame, limits: Mapping[str, Any]) ->
         "validate_data.max_class_share); a model would learn to answer it always. Add rows of the other classes."
     )
     return [
-        Check("rows_per_class", "expect_column_values_to_be_between",
+        Expectation("rows_per_class", "expect_column_values_to_be_between",
               {"column": "rows", "min_value": least}, [too_few] if few else []),
-        Check("balance", "expect_column_values_to_be_between",
+        Expectation("balance", "expect_column_values_to_be_between",
               {"column": "share", "max_value": most}, [unbalanced] if many else []),
     ]  # fmt: skip
 
@@ -109,7 +114,7 @@ def split_frame(raw: pd.DataFrame, data: Mapping[str, Any]) -> pd.DataFrame:
     return frame.drop_duplicates(["row_id", "split"], ignore_index=True)
 
 
-def split_checks(file: str, raw: pd.DataFrame, data: Mapping[str, Any]) -> list[Check]:
+def split_checks(file: str, raw: pd.DataFrame, data: Mapping[str, Any]) -> list[Expectation]:
     """Return the checks on a split that the file itself gives."""
     repeated = repeated_over_splits(raw, data)
     examples = "; ".join(f"{shorten(one.text)!r} in {one.split}" for one in repeated.head(_EXAMPLES).itertuples())
@@ -118,9 +123,9 @@ def split_checks(file: str, raw: pd.DataFrame, data: Mapping[str, Any]) -> list[
         "cannot test it: keep each text in one split, or set data.columns.split: null to split by content."
     )
     return [
-        Check("splits", "expect_column_values_to_be_in_set", {"column": "split", "value_set": list(SPLITS)},
+        Expectation("splits", "expect_column_values_to_be_in_set", {"column": "split", "value_set": list(SPLITS)},
               [f"{file}: {problem}" for problem in unknown_splits(raw, data)]),
-        Check("one_split_a_text", "expect_column_values_to_be_unique", {"column": "row_id"},
+        Expectation("one_split_a_text", "expect_column_values_to_be_unique", {"column": "row_id"},
               [words] if len(repeated) else []),
     ]  # fmt: skip
 
@@ -139,7 +144,7 @@ def set_frame(sets: Mapping[str, pd.DataFrame], threshold: float) -> pd.DataFram
     return members
 
 
-def set_checks(file: str, members: pd.DataFrame, threshold: float) -> list[Check]:
+def set_checks(file: str, members: pd.DataFrame, threshold: float) -> list[Expectation]:
     """Return the checks that no set leaks into another."""
     twice = members[members["row_id"].duplicated(keep=False)].sort_values(["row_id", "set"])
     near = members[members["held_out"] > 0].sort_values("row_id")
@@ -153,9 +158,9 @@ def set_checks(file: str, members: pd.DataFrame, threshold: float) -> list[Check
         + ". Put both into the same split, or set data.columns.split: null to split by content."
     )
     return [
-        Check("one_set_a_text", "expect_column_values_to_be_unique", {"column": "row_id"},
+        Expectation("one_set_a_text", "expect_column_values_to_be_unique", {"column": "row_id"},
               [shared] if len(twice) else []),
-        Check("near_duplicates_held_out", "expect_column_max_to_be_between",
+        Expectation("near_duplicates_held_out", "expect_column_max_to_be_between",
               {"column": "held_out", "max_value": 0.0}, [leaks] if len(near) else []),
     ]  # fmt: skip
 
@@ -194,3 +199,61 @@ def _conflicting(file: str, frame: pd.DataFrame, limit: float) -> list[str]:
 
 def _texts(count: int) -> str:
     return "text is" if count == 1 else "texts are"
+
+
+def document_frame(raw: pd.DataFrame) -> pd.DataFrame:
+    """Return row (from 1), row_id, text and characters of every document."""
+    frame = pd.DataFrame({"row": range(1, len(raw) + 1), "text": raw["text"].to_numpy()})
+    frame["row_id"] = [cleaned_row_id(" ".join(text.split())) for text in frame["text"]]
+    frame["characters"] = frame["text"].str.len()
+    return frame
+
+
+def document_checks(frame: pd.DataFrame, limits: Mapping[str, Any]) -> list[Expectation]:
+    """Return the checks on single documents, on how many there are, and on how often texts repeat."""
+    few, longest, copies = limits["min_documents"], limits["max_characters"], limits["max_duplicate_share"]
+    again = int(frame["row_id"].duplicated().sum())
+    return [
+        Expectation("documents", "expect_table_row_count_to_be_between", {"min_value": few},
+              [f"{len(frame)} documents; at least {few} are asked (validate_data.min_documents). Add some."]
+              if len(frame) < few else []),
+        Expectation("empty_texts", "expect_column_values_to_be_between", {"column": "characters", "min_value": 1},
+              _named(frame[frame["characters"] == 0], "without text", "Fill them in or delete them.")),
+        Expectation("long_texts", "expect_column_values_to_be_between", {"column": "characters", "max_value": longest},
+              _named(frame[frame["characters"] > longest],
+                     f"longer than {longest} characters (validate_data.max_characters)", "Cut them, or raise the limit.")),
+        Expectation("duplicates", "expect_column_proportion_of_unique_values_to_be_between",
+              {"column": "row_id", "min_value": 1.0 - copies - 1e-9}, _repeated(frame, again, copies)),
+    ]  # fmt: skip
+
+
+def document_set_frame(sets: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return set, row_id and text of every member of every set."""
+    parts = [rows.assign(set=name) for name, rows in sorted(sets.items())]
+    return pd.concat(parts, ignore_index=True)[["set", "row_id", "text"]]
+
+
+def document_set_checks(members: pd.DataFrame) -> list[Expectation]:
+    """Return the check that no document stands in two sets."""
+    twice = members[members["row_id"].duplicated(keep=False)].sort_values(["row_id", "set"])
+    words = f"{twice['row_id'].nunique()} documents in two sets, e.g. " + "; ".join(
+        f"{shorten(one.text)!r} in {one.set}" for one in twice.head(2).itertuples()
+    )
+    return [Expectation("one_set_a_document", "expect_column_values_to_be_unique", {"column": "row_id"},
+                  [words] if len(twice) else [])]  # fmt: skip
+
+
+def _named(bad: pd.DataFrame, what: str, advice: str) -> list[str]:
+    numbers = ", ".join(str(row) for row in bad["row"].head(3))
+    return [f"{len(bad)} documents {what}, e.g. number {numbers}. {advice}"] if len(bad) else []
+
+
+def _repeated(frame: pd.DataFrame, again: int, limit: float) -> list[str]:
+    share = again / max(1, len(frame))
+    if share <= limit:
+        return []
+    text = frame.loc[frame["row_id"].duplicated(), "text"].iloc[0]
+    return [
+        f"{again} of {len(frame)} documents ({share:.1%}) repeat an earlier one, e.g. {shorten(text)!r}; at most "
+        f"{limit:.1%} may (validate_data.max_duplicate_share). Delete the copies."
+    ]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from tasks.data.blocks import Blocks, block_ids
-from tasks.pruning.byte_pairs import token_bytes
+from tasks.data.byte_pairs import token_bytes
 
 FOLDER: Final = "measured"  # beside the blocks; there is none where the tokens are the teacher's
 

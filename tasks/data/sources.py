@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from tasks.errors import SourceError
-from tasks.lineage.files import digest, read_json, write_json
+from tasks.files import digest, read_json, write_json
 
 PICKLED: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 WEIGHTS: Final = (".safetensors", ".gguf")

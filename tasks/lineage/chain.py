@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from tasks.lineage.files import listing_md5
-from tasks.params_recorded import recorded_params
+from tasks.files import listing_md5
+from tasks.params.recorded import recorded_params
 
 Receipt = Mapping[str, Any]
 Receipts = Mapping[str, Receipt]

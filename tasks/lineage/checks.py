@@ -12,7 +12,7 @@ EXIT_CODES: Final = {"PASS": 0, "FAIL": 1, "UNKNOWN": 3}  # 2 is what the user c
 
 
 @dataclass(frozen=True)
-class Check:
+class Finding:
     """One answer: which check, of what (a file, a stage, a tag), its result, and what was expected and found."""
 
     name: str
@@ -23,32 +23,32 @@ class Check:
     sentence: str = ""
 
 
-def passed(name: str, subject: str, sentence: str) -> Check:
+def passed(name: str, subject: str, sentence: str) -> Finding:
     """Return a check that passed."""
-    return Check(name, subject, "PASS", sentence=sentence)
+    return Finding(name, subject, "PASS", sentence=sentence)
 
 
-def failed(name: str, subject: str, expected: object, found: object, sentence: str) -> Check:
+def failed(name: str, subject: str, expected: object, found: object, sentence: str) -> Finding:
     """Return a check that failed."""
-    return Check(name, subject, "FAIL", _short(expected), _short(found), sentence)
+    return Finding(name, subject, "FAIL", _short(expected), _short(found), sentence)
 
 
-def unknown(name: str, subject: str, sentence: str) -> Check:
+def unknown(name: str, subject: str, sentence: str) -> Finding:
     """Return a check that cannot be decided; never counted as passed."""
-    return Check(name, subject, "UNKNOWN", sentence=sentence)
+    return Finding(name, subject, "UNKNOWN", sentence=sentence)
 
 
-def compare(name: str, subject: str, expected: object, found: object, sentence: str) -> list[Check]:
+def compare(name: str, subject: str, expected: object, found: object, sentence: str) -> list[Finding]:
     """Return nothing when two values are equal, else one failed check."""
     return [] if expected == found else [failed(name, subject, expected, found, sentence)]
 
 
-def whole(name: str, subject: str, found: Sequence[Check], sentence: str) -> list[Check]:
+def whole(name: str, subject: str, found: Sequence[Finding], sentence: str) -> list[Finding]:
     """Return the given failures and doubts, or when there are none one check that passed."""
     return list(found) or [passed(name, subject, sentence)]
 
 
-def overall(checks: Sequence[Check]) -> Result:
+def overall(checks: Sequence[Finding]) -> Result:
     """Return FAIL if a check failed, else UNKNOWN if one cannot be decided or none was made, else PASS."""
     results = {check.result for check in checks}
     if "FAIL" in results:
@@ -56,7 +56,7 @@ def overall(checks: Sequence[Check]) -> Result:
     return "UNKNOWN" if "UNKNOWN" in results or not results else "PASS"
 
 
-def as_json(checks: Sequence[Check]) -> list[dict[str, Any]]:
+def as_json(checks: Sequence[Finding]) -> list[dict[str, Any]]:
     """Return the checks as plain values."""
     return [asdict(check) for check in checks]
 

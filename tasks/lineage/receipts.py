@@ -12,9 +12,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.lineage.files import file_sha256, full_digest
-from tasks.lineage.git import git
-from tasks.params import AnyParams
+from tasks.files import file_sha256, full_digest
+from tasks.git import git
+from tasks.params.base import Params
 
 ROOT: Final = Path(__file__).parents[2]
 LOCK_FILE: Final = "requirements.lock"
@@ -32,7 +32,7 @@ def collect_receipt(
     command: Sequence[str],
     inputs: Sequence[Path],
     outputs: Sequence[Path],
-    params: AnyParams,
+    params: Params,
     started: float,
     startup_seconds: float,
     compute_seconds: float,

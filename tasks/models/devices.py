@@ -1,10 +1,17 @@
-"""Where and in which precision the arithmetic runs."""
+"""Where and in which precision the arithmetic runs.
+
+Whether torch.compile can work on a machine.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import os
+import shutil
+import sys
+import sysconfig
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +22,8 @@ import torch
 
 from tasks.errors import ResourceError
 from tasks.models.architectures import layers_of
-from tasks.models.compilers import lacks
 from tasks.models.processes import ALONE, Processes, in_group, join, local_device
-from tasks.params import Runtime
+from tasks.params.base import Runtime
 
 M_TRIM_THRESHOLD: Final = -1  # of glibc's <malloc.h>
 M_MMAP_THRESHOLD: Final = -3
@@ -192,3 +198,20 @@ def cpu_flags() -> frozenset[str]:
         if name.strip() in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()
+
+
+def lacks(device_type: str) -> str | None:
+    """Return what torch.compile needs for such a device and this machine does not have; None where it has everything.
+
+    For a CPU it writes C++ that is built against Python's headers, for CUDA it needs Triton.
+    """
+    if device_type == "cpu":
+        usual = "clang++" if sys.platform == "darwin" else "cl" if sys.platform == "win32" else "g++"
+        compiler = os.environ.get("CXX") or usual
+        if shutil.which(compiler) is None:
+            return f"a C++ compiler ({compiler} is not on the PATH; CXX names another one)"
+        headers = Path(sysconfig.get_path("include"))
+        return None if (headers / "Python.h").exists() else f"Python's headers ({headers}/Python.h)"
+    if device_type == "cuda":
+        return None if importlib.util.find_spec("triton") is not None else "the package triton"
+    return f"a device of another kind than {device_type}"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tasks.pruning.layout import FUSED, Axes, Layout
+from tasks.models.architectures.layout import FUSED, Axes, Layout
 
 Pairs = list[list[int]]  # a head that stays, and one that goes
 

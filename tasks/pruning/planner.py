@@ -3,6 +3,8 @@
 Order of preference, from arXiv:2407.14679, section 4.1, and arXiv:2408.11796, section 4: width before depth, neurons before
 the hidden width and the heads; a large vocabulary goes early too. The numbers in `DEAR` are ours: with them the second
 round of the shipped params.yaml, which was found by trial, is about what its size alone gives.
+
+Which shapes a search tries: good ones that differ much, for the least lost need not be the best after a training.
 """
 
 from __future__ import annotations
@@ -14,13 +16,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final
 
-from tasks.pruning.shapes import AXES, Shape
+from tasks.models.shapes import AXES, Shape
 
 DEAR: Final = {"vocabulary": 2.0, "hidden": 5.0, "heads": 5.0, "ffn": 1.0, "layers": 4.0}
 TOLERANCE: Final = 0.05
 STEPS: Final = 24  # an axis is tried in at least so many equal steps
 MOST_SHRINK: Final = 8  # along one axis in one round
-
 Size = Callable[[Shape], int]
 
 
@@ -106,3 +107,26 @@ def reachable(space: Space, size: Size) -> tuple[int, int]:
         for hidden, heads in space.hidden_heads
     ]
     return min(sizes), max(sizes)
+
+
+GOOD: Final = 2.5  # a shape that loses so much more than the least is none to try, while there are enough others
+
+
+def most_different(found: Sequence[Candidate], count: int) -> list[Candidate]:
+    """Return `count` of the good shapes that differ most, the least lost first; `found` must be in the order of the loss.
+
+    Then comes, again and again, the good shape whose nearest neighbour among the chosen is farthest; of equals the one that
+    loses less. After the good ones come the others in their order. So a larger count adds shapes behind those of a smaller one,
+    and those that were tried keep their numbers.
+    """
+    good = [one for one in found if one.loss <= found[0].loss + GOOD]
+    chosen = good[:1]
+    while len(chosen) < min(count, len(good)):
+        rest = [one for one in good if one not in chosen]
+        chosen.append(max(rest, key=lambda one: min(distance(one.shape, other.shape) for other in chosen)))
+    return [*chosen, *found[len(good) :]][:count]
+
+
+def distance(first: Shape, second: Shape) -> float:
+    """Return how far two shapes are apart: sqrt of the sum over axes of DEAR x (ln of the ratio of sizes)**2."""
+    return math.sqrt(sum(DEAR[axis] * math.log(first[axis] / second[axis]) ** 2 for axis in AXES))

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
-
-AXES: Final = ("vocabulary", "hidden", "heads", "ffn", "layers")
-
-Shape = Mapping[str, int]  # axis of AXES -> size
+from typing import Any, Self
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from tasks.pruning.layout import FUSED, Axes, Layout
+from tasks.models.architectures.layout import FUSED, Axes, Layout
 from tasks.pruning.merging import with_merged_heads
 from tasks.pruning.shapes import Plan
 

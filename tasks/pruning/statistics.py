@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from tasks.models.architectures.layout import FUSED, Axes, Layout
 from tasks.pruning.criteria import Scores
-from tasks.pruning.layout import FUSED, Axes, Layout
 
 
 class MeanAbsolute:

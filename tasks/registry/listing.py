@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.lineage.files import read_json
+from tasks.files import read_json
 from tasks.registry.records import latency, overall
 from tasks.registry.tracking import PREFIX, Tracker
 

@@ -12,24 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.lineage.files import digest, read_json
-from tasks.params import AnyParams
-from tasks.registry.first_champion import settle_champion
-from tasks.registry.records import (
-    TEACHER,
-    RoundFiles,
-    flatten_params,
-    flatten_quality,
-    read_datasets,
-    step_points,
-    tag_key,
-)
+from tasks.files import digest, read_json
+from tasks.params.base import Params
+from tasks.params.edit import flatten_params
+from tasks.promotion.first_champion import settle_champion
+from tasks.registry.records import TEACHER, RoundFiles, flatten_quality, read_datasets, step_points, tag_key
 from tasks.registry.tracking import Point, Tracker
 
 RUN_FILES: Final = ("selection.json", "report.html", "baselines/quality.json", "validation/summary.json")
 
 
-def inputs_digest(workspace: Path, params: AnyParams, code: list[str]) -> str:
+def inputs_digest(workspace: Path, params: Params, code: list[str]) -> str:
     """Return the digest of all that decides a run: params, sources.lock, dvc.yaml and the code its stages depend on."""
     files = {name: digest(workspace / name)["sha256"] for name in sorted({"sources.lock", "dvc.yaml", *code})
              if (workspace / name).exists()}  # fmt: skip
@@ -47,7 +40,7 @@ class Publication:
     """
 
     def __init__(
-        self, tracker: Tracker, params: AnyParams, inputs: str, facts: Mapping[str, str], root: Path | None = None,
+        self, tracker: Tracker, params: Params, inputs: str, facts: Mapping[str, str], root: Path | None = None,
         numbers: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.tracker, self.params, self.inputs, self.facts = tracker, params, inputs, facts

@@ -2,29 +2,42 @@
 
 What ran stands in the records of runs (tasks/registry/runs.py), else in commits that have a dvc.lock, else in the workspace's;
 the files come from the DVC cache by their digests, the champion from the log of decisions. Nothing is trained or measured.
+
+Records in MLflow what DVC has made: the run of the workspace, or with `rebuild` every run that Git and DVC still know.
+
+The files of a former run, found again by its dvc.lock: from the DVC cache, or from a workspace that still has them.
+
+dvc.lock names the receipt of each stage by its md5, and the receipt names every file that the stage wrote.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from tasks.lineage.former import bring
-from tasks.lineage.git import commits_of, snapshot
-from tasks.lineage.pipeline import cache_folder, stage_digests
-from tasks.params import AnyParams
-from tasks.params_file import read_yaml
-from tasks.params_recorded import recorded_params
-from tasks.registry.live import record_receipts
+from tasks.errors import UserError
+from tasks.git import commits_of, git_facts, has_git, snapshot
+from tasks.lineage.chain import RECEIPTS_FOLDER, files_of
+from tasks.params.base import Params
+from tasks.params.file import load_params, read_yaml
+from tasks.params.recorded import recorded_params
+from tasks.promotion.decide import reconcile
+from tasks.promotion.decisions import read_log
+from tasks.registry.live import Recorder, record_receipts
 from tasks.registry.publish import Publication, inputs_digest
 from tasks.registry.records import TEACHER, RoundFiles
+from tasks.registry.runs import numbers, read_runs
 from tasks.registry.tracking import Tracker
+from tasks.running.dvc import cache_folder, md5, object_path, pending, read_graph, stage_digests
+from tasks.running.start import only_run
 
 LOCK: Final = "dvc.lock"
 
@@ -34,7 +47,7 @@ class FormerRun:
     """A run to record again: where it stands, its model's name, params, and files below `root` (dvc.lock among them)."""
 
     where: str
-    params: AnyParams
+    params: Params
     inputs: str
     facts: Mapping[str, str]
     outcomes: Mapping[str, str]
@@ -142,3 +155,142 @@ def lost_versions(workspace: Path, model: str, numbers: Mapping[str, str]) -> li
         for sha256, number in numbers.items() if here.get(sha256) != number
     ]  # fmt: skip
     return sorted(lost, key=lambda one: int(one["version"]))
+
+
+Say = Callable[[str], None]
+
+
+def publish(workspace: Path) -> dict[str, Any]:
+    """Return round -> id of its run in MLflow, recorded now or before; UserError while a stage is not up to date."""
+    with only_run(workspace):
+        params = load_params(workspace / "params.yaml")
+        stages = read_graph(workspace)
+        waiting = pending(workspace, stages)
+        if waiting:
+            raise UserError(
+                f"{workspace}: {len(waiting)} stages are not up to date, such as {waiting[0]}; `dvc repro` or "
+                "`compactlm run` brings them there"
+            )
+        recorder = Recorder(workspace, params, stages, git_facts(workspace))
+        runs = recorder.finish(dict.fromkeys((stage.name for stage in stages), "skipped"))
+    return {"runs": runs, "versions": _versions(workspace, params.registry.model_name)}
+
+
+def rebuild(workspace: Path, say: Say = lambda _: None) -> dict[str, Any]:
+    """Return the runs recorded again, the versions there are now, and those that could not be made again.
+
+    Adds what is missing and changes no number. UserError when the store has versions of which Git knows nothing.
+    """
+    (workspace / ".compactlm").mkdir(exist_ok=True)
+    with only_run(workspace), tempfile.TemporaryDirectory(prefix="rebuild-", dir=workspace / ".compactlm") as folder:
+        scratch = Path(folder)
+        log = read_log(workspace) if has_git(workspace) else []
+        records = read_runs(workspace)
+        names = {record["model"] for record in records} | {entry["model"] for entry in log}
+        known = {name: numbers(records, log, name) for name in names}
+        _refuse_strangers(workspace, known, say)
+        runs, faults = _recorded(records, scratch)
+        told = []
+        for run in [*committed_runs(workspace, {record["dvc_lock"] for record in records}, scratch), *runs]:
+            say(f"looking for the files of {run.where}")
+            missing = find_files(workspace, run)
+            wanted = known.get(run.model, {})
+            # Once runs are recorded, one that Git alone has was never published unless a record knows a version of it.
+            if run in runs or not records or weights_of(run) & set(wanted):
+                record_again(workspace, run, missing, wanted, say)
+                told.append({"where": run.where, "model": run.model, "missing": missing})
+            shutil.rmtree(run.root)
+    names |= {one["model"] for one in told}
+    lost = []
+    for name in sorted(names):
+        lost += lost_versions(workspace, name, known.get(name, {}))
+        faults += _champion(workspace, name) if log else []
+    versions = [one for name in sorted(names) for one in _versions(workspace, name)]
+    return {"runs": told, "versions": versions, "lost": lost, "faults": faults}
+
+
+def _recorded(records: list[dict[str, Any]], scratch: Path) -> tuple[list[FormerRun], list[str]]:
+    runs, faults = [], []
+    for record in records:
+        try:
+            runs.append(recorded_run(record, Path(tempfile.mkdtemp(dir=scratch))))
+        except ValidationError as error:
+            faults.append(f"{record['ref']}: its params are not of this version: {error.errors()[0]['msg']}")
+    return runs, faults
+
+
+def _refuse_strangers(workspace: Path, known: dict[str, dict[str, str]], say: Say) -> None:
+    """Raise UserError for a store whose versions have other numbers than Git records: that is no index of this history."""
+    say("reading what MLflow has")
+    tracker = Tracker(workspace)
+    for name, wanted in known.items():
+        for sha256, number in tracker.numbers(name).items():
+            if wanted.get(sha256, number) != number:
+                raise UserError(
+                    f"{tracker.uri}: {name}/{number} is version {wanted[sha256]} by the records in Git; rebuild into an "
+                    "empty store: move .compactlm/mlflow away, or set MLFLOW_TRACKING_URI"
+                )
+
+
+def _champion(workspace: Path, name: str) -> list[str]:
+    """Point champion and previous where the log of decisions says, and return what stands in the way."""
+    tracker = Tracker(workspace)
+    try:
+        if tracker.versions(name):
+            reconcile(tracker, name)
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _versions(workspace: Path, name: str) -> list[dict[str, Any]]:
+    tracker = Tracker(workspace)
+    aliases = tracker.aliases(name)
+    return [
+        {"model": name, "version": int(number), "model_sha256": sha256,
+         "aliases": sorted(alias for alias, pointed in aliases.items() if pointed == number)}
+        for sha256, number in tracker.numbers(name).items()
+    ]  # fmt: skip
+
+
+# What an index needs of a run; the other files (checkpoints, tokens, logits) stay where they are.
+NEEDED: Final = (
+    "artifacts/data/sets/*.parquet", "artifacts/selection.json", "artifacts/report.html", "artifacts/baselines/quality.json",
+    "artifacts/validation/summary.json", "artifacts/rounds/*/trained/model/*", "artifacts/rounds/*/trained/summary.json",
+    "artifacts/rounds/*/trained/steps.jsonl", "artifacts/rounds/*/exported/model.onnx",
+    "artifacts/rounds/*/exported/parity.json", "artifacts/rounds/*/evaluated/*", "artifacts/rounds/*/verdict.json",
+    "artifacts/rounds/*/pruned/plan.json", "artifacts/rounds/*/trained/search.json",
+)  # fmt: skip
+
+
+def bring(
+    lock: Mapping[str, Any], stages: Sequence[str], cache: Path, workspace: Path, into: Path
+) -> dict[str, list[str]]:
+    """Copy receipts and needed files of a run below `into`, each with the bytes of its md5; return stage -> what is missing."""
+    missing: dict[str, list[str]] = {}
+    for stage in stages:
+        path = f"{RECEIPTS_FOLDER}/{stage}.json"
+        outs = {out["path"]: out.get("md5") for out in lock.get("stages", {}).get(stage, {}).get("outs", [])}
+        receipt = _read(outs.get(path), path, cache, workspace)
+        if receipt is None:
+            missing[stage] = [path]
+            continue
+        wanted = {one: facts.get("md5") for one, facts in files_of(json.loads(receipt), "outputs").items()
+                  if any(fnmatchcase(one, pattern) for pattern in NEEDED)}  # fmt: skip
+        for name, digest in {path: outs[path], **wanted}.items():
+            content = _read(digest, name, cache, workspace)
+            if content is None:
+                missing.setdefault(stage, []).append(name)
+                continue
+            place = into / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+    return missing
+
+
+def _read(digest: str | None, path: str, cache: Path, workspace: Path) -> bytes | None:
+    """Return the bytes with this md5, None when they are nowhere whole."""
+    for place in (object_path(cache, digest), workspace / path) if digest else ():
+        if place.is_file() and md5(content := place.read_bytes()) == digest:
+            return content
+    return None

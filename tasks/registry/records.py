@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.lineage.files import file_sha256, read_json, read_json_lines
-from tasks.models.better import MEASURED
+from tasks.files import file_sha256, read_json, read_json_lines
+from tasks.training.keeper import MEASURED
 
 TEACHER: Final = "teacher"
 # The stages behind one evaluated round; the teacher's evaluation is round r0.
@@ -184,16 +183,6 @@ def flatten_search(search: Mapping[str, Any]) -> dict[str, float]:
         numbers = {key: value for key, value in one.items() if key != "candidate"}
         found.update(flatten_numbers(f"search/candidate_{one['candidate']}", numbers))
     return found
-
-
-def flatten_params(prefix: str, value: Any) -> dict[str, str]:
-    """Return params under dotted names; lists become JSON."""
-    if isinstance(value, Mapping):
-        found: dict[str, str] = {}
-        for key, item in value.items():
-            found.update(flatten_params(f"{prefix}.{key}" if prefix else str(key), item))
-        return found
-    return {prefix: value if isinstance(value, str) else json.dumps(value, sort_keys=True)}
 
 
 def tag_key(name: str) -> str:

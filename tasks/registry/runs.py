@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.errors import UserError
-from tasks.lineage.git import create_ref, read_refs
-from tasks.registry.decisions import has_git
+from tasks.git import create_ref, has_git, read_refs
 
 REFS: Final = "refs/compactlm/runs"
 ATTEMPTS: Final = 100

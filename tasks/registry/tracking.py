@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlparse
 
-from tasks.lineage.files import digest
+from tasks.files import digest
 from tasks.registry.records import DataSet
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

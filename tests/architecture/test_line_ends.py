@@ -14,7 +14,7 @@ FILES = {
     "dvc.lock": b"schema: '2.0'\nstages: {}\n",
     "params.yaml": b"seed: 1\n",
     "approvals/answer.json": b"{\n}\n",
-    "tasks/prune.py": b"x = 1\n",
+    "tasks/stages/prune.py": b"x = 1\n",
     "notes.txt": b"written\r\nelsewhere\r\n",
 }
 

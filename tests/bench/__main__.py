@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.errors import EXIT_USER_ERROR, UserError
-from tasks.lineage.start import find_workspace
+from tasks.running.start import find_workspace
 
 NAMES: Final = ("throughput", "noop", "latency", "gates", "decoder", "bert_base")
 TABLES: Final = ("criteria", "masks", "curves", "rivals")
@@ -114,7 +114,7 @@ def _measure(name: str, workspace: Path, options: argparse.Namespace) -> dict[st
 
         return command.measure(name, workspace, options.results, options.rows or TRANSFER_ROWS, options.only)
     if name == "throughput":
-        from tasks.params_file import load_params
+        from tasks.params.file import load_params
         from tests.bench import throughput
 
         rounds = load_params(workspace / "params.yaml").rounds
@@ -131,7 +131,7 @@ def _measure(name: str, workspace: Path, options: argparse.Namespace) -> dict[st
 
         return decoder.measure(options.blocks, options.layers, options.teacher_layers, options.turns, options.threads)
     if name == "gates":
-        from tasks.params_file import load_params
+        from tasks.params.file import load_params
         from tests.bench import gates
 
         return gates.measure(load_params(workspace / "params.yaml"), options.test_rows, options.models)

@@ -13,13 +13,13 @@ from typing import Any, Final
 import torch
 from transformers import BertConfig
 
-from tasks import prune
 from tasks.errors import UserError
-from tasks.evaluation.cost import weights_bytes
+from tasks.measuring.cost import weights_bytes
+from tasks.measuring.latency import LATENCY_THREADS, compare_latencies
 from tasks.models.checkpoint import classifier_from_config, load_classifier, save_classifier
-from tasks.models.latency import LATENCY_THREADS, compare_latencies
-from tasks.params import Params
-from tasks.params_file import load_params
+from tasks.params.classification import ClassificationParams
+from tasks.params.file import load_params
+from tasks.stages import prune
 
 PARAMS: Final = Path(__file__).parents[2] / "params" / "bert-base-sst2.yaml"
 
@@ -27,7 +27,7 @@ PARAMS: Final = Path(__file__).parents[2] / "params" / "bert-base-sst2.yaml"
 def measure(workspace: Path, turns: int) -> dict[str, Any]:
     """Return the seconds of each round's stage `prune`, parameters, bytes and latency of its student beside the teacher's."""
     params = load_params(PARAMS)
-    assert isinstance(params, Params)
+    assert isinstance(params, ClassificationParams)
     artifacts = workspace / "artifacts"
     of_run, sets = artifacts / "rounds" / "teacher", artifacts / "data" / "sets"
     with tempfile.TemporaryDirectory() as folder:

@@ -118,7 +118,7 @@ def _steps(side: str, blocks: int, layers: int, teacher_layers: int, threads: in
 def _device(side: str, threads: int | None) -> Any:
     """Return where ours works, as params/smollm2.yaml has it but for the compiler of one side."""
     from tasks.models.devices import pick_for_training
-    from tasks.params import Runtime
+    from tasks.params.base import Runtime
 
     compiled: Any = False if side == "uncompiled" else "auto"
     return pick_for_training(Runtime(device="cpu", precision="auto", threads=threads, launcher=None, compile=compiled))
@@ -129,11 +129,10 @@ def _ours(side: str, teacher: Any, student: Any, ids: Any, threads: int | None, 
     import numpy as np
     import torch
 
-    from tasks.causal.batches import head_dtype
-    from tasks.causal.training import blocks_loss
-    from tasks.distillation.causal import Recipe
-    from tasks.distillation.top_k import TopK
-    from tasks.distillation.train import Schedule, train
+    from tasks.training.causal_lm import blocks_loss, head_dtype
+    from tasks.training.chunked_loss import Recipe
+    from tasks.training.loop import Schedule, train
+    from tasks.training.top_k import TopK
 
     device = _device(side, threads)
     recipe = Recipe("forward_kl", 1.0, 1.0, CHUNK_TOKENS, head_dtype(device))
@@ -157,10 +156,10 @@ def _cache(side: str, teacher: Any, _student: Any, ids: Any, threads: int | None
     """Find the best pieces as the stage `teacher_logits` does."""
     import torch
 
-    from tasks.causal.batches import head_dtype
-    from tasks.distillation.causal import predicting
-    from tasks.distillation.top_k import best
-    from tasks.models.attention import attend_in_short_blocks
+    from tasks.models.predict import predicting
+    from tasks.training.attention import attend_in_short_blocks
+    from tasks.training.causal_lm import head_dtype
+    from tasks.training.top_k import best
 
     device = _device(side, threads)
     device.prepare_to_read(teacher)

@@ -11,15 +11,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from tasks.evaluation.gate_tests import decide, find
-from tasks.evaluation.paired import TESTS, Pairs, paired_bootstrap
-from tasks.evaluation.rules import Rule
-from tasks.params import Params
+from tasks.gates.paired import TESTS, Pairs, paired_bootstrap
+from tasks.gates.proof import decide, find
+from tasks.gates.rules import Rule
+from tasks.params.classification import ClassificationParams
 
 DIFFERING: Final = (0.06, 0.10, 0.13)  # share of rows on which exactly one of the two is right
 
 
-def measure(params: Params, rows: int, models: int) -> dict[str, Any]:
+def measure(params: ClassificationParams, rows: int, models: int) -> dict[str, Any]:
     """Return the share of `models` simulated students that pass, by test, truth and share of differing rows."""
     gates = [one for one in params.gates if one.test is not None and one.bound == "max_drop"]
     if not gates or gates[0].max_drop is None or gates[0].confidence is None:

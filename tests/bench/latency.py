@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tasks.exports.onnx import ONNX_FILES
+from tasks.measuring.latency import LATENCY_THREADS, compare_latencies
 from tasks.models.checkpoint import load_classifier
-from tasks.models.latency import LATENCY_THREADS, compare_latencies
-from tasks.models.onnx import ONNX_FILES
-from tasks.params_file import load_params
+from tasks.params.file import load_params
 
 
 def measure(workspace: Path, turns: int) -> dict[str, Any]:

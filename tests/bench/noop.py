@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import StageError, UserError
-from tasks.lineage.pipeline import pending, read_graph
+from tasks.running.dvc import pending, read_graph
 
 COMMANDS = {
     "dvc_repro": [sys.executable, "-m", "dvc", "repro"],
-    "compactlm_run": [sys.executable, "-c", "from tasks.cli import main; main()", "run"],
+    "compactlm_run": [sys.executable, "-c", "from tasks.cli.app import main; main()", "run"],
 }
 
 

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import UserError
-from tasks.evaluation.evidence import read_predictions
-from tasks.evaluation.quality import interval, resample_counts
-from tasks.params import AnyParams, Params
-from tasks.params_file import load_params
+from tasks.gates.classification import read_predictions
+from tasks.measuring.quality import interval, resample_counts
+from tasks.params.base import Params
+from tasks.params.classification import ClassificationParams
+from tasks.params.file import load_params
 
 HOME: Final = ("validation", "test")  # their accuracies are averaged, each counts alike
 MAY_DIFFER: Final = ("seed", "runtime")  # sections of the params; the runs share all others
@@ -88,23 +89,23 @@ def _drawn(right: list[NDArray[np.float64]], resamples: int, seed: int) -> NDArr
     )
 
 
-def _alike(runs: list[Path]) -> list[Params]:
+def _alike(runs: list[Path]) -> list[ClassificationParams]:
     """Return the params of the runs; UserError unless they are of one classification and have a seed each."""
     params = [load_params(run / "params.yaml") for run in runs]
     if len({one.seed for one in params}) < len(params):
         raise UserError(f"--runs: the seeds are {[one.seed for one in params]}; every run needs a seed of its own")
     for run, one in zip(runs, params, strict=True):
-        if not isinstance(one, Params):
+        if not isinstance(one, ClassificationParams):
             raise UserError(f"{run / 'params.yaml'}: task: {one.task}; seeds are compared of classification")
         differing = [key for key, value in _shared(one).items() if value != _shared(params[0]).get(key)]
         if differing:
             raise UserError(
                 f"{run / 'params.yaml'}: {', '.join(differing)} not as in {runs[0]}; allowed: another seed, runtime"
             )
-    return [one for one in params if isinstance(one, Params)]
+    return [one for one in params if isinstance(one, ClassificationParams)]
 
 
-def _shared(params: AnyParams) -> dict[str, Any]:
+def _shared(params: Params) -> dict[str, Any]:
     return {key: value for key, value in params.model_dump().items() if key not in MAY_DIFFER}
 
 

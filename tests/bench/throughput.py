@@ -21,16 +21,15 @@ import torch
 
 from tasks.data.frames import read_sets
 from tasks.data.tokens import TokenSet, load_tokens
-from tasks.distill import _loss_of, _schedule, _without_dropout
-from tasks.distillation.budget import joined, plan_batches
-from tasks.distillation.losses import distillation_loss
-from tasks.distillation.predict import predict_logits
-from tasks.distillation.train import train
 from tasks.models.architectures import leave_out_unread
 from tasks.models.checkpoint import attend_plainly, load_classifier
 from tasks.models.devices import Device, pick
-from tasks.params import Params
-from tasks.params_file import load_params
+from tasks.models.predict import predict_logits
+from tasks.params.classification import ClassificationParams
+from tasks.params.file import load_params
+from tasks.training.classification import _loss_of, _schedule, _without_dropout, joined, plan_batches
+from tasks.training.loop import train
+from tasks.training.losses import distillation_loss
 
 Rows = list[dict[str, Any]]
 TEACHER = "teacher_"  # before the names of the teacher's tokens in a batch of the Trainer
@@ -107,7 +106,7 @@ def _records(tokens: TokenSet, teacher_tokens: TokenSet, labels: Any) -> Rows:
 
 
 def _trainer(
-    params: Params, round_name: str, student: Any, teacher: Any, records: Rows, folders: tuple[Path, Path]
+    params: ClassificationParams, round_name: str, student: Any, teacher: Any, records: Rows, folders: tuple[Path, Path]
 ) -> Callable[[], float]:
     """Return a function that trains a copy of the student with the Trainer and returns the seconds of its `train`."""
     from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
@@ -166,7 +165,7 @@ def _alternate(calls: Mapping[str, Callable[[], Any]], turns: int, device: Devic
 
 
 def _facts(
-    seconds: Mapping[str, list[float]], rows: int, params: Params, round_name: str, device: Device
+    seconds: Mapping[str, list[float]], rows: int, params: ClassificationParams, round_name: str, device: Device
 ) -> dict[str, Any]:
     ours, theirs, cache = (seconds[name] for name in ("ours", "trainer", "cache"))
     return {

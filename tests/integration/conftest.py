@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tasks.lineage.pipeline import StageRunner, read_graph
-from tasks.params_file import apply_overrides
+from tasks.params.file import apply_overrides
+from tasks.running.dvc import StageRunner, read_graph
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES_FILE = Path(__file__).with_name("small_stages.py")
@@ -169,7 +169,7 @@ def dvc_yaml() -> str:
 @pytest.fixture(scope="session")
 def tiny_exported(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder the export stage wrote for the tiny model, and the facts it returned."""
-    from tasks import export
+    from tasks.stages import export
     from tests.integration.tiny_run import tiny_params, write_tiny_sets
 
     folder = tmp_path_factory.mktemp("export")

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tasks.params_file import load_params
-from tasks.registry import promotion
-from tasks.registry.proposals import with_approval
+from tasks.params.file import load_params
+from tasks.promotion import decide as promotion
+from tasks.promotion.proposals import with_approval
 from tasks.registry.tracking import Tracker, preload
 
 STEPS = ("reconcile_locked", "describe", "content", "commit", "mirror", "settle", "point", "differences",
@@ -48,7 +48,7 @@ def promote(workspace: str, name: str, version: str, *options: str) -> str:
         judge = with_approval(passing, tracker, load_params(tracker.workspace / "params.yaml"), name)
     if "--kill" in options:
         arm(*options[options.index("--kill") + 1 :][:3])
-    ask = promotion.Ask("promote", version, "", f"process {os.getpid()}")
+    ask = promotion.Request("promote", version, "", f"process {os.getpid()}")
     return str(promotion.decide(tracker, name, ask, judge)["number"])
 
 

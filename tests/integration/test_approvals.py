@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from tasks.lineage.files import write_json
-from tasks.params_file import apply_overrides, load_params
-from tasks.registry.answers import read_statements
-from tasks.registry.approval import approval_faults, digest_of
-from tasks.registry.approvers import policy_of
-from tasks.registry.decisions import read_log
-from tasks.registry.keys import own_public_key
-from tasks.registry.promotion import Ask, decide
-from tasks.registry.promotion_gate import judge_promotion
-from tasks.registry.proposals import with_approval
+from tasks.files import write_json
+from tasks.params.file import apply_overrides, load_params
+from tasks.promotion.answers import read_statements
+from tasks.promotion.approval import approval_faults, digest_of
+from tasks.promotion.approvers import policy_of
+from tasks.promotion.decide import Request, decide
+from tasks.promotion.decisions import read_log
+from tasks.promotion.gate import judge_promotion
+from tasks.promotion.keys import own_public_key
+from tasks.promotion.proposals import with_approval
 from tasks.registry.tracking import Tracker
 from tests.integration import test_cli_registry as story
 from tests.integration.conftest import shell
@@ -189,7 +189,7 @@ def test_an_expired_proposal_is_made_anew(project: Path, compactlm: Any, keys: d
     tracker, params = Tracker(project, NAME), load_params(project / "params.yaml")
     four_days_ago = datetime.now(UTC) - timedelta(days=4)
     judge = with_approval(partial(judge_promotion, tracker, params), tracker, params, NAME, four_days_ago)
-    decide(tracker, NAME, Ask("promote", "1", "", "Ada"), judge)
+    decide(tracker, NAME, Request("promote", "1", "", "Ada"), judge)
     late = compactlm("approve", "--key", str(keys[ADA]))
     assert (late.code, "this answer does not count" in late.err, "not between" in late.err) == (2, True, True)
     assert "anew, because the proposal before expired at" in compactlm("promote", "1").err

@@ -12,43 +12,41 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tasks import rederive, rederive_causal
-from tasks.causal import (
-    baselines,
-    distill,
-    evaluate,
-    export,
-    fetch,
-    gate,
-    prepare,
-    prune,
-    random_init,
-    report,
-    select,
-    teacher,
-    teacher_logits,
-    validate_data,
-)
-from tasks.causal.kept import kept_at_teacher
-from tasks.causal.reading import Reader
+from tasks.audit import causal_lm as rederive_causal
+from tasks.audit import rederive
 from tasks.data.blocks import load_blocks
 from tasks.data.documents import read_document_set
 from tasks.data.segments import load_segments, save_segments, segments_of, windows_of
-from tasks.distillation.causal import Recipe, causal_loss, next_tokens, predicting
+from tasks.data.vocabulary import kept_at_teacher, kept_ids
 from tasks.errors import DataError
-from tasks.evaluation.block_evidence import SAMPLES, agreed_pieces
-from tasks.lineage.files import digest, file_sha256, read_json, write_json
+from tasks.exports.gguf import GGUF_FILE, gguf_refusal, splitting_of
+from tasks.files import digest, file_sha256, read_json, write_json
+from tasks.measuring.causal_lm import SAMPLES, Reader, agreed_pieces
 from tasks.models.checkpoint import load_causal_lm
 from tasks.models.devices import Device
-from tasks.models.gguf import GGUF_FILE, gguf_refusal, splitting_of
-from tasks.params_causal import CausalParams
-from tasks.prune import write_tokenizer
+from tasks.models.predict import next_tokens, predicting
+from tasks.params.causal_lm import CausalLMParams
+from tasks.pruning.cut import write_tokenizer
 from tasks.pruning.shapes import Plan
-from tasks.pruning.vocabulary import kept_ids
 from tasks.registry.listing import list_models
 from tasks.registry.publish import Publication
 from tasks.registry.records import RoundFiles, quality_of
 from tasks.registry.tracking import Tracker
+from tasks.stages import causal_lm_baselines as baselines
+from tasks.stages import causal_lm_distill as distill
+from tasks.stages import causal_lm_evaluate as evaluate
+from tasks.stages import causal_lm_export as export
+from tasks.stages import causal_lm_fetch as fetch
+from tasks.stages import causal_lm_gate as gate
+from tasks.stages import causal_lm_prepare as prepare
+from tasks.stages import causal_lm_prune as prune
+from tasks.stages import causal_lm_random_init as random_init
+from tasks.stages import causal_lm_report as report
+from tasks.stages import causal_lm_select as select
+from tasks.stages import causal_lm_teacher as teacher
+from tasks.stages import causal_lm_teacher_logits as teacher_logits
+from tasks.stages import causal_lm_validate_data as validate_data
+from tasks.training.chunked_loss import Recipe, causal_loss
 from tests.bench.tables import blocks
 from tests.causal import ROUNDS, causal_params, config_of, tiny_values, write_decoder, write_documents
 from tests.families import bytes_tokenizer
@@ -59,7 +57,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning"
 class Run:
     """The stages of a run below a folder, each called as dvc.yaml has it."""
 
-    def __init__(self, params: CausalParams, folder: Path) -> None:
+    def __init__(self, params: CausalLMParams, folder: Path) -> None:
         self.params, self.workspace, self.artifacts = params, folder, folder / "artifacts"
         self.rounds, self.sets = self.artifacts / "rounds", self.artifacts / "data" / "sets"
         self.logits = self.artifacts / "teacher_logits"
@@ -320,8 +318,8 @@ def test_a_distillation_killed_in_the_middle_ends_with_the_same_weights(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tasks.lineage.scratch.SAVE_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr("tasks.lineage.scratch.MAX_SAVE_SHARE", float("inf"))
+    monkeypatch.setattr("tasks.training.scratch.SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("tasks.training.scratch.MAX_SAVE_SHARE", float("inf"))
     steps: list[int] = []
 
     def killed_at_the_fifth_step(*arguments: Any) -> torch.Tensor:
@@ -338,7 +336,7 @@ def test_a_distillation_killed_in_the_middle_ends_with_the_same_weights(
             logits=run.logits, teacher=run.rounds / "teacher/trained/model", out=tmp_path / "trained",
         )  # fmt: skip
 
-    monkeypatch.setattr("tasks.causal.training.causal_loss", killed_at_the_fifth_step)
+    monkeypatch.setattr("tasks.training.causal_lm.causal_loss", killed_at_the_fifth_step)
     with pytest.raises(KeyboardInterrupt):
         again()
     again()

@@ -14,11 +14,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tasks import cli
-from tasks.lineage.files import read_json, write_json
-from tasks.params_file import apply_overrides, read_yaml
+from tasks.cli import app as cli
+from tasks.files import read_json, write_json
+from tasks.params.file import apply_overrides, read_yaml
 from tasks.registry.tracking import Tracker
-from tasks.stage import main as stage
+from tasks.running.stage import main as stage
 from tests.example_run import build_run, described, gate_arguments, predictions
 from tests.integration.conftest import shell
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks import launch
-from tasks.lineage.files import digest, read_json
-from tasks.params import Params
-from tasks.params_file import check_params
+from tasks.files import digest, read_json
+from tasks.params.classification import ClassificationParams
+from tasks.params.file import check_params
+from tasks.running import launch
 from tests.integration.test_extra_losses_stage import HIDDEN, RELATIONS, params_of
 from tests.integration.test_processes import in_two, two
 from tests.integration.test_token_states import HIDDEN as TOKEN_HIDDEN
@@ -33,7 +33,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def compiled(params: Params) -> Params:
+def compiled(params: ClassificationParams) -> ClassificationParams:
     values = params.model_dump()
     values["runtime"]["compile"] = True
     return check_params(values, "params.yaml")
@@ -60,9 +60,9 @@ def test_a_killed_one_goes_on_to_the_same_bits(
     params = compiled(params_of())
     paths = student_of(params, tiny_families, workspace)
     assert stage(params, "distill", *paths, "--out", "whole") == 0
-    monkeypatch.setattr("tasks.lineage.scratch.SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("tasks.training.scratch.SAVE_EVERY_SECONDS", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.distill.Progress.update", killed_at(9))
+        patch.setattr("tasks.stages.distill.Progress.update", killed_at(9))
         with pytest.raises(KilledError):
             stage(params, "distill", *paths, "--out", "again")
     assert stage(params, "distill", *paths, "--out", "again") == 0
@@ -120,9 +120,9 @@ def test_a_language_model_of_two_processes_has_the_losses_of_plain_training(work
 def test_a_killed_language_model_goes_on_to_the_same_bits(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teach, _ = language_model(workspace, {"compile": True}, accumulate=2)
     teach(out=Path("whole"))
-    monkeypatch.setattr("tasks.lineage.scratch.SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("tasks.training.scratch.SAVE_EVERY_SECONDS", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.causal.training.Progress.update", killed_at(9))
+        patch.setattr("tasks.training.causal_lm.Progress.update", killed_at(9))
         with pytest.raises(KilledError):
             teach(out=Path("again"))
     assert any(Path(".compactlm/scratch").rglob("*")), "nothing to go on from"

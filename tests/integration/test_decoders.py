@@ -9,19 +9,19 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from tasks import distill, export, prune, teacher, teacher_logits
+from tasks.data.byte_pairs import ids_of
 from tasks.data.frames import write_sets
 from tasks.data.tokens import load_tokens, save_tokens, tokenize
 from tasks.errors import ParamsError
-from tasks.evaluate import measure_cost
-from tasks.lineage.files import file_sha256, read_json, write_json
+from tasks.files import file_sha256, read_json, write_json
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import load_classifier, read_config
-from tasks.models.preflight import check_tokenizer
-from tasks.params import Params
-from tasks.params_file import check_params
-from tasks.pruning.byte_pairs import ids_of
+from tasks.params.classification import ClassificationParams
+from tasks.params.file import check_params
 from tasks.pruning.shapes import Plan
+from tasks.running.preflight import check_tokenizer
+from tasks.stages import distill, export, prune, teacher, teacher_logits
+from tasks.stages.evaluate import measure_cost
 from tests.families import BYTES, END, roberta_tokenizer, write_family
 from tests.integration.tiny_run import tiny_params, tiny_set, write_tiny_sets
 
@@ -32,7 +32,7 @@ SHAPES = {
 }
 
 
-def write_prepared(sets: Path, tokens: Path, base: Path, params: Params) -> None:
+def write_prepared(sets: Path, tokens: Path, base: Path, params: ClassificationParams) -> None:
     """Write what `prepare` leaves: the sets, and their tokens by the tokenizer of `base`."""
     write_tiny_sets(sets)
     train = pd.read_parquet(sets / "train.parquet")
@@ -42,7 +42,7 @@ def write_prepared(sets: Path, tokens: Path, base: Path, params: Params) -> None
         save_tokens(tokenize(texts, base / "tokenizer.json", params.data.max_tokens), tokens / file.stem)
 
 
-def params_of(name: str, criterion: str, vocabulary: int = BYTES) -> Params:
+def params_of(name: str, criterion: str, vocabulary: int = BYTES) -> ClassificationParams:
     values: dict[str, Any] = tiny_params(latency_batches=[1, 2], latency_repeats=3).model_dump()
     values["data"]["max_tokens"] = 48
     values["teacher"] |= {"epochs": 1, "learning_rate": 5.0e-3, "batch_rows": 16, "frozen_layers": None}

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import baselines, evaluate
 from tasks.data.frames import rows_sha256
 from tasks.data.tokens import save_tokens, tokenize
 from tasks.errors import StageError
-from tasks.evaluation import quality
-from tasks.lineage.files import file_sha256, read_json
+from tasks.files import file_sha256, read_json
+from tasks.measuring import quality
 from tasks.models.checkpoint import load_classifier
+from tasks.stages import baselines, evaluate
 from tests.integration.tiny_run import tiny_params, write_tiny_sets
 
 METRICS = {"accuracy", "macro_f1", "nll_nats_per_example", "calibration_error", "agreement"}

@@ -10,15 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tasks import export
 from tasks.data.tokens import collate, tokenize
-from tasks.distillation.predict import predict_logits
 from tasks.errors import StageError
-from tasks.lineage.files import file_sha256, read_json
+from tasks.exports.load_back import LoadBack
+from tasks.exports.onnx import OnnxClassifier, export_onnx, quantise_int8
+from tasks.files import file_sha256, read_json
 from tasks.models.checkpoint import load_classifier
 from tasks.models.devices import pick
-from tasks.models.load_back import LoadBack
-from tasks.models.onnx import OnnxClassifier, export_onnx, quantise_int8
+from tasks.models.predict import predict_logits
+from tasks.stages import export
 from tests.integration.tiny_run import TEXTS
 
 

@@ -10,20 +10,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tasks import distill, prune, teacher_logits
 from tasks.data.frames import read_sets
-from tasks.data.logits import CACHED_SETS, LEARNT_SETS, States
 from tasks.data.tokens import collate, load_tokens
-from tasks.distillation.budget import joined
+from tasks.data.vocabulary import ids_at_teacher
 from tasks.errors import DataError, ParamsError
-from tasks.lineage.files import read_json
+from tasks.files import read_json
 from tasks.models.checkpoint import load_classifier, read_config
 from tasks.models.devices import Device
-from tasks.models.extras import Batch, make_extras
-from tasks.models.preflight import check_shapes
-from tasks.params import Params
-from tasks.params_file import check_params
-from tasks.pruning.vocabulary import ids_at_teacher
+from tasks.params.classification import ClassificationParams
+from tasks.params.file import check_params
+from tasks.running.preflight import check_shapes
+from tasks.stages import distill, prune, teacher_logits
+from tasks.training.classification import joined
+from tasks.training.extra_losses import Batch, make_extras
+from tasks.training.teacher_cache import CACHED_SETS, LEARNT_SETS, States
 from tests.integration.tiny_run import FAMILIES, tiny_params
 
 CPU = Device(torch.device("cpu"), "fp32", 1)
@@ -31,7 +31,7 @@ HIDDEN = {"loss": "mse", "weight": "dynamic", "layers": "uniform", "until_share"
 RELATIONS = {"heads": 4, "weight": 2.0, "until_share": 1.0}
 
 
-def params_of(**section: Any) -> Params:
+def params_of(**section: Any) -> ClassificationParams:
     values: dict[str, Any] = tiny_params().model_dump()
     values["data"]["max_tokens"] = 48
     values["distill"] |= {"batch_rows": 16, "checkpoints": 2, **section}
@@ -42,7 +42,7 @@ def params_of(**section: Any) -> Params:
     return check_params(values, "params.yaml")
 
 
-def cache(folder: Path, params: Params, out: Path, family: str = "bert") -> Path:
+def cache(folder: Path, params: ClassificationParams, out: Path, family: str = "bert") -> Path:
     mine = folder / family
     teacher_logits.run(params, teacher=mine / "teacher", sets=folder / "sets", tokens=mine / "tokens", out=out)
     return out
@@ -101,7 +101,7 @@ def test_a_student_learns_from_more_than_logits_and_goes_on_after_a_kill(
     assert any(not torch.equal(whole[name], without[name]) for name in whole)
 
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.lineage.scratch.SAVE_EVERY_SECONDS", 0.0)
+        patch.setattr("tasks.training.scratch.SAVE_EVERY_SECONDS", 0.0)
         patch.setattr("tasks.progress.Progress.update", killed_at(7))
         with pytest.raises(KeyboardInterrupt):
             distill.run(params, round="r1", logits=logits, out=tmp_path / "killed", **paths)

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from tasks.errors import DataError, StageError, UserError
-from tasks.lineage.last_run import read_last_run
-from tasks.lineage.start import only_run
-from tasks.params_file import apply_overrides
-from tasks.registry.approval import approval_faults
+from tasks.params.file import apply_overrides
+from tasks.promotion.approval import approval_faults
 from tasks.registry.tracking import Tracker
+from tasks.running.last_run import read_last_run
+from tasks.running.start import only_run
 from tests.integration import test_approvals as people
 
 # A run that is suspended leaves sockets of Prefect's own client to the garbage collector.

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tasks.data.tokens import load_tokens
-from tasks.distillation.predict import predict_logits
-from tasks.lineage.scratch import Scratch
 from tasks.models.checkpoint import load_classifier
 from tasks.models.devices import Device
-from tasks.models.keeper import Keeper
+from tasks.models.predict import predict_logits
+from tasks.training.keeper import Keeper
+from tasks.training.scratch import Scratch
 
 CPU = Device(torch.device("cpu"), "fp32", 1)
 

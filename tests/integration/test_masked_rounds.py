@@ -9,20 +9,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tasks import distill, prune, rederive, teacher_logits
+from tasks.audit import rederive
 from tasks.errors import ParamsError
-from tasks.lineage.files import read_json
+from tasks.files import read_json
 from tasks.models.checkpoint import load_classifier
-from tasks.models.masking import Masker, products, zero_weights
-from tasks.params import Params
-from tasks.params_file import check_params
+from tasks.models.masks import Masker, products, zero_weights
+from tasks.params.classification import ClassificationParams
+from tasks.params.file import check_params
+from tasks.stages import distill, prune, teacher_logits
 from tests.integration.tiny_run import FAMILIES, tiny_params
 
 HALF = {"granularity": "unstructured", "criterion": "magnitude_l1", "sparsity": 0.5, "schedule": "single"}
 TWO_OF_FOUR = {"granularity": "n_m", "criterion": "magnitude_l2", "pattern": "2:4", "schedule": "single"}
 
 
-def params_of(target: dict[str, Any], **section: Any) -> Params:
+def params_of(target: dict[str, Any], **section: Any) -> ClassificationParams:
     values: dict[str, Any] = tiny_params().model_dump()
     values["data"]["max_tokens"] = 48
     values["distill"] |= {"batch_rows": 16, "checkpoints": 4, **section}
@@ -32,7 +33,7 @@ def params_of(target: dict[str, Any], **section: Any) -> Params:
     return check_params(values, "params.yaml")
 
 
-def masked(families: Path, family: str, params: Params, out: Path) -> dict[str, Any]:
+def masked(families: Path, family: str, params: ClassificationParams, out: Path) -> dict[str, Any]:
     """Prune and return what plan.json says of the masks."""
     mine = families / family
     prune.run(params, round="r1", parent=mine / "teacher", teacher=mine / "teacher", tokens=mine / "tokens",
@@ -95,7 +96,7 @@ def test_what_is_masked_stays_zero_through_training_and_a_kill(
         assert all((module.weight[before[name]] == 0).all() for name, module in products(student).items())
 
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.lineage.scratch.SAVE_EVERY_SECONDS", 0.0)
+        patch.setattr("tasks.training.scratch.SAVE_EVERY_SECONDS", 0.0)
         patch.setattr("tasks.progress.Progress.update", killed_at(7))
         with pytest.raises(KeyboardInterrupt):
             distill.run(params, round="r1", out=tmp_path / "killed", teacher=teacher, **paths)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DataError, StageError
-from tasks.lineage.pipeline import BusyError, StageRunner, _fault, pending, read_graph, stage_digests
-from tasks.params_file import apply_overrides
+from tasks.params.file import apply_overrides
+from tasks.running.dvc import BusyError, StageRunner, _fault, pending, read_graph, stage_digests
 
 
 def wait_for(path: Path) -> None:

@@ -13,14 +13,15 @@ import accelerate  # noqa: F401 - imported once here, and not in each process th
 import pytest
 import torch
 
-from tasks import launch
-from tasks.distillation.train import Learning, Schedule
 from tasks.errors import DataError, ParamsError, StageError
-from tasks.lineage.files import digest, read_json, write_json
+from tasks.files import digest, read_json, write_json
 from tasks.models.checkpoint import load_classifier
 from tasks.models.devices import pick
-from tasks.params import Launcher, Params
-from tasks.params_file import check_params
+from tasks.params.base import Launcher
+from tasks.params.classification import ClassificationParams
+from tasks.params.file import check_params
+from tasks.running import launch
+from tasks.training.loop import Learning, Schedule
 from tests.integration.test_extra_losses_stage import HIDDEN, RELATIONS, params_of
 from tests.integration.trainings import assert_same_training, language_model, stage, student_of
 
@@ -38,7 +39,7 @@ def two(strategy: str) -> Launcher:
     return Launcher(processes=2, backend="auto", strategy=strategy)
 
 
-def in_two(params: Params, backend: str = "auto", strategy: str = "ddp") -> Params:
+def in_two(params: ClassificationParams, backend: str = "auto", strategy: str = "ddp") -> ClassificationParams:
     values = params.model_dump()
     values["runtime"]["launcher"] = {"processes": 2, "backend": backend, "strategy": strategy}
     return check_params(values, "params.yaml")
@@ -127,7 +128,7 @@ def test_one_that_is_killed_ends_all_and_the_next_run_goes_on_to_the_same_bits(
     paths = student_of(params, tiny_families, workspace)
     assert stage(params, "distill", *paths, "--out", "whole") == 0
 
-    monkeypatch.setattr("tasks.lineage.scratch.SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("tasks.training.scratch.SAVE_EVERY_SECONDS", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr("tasks.models.processes.Processes.share", killed_at(9))
         assert stage(params, "distill", *paths, "--out", "again") == 1

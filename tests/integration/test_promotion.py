@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 
 from tasks.errors import UserError
-from tasks.params_file import load_params
-from tasks.registry import decisions, promotion
-from tasks.registry.answers import find_proposal, keep_answer, signed_answer
-from tasks.registry.approval import approval_faults
-from tasks.registry.approvers import policy_of
-from tasks.registry.decisions import faults, read_lines, read_log, read_refs, sealed
-from tasks.registry.keys import own_public_key
-from tasks.registry.promotion import Ask, decide, drift, reconcile, state_of
+from tasks.params.file import load_params
+from tasks.promotion import decide as promotion
+from tasks.promotion import decisions
+from tasks.promotion.answers import find_proposal, keep_answer, signed_answer
+from tasks.promotion.approval import approval_faults
+from tasks.promotion.approvers import policy_of
+from tasks.promotion.decide import Request, decide, drift, reconcile, state_of
+from tasks.promotion.decisions import faults, read_lines, read_log, read_refs, sealed
+from tasks.promotion.keys import own_public_key
 from tasks.registry.tracking import Tracker
 from tests.integration.conftest import shell
 from tests.integration.promotions import STEPS
@@ -65,8 +66,8 @@ def tracker(tmp_path: Path, registry_template: Path, monkeypatch: pytest.MonkeyP
     return Tracker(Path(shutil.copytree(registry_template, tmp_path / "project")), NAME)
 
 
-def ask(version: str, kind: str = "promote", reason: str = "") -> Ask:
-    return Ask(kind, version, reason, "tester")
+def ask(version: str, kind: str = "promote", reason: str = "") -> Request:
+    return Request(kind, version, reason, "tester")
 
 
 def promote(tracker: Tracker, version: str, verdict: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 
-from tasks import distill, finish, prune, rederive, teacher_logits, trial
+from tasks.audit import rederive
+from tasks.audit.classification import searched
 from tasks.errors import ParamsError
-from tasks.evaluation.page_search import searches
-from tasks.lineage.files import read_json, read_json_lines, write_json
+from tasks.files import read_json, read_json_lines, write_json
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import load_classifier, read_config
-from tasks.models.preflight import check_shapes
-from tasks.params import Params
-from tasks.params_file import check_params
-from tasks.params_rounds import trials_of
-from tasks.rederive_search import searched
+from tasks.params.classification import ClassificationParams
+from tasks.params.file import check_params
+from tasks.params.rounds import trials_of
 from tasks.registry.records import flatten_search
+from tasks.report.classification import searches
+from tasks.running.preflight import check_shapes
+from tasks.stages import distill, finish, prune, teacher_logits, trial
 from tests.integration.test_masked_rounds import killed_at
 from tests.integration.tiny_run import tiny_params
 
@@ -30,7 +31,7 @@ SEARCH = {"candidates": 3, "transfer_rows": 60, "keep": 2}
 TARGET = {"parent": "teacher", "ratio": 2.0, "search": SEARCH, **TRAINING}
 
 
-def params_of(**rounds: dict[str, Any]) -> Params:
+def params_of(**rounds: dict[str, Any]) -> ClassificationParams:
     values: dict[str, Any] = tiny_params().model_dump()
     values["data"]["max_tokens"] = 48
     values["distill"] |= {"batch_rows": 16, "checkpoints": 2}
@@ -127,7 +128,7 @@ def test_a_killed_trial_ends_with_the_same_files(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.lineage.scratch.SAVE_EVERY_SECONDS", 0.0)
+        patch.setattr("tasks.training.scratch.SAVE_EVERY_SECONDS", 0.0)
         patch.setattr("tasks.progress.Progress.update", killed_at(3))
         with pytest.raises(KeyboardInterrupt):
             searched_round.trial(2, tmp_path / "tried")

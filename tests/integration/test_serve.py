@@ -46,7 +46,7 @@ def test_a_served_promotion_is_suspended_and_goes_on(project: Path, compactlm: A
     from prefect.exceptions import ObjectNotFound
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    command = [sys.executable, "-c", "from tasks.cli import main; main()", "serve", "--json", "--cron", "0 0 1 1 *"]
+    command = [sys.executable, "-c", "from tasks.cli.app import main; main()", "serve", "--json", "--cron", "0 0 1 1 *"]
     with subprocess.Popen(
         command,
         cwd=project,

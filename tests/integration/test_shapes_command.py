@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tasks import cli
-from tasks.params_file import apply_overrides
+from tasks.cli import app as cli
+from tasks.params.file import apply_overrides
 from tests.families import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]

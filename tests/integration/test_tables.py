@@ -12,11 +12,11 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from tasks import teacher_logits
 from tasks.errors import UserError
-from tasks.lineage.files import digest
+from tasks.files import digest
 from tasks.models.checkpoint import load_classifier, read_config
-from tasks.params_file import check_params
+from tasks.params.file import check_params
+from tasks.stages import teacher_logits
 from tests.bench.tables import command, lab, rivals
 from tests.bench.tables.cells import Cell
 from tests.integration.tiny_run import tiny_params

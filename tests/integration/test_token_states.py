@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from tasks import launch
-from tasks.causal.prune import student_from_plan
-from tasks.distillation.causal import predicting, predicting_beside
 from tasks.errors import DataError, ParamsError
 from tasks.models.checkpoint import load_causal_lm
 from tasks.models.devices import Device
-from tasks.models.token_states import token_match
-from tasks.params import Launcher
+from tasks.models.predict import predicting, predicting_beside
+from tasks.params.base import Launcher
 from tasks.pruning.shapes import Plan
+from tasks.running import launch
+from tasks.stages.causal_lm_prune import student_from_plan
+from tasks.training.token_states import token_match
 from tests.causal import write_decoder
 from tests.integration.trainings import assert_same_training, language_model, losses
 from tests.property.test_families import everything

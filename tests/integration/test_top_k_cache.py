@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tasks.data.blocks import load_blocks, save_blocks
-from tasks.data.top_k import IDS_FILE, CachedTopK
 from tasks.errors import DataError, ParamsError
-from tasks.lineage.files import file_sha256, read_json, write_json
+from tasks.files import file_sha256, read_json, write_json
+from tasks.training.top_k import IDS_FILE, CachedTopK
 from tests.integration.trainings import language_model, losses
 
 NEARLY_ALL = 257  # of the 258 pieces of the tiny Llama: the rest is one piece, so nothing is lost

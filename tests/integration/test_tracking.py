@@ -10,13 +10,13 @@ from typing import Any
 import mlflow
 import pytest
 
-from tasks.lineage.pipeline import read_graph, stage_digests
-from tasks.params_file import load_params
+from tasks.params.file import load_params
 from tasks.registry import publish
 from tasks.registry.listing import list_models
 from tasks.registry.live import Recorder
 from tasks.registry.publish import Publication
 from tasks.registry.tracking import Tracker
+from tasks.running.dvc import read_graph, stage_digests
 
 NAME = "compactlm-sentiment"
 

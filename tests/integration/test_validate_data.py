@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.params_file import apply_overrides
-from tasks.stage import main
+from tasks.params.file import apply_overrides
+from tasks.running.stage import main
 
 ROOT = Path(__file__).parents[2]
 WORDS = [f"{a}{b}" for a in "bdfglmnprst" for b in ("a", "e", "i", "o", "un", "ar", "el")]

@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tasks.evaluation.page import headline
-from tasks.lineage.files import read_json, write_json
-from tasks.stage import main
+from tasks.files import read_json, write_json
+from tasks.report.page import headline
+from tasks.running.stage import main
 from tests.example_run import build_run, gate_arguments
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from flows.server import free_port, mlflow_page
-from tasks.registry.drift import registry_faults
+from tasks.promotion.drift import registry_faults
 from tasks.registry.tracking import Tracker
 from tests.integration import test_cli_registry as story
 
@@ -43,7 +43,7 @@ def test_an_alias_moved_by_hand_is_told_by_mlflow_and_found(
     store, port = f"sqlite:///{project}/.compactlm/mlflow/mlflow.db", free_port()
     address = f"http://127.0.0.1:{port}"
     with mlflow_page(store) as mlflow:
-        command = [sys.executable, "-c", "from tasks.cli import main; main()", "watch", "--json"]
+        command = [sys.executable, "-c", "from tasks.cli.app import main; main()", "watch", "--json"]
         command += ["--port", str(port), "--register", address, "--every", "60"]
         env = {**os.environ, "MLFLOW_TRACKING_URI": mlflow, "PYTHONPATH": str(story.ROOT)}
         with subprocess.Popen(command, cwd=project, env=env, stdout=subprocess.PIPE, text=True) as watching:

@@ -11,14 +11,14 @@ import pandas as pd
 from tasks.data.frames import write_sets
 from tasks.data.tokens import save_tokens, tokenize
 from tasks.data.typos import typo_set
-from tasks.params import Params
-from tasks.params_file import check_params, read_yaml
+from tasks.params.classification import ClassificationParams
+from tasks.params.file import check_params, read_yaml
 
 FAMILIES = ("bert", "gpt2", "llama")
 GOOD, BAD, REST = ["great", "good", "fine"], ["dull", "bad", "slow"], ["film", "plot", "act", "not", "a", "the"]
 
 
-def tiny_params(**evaluate: object) -> Params:
+def tiny_params(**evaluate: object) -> ClassificationParams:
     """Return the shipped params with short texts and few repeats."""
     values = read_yaml(Path(__file__).parents[2] / "params.yaml")
     values["data"]["max_tokens"] = 32

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from ruamel.yaml import YAML
 
-from tasks import prune
-from tasks.causal import distill as causal_distill
-from tasks.causal import teacher as causal_teacher
-from tasks.causal import teacher_logits as causal_logits
 from tasks.data.blocks import save_blocks
-from tasks.lineage.files import digest, read_json, read_json_lines
-from tasks.params import Params
-from tasks.stage import main
+from tasks.files import digest, read_json, read_json_lines
+from tasks.params.classification import ClassificationParams
+from tasks.running.stage import main
+from tasks.stages import causal_lm_distill as causal_distill
+from tasks.stages import causal_lm_teacher as causal_teacher
+from tasks.stages import causal_lm_teacher_logits as causal_logits
+from tasks.stages import prune
 from tests.causal import causal_params, tiny_values, write_decoder
 from tests.integration.test_extra_losses_stage import cache
 
@@ -41,14 +41,14 @@ def assert_same_training(one: Path, two: Path) -> None:
         np.testing.assert_allclose([other[name] for name in numbers], [mine[name] for name in numbers], rtol=1e-3)
 
 
-def stage(params: Params, name: str, *arguments: object) -> int:
+def stage(params: ClassificationParams, name: str, *arguments: object) -> int:
     """Run a stage as dvc.yaml does, inside of this process, which starts those that the launcher asks for."""
     with Path("params.yaml").open("w", encoding="utf-8") as file:
         YAML().dump(params.model_dump(), file)
     return main([name, *map(str, arguments)])
 
 
-def student_of(params: Params, families: Path, folder: Path) -> list[object]:
+def student_of(params: ClassificationParams, families: Path, folder: Path) -> list[object]:
     """Return the arguments of the stage distill, `--out` left out, for a BERT pruned to 72 pieces."""
     teacher, sets, tokens = families / "bert/teacher", families / "sets", folder / "tokens"
     prune.run(params, round="r1", parent=teacher, tokens=families / "bert/tokens", sets=sets, teacher=teacher,

@@ -8,8 +8,8 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from tasks.lineage.files import read_json
-from tasks.params_file import read_yaml
+from tasks.files import read_json
+from tasks.params.file import read_yaml
 from tests.tampering import STORE, changed, in_store, one_byte, other_ref, replaced
 from tests.tiny_project import Project
 
@@ -165,7 +165,7 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
     "commit": (git_object("HEAD"), "commit", ""),
     "folder in Git": (git_object("HEAD:tasks"), "commit", ""),
     "sources.lock": (file("sources.lock"), "sources.lock", "sources.lock"),
-    "code of the workspace": (file("tasks/prune.py"), "time stamps", "tasks/prune.py"),
+    "code of the workspace": (file("tasks/stages/prune.py"), "time stamps", "tasks/stages/prune.py"),
     "served weights": (version_model("model.safetensors"), "mlflow files", "artifacts/model/model.safetensors"),
     "served code": (version_model("served_model.py"), "mlflow files", "model m-"),
     "served ONNX": (version_model("model.onnx"), "mlflow files", "artifacts/model.onnx"),

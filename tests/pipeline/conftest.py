@@ -32,7 +32,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """Run `compactlm ARGUMENTS` of a project inside this process: exit code, standard output and standard error."""
 
     def run(project: Project, *arguments: str) -> tuple[int, str, str]:
-        from tasks.cli import main
+        from tasks.cli.app import main
 
         monkeypatch.chdir(project.folder)
         monkeypatch.setattr("sys.argv", ["compactlm", *arguments])

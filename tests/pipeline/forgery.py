@@ -11,9 +11,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from tasks.lineage.files import full_digest, write_json
+from tasks.files import full_digest, write_json
 from tasks.lineage.merkle import receipts_root
-from tasks.registry.decisions import LOG, REFS, Decision, commit, read_refs, sealed
+from tasks.promotion.decisions import LOG, REFS, Decision, commit, read_refs, sealed
 from tests.tampering import STORE
 
 

@@ -232,7 +232,7 @@ def _judge_all(scene: Scene, project: Project, *overrides: str) -> None:
 
 def approved(scene: Scene) -> Moments:
     """People sign, and the signed answers are committed."""
-    from tasks.registry.keys import own_public_key
+    from tasks.promotion.keys import own_public_key
 
     project, key = scene.copy(), make_key(scene.folder / "key")
     (project.folder / "approvers").write_text(f"ada@example.org {own_public_key(key)}\n", encoding="utf-8")
@@ -305,7 +305,7 @@ HISTORIES: dict[str, History] = {
     "the report was thrown away": without("artifacts/report.html"),
     "the next run is being prepared": edit("params.yaml", lambda text: text.replace("seed: 0", "seed: 1")),
     "params got a comment": edit("params.yaml", lambda text: text + "# for the next time\n"),
-    "another stage's code was edited": edit("tasks/report.py", lambda text: text.replace('"""', '"""Now: ', 1)),
+    "another stage's code was edited": edit("tasks/stages/report.py", lambda text: text.replace('"""', '"""Now: ', 1)),
     "the pipeline is being changed": edit("dvc.yaml", lambda text: text + "# more to come\n"),
     "files were touched": touched,
     "the folder was renamed": renamed,

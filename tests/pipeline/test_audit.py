@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tasks import rederive
-from tasks.audit import audit
-from tasks.lineage.files import read_json
-from tasks.registry.decisions import read_refs
+from tasks.audit import rederive
+from tasks.audit.walk import audit
+from tasks.files import read_json
+from tasks.promotion.decisions import read_refs
 from tests.pipeline.attacks import ATTACKS, ROUNDS, batches
 from tests.pipeline.conftest import Command
 from tests.pipeline.forgery import forge_log

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tasks.audit import audit
-from tasks.registry.decisions import read_refs
-from tasks.registry.keys import own_public_key
+from tasks.audit.walk import audit
+from tasks.promotion.decisions import read_refs
+from tasks.promotion.keys import own_public_key
 from tests.pipeline.attacks import git_object
 from tests.pipeline.conftest import Command
 from tests.pipeline.forgery import forge_log

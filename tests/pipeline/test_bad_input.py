@@ -18,10 +18,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tasks import stage
 from tasks.errors import EXIT_USER_ERROR, ResourceError
-from tasks.models.preflight import check_disk
-from tasks.params_file import read_yaml
+from tasks.params.file import read_yaml
+from tasks.running import stage
+from tasks.running.preflight import check_disk
 from tests import tiny_project as projects
 from tests.tiny_project import Project, labelled_rows, write_rows
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 ASKS = """
 import sys
 from pathlib import Path
-from tasks.derive import derive, deriver
+from tasks.audit.derive import derive, deriver
 
 RECEIPTS = {
     "teacher": {"outputs": {"artifacts/w": {"sha256": "0" * 64, "size_bytes": 1}}, "inputs": {}},

@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tasks.attestation.endpoint import send
+from tasks.attestation.export import ExportRequest, export_model
 from tasks.errors import UserError
-from tasks.export_model import Wish, export_model
-from tasks.lineage.files import digest, file_sha256, read_json
+from tasks.files import digest, file_sha256, read_json
 from tests.pipeline.conftest import Command
 from tests.tampering import moved_away, one_byte
 from tests.tiny_project import Project
@@ -87,7 +87,7 @@ def exported(finished: Project, key: Path, endpoint: Endpoint, tmp_path_factory:
     out = tmp_path_factory.mktemp("exported") / "model"
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        export_model(finished.folder, "tiny/3", Wish(out, key, "Apache-2.0", endpoint.url))
+        export_model(finished.folder, "tiny/3", ExportRequest(out, key, "Apache-2.0", endpoint.url))
     return out
 
 
@@ -192,7 +192,7 @@ def test_every_part_of_the_envelope_is_signed(exported: Path, stranger: dict[str
 
 
 def test_the_same_model_gives_the_same_bytes(exported: Path, finished: Project, key: Path, tmp_path: Path) -> None:
-    report = export_model(finished.folder, "tiny/3", Wish(tmp_path / "model", key, "Apache-2.0", None))
+    report = export_model(finished.folder, "tiny/3", ExportRequest(tmp_path / "model", key, "Apache-2.0", None))
     one, other = digest(exported)["files"], digest(tmp_path / "model")["files"]
     assert set(one) == set(other) == set(report["files"])
     assert {name for name in one if one[name] != other[name]} == RANDOM
@@ -255,7 +255,7 @@ def test_lineage_events(exported: Path, endpoint: Endpoint) -> None:
             known = (one["name"], one["facets"]["version"]["datasetVersion"]) in wrote
             assert known or name == "tiny.fetch", f"{name} reads {one['name']}, which no run wrote"
     code = ends["tiny.prune@r3"]["job"]["facets"]["sourceCodeLocation"]
-    assert code["path"] == "tasks/prune.py"
+    assert code["path"] == "tasks/stages/prune.py"
     assert re.fullmatch(r"[0-9a-f]{40}", code["version"])
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.audit.questions import diff, lineage_down, lineage_up
 from tasks.errors import UserError
-from tasks.history import diff, lineage_down, lineage_up
-from tasks.lineage.files import file_sha256
+from tasks.files import file_sha256
 from tests.pipeline.conftest import Command
 from tests.tampering import moved_away
 from tests.tiny_project import Project

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.audit import audit
+from tasks.audit.walk import audit
 from tests.pipeline.conftest import Command
 from tests.pipeline.histories import HISTORIES, SLOW, Scene, run_again_otherwise
 from tests.tiny_project import Project

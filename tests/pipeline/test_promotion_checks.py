@@ -8,10 +8,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tasks.lineage.files import read_json, read_json_lines
-from tasks.registry.promotion import describe
-from tasks.registry.promotion_checks import answers
-from tasks.registry.serving import ServingError, served
+from tasks.files import read_json, read_json_lines
+from tasks.promotion.checks import answers
+from tasks.promotion.decide import describe
+from tasks.promotion.serving import ServingError, served
 from tasks.registry.tracking import Tracker
 from tests.tiny_project import Project
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tasks.audit import audit
-from tasks.publish import rebuild
+from tasks.audit.walk import audit
+from tasks.registry.rebuild import rebuild
 from tests.pipeline.conftest import Command
 from tests.tampering import STORE, moved_away
 from tests.tiny_project import Project

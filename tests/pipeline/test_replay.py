@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tasks.audit import audit
+from tasks.audit.replay import chosen
+from tasks.audit.replayed import Context, compare_stage
+from tasks.audit.walk import audit
 from tasks.errors import UserError
-from tasks.lineage.files import read_json, write_json
-from tasks.lineage.replayed import Context, compare_stage
-from tasks.replay import chosen
+from tasks.files import read_json, write_json
 from tests.pipeline.conftest import Command
 from tests.tampering import moved_away
 from tests.tiny_project import Project

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tasks.audit import audit
-from tasks.lineage.files import read_json
+from tasks.audit.walk import audit
+from tasks.files import read_json
 from tests.pipeline.conftest import Command
 from tests.tiny_project import Project
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from tasks.lineage.files import digest, read_json
-from tasks.lineage.pipeline import read_graph
-from tasks.params_file import read_yaml
+from tasks.files import digest, read_json
+from tasks.params.file import read_yaml
+from tasks.running.dvc import read_graph
 from tests.tiny_project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")
@@ -123,7 +123,7 @@ def _forget(folder: Path, stage: str) -> None:
     YAML().dump(lock, folder / "dvc.lock")
     shutil.rmtree(folder / ".dvc/cache/runs")
     shutil.rmtree(folder / "artifacts/rounds/r2/trained")
-    code = folder / "tasks/lineage/scratch.py"  # no stage depends on it: when it saves does not change the result
+    code = folder / "tasks/training/scratch.py"  # no stage depends on it: when it saves does not change the result
     text = code.read_text(encoding="utf-8")
     assert "SAVE_EVERY_SECONDS: Final = 20.0" in text
     code.write_text(text.replace("SAVE_EVERY_SECONDS: Final = 20.0", "SAVE_EVERY_SECONDS: Final = 0.5"))

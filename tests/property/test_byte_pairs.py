@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from tasks.causal.prune import student_from_plan as causal_student
 from tasks.data.bpe import train_tokenizer
+from tasks.data.byte_pairs import choose_tokens, ids_of, merges_of, parts_of, token_bytes
+from tasks.data.vocabulary import check_prunable, ids_at_teacher, kept_ids, smaller_tokenizer
 from tasks.errors import DataError, ParamsError
+from tasks.measuring.latency import continued
 from tasks.models.checkpoint import (
     causal_lm_from_config,
     classifier_from_config,
@@ -27,11 +29,9 @@ from tasks.models.checkpoint import (
     save_causal_lm,
     save_classifier,
 )
-from tasks.models.generation import continued
-from tasks.prune import student_from_plan, write_tokenizer
-from tasks.pruning.byte_pairs import choose_tokens, ids_of, merges_of, parts_of, token_bytes
+from tasks.pruning.cut import student_from_plan, write_tokenizer
 from tasks.pruning.shapes import Plan
-from tasks.pruning.vocabulary import check_prunable, ids_at_teacher, kept_ids, smaller_tokenizer
+from tasks.stages.causal_lm_prune import student_from_plan as causal_student
 from tests.causal import config_of, sentences
 from tests.families import CONFIGS, END, roberta_tokenizer
 from tests.property.test_families import everything

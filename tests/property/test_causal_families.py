@@ -14,18 +14,18 @@ from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from tasks.causal.prune import student_from_plan
-from tasks.evaluation.cost import count_parameters as counted_parameters
-from tasks.evaluation.cost import random_batch
+from tasks.measuring.cost import count_parameters as counted_parameters
+from tasks.measuring.cost import random_batch
+from tasks.measuring.latency import continued
 from tasks.models.architectures import adapter_of, without_layers
-from tasks.models.calibration import BlockCalibration
-from tasks.models.causal import count_parameters, flops_per_token
+from tasks.models.causal_lm import count_parameters, flops_per_token
 from tasks.models.checkpoint import load_causal_lm, read_config, save_causal_lm
-from tasks.models.generation import continued
-from tasks.prune import make_plan
+from tasks.pruning.calibration import BlockCalibration
 from tasks.pruning.criteria import CRITERIA, keep_best
+from tasks.pruning.cut import make_plan
 from tasks.pruning.depth import blocks, protected_ends
 from tasks.pruning.shapes import Plan
+from tasks.stages.causal_lm_prune import student_from_plan
 from tests.causal import DECODERS, write_decoder
 from tests.families import FFN, HEADS, LAYERS
 from tests.property.test_families import CPU, drawn_heads, everything, ignore_heads, ignore_inputs

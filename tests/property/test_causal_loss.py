@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from tasks.causal.training import blocks_loss
-from tasks.distillation.causal import Head, Recipe, causal_loss, next_tokens, predicting, token_loss
-from tasks.distillation.losses import LOSSES
-from tasks.evaluation.cost import peak_memory_bytes
+from tasks.measuring.cost import peak_memory_bytes
 from tasks.models.checkpoint import causal_lm_from_config
 from tasks.models.devices import Device
+from tasks.models.predict import Head, next_tokens, predicting
+from tasks.training.causal_lm import blocks_loss
+from tasks.training.chunked_loss import Recipe, causal_loss, token_loss
+from tasks.training.losses import LOSSES
 from tests.causal import config_of
 
 
@@ -85,7 +86,7 @@ def test_a_head_in_bf16_adds_the_gradient_of_each_part_to_those_before(width: in
 def test_how_many_rows_stay_in_the_cache_changes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     targets, gradients = torch.zeros(30).long(), []
     for size in (1, 10**6):
-        monkeypatch.setattr("tasks.distillation.causal.CACHED_BYTES", size)
+        monkeypatch.setattr("tasks.training.chunked_loss.CACHED_BYTES", size)
         student, teacher = heads(30, 50, 8, 0, torch.float32)
         found = causal_loss(student, teacher, targets, Recipe("forward_kl", 1.0, 0.6, 9, torch.float32))
         gradients.append(torch.autograd.grad(found, (student.hidden_ND, student.weight_VD)))

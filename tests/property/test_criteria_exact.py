@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from tasks.data.tokens import TokenSet
 from tasks.models.architectures import bert
-from tasks.models.calibration import Calibration
 from tasks.models.checkpoint import load_classifier, read_config
 from tasks.models.devices import Device
+from tasks.pruning.calibration import Calibration
 from tasks.pruning.criteria import CRITERIA, Scores, keep_best
 from tasks.pruning.shapes import Plan
 from tasks.pruning.slicing import slice_weights

@@ -10,7 +10,7 @@ import torch
 
 from tasks.models.architectures import layers_of, without_layers
 from tasks.models.checkpoint import load_causal_lm, load_classifier
-from tasks.models.depth import without_each
+from tasks.pruning.depth import without_each
 from tests.causal import DECODERS, write_decoder
 from tests.families import CONFIGS, write_family
 from tests.property.test_families import IDS, MASK

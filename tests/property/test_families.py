@@ -19,15 +19,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tasks.data.tokens import TokenSet
-from tasks.distillation.predict import predict_logits
 from tasks.errors import SourceError
-from tasks.evaluation import cost
+from tasks.measuring import cost
 from tasks.models.architectures import adapter_of, freeze, leave_out_unread, without_layers
-from tasks.models.calibration import Calibration
 from tasks.models.checkpoint import attend_plainly, load_classifier, pad_id, read_config, save_classifier
 from tasks.models.devices import Device
-from tasks.prune import make_plan, student_from_plan
+from tasks.models.predict import predict_logits
+from tasks.pruning.calibration import Calibration
 from tasks.pruning.criteria import CRITERIA, keep_best
+from tasks.pruning.cut import make_plan, student_from_plan
 from tasks.pruning.shapes import Plan
 from tasks.registry.served_model import TextClassifier
 from tests.families import CONFIGS, ENCODERS, FFN, HEADS, LAYERS, write_family

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.evaluation.gates import judge
-from tasks.evaluation.rules import BOUNDS, METRICS, Key, Measurement, Rule
+from tasks.gates.judge import judge
+from tasks.gates.rules import BOUNDS, METRICS, Key, Measurement, Rule
 
 RATIO = Rule("accuracy", "test", "overall", "teacher", "min_ratio", 0.97, "block")
 SIZE = Rule("params_total", None, "overall", "teacher", "max_ratio", 0.55, "block")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from tasks.pruning.masks import (
+from tasks.models.masks import (
     cubic_sparsity,
     keep_largest,
     keep_largest_by_row,

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from tasks.errors import ParamsError
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import read_config
-from tasks.prune import make_plan
 from tasks.pruning.criteria import Scores
+from tasks.pruning.cut import make_plan
 from tasks.pruning.merging import merges
 from tasks.pruning.shapes import Plan
 from tasks.pruning.slicing import slice_weights

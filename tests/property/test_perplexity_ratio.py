@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.evaluation.perplexity import MIN_BLOCKS, BlockPairs, Ratio, exponential, nll_per_token, perplexity_ratio
+from tasks.gates.paired import MIN_BLOCKS, BlockPairs, Ratio, perplexity_ratio
+from tasks.measuring.perplexity import exponential, nll_per_token
 
 SEEDS = st.integers(0, 2**32 - 1)
 

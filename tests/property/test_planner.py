@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from tasks.errors import ParamsError
 from tasks.models.architectures import adapter_of
-from tasks.models.planning import Measure, candidates, space_of, target_shape
-from tasks.params_rounds import Round
+from tasks.models.shapes import AXES
+from tasks.params.rounds import Round
 from tasks.pruning.planner import DEAR, lost, shapes_within, sizes_along
-from tasks.pruning.shapes import AXES
+from tasks.pruning.planning import Measure, candidates, space_of, target_shape
 from tests.families import CONFIGS
 
 MINILM = {

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from tasks.lineage.files import read_json
+from tasks.files import read_json
 from tasks.models.architectures import bert, num_layers, without_layers
 from tasks.models.checkpoint import load_classifier, read_config
-from tasks.prune import student_from_plan
+from tasks.pruning.cut import student_from_plan
 from tasks.pruning.shapes import Plan
 
 HEAD_SIZE = 8

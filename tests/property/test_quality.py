@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from tasks.evaluation import quality
+from tasks.measuring import quality
 
 METRICS = {"accuracy", "macro_f1", "nll_nats_per_example", "calibration_error", "agreement"}
 

@@ -10,17 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.artifacts import write_planned
 from tasks.errors import ParamsError
-from tasks.lineage.files import read_json, write_json
+from tasks.files import read_json, write_json
 from tasks.models.architectures import adapter_of
-from tasks.models.better import CLOSEST
-from tasks.models.candidates import order_of, ranked, take_best
-from tasks.models.planning import Measure, candidates, possible_shapes, searched_shapes
-from tasks.models.search_folder import write_planned
-from tasks.params_rounds import Round
-from tasks.pruning.planner import Candidate
-from tasks.pruning.search import GOOD, distance, most_different
-from tasks.pruning.shapes import AXES
+from tasks.models.shapes import AXES
+from tasks.params.rounds import Round
+from tasks.pruning.planner import GOOD, Candidate, distance, most_different
+from tasks.pruning.planning import Measure, candidates, possible_shapes, searched_shapes
+from tasks.training.candidates import order_of, ranked, take_best
+from tasks.training.keeper import CLOSEST
 from tests.families import CONFIGS
 
 TRAINING = {"parent": "teacher", "labelled_epochs": 1, "transfer_epochs": 1.0, "learning_rate": 1.0e-4}

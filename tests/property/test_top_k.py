@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tasks.distillation.causal import Head, Recipe, causal_loss
-from tasks.distillation.losses import LOSSES, forward_kl
-from tasks.distillation.top_k import TopK, best, kl_value_and_slope, outcomes
+from tasks.models.predict import Head
+from tasks.training.chunked_loss import Recipe, causal_loss
+from tasks.training.losses import LOSSES, forward_kl
+from tasks.training.top_k import TopK, best, kl_value_and_slope, outcomes
 
 
 def logits(count: int, vocabulary: int, seed: int, scale: float = 2.0) -> Tensor:

@@ -15,7 +15,7 @@ from torch import nn
 
 from tasks.errors import SourceError
 from tasks.models.architectures import bert, distilbert, gpt2, llama, roberta
-from tasks.pruning.layout import Layout
+from tasks.models.architectures.layout import Layout
 
 ADAPTERS: Final[dict[str, ModuleType]] = {
     "bert": bert, "distilbert": distilbert, "roberta": roberta, "gpt2": gpt2, "llama": llama, "mistral": llama,

@@ -8,9 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from tasks.models.architectures.refusals import unequal_heads
-from tasks.models.architectures.sites import Sites
-from tasks.pruning.layout import Axes, Layout
+from tasks.models.architectures.layout import Axes, Layout, Sites, unequal_heads
 
 READS: Final = "first"  # the token that the classifier reads
 CONFIG_KEYS: Final = {

@@ -11,9 +11,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from tasks.models.architectures.refusals import too_few_tokens, unequal_heads
-from tasks.models.architectures.sites import Sites, output_layer
-from tasks.pruning.layout import Axes, Layout
+from tasks.models.architectures.layout import Axes, Layout, Sites, output_layer, too_few_tokens, unequal_heads
 
 READS: Final = "last"  # the token that the classifier reads
 CONFIG_KEYS: Final = {

@@ -22,9 +22,7 @@ from tasks.models.architectures.bert import (
     resized,
     shape,
 )
-from tasks.models.architectures.refusals import too_few_tokens, unequal_heads
-from tasks.models.architectures.sites import Sites
-from tasks.pruning.layout import Axes, Layout
+from tasks.models.architectures.layout import Axes, Layout, Sites, too_few_tokens, unequal_heads
 
 __all__ = [
     "READS", "count_parameters", "first_token_alone", "flops_per_example", "head_groups", "head_size", "layout", "refusal",

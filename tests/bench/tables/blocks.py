@@ -13,18 +13,18 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from tasks.causal import prune
-from tasks.causal.distill import distil
-from tasks.causal.reading import CHUNK_TOKENS
 from tasks.data.blocks import load_blocks
-from tasks.distillation.predict_blocks import predict_blocks
-from tasks.evaluation.quality import interval_of_mean
-from tasks.lineage.files import file_sha256, read_json, read_json_lines
-from tasks.models.better import BLOCKS_NLL
+from tasks.files import file_sha256, read_json, read_json_lines
+from tasks.measuring.causal_lm import CHUNK_TOKENS
+from tasks.measuring.quality import interval_of_mean
 from tasks.models.checkpoint import causal_lm_from_config, load_causal_lm, read_config
 from tasks.models.devices import Device, pick_for_training
-from tasks.params_causal import CausalParams
-from tasks.params_file import check_params
+from tasks.models.predict import predict_blocks
+from tasks.params.causal_lm import CausalLMParams
+from tasks.params.file import check_params
+from tasks.stages import causal_lm_prune as prune
+from tasks.stages.causal_lm_distill import distil
+from tasks.training.keeper import BLOCKS_NLL
 from tests.bench.tables.cells import CHECKPOINTS, Cell
 from tests.bench.tables.compare import RESAMPLES, TWO_SIDED, Difference
 from tests.bench.tables.render import table
@@ -37,7 +37,7 @@ DIGITS: Final = 6
 class BlockLab:
     """A finished run of a language model, and the blocks that each cell learns from."""
 
-    params: CausalParams
+    params: CausalLMParams
     artifacts: Path
     folder: Path
     blocks: int
@@ -53,7 +53,7 @@ class BlockLab:
         return {"blocks": self.blocks, "teacher_sha256": sha256, "seed": self.params.seed}
 
 
-def cells_of(params: CausalParams, artifacts: Path) -> dict[tuple[str, str], Cell]:
+def cells_of(params: CausalLMParams, artifacts: Path) -> dict[tuple[str, str], Cell]:
     """Return (shape, name of the curve) -> cell, the one that is to win first; the shape is that of the run's last round."""
     name, last = list(params.rounds.items())[-1]
     shape = read_json(artifacts / "rounds" / name / "pruned" / "plan.json")["shape_after"]
@@ -69,7 +69,7 @@ def cells_of(params: CausalParams, artifacts: Path) -> dict[tuple[str, str], Cel
     }
 
 
-def params_of(lab: BlockLab, cell: Cell) -> CausalParams:
+def params_of(lab: BlockLab, cell: Cell) -> CausalLMParams:
     """Return the params of the run with the cell as its only round."""
     values = lab.params.model_dump()
     target = dict(cell.target)
@@ -80,7 +80,7 @@ def params_of(lab: BlockLab, cell: Cell) -> CausalParams:
     values["baselines"]["random_init"] = []
     values["distill"] |= {"checkpoints": CHECKPOINTS, **({"kd_weight": 0.0} if cell.loss == "ce" else {})}
     found = check_params(values, "params.yaml")
-    assert isinstance(found, CausalParams)
+    assert isinstance(found, CausalLMParams)
     return found
 
 
@@ -115,7 +115,7 @@ def measure_cell(lab: BlockLab, cell: Cell) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def measured(params: CausalParams, student: Any, tokens: Path, device: Device) -> dict[str, list[float]]:
+def measured(params: CausalLMParams, student: Any, tokens: Path, device: Device) -> dict[str, list[float]]:
     """Return set -> the nats a predicted token of each block, in fp32 as `evaluate` does."""
     precise = Device(device.device, "fp32", device.threads)
     found = {}

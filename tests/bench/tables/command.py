@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.errors import UserError
-from tasks.models.better import BLOCKS_NLL as NATS
-from tasks.params_causal import CausalParams
-from tasks.params_file import load_params
+from tasks.params.causal_lm import CausalLMParams
+from tasks.params.file import load_params
 from tasks.progress import say
+from tasks.training.keeper import BLOCKS_NLL as NATS
 from tests.bench.tables import blocks, lab, plot, render
 from tests.bench.tables.cells import Cell, criteria_cells, curves_cells, masks_cells, rivals_cells
 from tests.bench.tables.store import Results
@@ -39,7 +39,7 @@ def measure(name: str, workspace: Path, folder: Path, rows: int, only: Sequence[
         raise UserError(f"--results {folder}: is inside the workspace, which stays as it is; choose a place outside")
     folder.mkdir(parents=True, exist_ok=True)
     params = load_params(workspace / "params.yaml")
-    if not isinstance(params, CausalParams):
+    if not isinstance(params, CausalLMParams):
         opened = lab.open_lab(workspace, folder, rows)
         chosen = _chosen(name, TABLES[name](), only)
         found = _cells(name, folder, chosen, opened.described(), lambda cell: lab.measure_cell(opened, cell))

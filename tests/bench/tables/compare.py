@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from tasks.evaluation.paired import count_pairs, paired_bootstrap
-from tasks.evaluation.quality import interval_of_mean
+from tasks.gates.paired import count_pairs, paired_bootstrap
+from tasks.measuring.quality import interval_of_mean
 
 ONE_SIDED: Final = 0.975  # of each end: an interval of 95 %
 TWO_SIDED: Final = 0.95

@@ -17,19 +17,26 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tasks import prune
 from tasks.data.frames import read_sets
-from tasks.data.logits import CACHED_SETS, CHECKPOINT_SET, LEARNT_SETS, check_teacher, load_logits, rows_sha256
 from tasks.data.tokens import load_tokens
-from tasks.distill import distil
-from tasks.distillation.predict import predict_logits
-from tasks.evaluate import BATCH_ROWS
-from tasks.evaluation.quality import accuracy, log_softmax
-from tasks.lineage.files import file_sha256, read_json, read_json_lines, write_json
+from tasks.files import file_sha256, read_json, read_json_lines, write_json
+from tasks.measuring.quality import accuracy, log_softmax
 from tasks.models.checkpoint import classifier_from_config, load_classifier, read_config
 from tasks.models.devices import Device, pick_for_training
-from tasks.params import Params
-from tasks.params_file import check_params, load_params
+from tasks.models.predict import predict_logits
+from tasks.params.classification import ClassificationParams
+from tasks.params.file import check_params, load_params
+from tasks.stages import prune
+from tasks.stages.evaluate import BATCH_ROWS
+from tasks.training.classification import distil
+from tasks.training.teacher_cache import (
+    CACHED_SETS,
+    CHECKPOINT_SET,
+    LEARNT_SETS,
+    check_teacher,
+    load_logits,
+    texts_sha256,
+)
 from tests.bench.tables import rivals
 from tests.bench.tables.cells import CHECKPOINTS, Cell
 
@@ -42,7 +49,7 @@ DIGITS: Final = 6  # of a row's KL in the file of results
 class Lab:
     """The parts of a finished run that cells start from, and the rows they learn from, below `folder`."""
 
-    params: Params
+    params: ClassificationParams
     artifacts: Path
     folder: Path
     rows: int
@@ -71,7 +78,7 @@ class Lab:
 def open_lab(workspace: Path, folder: Path, rows: int) -> Lab:
     """Return the lab of a run, with `rows` of its transfer rows, drawn by the seed of its params, copied to `folder`."""
     params = load_params(workspace / "params.yaml")
-    assert isinstance(params, Params), "a language model has a bench of its own"
+    assert isinstance(params, ClassificationParams), "a language model has a bench of its own"
     lab = Lab(params, workspace / "artifacts", folder, rows)
     check_teacher(lab.artifacts / "teacher_logits", lab.teacher)
     if not lab.data.exists():
@@ -100,10 +107,10 @@ def _copy_rows(lab: Lab, out: Path) -> None:
     shutil.copytree(lab.artifacts / "teacher_logits", out / "logits")
     np.save(out / "logits" / "transfer.npy", logits["transfer"])
     known = read_json(out / "logits" / "fingerprint.json")
-    write_json(out / "logits" / "fingerprint.json", {**known, "rows_sha256": rows_sha256(frames)})
+    write_json(out / "logits" / "fingerprint.json", {**known, "rows_sha256": texts_sha256(frames)})
 
 
-def params_of(lab: Lab, cell: Cell) -> Params:
+def params_of(lab: Lab, cell: Cell) -> ClassificationParams:
     """Return the params of the run with the cell as its only round."""
     values = lab.params.model_dump()
     budget = {"labelled_epochs": 1, "transfer_epochs": 1.0}
@@ -145,7 +152,9 @@ def measure_cell(lab: Lab, cell: Cell) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _start(lab: Lab, cell: Cell, params: Params, out: Path, sets: Path) -> tuple[Any, Path, dict[str, Any]]:
+def _start(
+    lab: Lab, cell: Cell, params: ClassificationParams, out: Path, sets: Path
+) -> tuple[Any, Path, dict[str, Any]]:
     """Return the student before its recovery, the folder of its tokenizer, and what the plan says; write its tokens."""
     if cell.start not in ("pruned", "random"):
         prune._tokenize_sets(params, sets, lab.teacher, out / "tokens")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tasks.evaluation.charts import _linear, _svg, _x_tick, _y_axis
-from tasks.evaluation.page_parts import text
+from tasks.report.charts import _linear, _svg, _x_tick, _y_axis
+from tasks.report.parts import text
 
 Curve = Sequence[tuple[float, float]]
 COLOURS: Final = (

@@ -1,0 +1,203 @@
+"""Writes one registered model into a folder that a stranger can verify: its files, and what is known of it in public formats.
+
+Only a model whose audit has no FAIL, and only bytes that the receipts name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.attestation import instructions as names
+from tasks.attestation.bom import bom
+from tasks.attestation.card import card
+from tasks.attestation.endpoint import check_address, json_line, send
+from tasks.attestation.facts import Facts, exported_files, public_address
+from tasks.attestation.openlineage import events
+from tasks.attestation.provenance import PAYLOAD_TYPE, statement
+from tasks.attestation.signing import SigningKey, envelope, read_key, signed_manifest
+from tasks.audit.bytes import candidates
+from tasks.audit.dossier import Dossier, read_dossier
+from tasks.audit.walk import audit
+from tasks.errors import UserError
+from tasks.files import READ_BYTES, digest, read_json, write_json
+from tasks.git import git, has_git
+from tasks.lineage.chain import Receipts, ancestors, files_of, parse
+from tasks.lineage.merkle import receipts_root
+from tasks.params.base import CAUSAL_LM
+from tasks.promotion.decisions import read_log
+from tasks.registry.tracking import Tracker
+from tasks.running.dvc import cache_folder
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What the publisher asks for: where to, signed with what, under which license, events sent where."""
+
+    out: Path
+    key: Path | None
+    license: str | None
+    openlineage: str | None
+
+
+def export_model(
+    workspace: Path, selector: str | None, wish: ExportRequest, say: Say = lambda _: None
+) -> dict[str, Any]:
+    """Return what was written: folder, files with digests, signing key's fingerprint; the folder is whole or absent.
+
+    Raises UserError when the folder exists, the audit fails, bytes are missing, or the events are not taken.
+    """
+    start = time.monotonic()
+    if wish.out.exists() and (not wish.out.is_dir() or any(wish.out.iterdir())):
+        raise UserError(f"--out {wish.out}: there is something already; name a new or an empty folder")
+    if wish.openlineage:
+        check_address(wish.openlineage)
+    key = read_key(wish.key) if wish.key else None
+    report = audit(workspace, selector, say)
+    _require_sound(report)
+    wish.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=wish.out.parent) as scratch:
+        folder = Path(scratch) / wish.out.absolute().name
+        folder.mkdir()
+        say("copying the model through its digests")
+        facts = _collect(workspace, report, wish, folder, Path(scratch) / "mlflow")
+        say("writing what is known of it")
+        _write(facts, folder, key)
+        if wish.openlineage:
+            say(f"sending events to {wish.openlineage}")
+            send(events(facts), wish.openlineage)
+        if wish.out.exists():
+            wish.out.rmdir()
+        folder.rename(wish.out)
+    files = digest(wish.out)["files"]
+    return {
+        "model": facts.name, "version": facts.version, "round": facts.round, "path": str(wish.out),
+        "audit": report["counts"], "signed_with": key.fingerprint if key else None, "files": files,
+        "bytes": sum(one["size_bytes"] for one in files.values()), "seconds": round(time.monotonic() - start, 2),
+    }  # fmt: skip
+
+
+def _require_sound(report: Mapping[str, Any]) -> None:
+    broken = [
+        f"{one['name']}, {one['subject']}: {one['sentence']}" for one in report["checks"] if one["result"] == "FAIL"
+    ]
+    if broken:
+        raise UserError(
+            f"{report['model']}/{report['version']} is not exported: {len(broken)} checks of its audit fail, first "
+            f"{broken[0]}; `compactlm audit {report['model']}/{report['version']}` shows all"
+        )
+
+
+def _collect(workspace: Path, report: Mapping[str, Any], wish: ExportRequest, folder: Path, scratch: Path) -> Facts:
+    """Return the facts of a version, its files copied into `folder`, each through the digest of its receipt."""
+    scratch.mkdir()
+    dossier = read_dossier(Tracker(workspace), report["model"], str(report["version"]), scratch)
+    shutil.rmtree(scratch)
+    last = f"gate@{dossier.round}"
+    if last not in dossier.receipts or dossier.receipts_root is None:
+        raise UserError(
+            f"{dossier.name}/{dossier.version}: its run has no receipts, so nothing can be shown of it; "
+            "`compactlm run` with its params records them"
+        )
+    if receipts_root(dossier.receipts) != report["receipts_root"]:
+        raise UserError(
+            f"{dossier.name}/{dossier.version}: its receipts changed since the audit a moment ago; try again"
+        )
+    receipts = {stage: parse(stage, content) for stage, content in dossier.receipts.items()}
+    if receipts[last]["params"].get("task") == CAUSAL_LM:
+        raise UserError(
+            f"{dossier.name}/{dossier.version}: export describes classifiers; a language model's folder is the `path` that "
+            "`compactlm models --json` shows"
+        )
+    stages = ancestors(receipts, last)
+    wanted = exported_files(receipts, dossier.round)
+    files = _copy(workspace, receipts, stages, wanted, folder)
+    evidence = {name: read_json(folder / name) for name in files if name.startswith("evidence/")}
+    return Facts(
+        name=dossier.name, version=int(dossier.version), round=dossier.round, license=wish.license,
+        repository=_repository(workspace), root=dossier.receipts_root, recorded=dossier.receipts, receipts=receipts,
+        stages=stages, files={name: one for name, one in files.items() if name not in evidence},
+        config=read_json(folder / "config.json"), quality=evidence["evidence/quality.json"],
+        teacher_quality=evidence["evidence/teacher_quality.json"], cost=evidence["evidence/cost.json"],
+        parity=evidence["evidence/parity.json"], verdict=evidence["evidence/verdict.json"],
+        decisions=_decisions(workspace, dossier), num_passed=report["counts"]["PASS"],
+        undecided=[check for check in report["checks"] if check["result"] == "UNKNOWN"],
+    )  # fmt: skip
+
+
+def _copy(
+    workspace: Path, receipts: Receipts, stages: Sequence[str], wanted: Mapping[str, str], folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Return name -> sha256 and size_bytes of the files copied from wherever their very bytes are."""
+    places = candidates(workspace, cache_folder(workspace), receipts, stages)
+    known = {path: one for stage in stages for path, one in files_of(receipts[stage], "outputs").items()}
+    found = {}
+    for name, path in wanted.items():
+        sha256 = str(known[path]["sha256"])
+        if not any(_copied(place, folder / name, sha256) for place in places[path]):
+            raise UserError(
+                f"{path}: neither the workspace nor the cache has the bytes of its receipt; `dvc pull` brings them"
+            )
+        found[name] = {"sha256": sha256, "size_bytes": known[path]["size_bytes"]}
+    return found
+
+
+def _copied(source: Path, target: Path, sha256: str) -> bool:
+    """Return whether the file has these bytes; they are hashed as they are written, and others are taken away again."""
+    if not source.is_file():
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    found = hashlib.sha256()
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while part := reader.read(READ_BYTES):
+            found.update(part)
+            writer.write(part)
+    if found.hexdigest() != sha256:
+        target.unlink()
+        return False
+    return True
+
+
+def _decisions(workspace: Path, dossier: Dossier) -> list[dict[str, Any]]:
+    log = read_log(workspace) if has_git(workspace) else []
+    sha256 = dossier.tags["model_sha256"]
+    mine = [one for one in log if one["model"] == dossier.name and "candidate" in one]
+    return [one for one in mine if one["candidate"]["model_sha256"] == sha256]
+
+
+def _repository(workspace: Path) -> str | None:
+    done = git(workspace, "remote", "get-url", "origin")
+    return public_address(done.stdout.decode().strip()) if done.returncode == 0 else None
+
+
+def _write(facts: Facts, folder: Path, key: SigningKey | None) -> None:
+    """Write every format; the sums come after what they cover, and the signature over the folder comes last."""
+    for stage, content in facts.recorded.items():
+        _write_bytes(folder / "receipts" / f"{stage}.json", content)
+    write_json(folder / names.BOM, bom(facts))
+    _write_bytes(folder / names.EVENTS, b"".join(json_line(event) for event in events(facts)))
+    _write_bytes(folder / "README.md", card(facts).encode())
+    _write_bytes(folder / "VERIFY.md", names.verify_text(key.fingerprint if key else None).encode())
+    if key is None:
+        write_json(folder / names.STATEMENT, statement(facts))
+    else:
+        _write_bytes(folder / names.PUBLIC_KEY, key.public_pem)
+    sums = {name: one["sha256"] for name, one in digest(folder)["files"].items()}
+    _write_bytes(folder / names.SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode())
+    if key is not None:
+        signed = envelope(json_line(statement(facts)), PAYLOAD_TYPE, key)
+        _write_bytes(folder / names.PROVENANCE, json_line(signed))
+        _write_bytes(folder / names.SIGNATURE, signed_manifest(folder, key))
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)

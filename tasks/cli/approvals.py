@@ -1,0 +1,95 @@
+"""The commands of `compactlm` by which people answer a proposed promotion."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tasks.cli.console import Json, out, print_json
+from tasks.errors import UserError
+from tasks.params.file import load_params
+from tasks.running.start import find_workspace
+
+Selector = Annotated[
+    str | None,
+    typer.Argument(metavar="MODEL[@ALIAS|/VERSION]", help="What is proposed; not needed if it is one thing."),
+]
+Key = Annotated[
+    Path, typer.Option(help="Your private ed25519 key: OpenSSH or PEM, or the .pub file of one in your agent.")
+]
+Print = Annotated[
+    bool, typer.Option("--print", help="Print the signed answer, for the form in Prefect; write no file.")
+]
+DEFAULT_KEY = Path("~/.ssh/id_ed25519")
+
+
+def add_approval_commands(app: typer.Typer) -> None:
+    """Add approve and reject to the command line."""
+    app.command(epilog="Example: compactlm approve compactlm-sentiment@challenger --key ~/.ssh/id_ed25519")(approve)
+    app.command(epilog='Example: compactlm reject compactlm-sentiment/2 --reason "slow on long texts"')(reject)
+
+
+def approve(
+    selector: Selector = None,
+    key: Key = DEFAULT_KEY,
+    reason: Annotated[str, typer.Option(help="Why, for the log.")] = "",
+    print_: Print = False,
+    as_json: Json = False,
+) -> None:
+    """Sign a proposed promotion; `compactlm promote` carries it out once enough people have."""
+    _answer("approve", selector, key, reason, print_, as_json)
+
+
+def reject(
+    selector: Selector = None,
+    reason: Annotated[str, typer.Option(help="Why; needed, and it stays in the log.")] = "",
+    key: Key = DEFAULT_KEY,
+    print_: Print = False,
+    as_json: Json = False,
+) -> None:
+    """Sign that a proposed promotion must not happen; one such answer of an approver is enough."""
+    if not reason.strip():
+        raise UserError("reject: a reason is needed; it stays in the log: compactlm reject --reason WHY")
+    _answer("reject", selector, key, reason, print_, as_json)
+
+
+def _answer(decision: str, selector: str | None, key: Path, reason: str, print_: bool, as_json: bool) -> None:
+    from tasks.promotion.answers import find_proposal, keep_answer, signed_answer
+
+    workspace = find_workspace(Path.cwd())
+    model, version, numbers = _meant(workspace, selector)
+    proposal = find_proposal(workspace, model, numbers, version)
+    signed = signed_answer(proposal, decision, reason, key.expanduser())
+    if print_:
+        sys.stdout.write(json.dumps(signed, sort_keys=True) + "\n")
+        return
+    path = keep_answer(workspace, signed).relative_to(workspace)
+    if as_json:
+        return print_json({"path": str(path), "proposal": proposal, **signed})
+    said = signed["statement"]
+    out.print(f"{said['name']}: {decision} {proposal['round']} of {model}, weights {proposal['candidate'][:12]}, proposed at "
+              f"{proposal['proposed_at']}", markup=False)  # fmt: skip
+    out.print(f"written to {path}; commit it, then `compactlm promote` counts it", markup=False)
+
+
+def _meant(workspace: Path, selector: str | None) -> tuple[str, str | None, dict[str, str]]:
+    """Return model name, version number (None: the only proposal), and sha256 -> number as this registry numbers them."""
+    from tasks.registry.selector import find_version, parse_selector
+    from tasks.registry.tracking import Tracker, store_exists
+
+    name = load_params(workspace / "params.yaml").registry.model_name
+    if not store_exists(workspace):
+        asked = parse_selector(selector, name)
+        if asked.alias:
+            raise UserError(
+                f"{selector!r}: no registry here knows this alias; write {asked.model}/VERSION as `compactlm history` shows it"
+            )
+        return asked.model, asked.version, {}
+    tracker = Tracker(workspace)
+    asked = parse_selector(selector, name, tracker.aliases(name))
+    version = asked.version or (find_version(tracker, selector, name)[1] if asked.alias else None)
+    return asked.model, version, tracker.numbers(asked.model)

@@ -1,0 +1,73 @@
+"""The command of `compactlm` that watches the registry for aliases moved without a decision."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tasks.cli.console import err
+from tasks.errors import UserError
+from tasks.params.file import load_params
+from tasks.running.start import find_workspace
+
+SECRET = "COMPACTLM_WEBHOOK_SECRET"
+
+
+def watch(
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where to take MLflow's webhooks; 0 takes a free one.")
+    ] = 8765,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    every: Annotated[float, typer.Option(min=0.01, help="Minutes between checks that no webhook asks for.")] = 30.0,
+    register: Annotated[
+        str | None, typer.Option(metavar="URL", help="Let the MLflow server send its webhooks to this address of ours.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value a line for programs.")] = False,
+) -> None:
+    """Tell when an alias is moved without a decision, until Ctrl-C; GET /health is 503 while one is.
+
+    The secret that MLflow signs its webhooks with is read from COMPACTLM_WEBHOOK_SECRET.
+    """
+    from flows.server import configure
+
+    workspace = find_workspace(Path.cwd())
+    load_params(workspace / "params.yaml")
+    secret = os.environ.get(SECRET, "")
+    if len(secret) < 16:
+        raise UserError(
+            f"{SECRET}: a secret of at least 16 characters is needed in the environment: openssl rand -hex 32"
+        )
+    configure(workspace)
+    from flows.watch import receiving, watch
+    from tasks.promotion.webhook import EVENTS
+    from tasks.registry.tracking import Tracker, default_uri, store_exists
+
+    if not store_exists(workspace):
+        raise UserError(f"{workspace}: no model is registered yet; `compactlm run` makes some")
+    if register is not None and not default_uri(workspace).startswith("http"):
+        raise UserError(
+            "--register: only an MLflow server sends webhooks; MLFLOW_TRACKING_URI names it. Without one, --every checks"
+        )
+
+    def tell(because: str, faults: list[str]) -> None:
+        if as_json:
+            at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            sys.stdout.write(json.dumps({"at": at, "because": because, "differences": faults}) + "\n")
+            sys.stdout.flush()
+        for line in () if as_json else faults or ["the aliases are what was decided"]:
+            err.print(f"{because}: {line}", markup=False)
+
+    events: queue.Queue[str] = queue.Queue()
+    with receiving(host, port, secret, events) as receiver:
+        address = f"http://{host}:{receiver.server_address[1]}"
+        if register is not None:
+            Tracker(workspace).ensure_webhook("compactlm", register, list(EVENTS), secret)
+        err.print(f"listening at {address}; its state is at {address}/health", markup=False)
+        watch(workspace, receiver, events, 60 * every, "PREFECT_API_URL" in os.environ, tell)

@@ -1,0 +1,185 @@
+"""A smaller vocabulary: which pieces stay, and the tokenizer that uses them. Byte-level BPE is in `byte_pairs`.
+
+Dropping a piece of WordPiece never makes a word unknown as long as its characters stay: it is then spelled with shorter
+pieces.
+
+Which of the teacher's tokens a student has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tasks.data.byte_pairs import check_size, choose_tokens, ids_of, is_byte_level, smaller_byte_pairs
+from tasks.errors import DataError, ParamsError
+from tasks.files import file_sha256, read_json
+
+PREFIX = "##"
+SPECIAL_IDS: Final = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "mask_token_id",
+                      "unk_token_id", "decoder_start_token_id")  # fmt: skip
+
+
+def count_pieces(ids: NDArray[np.int32], size: int) -> NDArray[np.int64]:
+    """Return how often each of `size` token ids occurs."""
+    return np.bincount(ids, minlength=size).astype(np.int64)
+
+
+def choose_pieces(pieces: Sequence[str], special: set[str], counts: NDArray[np.int64], size: int) -> list[int]:
+    """Return the ids to keep, ascending: special tokens, single characters that were seen or are ASCII, then by count.
+
+    Ties go to the lower id. Raises ParamsError when the must-keep pieces alone are more than `size`.
+    """
+    must = [i for i, piece in enumerate(pieces) if piece in special or _is_needed_character(piece, int(counts[i]))]
+    if len(must) > size:
+        raise ParamsError(
+            f"params.yaml: rounds: vocabulary = {size} is too small: special tokens and single characters "
+            f"alone are {len(must)} pieces"
+        )
+    taken = set(must)
+    by_count = [int(i) for i in np.argsort(-counts, kind="stable") if int(i) not in taken]
+    return sorted(must + by_count[: size - len(must)])
+
+
+def _is_needed_character(piece: str, count: int) -> bool:
+    character = piece.removeprefix(PREFIX) if len(piece) > len(PREFIX) else piece
+    return len(character) == 1 and (count > 0 or (character.isascii() and character.isprintable()))
+
+
+def check_prunable(tokenizer: Mapping[str, Any], size: int) -> None:
+    """Raise ParamsError unless the vocabulary of a tokenizer.json can be pruned, a byte-level one to this size."""
+    if is_byte_level(tokenizer):
+        check_size(tokenizer, size)
+    elif not is_wordpiece(tokenizer):
+        raise ParamsError(
+            f"tokenizer.json: model.type {tokenizer['model'].get('type')!r}: vocabulary pruning knows WordPiece and "
+            "byte-level BPE; leave rounds.*.vocabulary at the teacher's size"
+        )
+
+
+def kept_ids(
+    tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, config: Mapping[str, Any]
+) -> list[int]:
+    """Return the `size` ids to keep, ascending, of a model whose tokens were counted; `config` names its special ids.
+
+    Raises ParamsError when the tokenizer is of another kind, or `size` beyond what it can be.
+    """
+    check_prunable(tokenizer, size)
+    if is_wordpiece(tokenizer):
+        return choose_pieces(pieces_in_order(tokenizer), special_pieces(tokenizer), counts, size)
+    needed = special_ids(config)
+    if config.get("model_type") == "roberta":  # which counts positions from its padding id on, so that may not move
+        needed += range(int(config["pad_token_id"]))
+    return choose_tokens(tokenizer, counts, size, needed)
+
+
+def special_ids(config: Mapping[str, Any]) -> list[int]:
+    """Return the ids that a config.json names, each once."""
+    named = (config.get(key) for key in SPECIAL_IDS)
+    return sorted({i for value in named if value is not None for i in (value if isinstance(value, list) else [value])})
+
+
+def renumbered(config: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
+    """Return a config whose special ids are those of the student; one that was dropped is none."""
+    if list(keep) == list(range(len(keep))):  # all that stays, stays where it was
+        return dict(config)
+    new_id = {old: new for new, old in enumerate(keep)}
+    changed: dict[str, Any] = {}
+    for key in SPECIAL_IDS:
+        value = config.get(key)
+        if value is not None:
+            changed[key] = [new_id[i] for i in value if i in new_id] if isinstance(value, list) else new_id.get(value)
+    return {**config, **changed}
+
+
+def is_wordpiece(tokenizer: Mapping[str, Any]) -> bool:
+    """Return whether a tokenizer.json is a WordPiece one; old ones do not say."""
+    return bool(tokenizer["model"].get("type", "WordPiece") == "WordPiece")
+
+
+def pieces_in_order(tokenizer: Mapping[str, Any]) -> list[str]:
+    """Return the pieces of a tokenizer.json by id; ParamsError unless it is a WordPiece one with ids 0, 1, 2, ..."""
+    model = tokenizer["model"]
+    if not is_wordpiece(tokenizer):
+        raise ParamsError(f"tokenizer.json: model.type {model.get('type')!r} is not WordPiece")
+    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    assert [model["vocab"][piece] for piece in pieces] == list(range(len(pieces))), "ids must be 0, 1, 2, ..."
+    return pieces
+
+
+def ids_at_teacher(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Return the teacher's id of each id of a student, from two tokenizer.json; DataError unless it has all its pieces."""
+    mine, theirs = ids_of(student), ids_of(teacher)
+    strange = [piece for piece in mine if piece not in theirs]
+    if strange:
+        raise DataError(f"the student's piece {strange[0]!r} is none of the teacher's; run `dvc repro prepare`")
+    found = np.arange(max(mine.values()) + 1, dtype=np.int64)
+    for piece, number in mine.items():
+        found[number] = theirs[piece]
+    return found
+
+
+def special_pieces(tokenizer: Mapping[str, Any]) -> set[str]:
+    """Return the special tokens of a tokenizer.json, the unknown token included."""
+    return {token["content"] for token in tokenizer["added_tokens"]} | {tokenizer["model"]["unk_token"]}
+
+
+def smaller_tokenizer(tokenizer: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
+    """Return a tokenizer.json with only the kept ids, renumbered in order."""
+    new_ids = {old: new for new, old in enumerate(keep)}
+    if is_wordpiece(tokenizer):
+        pieces = pieces_in_order(tokenizer)
+        model = {**tokenizer["model"], "vocab": {pieces[old]: new for old, new in new_ids.items()}}
+    else:
+        model = smaller_byte_pairs(tokenizer, new_ids)
+    added = [{**token, "id": new_ids[token["id"]]} for token in tokenizer["added_tokens"]]
+    return {
+        **tokenizer,
+        "added_tokens": added,
+        "model": model,
+        "post_processor": _renumber(
+            tokenizer.get("post_processor"), {**model["vocab"], **{token["content"]: token["id"] for token in added}}
+        ),
+    }
+
+
+def smaller_settings(settings: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
+    """Return a tokenizer_config.json whose added tokens have their new ids."""
+    if "added_tokens_decoder" not in settings:
+        return dict(settings)
+    new_ids = {str(old): str(new) for new, old in enumerate(keep)}
+    added = {new_ids[old]: token for old, token in settings["added_tokens_decoder"].items()}
+    return {**settings, "added_tokens_decoder": added}
+
+
+def _renumber(processor: Any, new_id: Mapping[str, int]) -> Any:
+    """Return a post-processor whose special tokens carry their new ids."""
+    if processor is None:
+        return None
+    processor = dict(processor)
+    if processor["type"] == "TemplateProcessing":
+        processor["special_tokens"] = {
+            name: {**entry, "ids": [new_id[token] for token in entry["tokens"]]}
+            for name, entry in processor["special_tokens"].items()
+        }
+    elif processor["type"] == "Sequence":
+        processor["processors"] = [_renumber(one, new_id) for one in processor["processors"]]
+    elif processor["type"] in ("BertProcessing", "RobertaProcessing"):
+        for end in ("sep", "cls"):
+            processor[end] = [processor[end][0], new_id[processor[end][0]]]
+    return processor
+
+
+def kept_at_teacher(tokens: Path, teacher: Path) -> torch.Tensor | None:
+    """Return the teacher's id of each of a student's tokens, int64 (V,); None where the tokenizers are the same.
+
+    Both are folders with a tokenizer.json. Raises DataError when the student has a token that the teacher has not.
+    """
+    if file_sha256(tokens / "tokenizer.json") == file_sha256(teacher / "tokenizer.json"):
+        return None
+    return torch.from_numpy(ids_at_teacher(*(read_json(place / "tokenizer.json") for place in (tokens, teacher))))

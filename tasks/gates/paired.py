@@ -1,0 +1,229 @@
+"""What two models' predictions on the same rows prove about the difference of their accuracies.
+
+A row counts as `lost` (the reference is right, the model wrong), `gained` (the other way round) or neither. The difference
+of accuracies is (gained - lost) / rows, so a resample of rows is one draw of two counts: nothing needs to be indexed.
+Confidence is one-sided throughout: each end of an interval is exceeded with probability 1 - confidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import bdtr, betaincinv
+
+from tasks.measuring.perplexity import exponential
+from tasks.measuring.quality import Floats
+
+ROUNDING: Final = 1e-12  # 0.83 - 0.80 is a little less than 0.03 in floating point
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Counts over the rows of one slice: all, lost, gained, and flipped (another class is predicted, right or wrong)."""
+
+    rows: int
+    lost: int
+    gained: int
+    flipped: int
+
+    @property
+    def possible(self) -> bool:
+        """Return whether these can be counts of rows at all."""
+        parts = (self.lost, self.gained, self.flipped)
+        return all(0 <= one <= self.rows for one in parts) and self.lost + self.gained <= self.flipped
+
+    @property
+    def difference(self) -> float:
+        """Return the model's accuracy minus the reference's."""
+        return (self.gained - self.lost) / self.rows
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of accuracies with its interval, and the p-value of `the true one is at most the margin below`."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float  # small: shown to be above -margin
+    p_broken: float  # small: shown to be below -margin
+
+
+def count_pairs(labels: NDArray[np.generic], predictions: NDArray[np.generic], reference: NDArray[np.generic]) -> Pairs:
+    """Return the counts of three arrays of classes of shape (N,), in the same order of rows."""
+    mine, theirs = predictions == labels, reference == labels
+    return Pairs(
+        rows=len(labels), lost=int((theirs & ~mine).sum()), gained=int((mine & ~theirs).sum()),
+        flipped=int((predictions != reference).sum()),
+    )  # fmt: skip
+
+
+def paired_bootstrap(pairs: Pairs, margin: float, confidence: float, resamples: int, seed: int) -> Difference:
+    """Return the difference by percentile bootstrap over rows; `margin` is the allowed drop (a gain asked for is a negative one).
+
+    Drawing N rows with replacement and counting the lost and gained among them is one multinomial draw. The p-value is
+    (1 + resamples at or beyond the margin) / (1 + resamples), and `low` is the order statistic that agrees with it.
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 15.
+    """
+    rng = np.random.default_rng(seed)
+    shares = np.array([pairs.lost, pairs.gained, pairs.rows - pairs.lost - pairs.gained]) / pairs.rows
+    drawn = rng.multinomial(pairs.rows, shares, size=resamples)
+    samples = np.sort((drawn[:, 1] - drawn[:, 0]) / pairs.rows)
+    kept = (1 + int(np.searchsorted(samples, -margin + ROUNDING, side="right"))) / (1 + resamples)
+    broken = (1 + resamples - int(np.searchsorted(samples, -margin - ROUNDING, side="left"))) / (1 + resamples)
+    place = max(0, math.floor((1.0 - confidence) * (resamples + 1)) - 1)
+    low, high = float(samples[place]), float(samples[resamples - 1 - place])
+    return _guarded(pairs, margin, confidence, low, high, kept, broken)
+
+
+def exact_mcnemar(pairs: Pairs, margin: float, confidence: float, _resamples: int = 0, _seed: int = 0) -> Difference:
+    """Return the difference by McNemar's exact test: given how many rows differ, the gained ones are binomial.
+
+    A drop of `margin` means that a share (1 - margin * N / differing) / 2 of the differing rows is gained; with margin 0
+    this is the textbook test of 1/2. The interval is Clopper and Pearson's for the share gained, as a difference.
+    Source: McNemar, Psychometrika 12, 1947; Clopper and Pearson, Biometrika 26, 1934.
+    """
+    differing = pairs.lost + pairs.gained
+    if differing == 0:
+        return _guarded(pairs, margin, confidence, 0.0, 0.0, 0.0, 0.0)
+    scale = differing / pairs.rows
+    low = scale * (2.0 * _least(pairs.gained, differing, confidence) - 1.0)
+    high = scale * (2.0 * _most(pairs.gained, differing, confidence) - 1.0)
+    gained_share = min(1.0, max(0.0, (1.0 - margin / scale) / 2.0))
+    # P(at least as many gained) and P(at most as many gained) at the margin
+    kept = 1.0 - float(bdtr(pairs.gained - 1, differing, gained_share)) if pairs.gained else 1.0
+    if margin >= scale:
+        kept = 0.0  # not even all differing rows make such a drop; whether more rows would differ is for the guard
+    return _guarded(pairs, margin, confidence, low, high, kept, float(bdtr(pairs.gained, differing, gained_share)))
+
+
+def _guarded(
+    pairs: Pairs, margin: float, confidence: float, low: float, high: float, kept: float, broken: float
+) -> Difference:
+    """Return the difference with ends and p-values at least as cautious as the exact bound of the lost rows alone.
+
+    Both tests take the number of differing rows as it was seen. Where a handful differ that is too sure (without one lost
+    row no resample loses any); there, and only there, the exact binomial bound with the gained rows held fixed is wider.
+    """
+    lost, gained = pairs.lost / pairs.rows, pairs.gained / pairs.rows
+    low = min(low, gained - _most(pairs.lost, pairs.rows, confidence))
+    high = max(high, _most(pairs.gained, pairs.rows, confidence) - lost)
+    kept = max(kept, float(bdtr(pairs.lost, pairs.rows, min(1.0, max(0.0, gained + margin)))))
+    broken = max(broken, float(bdtr(pairs.gained, pairs.rows, min(1.0, max(0.0, lost - margin)))))
+    return Difference(pairs.difference, low, high, kept, broken)
+
+
+# One function and one entry add a test.
+TESTS: Final[dict[str, Callable[[Pairs, float, float, int, int], Difference]]] = {
+    "paired_bootstrap": paired_bootstrap,
+    "mcnemar": exact_mcnemar,
+}
+
+
+def share_interval(count: int, rows: int, confidence: float) -> tuple[float, float]:
+    """Return the exact (Clopper-Pearson) lower and upper bound of a share, each with one-sided `confidence`."""
+    return _least(count, rows, confidence), _most(count, rows, confidence)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted so that those at most alpha are all true with probability 1 - alpha, in the same order.
+
+    Source: Holm, Scandinavian Journal of Statistics 6, 1979.
+    """
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted, largest = [1.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def _least(count: int, rows: int, confidence: float) -> float:
+    return float(betaincinv(count, rows - count + 1, 1.0 - confidence)) if count else 0.0
+
+
+def _most(count: int, rows: int, confidence: float) -> float:
+    return float(betaincinv(count + 1, rows - count, confidence)) if count < rows else 1.0
+
+
+MIN_BLOCKS: Final = 30  # fewer say little of how blocks vary, and the bootstrap would be too sure
+CHUNK: Final = 2_000_000  # blocks drawn at once, so that memory does not grow with resamples
+
+
+@dataclass(frozen=True)
+class BlockPairs:
+    """What two models say of the same blocks: sums of negative log-likelihoods in nats, and the tokens they are of."""
+
+    nll_nats_N: Floats
+    reference_nats_N: Floats
+    tokens_N: NDArray[np.int64]
+
+    @property
+    def rows(self) -> int:
+        """Return how many blocks there are."""
+        return len(self.tokens_N)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of perplexities with one-sided interval ends, and the p-values of `above max_ratio` and `below max_ratio`."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float  # small: shown to be below max_ratio
+    p_broken: float  # small: shown to be above it
+
+
+def perplexity_ratio(
+    pairs: BlockPairs, max_ratio: float, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Ratio | str:
+    """Return perplexity / reference perplexity by paired bootstrap over blocks, or the sentence why nothing is proven.
+
+    Both models are summed over the same drawn blocks, so what makes a block hard cancels. Ends and p-values as in
+    `tasks.gates.paired`: (1 + resamples at or beyond max_ratio) / (1 + resamples), and the order statistics that agree.
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 15.
+    """
+    trouble = _trouble(pairs, max_ratio)
+    if trouble is not None:
+        return trouble
+    difference_N = pairs.nll_nats_N - pairs.reference_nats_N
+    logs_R = _resampled(difference_N, pairs.tokens_N.astype(np.float64), resamples, seed)
+    bound = math.log(max_ratio)
+    kept = (1 + resamples - int(np.searchsorted(logs_R, bound - ROUNDING, side="left"))) / (1 + resamples)
+    broken = (1 + int(np.searchsorted(logs_R, bound + ROUNDING, side="right"))) / (1 + resamples)
+    place = max(0, math.floor((1.0 - confidence) * (resamples + 1) + 1e-9) - 1)
+    ends = (difference_N.sum() / pairs.tokens_N.sum(), logs_R[place], logs_R[resamples - 1 - place])
+    value, low, high = (float(exponential(end)) for end in ends)
+    return Ratio(value, low, high, kept, broken)
+
+
+def _resampled(difference_N: Floats, tokens_N: Floats, resamples: int, seed: int) -> Floats:
+    """Return the sorted differences in nats per token of drawn blocks, shape (R,)."""
+    rng, blocks = np.random.default_rng(seed), len(tokens_N)
+    rows = max(1, CHUNK // blocks)
+    parts = []
+    for start in range(0, resamples, rows):
+        drawn = rng.integers(0, blocks, (min(rows, resamples - start), blocks))
+        parts.append(difference_N[drawn].sum(axis=1) / tokens_N[drawn].sum(axis=1))
+    return np.sort(np.concatenate(parts))
+
+
+def _trouble(pairs: BlockPairs, max_ratio: float) -> str | None:
+    mine, theirs, tokens = pairs.nll_nats_N, pairs.reference_nats_N, pairs.tokens_N
+    if not mine.shape == theirs.shape == tokens.shape or tokens.ndim != 1:
+        return f"the models were measured on other blocks: {mine.shape}, {theirs.shape}, {tokens.shape}"
+    if len(tokens) < MIN_BLOCKS:
+        return f"{len(tokens)} blocks are too few; at least {MIN_BLOCKS} are needed for an interval"
+    if not np.issubdtype(tokens.dtype, np.integer) or (tokens < 1).any():
+        return "a block has no tokens"
+    if not all(np.isfinite(one).all() and (one >= 0.0).all() for one in (mine, theirs)):
+        return "a sum of negative log-likelihoods is not a finite number of nats"
+    if not (math.isfinite(max_ratio) and max_ratio > 0.0):
+        return f"{max_ratio} is no ratio of perplexities"
+    return None

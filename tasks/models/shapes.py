@@ -1,0 +1,9 @@
+""""""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+AXES: Final = ("vocabulary", "hidden", "heads", "ffn", "layers")
+Shape = Mapping[str, int]  # axis of AXES -> size

@@ -1,0 +1,122 @@
+"""params.yaml as a file: read, checked against the schema of its task, and changed by `--set`.
+
+Every stage checks the whole file before any work, so a typo costs seconds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_origin
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tasks.errors import ParamsError
+from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
+from tasks.params.causal_lm import CausalLMParams
+from tasks.params.classification import ClassificationParams
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML file as plain Python values; raise ParamsError if it cannot be read."""
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: there is no such file; give another with --params") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not readable as YAML: {error}") from None
+
+
+def load_params(path: Path) -> Params:
+    """Return the validated params of a file; raise ParamsError naming file, key, value and what is allowed."""
+    return check_params(read_yaml(path), path.name)
+
+
+def check_params(values: object, file: str) -> Params:
+    """Return `values` as the params of their task; raise ParamsError with a line a fault, each starting with the file."""
+    schema = schema_of(values, file)
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{file}: {_explain(detail, schema)}" for detail in error.errors()]
+        raise ParamsError("\n".join(lines)) from None
+
+
+def schema_of(values: object, file: str) -> type[Params]:
+    """Return the schema of the task that `values` name; ParamsError when they name none."""
+    schemas: dict[object, type[Params]] = {CLASSIFICATION: ClassificationParams, CAUSAL_LM: CausalLMParams}
+    task = values.get("task") if isinstance(values, Mapping) else None
+    if task not in schemas:
+        said = "missing" if task is None else f"{task!r} is unknown"
+        raise ParamsError(f"{file}: task: {said}; write task: {' or task: '.join(map(str, schemas))}")
+    return schemas[task]
+
+
+def _explain(detail: Any, schema: type[Params]) -> str:
+    """Return one fault of pydantic's as `key: what is wrong, what is allowed`."""
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        allowed = _fields_at(detail["loc"][:-1], schema)
+        near = difflib.get_close_matches(str(detail["loc"][-1]), allowed, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{key}: unknown key{hint} allowed here: {', '.join(allowed)}"
+    if detail["type"] == "missing":
+        return f"{key}: missing; every value must be given"
+    if detail["type"] == "value_error":
+        return f"{key}: {detail['ctx']['error']}" if key else str(detail["ctx"]["error"])
+    if detail["type"] == "literal_error":
+        expected = [word.strip("' ") for word in detail["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        near = difflib.get_close_matches(str(detail["input"]), expected, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{key}: {detail['input']!r} is not one of {', '.join(expected)}{hint}"
+    return f"{key}: got {detail['input']!r}; {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _fields_at(location: tuple[str | int, ...], schema: type[Params]) -> list[str]:
+    """Return the keys allowed at a place of the schema, following sections and dictionaries of sections."""
+    model: Any = schema
+    parts = iter(location)
+    for part in parts:
+        annotation = model.model_fields[part].annotation
+        if NoneType in get_args(annotation):  # a section that may be null
+            annotation = get_args(annotation)[0]
+        if get_origin(annotation) in (dict, list):
+            annotation = get_args(annotation)[-1]
+            next(parts, None)  # the name of the entry, which is free
+        model = annotation
+    return sorted(model.model_fields)
+
+
+def apply_overrides(text: str, overrides: list[str], file: str) -> str:
+    """Return the YAML `text` with `dotted.key=value` overrides applied, comments kept; raise ParamsError if refused."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 120
+    document = yaml.load(text)
+    for override in overrides:
+        key, separator, raw = override.partition("=")
+        if not separator:
+            raise ParamsError(f"--set {override}: no '='; write --set rounds.r3.layers=2")
+        place = document
+        *parents, last = key.strip().split(".")
+        for part in parents:
+            if not isinstance(place, Mapping) or part not in place:
+                allowed = ", ".join(map(str, place)) if isinstance(place, Mapping) else "nothing below it"
+                raise ParamsError(f"--set {override}: {file} has no key {part!r} there; allowed: {allowed}")
+            place = place[part]
+        place[last] = YAML(typ="safe").load(raw)
+    out = io.StringIO()
+    yaml.dump(document, out)
+    check_params(YAML(typ="safe").load(out.getvalue()), file)
+    return out.getvalue()
+
+
+def model_name(workspace: Path) -> str:
+    """Return the registered model of params.yaml, which may be one that no run could start from."""
+    found = read_yaml(workspace / "params.yaml").get("registry") or {}
+    return str(found.get("model_name", ""))

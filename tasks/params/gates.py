@@ -1,0 +1,165 @@
+"""The schema of rules: what a round must keep, and what is asked of a model that is to become champion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from tasks.gates.rules import BOUNDS, CHECKS, COUNTS, METRICS, PAIRED, Asked, Rule
+from tasks.params.parts import Finite, Positive, Section, did_you_mean
+
+
+class Gate(Section):
+    """One rule a round must keep: a metric with exactly one bound, or a check. Its keys alone may be left out."""
+
+    check: str | None = None
+    metric: str | None = None
+    set: str | None = None
+    slice: str | None = None
+    slices: str | None = None
+    versus: Literal["teacher", "parent", "tfidf_logistic", "champion"] | None = None
+    min: Finite | None = None
+    max: Finite | None = None
+    min_ratio: Finite | None = None
+    max_ratio: Finite | None = None
+    min_gain: Finite | None = None
+    max_drop: Finite | None = None
+    test: Literal["paired_bootstrap", "mcnemar"] | None = None
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] | None = None
+    prove: Literal["kept", "broken"] | None = None
+    min_support: Positive | None = None
+    resamples: Annotated[int, Field(ge=1000)] | None = None
+    severity: Literal["block", "warn"] = "block"
+
+    @property
+    def bound(self) -> str:
+        """Return the name of the one bound that is given."""
+        return next(name for name in BOUNDS if getattr(self, name) is not None)
+
+    @model_validator(mode="after")
+    def _is_one_comparison(self) -> Self:
+        if self.metric is None or self.check is not None:
+            return self._checked()
+        given = [bound for bound in BOUNDS if getattr(self, bound) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of {', '.join(BOUNDS)} is needed; got {', '.join(given) or 'none'}")
+        if self.metric not in METRICS:
+            hint = did_you_mean(self.metric, METRICS)
+            raise ValueError(f"metric {self.metric!r} is not one of {', '.join(sorted(METRICS))}{hint}")
+        if self.metric == "churn" and (given[0] != "max" or self.versus is None):
+            raise ValueError("churn counts rows that change against another model: it needs `versus` and `max`")
+        if self.metric != "churn" and (given[0] in ("min", "max")) == (self.versus is not None):
+            raise ValueError(f"{given[0]} {'takes no' if self.versus else 'needs'} `versus`")
+        if METRICS[self.metric] != (self.set is not None):
+            raise ValueError(f"metric {self.metric} {'needs' if METRICS[self.metric] else 'takes no'} `set`")
+        return self
+
+    def _checked(self) -> Self:
+        """Return the rule if it is a check and nothing else; a check has no number and so takes no bound."""
+        if self.check is None or self.metric is not None:
+            raise ValueError("a rule has either `metric` or `check`")
+        if self.check not in CHECKS:
+            hint = did_you_mean(self.check, CHECKS)
+            raise ValueError(f"check {self.check!r} is not one of {', '.join(sorted(CHECKS))}{hint}")
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None}  # receipts name every key
+        idle = sorted(given - {"check", "severity"})
+        if idle:
+            raise ValueError(f"check {self.check} takes `severity` alone; {', '.join(idle)} would change nothing")
+        return self
+
+    @model_validator(mode="after")
+    def _has_no_idle_key(self) -> Self:
+        if self.check is not None:
+            return self
+        if self.set is None and (self.slice or self.slices or self.min_support):
+            raise ValueError(f"metric {self.metric} is not measured on rows: it takes no slice, slices or min_support")
+        if self.slice is not None and self.slices is not None:
+            raise ValueError("`slice` names one slice and `slices` is a pattern of several; give one of them")
+        if (self.confidence is not None or self.slices is not None) and self.min_support is None:
+            raise ValueError("`min_support` is needed with `confidence` or `slices`: fewer rows than it prove nothing")
+        if (self.test is not None) != (self.confidence is not None and self.metric != "churn"):
+            raise ValueError("`test` and `confidence` need each other (churn has an exact bound and takes no `test`)")
+        if self.test is not None:
+            self._check_test()
+        if self.confidence is not None and self.metric not in PAIRED:
+            raise ValueError(f"`confidence` is for {', '.join(PAIRED)}")
+        if self.prove is not None and self.test is None:
+            raise ValueError("`prove` says what a `test` has to show; without `test` it changes nothing")
+        if self.resamples is not None and self.test != "paired_bootstrap":
+            raise ValueError("`resamples` belongs to test: paired_bootstrap")
+        return self
+
+    def _check_test(self) -> None:
+        """Raise ValueError unless the rule compares what a `test` can compare."""
+        if self.metric == "perplexity":
+            if self.bound != "max_ratio" or self.test != "paired_bootstrap":
+                raise ValueError("perplexities are compared by test: paired_bootstrap and max_ratio")
+            return
+        if self.metric != "accuracy" or self.bound not in ("max_drop", "min_gain"):
+            raise ValueError(
+                "`test` compares accuracies: it needs metric accuracy and max_drop or min_gain; or perplexity and max_ratio"
+            )
+        if not 0.0 <= getattr(self, self.bound) < 1.0:
+            raise ValueError(f"{self.bound} is a share of rows here: at least 0 and below 1 (0.02 is 2 points)")
+
+
+class Approval(Section):
+    """Who must sign before a model becomes champion; `approvers` is name -> public ed25519 key, or a file with such lines."""
+
+    quorum: Positive
+    not_author: bool
+    ttl_hours: Annotated[float, Field(gt=0, le=8760)]
+    approvers: str | dict[str, str]
+
+    @field_validator("approvers", mode="plain")
+    @classmethod
+    def _is_file_or_keys(cls, value: object) -> object:
+        if isinstance(value, str) or (
+            isinstance(value, dict) and value and all(isinstance(x, str) for pair in value.items() for x in pair)
+        ):
+            return value
+        raise ValueError(f"got {value!r}; allowed: a file's name, or NAME: ssh-ed25519 KEY for each approver")
+
+
+class Promotion(Section):
+    """What is asked once more when a model is to become champion; here a rule may be `versus: champion`."""
+
+    gates: list[Gate]
+    approval: Approval | None
+
+
+def check_gates(gates: Sequence[Gate], of_promotion: Sequence[Gate], sets: Sequence[str]) -> None:
+    """Raise ValueError when a rule asks for a set that is not measured, or is asked where nothing can answer it."""
+    for where, asked in (("gates", gates), ("promotion.gates", of_promotion)):
+        for place, gate in enumerate(asked):
+            if gate.set is not None and gate.set not in sets:
+                hint = did_you_mean(gate.set, sets)
+                raise ValueError(f"{where}.{place}.set: {gate.set!r} is not one of {', '.join(sets)}{hint}")
+            if gate.check is not None and CHECKS[gate.check] != where:
+                raise ValueError(f"{where}.{place}.check: {gate.check} is asked in {CHECKS[gate.check]}")
+    if any(gate.versus == "champion" for gate in gates):
+        raise ValueError(
+            "gates: who is champion is known to the registry only; ask `versus: champion` in promotion.gates"
+        )
+    if any(gate.versus in ("tfidf_logistic", "parent") for gate in of_promotion):
+        raise ValueError(
+            "promotion.gates: versus tfidf_logistic and parent are asked in gates; here it is teacher or champion"
+        )
+    if any(gate.metric and not METRICS[gate.metric] and gate.metric not in COUNTS for gate in of_promotion):
+        raise ValueError(
+            f"promotion.gates: differences of exports are asked in gates; here {', '.join(sorted(COUNTS))}"
+        )
+
+
+def rule_of(gate: Gate) -> Rule | Asked:
+    """Return a gate of params.yaml as a plain rule."""
+    if gate.metric is None:
+        return Asked(str(gate.check), gate.severity)
+    bound = gate.bound
+    plain = Rule(gate.metric, gate.set, gate.slice or "overall", gate.versus, bound, float(getattr(gate, bound)),
+                 gate.severity, gate.slices, gate.test, gate.confidence)  # fmt: skip
+    given = {name: getattr(gate, name) for name in ("prove", "min_support", "resamples")}
+    return replace(plain, **{name: value for name, value in given.items() if value is not None})

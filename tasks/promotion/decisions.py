@@ -1,0 +1,151 @@
+"""The log of decisions: who became champion, when, why, on what evidence. Append-only, hash-chained, kept twice.
+
+The Git ref `refs/compactlm/decisions/<number>` points at a blob that holds one decision. Git makes such a ref only where there
+is none, so of two processes that decide at once exactly one gets the number: making the ref is the commit point.
+`decisions.jsonl` in the project is the same log as lines for people and for `git clone`, which does not bring those refs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from tasks.errors import StageError, UserError
+from tasks.git import git
+
+LOG: Final = "decisions.jsonl"
+REFS: Final = "refs/compactlm/decisions"
+PATIENCE_SECONDS: Final = 10.0
+Decision = dict[str, Any]
+
+
+def sealed(content: Mapping[str, Any], log: Sequence[Decision]) -> Decision:
+    """Return a decision as the next of a log: with its number, the digest of the one before, and its own."""
+    chained = {**content, "number": len(log) + 1, "previous_sha256": log[-1]["sha256"] if log else None}
+    return {**chained, "sha256": _sha256(chained)}
+
+
+def _sha256(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def faults(log: Sequence[Decision]) -> list[str]:
+    """Return what is wrong with a chain, a sentence each; empty when it is intact."""
+    found = []
+    previous = None
+    for place, entry in enumerate(log, start=1):
+        content = {key: value for key, value in entry.items() if key != "sha256"}
+        if entry.get("number") != place:
+            found.append(f"decision {place} has the number {entry.get('number')}: one was taken out or moved")
+        if entry.get("sha256") != _sha256(content):
+            found.append(f"decision {place} was changed: its digest is not that of its content")
+        if entry.get("previous_sha256") != previous:
+            found.append(f"decision {place} does not follow the one before it")
+        previous = entry.get("sha256")
+    return found
+
+
+def read_log(workspace: Path) -> list[Decision]:
+    """Return every decision, oldest first; UserError when the two copies contradict each other or the chain is broken.
+
+    One copy may be behind the other: a crash between the two, or a clone, which has the lines only.
+    """
+    refs, lines = read_refs(workspace), read_lines(workspace)
+    longer, shorter = (refs, lines) if len(refs) >= len(lines) else (lines, refs)
+    broken = faults(longer)
+    if longer[: len(shorter)] != shorter:
+        broken.append(f"{LOG} and {REFS} tell different stories")
+    if broken:
+        raise UserError(
+            f"{workspace / LOG}: the log of decisions is not intact: {'; '.join(broken)}. Find out who changed it; "
+            f"`git log {LOG}` has its history and `git for-each-ref {REFS}` the other copy"
+        )
+    return longer
+
+
+def read_lines(workspace: Path) -> list[Decision]:
+    """Return the decisions of the file; a last line cut short by a kill is left out, any other one is a UserError."""
+    path = workspace / LOG
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    found = []
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            found.append(dict(json.loads(line)))
+        except ValueError:
+            raise UserError(f"{path}: line {number} is not a decision; `git checkout {LOG}` brings it back") from None
+    return found
+
+
+def read_refs(workspace: Path) -> list[Decision]:
+    """Return the decisions that the refs hold, by number."""
+    names = _git(workspace, "for-each-ref", "--sort=refname", "--format=%(objectname)", REFS).split()
+    if not names:
+        return []
+    found = []
+    out = _git(workspace, "cat-file", "--batch", given="\n".join(names) + "\n").encode()
+    while out:
+        head, _, rest = out.partition(b"\n")
+        size = int(head.split()[2])
+        found.append(dict(json.loads(rest[:size])))
+        out = rest[size + 1 :]
+    return found
+
+
+def commit(workspace: Path, entry: Decision) -> bool:
+    """Return whether this decision got its number; False when another one has it already."""
+    blob = _git(workspace, "hash-object", "-w", "--stdin", given=json.dumps(entry, sort_keys=True)).strip()
+    name = f"{REFS}/{entry['number']:08d}"
+    end = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        # An empty old value: only if there is no such ref.
+        done = git(workspace, "update-ref", name, blob, "")
+        if done.returncode == 0:
+            return True
+        if git(workspace, "rev-parse", "--verify", "--quiet", name).returncode == 0:
+            return False
+        if time.monotonic() > end:
+            said = done.stderr.decode(errors="replace").strip()
+            raise StageError("decision", f"git could not make {name}: {said}")
+        time.sleep(0.05)  # another process holds the ref's lock file this moment
+
+
+def mirror(workspace: Path, log: Sequence[Decision]) -> int:
+    """Bring both copies up to `log` and return how many entries were missing; call it holding the lease."""
+    refs, lines = len(read_refs(workspace)), len(read_lines(workspace))
+    for entry in log[refs:]:
+        if not commit(workspace, entry):
+            raise StageError("decision", f"{REFS}/{entry['number']:08d} was made by somebody else meanwhile; try again")
+    path = workspace / LOG
+    text = path.read_bytes() if path.exists() else b""
+    if lines < len(log) or (text and not text.endswith(b"\n")):
+        with path.open("r+b" if path.exists() else "w+b") as file:
+            file.truncate(text.rfind(b"\n") + 1)  # what a kill left of a line
+            file.seek(0, os.SEEK_END)
+            file.write("".join(json.dumps(entry, sort_keys=True) + "\n" for entry in log[lines:]).encode())
+            file.flush()
+            os.fsync(file.fileno())
+    return len(log) - min(refs, lines)
+
+
+@contextmanager
+def lease(workspace: Path) -> Iterator[None]:
+    """Hold the right to decide in this repository, waiting for it; the system gives it back when a process ends."""
+    place = Path(_git(workspace, "rev-parse", "--path-format=absolute", "--git-common-dir").strip()) / "compactlm.lock"
+    with place.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _git(workspace: Path, *arguments: str, given: str = "") -> str:
+    done = git(workspace, *arguments, given=given.encode())
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        raise UserError(f"{workspace}: decisions are recorded in Git, and git says: {said}")
+    return done.stdout.decode()

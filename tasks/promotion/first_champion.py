@@ -1,0 +1,60 @@
+"""The champion after a run: the first one ever is made by a decision of its own, later ones are only kept in order."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from tasks.errors import UserError
+from tasks.files import read_json
+from tasks.git import has_git
+from tasks.params.base import Params
+from tasks.promotion.decide import Request, decide, reconcile
+from tasks.promotion.decisions import read_log
+from tasks.promotion.gate import judge_first
+from tasks.registry.tracking import Tracker
+
+console = logging.getLogger("compactlm")
+ACTOR = "compactlm run"
+
+
+def settle_champion(tracker: Tracker, params: Params, version: str, selected: str) -> None:
+    """Make the selected round the first champion, or bring the aliases to the log; what stands in the way is told.
+
+    Where params.yaml asks for approvals the first champion is none by itself either, not even one found in MLflow.
+    A run does not fail over its registry: aliases moved by hand or a broken log stop promotions, not training.
+    """
+    name = params.registry.model_name
+    if not has_git(tracker.workspace):
+        console.warning("no champion: %s is in no Git repository, where decisions are recorded", tracker.workspace)
+        return
+    try:
+        if any(entry["model"] == name for entry in read_log(tracker.workspace)):
+            for line in reconcile(tracker, name):
+                console.info("registry: %s", line)
+            return
+        if params.promotion.approval is not None:
+            console.info("no champion yet: `compactlm promote challenger` asks the approvers")
+            return
+        found = tracker.aliases(name).get("champion")
+        if found is not None:
+            reason = "already champion when the log of decisions began"
+            adopted: dict[str, Any] = {"verdict": "pass", "sentence": "adopted as it was found", "rules": []}
+            decide(tracker, name, Request("adopt", found, reason, ACTOR), lambda *_: adopted)
+        else:
+            verdict = read_json(tracker.workspace / "artifacts" / "rounds" / selected / "verdict.json")
+            ask = Request("first", version, f"first champion: {selected} is the smallest round whose gates pass", ACTOR)
+            entry = decide(tracker, name, ask, lambda candidate, _: judge_first(tracker, params, candidate, verdict))
+            _tell(entry)
+    except UserError as error:
+        console.warning("registry: %s", error)
+
+
+def _tell(entry: dict[str, Any]) -> None:
+    """Say what the decision says besides yes: why there is no champion, and warnings."""
+    if entry["outcome"] != "done":
+        again = "when it is mended, `compactlm promote challenger` asks again"
+        console.warning("registry: no champion: %s; %s", entry["verdict"]["sentence"], again)
+    for rule in entry["verdict"]["rules"]:
+        if rule.get("check") and rule["severity"] == "warn" and rule["result"] != "pass":
+            console.warning("registry: champion with a warning: %s", rule["sentence"])

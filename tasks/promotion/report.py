@@ -1,0 +1,41 @@
+"""The report of the last run together with the decisions about its models, as a page of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from tasks.errors import UserError
+from tasks.files import read_json
+from tasks.git import has_git
+from tasks.promotion.decisions import Decision, read_log
+from tasks.report.decisions import about_run, section, with_section
+
+PAGE: Final = ".compactlm/report.html"  # not the stage's file, which follows from the run alone
+
+
+def write_report(workspace: Path, model: str) -> dict[str, Any]:
+    """Return the `path` of the page, and the numbers of the `decisions` in it; `model` is the registered model's name."""
+    source = workspace / "artifacts" / "report.html"
+    if not source.exists():
+        raise UserError(f"{source}: there is no report yet; `compactlm run` writes it")
+    weights = {
+        path.parents[1].name: str(read_json(path)["model_sha256"])
+        for path in sorted((workspace / "artifacts" / "rounds").glob("*/evaluated/quality.json"))
+    }
+    log, doubt = _log(workspace, model)
+    page = workspace / PAGE
+    page.parent.mkdir(exist_ok=True)
+    text = with_section(source.read_text(encoding="utf-8"), section(log, weights, doubt))
+    page.write_text(text, encoding="utf-8")
+    return {"path": str(page), "decisions": [entry["number"] for entry in about_run(log, weights)]}
+
+
+def _log(workspace: Path, model: str) -> tuple[list[Decision], str | None]:
+    """Return the decisions about a model, or why they cannot be read."""
+    if not has_git(workspace):
+        return [], "the workspace is in no Git repository, where decisions are recorded"
+    try:
+        return [entry for entry in read_log(workspace) if entry["model"] == model], None
+    except UserError as error:
+        return [], str(error)

@@ -1,0 +1,259 @@
+"""Collects what criteria look at, from the weights of a model and from passes over its calibration rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from itertools import chain, repeat
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tasks.data.tokens import TokenSet, bucketed, collate
+from tasks.models.architectures import adapter_of, layers_of
+from tasks.models.checkpoint import pad_id, weights_of
+from tasks.models.devices import Device
+from tasks.progress import Progress
+from tasks.pruning.criteria import Channels, Scores
+from tasks.pruning.depth import harm_nats_per_row, influence, without_each
+from tasks.pruning.statistics import MaskGradient, MeanAbsolute, TokenNorm, weight_sums
+
+BATCH_ROWS = 64
+BATCH_BLOCKS = 8
+Labels = NDArray[np.int64]
+Place = tuple[str, int]  # axis, number of the site
+
+
+class Calibration:
+    """The `Statistics` of a model: nothing is computed before a criterion asks for it."""
+
+    batch_rows, unit = BATCH_ROWS, "rows"
+
+    def __init__(
+        self, model: Any, tokens: TokenSet, labels: Labels, device: Device, seed: int, blocks: Sequence[set[int]] = (),
+        label: str = "calibration",
+    ) -> None:  # fmt: skip
+        """Take one label for each calibration row; -1 where there is none, which `mask_gradients` refuses.
+
+        `blocks` are those that `harms` will be asked about: the first pass over the rows without gradients, whatever it is for,
+        tries them as well. `label` names each pass where its progress is told.
+        """
+        self._model, self._tokens, self._labels, self._device = model.to(device.device), tokens, labels, device
+        self._config = model.config.to_dict()
+        self._adapter = adapter_of(self._config)
+        self._sites = self._adapter.sites(model)
+        self.num_heads: int = self._adapter.shape(self._config)["heads"]
+        self.seed, self._label = seed, label
+        self._untried, self._harms = list(blocks), dict[frozenset[int], float]()
+
+    def mean_absolute(self) -> Channels:
+        """Return the L2 norm over rows of the mean |activation| of a row's tokens; see `Statistics`."""
+        found = self._activations(MeanAbsolute)
+        if self._sites.pooler is None:
+            return found
+        # a pooler channel matters as far as the classifier listens to it
+        listened_D = _weight(self._sites.pooler).norm(dim=0).cpu()
+        return Channels(found.ffn_LF, found.attention_LA, found.hidden_SD, found.pooler_D * listened_D)
+
+    def token_norms(self) -> Channels:
+        """Return the L2 norm of the activations over all tokens of all rows."""
+        return self._activations(TokenNorm)
+
+    def reader_weights(self) -> Channels:
+        """Return for each channel the sum of |weight| over the matrix products that read it there."""
+        sites = self._sites
+        return Channels(
+            ffn_LF=torch.stack([_read(module) for module in sites.ffn]),
+            attention_LA=torch.stack([_read(module) for module in sites.attention]),
+            hidden_SD=torch.stack([torch.stack([_read(m) for m in readers]).sum(dim=0) for _, readers in sites.hidden]),
+            pooler_D=_read(sites.pooler) if sites.pooler else torch.zeros(0),
+        )
+
+    def weight_sums(self, power: int) -> Scores:
+        """Return the sum of |weight|**power over all weights that go when the structure goes."""
+        return weight_sums(weights_of(self._model), self._adapter.layout(self._config), self.num_heads, power)
+
+    def mask_gradients(self) -> Scores:
+        """Return the mean over rows of |d cross-entropy of the row / d mask of the structure|, nats."""
+        sites = self._sites
+        ffn, heads = [MaskGradient() for _ in sites.ffn], [MaskGradient(self.num_heads) for _ in sites.attention]
+        hidden, pooler = MaskGradient(), MaskGradient()
+        for rows in self._batches():
+            seen: dict[Place, Tensor] = {}
+            with torch.enable_grad(), self._watch(seen.__setitem__):
+                loss = self._summed_loss(rows)
+                gradients = torch.autograd.grad(loss, list(seen.values()))
+            pairs = {place: (seen[place].detach(), g) for place, g in zip(seen, gradients, strict=True)}
+            for (axis, number), pair in pairs.items():
+                if axis in ("ffn", "attention"):
+                    (ffn if axis == "ffn" else heads)[number].add(pair)
+                elif axis == "pooler":
+                    pooler.add((pair[0][:, None], pair[1][:, None]))
+            hidden.add(*[pair for (axis, _), pair in pairs.items() if axis == "hidden"])
+        return Scores(
+            ffn_LF=torch.stack([a.mean() for a in ffn]),
+            heads_LH=torch.stack([a.mean() for a in heads]),
+            hidden_D=hidden.mean(),
+            pooler_D=pooler.mean() if sites.pooler else torch.zeros(0),
+        )
+
+    def influences(self, candidates: Sequence[set[int]]) -> list[float]:
+        """Return the Block Influence of each contiguous block of layers, a mean over all tokens, from one pass over the rows."""
+        _, layers = layers_of(self._model)
+        sums, count = [0.0] * len(candidates), 0.0
+        for rows in self._batches():
+            ids_BT, mask_BT = self._batch(rows)
+            states: list[Tensor] = []
+            first = layers[0].register_forward_pre_hook(lambda _module, inputs, into=states: into.append(inputs[0]))
+            handles = [
+                layer.register_forward_hook(
+                    lambda _module, _inputs, output, into=states: into.append(
+                        output[0] if isinstance(output, tuple) else output
+                    )
+                )
+                for layer in layers
+            ]
+            try:
+                with torch.inference_mode():
+                    self._run(ids_BT, mask_BT)
+            finally:
+                for handle in (first, *handles):
+                    handle.remove()
+            count += float(mask_BT.sum())
+            for number, block in enumerate(candidates):
+                found_BT = influence(states[min(block)], states[max(block) + 1])
+                sums[number] += float((found_BT * mask_BT).sum())
+        return [total / count for total in sums]
+
+    def harms(self, candidates: Sequence[set[int]]) -> list[float]:
+        """Return the harm of leaving out each contiguous block of layers, nats per row; see `harm_nats_per_row`."""
+        new = [block for block in candidates if frozenset(block) not in self._harms]
+        if new:
+            self._untried += [block for block in new if block not in self._untried]
+            self._pass(lambda _mask: nullcontext())
+        return [self._harms[frozenset(block)] for block in candidates]
+
+    def _pass(self, watching: Callable[[Tensor], AbstractContextManager[None]]) -> None:
+        """Run all rows, each batch once in the context that `watching` gives for its mask, and without each untried block."""
+        blocks, self._untried = self._untried, []
+        said: list[list[Tensor]] = []
+        for rows in self._batches():
+            ids_BT, mask_BT = self._batch(rows)
+            contexts = chain([watching(mask_BT)], repeat(nullcontext()))
+
+            def run(batch: tuple[Tensor, Tensor] = (ids_BT, mask_BT), contexts: Any = contexts) -> Tensor:
+                with torch.inference_mode(), next(contexts):
+                    return self._run(*batch)
+
+            whole, without = without_each(self._model, blocks, run)
+            if blocks:
+                said.append([logits.float().cpu() for logits in (whole, *without)])
+        if blocks:
+            full, *others = (torch.cat(batches) for batches in zip(*said, strict=True))
+            for block, logits in zip(blocks, others, strict=True):
+                self._harms[frozenset(block)] = harm_nats_per_row(full, logits)
+
+    def _activations(self, kind: type[MeanAbsolute] | type[TokenNorm]) -> Channels:
+        """Return the roots of an accumulator a site, from one forward pass over all rows."""
+        found: dict[Place, MeanAbsolute | TokenNorm] = {}
+
+        def add(mask_BT: Tensor, place: Place, values: Tensor) -> None:
+            if place[0] == "pooler":  # one vector a row
+                values, mask_BT = values[:, None], torch.ones(len(values), 1, device=values.device)
+            found.setdefault(place, kind()).add(values, mask_BT)
+
+        self._pass(lambda mask_BT: self._watch(partial(add, mask_BT)))
+        sites = self._sites
+        return Channels(
+            ffn_LF=torch.stack([found["ffn", i].root() for i in range(len(sites.ffn))]),
+            attention_LA=torch.stack([found["attention", i].root() for i in range(len(sites.attention))]),
+            hidden_SD=torch.stack([found["hidden", i].root() for i in range(len(sites.hidden))]),
+            pooler_D=found["pooler", 0].root() if sites.pooler else torch.zeros(0),
+        )
+
+    def _batches(self) -> Iterator[NDArray[np.int64]]:
+        """Yield the row numbers of each batch of one pass, and tell how far it is."""
+        progress, done = Progress(self._label, len(self._tokens), self.unit), 0
+        for rows in bucketed(self._tokens.lengths, self.batch_rows):
+            yield rows
+            done += len(rows)
+            progress.update(done)
+
+    def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return ids and mask of a batch, both (B, T)."""
+        ids_BT, mask_BT = (
+            torch.from_numpy(a).to(self._device.device) for a in collate(self._tokens, rows, pad_id(self._model))
+        )
+        return ids_BT, mask_BT
+
+    def _run(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """Return the logits of a batch, shape (B, C)."""
+        logits_BC: Tensor = self._model(input_ids=ids_BT, attention_mask=mask_BT).logits
+        return logits_BC
+
+    def _summed_loss(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the cross-entropy of the labels of these rows, nats, summed."""
+        assert (self._labels[rows] >= 0).all(), "every calibration row needs a label"
+        targets_B = torch.from_numpy(self._labels[rows]).to(self._device.device)
+        return nn.functional.cross_entropy(self._run(*self._batch(rows)).float(), targets_B, reduction="sum")
+
+    @contextmanager
+    def _watch(self, tell: Callable[[Place, Tensor], None]) -> Iterator[None]:
+        """Tell what passes each site in a forward pass: shape (B, T, X), of the pooler (B, X)."""
+        sites = self._sites
+
+        def tell_input(place: Place) -> Callable[..., None]:
+            return lambda _module, inputs: tell(place, inputs[0])
+
+        def tell_output(place: Place) -> Callable[..., None]:
+            return lambda _module, _inputs, output: tell(place, output)
+
+        handles = [m.register_forward_pre_hook(tell_input(("ffn", i))) for i, m in enumerate(sites.ffn)]
+        handles += [m.register_forward_pre_hook(tell_input(("attention", i))) for i, m in enumerate(sites.attention)]
+        handles += [m.register_forward_hook(tell_output(("hidden", i))) for i, (m, _) in enumerate(sites.hidden)]
+        if sites.pooler is not None:
+            handles.append(sites.pooler.register_forward_pre_hook(tell_input(("pooler", 0))))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class BlockCalibration(Calibration):
+    """The `Statistics` of a language model, whose calibration rows are blocks of tokens and their own labels."""
+
+    batch_rows, unit = BATCH_BLOCKS, "blocks"
+
+    def __init__(
+        self, model: Any, blocks: NDArray[np.int32], device: Device, seed: int, label: str = "calibration"
+    ) -> None:
+        """Take blocks of shape (N, T)."""
+        count, tokens = blocks.shape
+        rows = TokenSet(blocks.reshape(-1), np.arange(count + 1, dtype=np.int64) * tokens)
+        super().__init__(model, rows, np.zeros(0, dtype=np.int64), device, seed, label=label)
+
+    def _run(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """Return the last hidden states: what criteria look at lies below the head."""
+        hidden_BTD: Tensor = self._model.base_model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False)[0]
+        return hidden_BTD
+
+    def _summed_loss(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the cross-entropy of the next token, nats, a mean over the tokens of a block, summed over blocks."""
+        ids_BT, mask_BT = self._batch(rows)
+        logits_BTV = self._model.get_output_embeddings()(self._run(ids_BT, mask_BT)[:, :-1])
+        return nn.functional.cross_entropy(logits_BTV.float().flatten(0, 1), ids_BT[:, 1:].flatten()) * len(rows)
+
+
+def _weight(module: Any) -> Tensor:
+    """Return the weight of a matrix product as (outputs, inputs), fp32; GPT-2's Conv1D keeps it the other way round."""
+    weight = module.weight.detach().float()
+    return weight if isinstance(module, nn.Linear) else weight.T
+
+
+def _read(module: nn.Module) -> Tensor:
+    return _weight(module).abs().sum(dim=0).cpu()

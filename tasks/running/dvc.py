@@ -1,0 +1,282 @@
+"""The one door to DVC: the graph, what is up to date, and running one stage.
+
+Reading happens in this process (20 ms to 100 ms); whatever executes is a child process in a group of its own, so that it can be
+stopped, and so that it dies with us: it watches a pipe which closes when this process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+from tasks import errors
+from tasks.errors import StageError, UserError
+from tasks.params.file import read_yaml
+
+Outcome = Literal["executed", "restored", "skipped"]
+os.environ["DVC_NO_ANALYTICS"] = "1"
+ERROR_FILE_VARIABLE: Final = "COMPACTLM_ERROR_FILE"
+STARTED_VARIABLE: Final = "COMPACTLM_STAGE_STARTED"
+LAST_LINES: Final = 30
+STOP_SECONDS: Final = 10.0
+BUSY: Final = ("Unable to acquire lock", "is busy", "has been locked")
+NETWORK: Final = ("Connection reset", "Connection refused", "timed out", "Temporary failure in name resolution")
+# For `dvc repro`: take nothing from a cache, put nothing there.
+ANEW: Final = ("--force", "--no-run-cache", "--no-commit")
+# Runs `dvc ARGUMENTS` and stops its whole process group when the pipe (first argument) closes. DVC ignores the interrupt
+# while its command runs, so the command ends first and DVC still releases its locks; what does not listen is killed.
+GUARDED_DVC: Final = f"""
+import os, signal, sys, threading, time
+def watch(pipe):
+    os.read(pipe, 1)
+    os.killpg(0, signal.SIGINT)
+    time.sleep({STOP_SECONDS})
+    os.killpg(0, signal.SIGKILL)
+threading.Thread(target=watch, args=(int(sys.argv[1]),), daemon=True).start()
+from dvc.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+class BusyError(StageError):
+    """The stage did not run because of a lock or the network: trying again may help."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml: its name, the stages it waits for, the files it reads and those it writes."""
+
+    name: str
+    upstream: tuple[str, ...]
+    deps: tuple[str, ...]
+    outs: tuple[str, ...]
+
+
+def read_graph(workspace: Path) -> list[Stage]:
+    """Return the stages of dvc.yaml in topological order, ties in the order of the file."""
+    from dvc.repo import Repo
+
+    with Repo(str(workspace)) as repo:
+        graph = repo.index.graph
+        found = {
+            # `name` and `def_path` are as written in dvc.yaml; other spellings depend on the current directory.
+            stage.name: Stage(
+                name=stage.name,
+                upstream=tuple(sorted(up.name for up in graph.successors(stage))),
+                deps=tuple(sorted(dep.def_path for dep in stage.deps)),
+                outs=tuple(sorted(out.def_path for out in stage.outs)),
+            )
+            for stage in repo.index.stages
+        }
+    return _in_order(found)
+
+
+def _in_order(stages: Mapping[str, Stage]) -> list[Stage]:
+    done: dict[str, Stage] = {}
+
+    def visit(stage: Stage) -> None:
+        if stage.name not in done:
+            for name in stage.upstream:
+                visit(stages[name])
+            done[stage.name] = stage
+
+    for stage in stages.values():
+        visit(stage)
+    return list(done.values())
+
+
+def pending(workspace: Path, stages: Iterable[Stage]) -> list[str]:
+    """Return the names of the stages that are not up to date, and of those that wait for them, in the given order.
+
+    A stage that waits may still turn out unchanged: its inputs may come out with the same bytes.
+    """
+    from dvc.repo import Repo
+
+    with Repo(str(workspace)) as repo:
+        changed = {address.rpartition(":")[2] for address in repo.status()}
+    waiting: list[str] = []
+    for stage in stages:
+        if stage.name in changed or any(name in waiting for name in stage.upstream):
+            waiting.append(stage.name)
+    return waiting
+
+
+def read_lock(workspace: Path) -> dict[str, Any]:
+    """Return the content of dvc.lock, empty when there is none."""
+    lock = workspace / "dvc.lock"
+    return dict(read_yaml(lock)) if lock.exists() else {}
+
+
+def cache_folder(workspace: Path) -> Path:
+    """Return the folder of DVC's local cache, wherever the configuration puts it."""
+    from dvc.repo import Repo
+
+    with Repo(str(workspace)) as repo:
+        return Path(repo.cache.local.path).parents[1]
+
+
+def stage_digests(workspace: Path) -> dict[str, str]:
+    """Return the sha256 of each stage's entry in dvc.lock: its command, inputs, params and outputs."""
+    lock = workspace / "dvc.lock"
+    if not lock.exists():
+        return {}
+    entries = read_yaml(lock).get("stages", {})
+    return {name: _sha256(json.dumps(entry, sort_keys=True)) for name, entry in entries.items()}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class StageRunner:
+    """Runs stages of one workspace as child processes; `stop` ends those that are running and refuses new ones.
+
+    `options` are further words for `dvc repro`.
+    """
+
+    def __init__(self, workspace: Path, env: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> None:
+        self.workspace, self._options = workspace, list(options)
+        self._env = dict(env or {})
+        self._running: dict[subprocess.Popen[str], int] = {}
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def run(self, name: str, on_line: Callable[[str], None]) -> Outcome:
+        """Bring one stage up to date and return how; each line it prints goes to `on_line`.
+
+        Raises the UserError with which the stage refused, BusyError if trying again may help, else StageError.
+        """
+        with tempfile.TemporaryDirectory(prefix="compactlm-") as folder:
+            error_file = Path(folder) / "error.json"
+            child = self._start(name, {**self._env, ERROR_FILE_VARIABLE: str(error_file)})
+            try:
+                outcome, lines = _follow(name, child, on_line)
+            finally:
+                self._finish(child)
+            if child.returncode == 0:
+                return outcome
+            if error_file.exists():
+                raise _refusal(json.loads(error_file.read_text(encoding="utf-8")))
+        raise _fault(name, child.returncode, lines)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End every running stage, kindly at first, and wait until it is gone."""
+        with self._lock:
+            self._stopped = True
+            running = list(self._running)
+        for child in running:
+            _end_group(child)
+
+    def _start(self, name: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
+        command = ["--wait-for-lock", "repro", "--single-item", *self._options, name]
+        ours, theirs = os.pipe()
+        # Children inherit `ours` (the end they watch) by pass_fds alone; `theirs` stays here and closes with us.
+        with self._lock:
+            if self._stopped:
+                os.close(ours)
+                os.close(theirs)
+                raise StageError(name, "not started, the run is being stopped")
+            child = subprocess.Popen(
+                [sys.executable, "-c", GUARDED_DVC, str(ours), *command],
+                cwd=self.workspace,
+                env={**os.environ, **env, **_own_python(), STARTED_VARIABLE: str(time.time()), "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+                pass_fds=(ours,),
+                start_new_session=True,
+            )
+            os.close(ours)
+            self._running[child] = theirs
+        return child
+
+    def _finish(self, child: subprocess.Popen[str]) -> None:
+        if child.poll() is None:
+            _end_group(child)
+        if child.stdout is not None:
+            child.stdout.close()
+        with self._lock:
+            os.close(self._running.pop(child))
+
+
+def _own_python() -> dict[str, str]:
+    """Return a PATH on which `python`, as dvc.yaml writes it, is the one that runs us, activated or not."""
+    return {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])}
+
+
+def _follow(name: str, child: subprocess.Popen[str], on_line: Callable[[str], None]) -> tuple[Outcome, list[str]]:
+    """Return how the stage ended and its last lines, once the child has closed its output."""
+    outcome: Outcome = "skipped"
+    last: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
+    assert child.stdout is not None
+    for raw in child.stdout:
+        line = raw.rstrip()
+        if not line:
+            continue
+        if line.startswith(f"Running stage '{name}'"):
+            outcome = "executed"
+        elif line.startswith(f"Stage '{name}' is cached"):
+            outcome = "restored"
+        last.append(line)
+        on_line(line)
+    child.wait()
+    return outcome, list(last)
+
+
+def _end_group(child: subprocess.Popen[str]) -> None:
+    for number, patience in ((signal.SIGINT, STOP_SECONDS), (signal.SIGTERM, 2.0), (signal.SIGKILL, STOP_SECONDS)):
+        try:
+            os.killpg(child.pid, number)
+            child.wait(timeout=patience)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+        return
+
+
+def _refusal(words: Mapping[str, Any]) -> UserError:
+    """Return the stage's own error, of the same class and with the same words."""
+    kind = getattr(errors, str(words["kind"]), UserError)
+    return kind(words["message"]) if issubclass(kind, UserError) else UserError(words["message"])
+
+
+def _fault(name: str, code: int, lines: list[str]) -> StageError:
+    again = [line for line in lines if any(words in line for words in BUSY)]
+    # A stage other than `fetch` opens no connection, so these words in its output are not about the network.
+    if name == "fetch":
+        again += [line for line in lines if any(words in line for words in NETWORK)]
+    if again:
+        return BusyError(name, again[-1])
+    return StageError(name, f"ended with code {code}; its last lines:\n{textwrap.indent(chr(10).join(lines), '  ')}")
+
+
+def md5(content: bytes) -> str:
+    """Return DVC's name of a file's content."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def object_path(cache: Path, name: str) -> Path:
+    """Return where DVC 3 keeps the object with this md5."""
+    return cache / "files" / "md5" / name[:2] / name[2:]

@@ -1,0 +1,182 @@
+"""Runs one stage: arguments from the function's signature, params checked whole, a receipt of what happened.
+
+A stage is a module of `tasks` with `run(params, ...) -> facts`. Its keyword arguments are annotated `InPath`, `OutPath`
+or `str` and become `--flags`; paths come from dvc.yaml alone. The receipt lists the digests of every input and output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import functools
+import importlib
+import inspect
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Final, get_args, get_type_hints
+
+from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, ResourceError, StageError, UserError
+from tasks.files import write_json
+from tasks.lineage.receipts import collect_receipt
+from tasks.params.base import Params
+from tasks.params.causal_lm import CausalLMParams
+from tasks.params.file import load_params
+from tasks.running.launch import in_several, launch
+
+InPath = Annotated[Path, "input"]
+OutPath = Annotated[Path, "output"]
+
+ERROR_FILE_VARIABLE: Final = "COMPACTLM_ERROR_FILE"  # where the flow looks for the words of a refused stage
+STAGES: Final = (
+    "fetch", "validate_data", "prepare", "teacher", "teacher_logits", "baselines",
+    "prune", "trial", "finish", "distill", "random_init", "export", "evaluate", "gate", "select", "report",
+)  # fmt: skip
+FULL_DISK_WORDS: Final = re.compile(
+    r"No space left on device|StorageFull|PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+|"
+    r"\d+ requested and \d+ written|Not enough free space to write"
+)
+
+Run = Callable[..., dict[str, Any]]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the stage named by argv and return its exit code: 0, 1 (its fault) or 2 (the user can mend it)."""
+    started = time.time()
+    try:
+        return _work(argv, started)
+    except UserError as error:
+        return _refuse(argv, error)
+    except StageError as error:  # of one of several processes, which has said more
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_STAGE_ERROR
+
+
+def _work(argv: Sequence[str], started: float) -> int:
+    """Do what `main` does, and raise its refusals."""
+    try:
+        return _main(argv, started)
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        place = getattr(error, "filename", None) or "disk"
+        raise ResourceError(f"{place}: no space left on the device; free some and run again") from None
+
+
+def _disk_is_full(error: Exception) -> bool:
+    """Return whether a write failed for want of space; safetensors, torch and numpy tell it in words only."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return FULL_DISK_WORDS.search(str(error)) is not None
+
+
+def _main(argv: Sequence[str], started: float) -> int:
+    if not argv or argv[0] not in STAGES:
+        wanted = argv and argv[0] not in ("-h", "--help")
+        print(f"usage: python -m tasks STAGE --help\nstages: {', '.join(STAGES)}", file=sys.stderr)  # noqa: T201
+        return EXIT_USER_ERROR if wanted or not argv else 0
+    run: Run = importlib.import_module(f"tasks.stages.{argv[0]}").run
+    options = _parser(argv[0], run).parse_args(argv[1:])
+    paths = {name: role for name, role in _roles(run).items() if getattr(options, name) is not None}
+    params = load_params(options.params)
+    work, launcher = run_of(argv[0], params), params.runtime.launcher
+    if launcher is not None and in_several(argv[0], launcher):
+        # each of them comes back to this place, and goes on from it
+        launch(os.environ.get("DVC_STAGE", argv[0]), launcher, functools.partial(_work, argv, started))
+        return 0
+    for name, role in paths.items():
+        if role == "output":
+            getattr(options, name).parent.mkdir(parents=True, exist_ok=True)
+    arguments = {name: getattr(options, name) for name in _keywords(run)}
+    began = time.time()
+    facts = work(params, **arguments)
+    ended = time.time()
+    if options.receipt is not None:
+        receipt = collect_receipt(
+            stage=os.environ.get("DVC_STAGE", argv[0]),
+            command=list(argv),
+            inputs=[getattr(options, name) for name, role in paths.items() if role == "input"],
+            outputs=[getattr(options, name) for name, role in paths.items() if role == "output"],
+            params=params,
+            started=began,
+            startup_seconds=began - _process_start(started),
+            compute_seconds=ended - began,
+            facts=facts,
+        )
+        write_json(options.receipt, receipt)
+    if options.json:
+        json.dump(facts, sys.stdout, indent=1, sort_keys=True)
+    return 0
+
+
+def run_of(stage: str, params: Params) -> Run:
+    """Return the function that does a stage's work for the task of the params; both take the same arguments.
+
+    `tasks.<stage>` works for classifiers, `tasks.causal.<stage>` for language models.
+    """
+    name = f"causal_lm_{stage}" if isinstance(params, CausalLMParams) else stage
+    run: Run = importlib.import_module(f"tasks.stages.{name}").run
+    return run
+
+
+def _refuse(argv: Sequence[str], error: UserError) -> int:
+    print(f"error: {error}", file=sys.stderr)  # noqa: T201
+    place = os.environ.get(ERROR_FILE_VARIABLE)
+    if place:
+        words = {"stage": os.environ.get("DVC_STAGE", argv[0]), "kind": type(error).__name__, "message": str(error)}
+        Path(place).write_text(json.dumps(words), encoding="utf-8")
+    return EXIT_USER_ERROR
+
+
+def _process_start(fallback: float) -> float:
+    """Return the wall-clock time at which this process's command began, if its launcher told, else `fallback`."""
+    return float(os.environ.get("COMPACTLM_STAGE_STARTED", fallback))
+
+
+def _keywords(run: Run) -> list[str]:
+    return [p.name for p in inspect.signature(run).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def _roles(run: Run) -> dict[str, str]:
+    """Return keyword -> `input` or `output` for the arguments of a stage that are paths."""
+    hints = get_type_hints(run, include_extras=True)
+    found = {}
+    for name in _keywords(run):
+        for candidate in (hints[name], *get_args(hints[name])):
+            metadata = getattr(candidate, "__metadata__", ())
+            if metadata:
+                found[name] = metadata[0]
+    return found
+
+
+def stage_function(module: ModuleType) -> tuple[Run, dict[str, str]]:
+    """Return the function of a stage's module, and keyword -> `input` or `output` of those arguments that are paths."""
+    run: Run = module.run
+    return run, _roles(run)
+
+
+def _parser(stage: str, run: Run) -> argparse.ArgumentParser:
+    roles = _roles(run)
+    flags = " ".join(f"--{name.replace('_', '-')} {'PATH' if name in roles else 'NAME'}" for name in _keywords(run))
+    parser = argparse.ArgumentParser(
+        prog=f"python -m tasks {stage}",
+        description=inspect.getdoc(sys.modules[run.__module__]),
+        epilog=f"example: python -m tasks {stage} {flags}\ndvc.yaml knows the paths: `dvc repro -s {stage}`",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parameters = inspect.signature(run).parameters
+    for name in _keywords(run):
+        kind = Path if name in roles else str
+        optional = parameters[name].default is not inspect.Parameter.empty
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, required=not optional, help=roles.get(name, "name")
+        )
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="description of the run")
+    parser.add_argument("--receipt", type=Path, help="where to write the receipt")
+    parser.add_argument("--json", action="store_true", help="print the facts of the run as JSON")
+    return parser

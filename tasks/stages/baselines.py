@@ -1,0 +1,50 @@
+"""Measures honest rivals on the same sets with the same intervals: TF-IDF with logistic regression.
+
+deps: data/sets | params: data, evaluate, seed | outs: baselines/
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from tasks.data.frames import read_sets
+from tasks.files import write_json
+from tasks.measuring.classification import measure, measures_of, write_predictions
+from tasks.measuring.rivals import fit_tfidf_logistic
+from tasks.params.classification import ClassificationParams
+from tasks.progress import say
+from tasks.running.stage import InPath, OutPath
+
+TFIDF: Final = "tfidf_logistic"
+
+
+def run(params: ClassificationParams, *, sets: InPath, out: OutPath) -> dict[str, Any]:
+    """Return each rival's accuracy on the test set and what it chose on validation."""
+    rivals: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
+    rivals[TFIDF], facts[TFIDF] = tfidf_rival(params, sets, out)
+    write_json(out / "quality.json", {"confidence": params.evaluate.confidence, "rivals": rivals})
+    return {"rivals": facts}
+
+
+def tfidf_rival(params: ClassificationParams, sets: Path, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the rival's entry of quality.json and its facts; writes its predictions."""
+    frames = read_sets(sets, ["train", "validation", "transfer"])
+    texts = {name: frame["text"].tolist() for name, frame in frames.items()}
+    labels = {name: frame["label"].to_numpy(dtype=np.int64) for name, frame in frames.items()}
+    rival = fit_tfidf_logistic(
+        texts["train"], labels["train"], texts["validation"], labels["validation"], len(params.data.labels)
+    )
+    learnt_from = [frames["train"], frames["transfer"]]
+    how = measures_of(params.data.labels, params.evaluate.model_dump(), params.seed, learnt_from)
+    entries = {}
+    for name, frame in read_sets(sets, params.data.measured_sets).items():
+        entries[name], predictions = measure(frame, rival.logits(frame["text"].tolist()), None, how)
+        write_predictions(predictions, out / "predictions" / TFIDF, name)
+    test = entries["test"]["slices"]["overall"]["accuracy"]["value"]
+    say(f"baselines: {TFIDF} C {rival.penalty:g}: test accuracy {test:.3f}")
+    facts = {"penalty": rival.penalty, "validation_accuracy": rival.validation_accuracy, "test_accuracy": test}
+    return {"sets": entries}, facts
