@@ -40,8 +40,11 @@ def audit_champion(workspace: str = ".", model: str | None = None) -> State[Any]
     if not faults:
         return {key: report[key] for key in ("result", "model", "version", "counts", "seconds", "receipts_root")}
     resource = {"prefect.resource.id": f"compactlm.model.{report['model']}", "prefect.resource.name": _title(report)}
-    emit_event(EVENT, resource=resource,
-               payload={"workspace": str(folder), "model_sha256": report["model_sha256"], "faults": faults[:SHOWN]})  # fmt: skip
+    emit_event(
+        EVENT,
+        resource=resource,
+        payload={"workspace": str(folder), "model_sha256": report["model_sha256"], "faults": faults[:SHOWN]},
+    )
     more = f"; and {len(faults) - 1} more" if len(faults) > 1 else ""
     return Failed(message=f"{_title(report)}: {_sentence(faults[0])}{more}", data=report["counts"])
 

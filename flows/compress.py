@@ -47,9 +47,13 @@ def _worth_retrying(_task: Any, _run: Any, state: State[Any]) -> bool:
 
 
 @task(
-    task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False,
-    retries=3, retry_delay_seconds=10, retry_condition_fn=_worth_retrying,
-)  # fmt: skip
+    task_run_name="{name}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=3,
+    retry_delay_seconds=10,
+    retry_condition_fn=_worth_retrying,
+)
 def run_stage(name: str, needed: bool, runner: StageRunner, recorder: Recorder) -> tuple[str, float]:
     """Return how the stage was brought up to date (executed, restored or skipped) and the seconds that took."""
     if not needed:  # neither it nor anything before it has changed: asking DVC again would cost a second
@@ -122,8 +126,14 @@ def compress_at(api_url: str, workspace: Path, max_workers: int, started: float)
 
 
 def _run_all(
-    folder: Path, params: Params, stages: list[Stage], waiting: list[str], recorder: Recorder, began: float, max_workers: int
-) -> dict[str, Any]:  # fmt: skip
+    folder: Path,
+    params: Params,
+    stages: list[Stage],
+    waiting: list[str],
+    recorder: Recorder,
+    began: float,
+    max_workers: int,
+) -> dict[str, Any]:
     outcomes: dict[str, str] = {}
     seconds: dict[str, float] = {}
     state = "failed"
@@ -145,9 +155,14 @@ def _run_all(
 
 
 def _run_graph(
-    stages: list[Stage], waiting: list[str], runner: StageRunner, recorder: Recorder, pool: ThreadPoolTaskRunner[Any],
-    outcomes: dict[str, str], seconds: dict[str, float],
-) -> None:  # fmt: skip
+    stages: list[Stage],
+    waiting: list[str],
+    runner: StageRunner,
+    recorder: Recorder,
+    pool: ThreadPoolTaskRunner[Any],
+    outcomes: dict[str, str],
+    seconds: dict[str, float],
+) -> None:
     """Run every stage after those it waits for; raise the first fault when all that could run has ended."""
     futures: dict[str, PrefectFuture[Any]] = {}
     for stage in stages:

@@ -53,7 +53,7 @@ def check_cron(cron: str, option: str = "--cron") -> None:
 
 def serve(
     workspace: Path, cron: str | None, api_url: str, overlap: Overlap = "skip", audit_cron: str | None = None
-) -> None:  # fmt: skip
+) -> None:
     """Serve the flows from this process until it is stopped, for the Prefect server at `api_url`.
 
     `compress` at `cron`, one run at a time: two runs in one workspace would change each other's files. `promote` when somebody
@@ -90,7 +90,7 @@ def end_dead_runs(workspace: Path) -> int:
 
 def deployments(
     workspace: Path, cron: str | None, limit: ConcurrencyLimitConfig, audit_cron: str | None = None
-) -> list[RunnerDeployment]:  # fmt: skip
+) -> list[RunnerDeployment]:
     """Return what is served, all under the workspace's name."""
     served = [
         _deployed(compress, workspace, cron=cron, concurrency_limit=limit),
@@ -105,10 +105,7 @@ def deployments(
 
 def _deployed(flow: Flow[..., Any], workspace: Path, **how: Any) -> RunnerDeployment:
     made = flow.to_deployment(
-        _name(workspace),
-        parameters={"workspace": str(workspace)},
-        entrypoint_type=EntrypointType.MODULE_PATH,
-        **how,
+        _name(workspace), parameters={"workspace": str(workspace)}, entrypoint_type=EntrypointType.MODULE_PATH, **how
     )
     assert isinstance(made, RunnerDeployment)  # not a coroutine: there is no event loop here
     return made

@@ -40,9 +40,14 @@ def _end_with_parent() -> None:
 def child_server(command: list[str], env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server as a child process until the end of the `with`."""
     # A session of its own: Ctrl-C reaches us alone, and we end the server in order.
-    child = subprocess.Popen(command, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.DEVNULL, start_new_session=True,
-                             preexec_fn=_end_with_parent)  # fmt: skip
+    child = subprocess.Popen(
+        command,
+        env={**os.environ, **(env or {})},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=_end_with_parent,
+    )
     try:
         yield child
     finally:
@@ -101,8 +106,21 @@ def run_server() -> Iterator[Callable[[], str]]:
         return
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1",
-               "--port", str(port), "--log-level", "error", "--lifespan", "on"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "--factory",
+        "prefect.server.api.server:create_app",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+        "--lifespan",
+        "on",
+    ]
     # What Prefect sets for the temporary servers it starts itself.
     env = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     with child_server(command, env) as child:
@@ -121,8 +139,20 @@ def mlflow_page(uri: str) -> Iterator[str]:
         yield uri
         return
     port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1",
-               "--port", str(port), "--workers", "1"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        uri,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     # Without this it starts seven more processes for jobs we do not have.
     env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with page("MLflow", command, f"http://127.0.0.1:{port}", "/health", env) as url:

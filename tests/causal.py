@@ -19,11 +19,27 @@ from tests.tiny_project import FILLERS
 ROOT = Path(__file__).resolve().parents[1]
 DECODERS = [name for name, config in CONFIGS.items() if config["model_type"] in SUPPORTED]
 ROUNDS = {
-    "r1": {"parent": "teacher", "vocabulary": 320, "hidden": 24, "heads": 3, "ffn": 40, "layers": 3,
-           "train_tokens": 1600, "learning_rate": 1.0e-2},
-    "r2": {"parent": "r1", "vocabulary": 320, "hidden": 16, "heads": 2, "ffn": 24, "layers": 2,
-           "train_tokens": 1600, "learning_rate": 1.0e-2},
-}  # fmt: skip
+    "r1": {
+        "parent": "teacher",
+        "vocabulary": 320,
+        "hidden": 24,
+        "heads": 3,
+        "ffn": 40,
+        "layers": 3,
+        "train_tokens": 1600,
+        "learning_rate": 1.0e-2,
+    },
+    "r2": {
+        "parent": "r1",
+        "vocabulary": 320,
+        "hidden": 16,
+        "heads": 2,
+        "ffn": 24,
+        "layers": 2,
+        "train_tokens": 1600,
+        "learning_rate": 1.0e-2,
+    },
+}
 NEW = {"vocabulary": 320, "hidden": 32, "heads": 4, "ffn": 48, "layers": 4}
 
 
@@ -79,19 +95,36 @@ def tiny_values(folder: Path) -> dict[str, Any]:
     values: dict[str, Any] = read_yaml(ROOT / "params" / "gpt2-tiny.yaml")
     news = {"source": f"path:{folder / 'news'}", "columns": None, "blocks": 8}
     values["data"] |= {
-        "source": f"path:{folder / 'documents.jsonl'}", "columns": {"text": "text", "source": "kind"},
-        "text_sources": ["home"], "splits": {"validation": 0.1, "test": 0.1}, "block_tokens": 32,
-        "evaluation_blocks": 12, "calibration_blocks": 16, "evaluation_sets": {"news": news},
-    }  # fmt: skip
+        "source": f"path:{folder / 'documents.jsonl'}",
+        "columns": {"text": "text", "source": "kind"},
+        "text_sources": ["home"],
+        "splits": {"validation": 0.1, "test": 0.1},
+        "block_tokens": 32,
+        "evaluation_blocks": 12,
+        "calibration_blocks": 16,
+        "evaluation_sets": {"news": news},
+    }
     values["validate_data"]["min_documents"] = 20
-    values["teacher"] |= {"new": dict(NEW), "train_tokens": 16000, "learning_rate": 1.0e-2, "batch_blocks": 8,
-                          "checkpoints": 2, "chunk_tokens": 50}  # fmt: skip
+    values["teacher"] |= {
+        "new": dict(NEW),
+        "train_tokens": 16000,
+        "learning_rate": 1.0e-2,
+        "batch_blocks": 8,
+        "checkpoints": 2,
+        "chunk_tokens": 50,
+    }
     values["distill"] |= {"batch_blocks": 8, "chunk_tokens": 50, "checkpoints": 2, "kd_weight": 0.9}
     values["rounds"] = {name: dict(one) for name, one in ROUNDS.items()}
     values["evaluate"] |= {
-        "bootstrap_resamples": 50, "batch_blocks": 4, "prompts": 3, "prompt_tokens": 8, "new_tokens": 12,
-        "latency_batches": [1, 2], "latency_tokens": 8, "latency_repeats": 3,
-    }  # fmt: skip
+        "bootstrap_resamples": 50,
+        "batch_blocks": 4,
+        "prompts": 3,
+        "prompt_tokens": 8,
+        "new_tokens": 12,
+        "latency_batches": [1, 2],
+        "latency_tokens": 8,
+        "latency_repeats": 3,
+    }
     values["gates"] = [
         {"metric": "perplexity", "set": "test", "versus": "teacher", "max_ratio": 50.0},
         {"metric": "agreement", "set": "news", "min": 0.0},

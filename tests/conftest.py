@@ -34,36 +34,56 @@ def tiny_tokenizer(extra: list[str] | None = None) -> dict[str, Any]:
         "padding": None,
         "added_tokens": [{"id": vocab[s], "content": s, **token} for s in special],
         "normalizer": {
-            "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None,
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": True,
+            "strip_accents": None,
             "lowercase": True,
         },
         "pre_tokenizer": {"type": "BertPreTokenizer"},
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
-                       {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
-            "pair": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
-                     {"SpecialToken": {"id": "[SEP]", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}},
-                     {"SpecialToken": {"id": "[SEP]", "type_id": 1}}],
+            "single": [
+                {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
+            ],
+            "pair": [
+                {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
+                {"Sequence": {"id": "B", "type_id": 1}},
+                {"SpecialToken": {"id": "[SEP]", "type_id": 1}},
+            ],
             "special_tokens": {
                 name: {"id": name, "ids": [vocab[name]], "tokens": [name]} for name in ("[CLS]", "[SEP]")
             },
         },
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
         "model": {
-            "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": 100, "vocab": vocab,
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": vocab,
         },
-    }  # fmt: skip
+    }
 
 
 def tiny_config(vocabulary: int, hidden: int = 32, heads: int = 4, ffn: int = 48, layers: int = 3) -> dict[str, Any]:
     """Return the config of a tiny BERT classifier with two classes."""
     return {
-        "model_type": "bert", "architectures": ["BertForSequenceClassification"], "vocab_size": vocabulary,
-        "hidden_size": hidden, "num_attention_heads": heads, "intermediate_size": ffn, "num_hidden_layers": layers,
-        "max_position_embeddings": 64, "type_vocab_size": 2, "pad_token_id": 0,
-    }  # fmt: skip
+        "model_type": "bert",
+        "architectures": ["BertForSequenceClassification"],
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "intermediate_size": ffn,
+        "num_hidden_layers": layers,
+        "max_position_embeddings": 64,
+        "type_vocab_size": 2,
+        "pad_token_id": 0,
+    }
 
 
 def write_tokenizer_files(tokenizer: dict[str, Any], folder: Path) -> None:

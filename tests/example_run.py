@@ -57,20 +57,44 @@ def build_run(folder: Path) -> Path:
         _evaluate(place / "evaluated", name, right, has_agreement=True)
         _cost(place / "evaluated" / "cost.json", name, params, embeddings, flops, latency)
         _train(place / "trained", right["validation"], len(name))
-        write_json(place / "exported" / "parity.json", {
-            "rows": 64, "load_back_max_difference": 0.0, "golden_max_difference": 1.2e-7, "onnx_max_difference": 2.1e-6,
-            "onnx_int8_max_difference": 0.3, "onnx_int8_agreement": 0.98, "atol": 0.0001,
-        })  # fmt: skip
+        write_json(
+            place / "exported" / "parity.json",
+            {
+                "rows": 64,
+                "load_back_max_difference": 0.0,
+                "golden_max_difference": 1.2e-7,
+                "onnx_max_difference": 2.1e-6,
+                "onnx_int8_max_difference": 0.3,
+                "onnx_int8_agreement": 0.98,
+                "atol": 0.0001,
+            },
+        )
     _evaluate(folder / "baselines", "tfidf_logistic", TFIDF, has_agreement=False)
     _data(folder / "data")
-    write_json(folder / "validation" / "summary.json", {
-        "file": "reviews.csv", "sha256": "ab" * 32, "success": True, "problems": [],
-        "expectations": [{"suite": "file", "name": name, "expectation": "expect_column_to_exist",
-                          "arguments": {"column": "text"}, "success": True, "observed": {}}
-                         for name in ("column_text", "one_set_a_text", "near_duplicates_held_out")],
-        "sets": {"train": {"rows": 6539, "classes": {"negative": 3253, "positive": 3286}, "sources": ["home"]},
-                 "transfer": {"rows": 30000, "classes": {}, "sources": ["away"]}},
-    })  # fmt: skip
+    write_json(
+        folder / "validation" / "summary.json",
+        {
+            "file": "reviews.csv",
+            "sha256": "ab" * 32,
+            "success": True,
+            "problems": [],
+            "expectations": [
+                {
+                    "suite": "file",
+                    "name": name,
+                    "expectation": "expect_column_to_exist",
+                    "arguments": {"column": "text"},
+                    "success": True,
+                    "observed": {},
+                }
+                for name in ("column_text", "one_set_a_text", "near_duplicates_held_out")
+            ],
+            "sets": {
+                "train": {"rows": 6539, "classes": {"negative": 3253, "positive": 3286}, "sources": ["home"]},
+                "transfer": {"rows": 30000, "classes": {}, "sources": ["away"]},
+            },
+        },
+    )
     for minute, stage in enumerate(["fetch", "teacher", "distill@r1", "distill@r9", "evaluate@r3", "report"]):
         _receipt(folder / "receipts" / f"{stage}.json", stage, minute)
     return folder
@@ -80,12 +104,28 @@ def gate_arguments(artifacts: Path, name: str) -> list[str]:
     """Return the command line of the gate of a round, as dvc.yaml has it."""
     rounds = artifacts / "rounds"
     return [
-        "gate", "--round", name, "--evaluated", str(rounds / name / "evaluated"), "--exported",
-        str(rounds / name / "exported"), "--teacher", str(rounds / "teacher/evaluated"), "--parent",
-        str(rounds / PARENTS[name] / "evaluated"), "--baselines", str(artifacts / "baselines"), "--validation",
-        str(artifacts / "validation/summary.json"), "--data", str(artifacts / "data/summary.json"), "--sets",
-        str(artifacts / "data/sets"), "--out", str(rounds / name / "verdict.json"),
-    ]  # fmt: skip
+        "gate",
+        "--round",
+        name,
+        "--evaluated",
+        str(rounds / name / "evaluated"),
+        "--exported",
+        str(rounds / name / "exported"),
+        "--teacher",
+        str(rounds / "teacher/evaluated"),
+        "--parent",
+        str(rounds / PARENTS[name] / "evaluated"),
+        "--baselines",
+        str(artifacts / "baselines"),
+        "--validation",
+        str(artifacts / "validation/summary.json"),
+        "--data",
+        str(artifacts / "data/summary.json"),
+        "--sets",
+        str(artifacts / "data/sets"),
+        "--out",
+        str(rounds / name / "verdict.json"),
+    ]
 
 
 def _data(folder: Path) -> None:
@@ -111,9 +151,15 @@ def _rows(set_name: str) -> tuple[list[str], Any, list[list[str]]]:
     rng, count = _rng("rows", set_name), ROWS[set_name]
     ids = sorted(hashlib.sha256(f"{set_name}{i}".encode()).hexdigest()[:16] for i in range(count))
     labels = rng.integers(0, 2, count)
-    slices = [["class:positive" if label else "class:negative", "source:home",
-               "length:short" if rng.random() < 0.4 else "length:long",
-               *[name for name in ("tokens:rare", "negation") if rng.random() < 0.15]] for label in labels]  # fmt: skip
+    slices = [
+        [
+            "class:positive" if label else "class:negative",
+            "source:home",
+            "length:short" if rng.random() < 0.4 else "length:long",
+            *[name for name in ("tokens:rare", "negation") if rng.random() < 0.15],
+        ]
+        for label in labels
+    ]
     return ids, labels, slices
 
 
@@ -148,11 +194,21 @@ def _evaluate(place: Path, who: str, right: dict[str, float], *, has_agreement: 
 def described(frame: pd.DataFrame, agree_on: str | None) -> dict[str, Any]:
     """Return one set of quality.json, from predictions; `agree_on` names the set to compare with the teacher on."""
     logits, labels = frame[["logit_0", "logit_1"]].to_numpy(), frame["label"].to_numpy()
-    masks = {name: np.array([name == "overall" or name in row for row in frame["slices"]])
-             for name in ("overall", *SLICES, "length:medium")}  # fmt: skip
+    masks = {
+        name: np.array([name == "overall" or name in row for row in frame["slices"]])
+        for name in ("overall", *SLICES, "length:medium")
+    }
     teacher = predictions("teacher", agree_on, MODELS["teacher"][0][agree_on])["prediction"] if agree_on else None
-    slices = measure_slices(labels, logits, None if teacher is None else teacher.to_numpy(), masks, bins=15,
-                            resamples=100, confidence=0.95, seed=0)  # fmt: skip
+    slices = measure_slices(
+        labels,
+        logits,
+        None if teacher is None else teacher.to_numpy(),
+        masks,
+        bins=15,
+        resamples=100,
+        confidence=0.95,
+        seed=0,
+    )
     return {"rows": len(frame), "rows_sha256": _ids_sha256(frame["row_id"]), "slices": slices}
 
 
@@ -163,17 +219,34 @@ def _int8(frame: pd.DataFrame) -> dict[str, float]:
 def _cost(path: Path, who: str, params: int, embeddings: int, flops: float, latency: tuple[float, float]) -> None:
     teacher = MODELS["teacher"][4]
     speed = {"torch": 1.0, "onnx": 0.45, "onnx_int8": 0.2}
-    write_json(path, {
-        "round": who, "params_total": params, "params_non_embedding": params - embeddings, "size_bytes": 4 * params,
-        "size_bytes_onnx": 4 * params + 90_000, "size_bytes_onnx_int8": params + 120_000,
-        "flops_per_example": int(flops), "flops_tokens": 32, "peak_memory_bytes": 900_000_000, "threads": 1,
-        "latency": {kind: {batch: {
-            "latency_ms_p50": mine * factor, "latency_ms_p95": mine * factor * 1.1,
-            "teacher_latency_ms_p50": theirs * factor, "teacher_latency_ms_p95": theirs * factor * 1.1,
-            "ratio_p50": mine / theirs,
-        } for batch, mine, theirs in zip(("1", "32"), latency, teacher, strict=True)}
-            for kind, factor in speed.items()},
-    })  # fmt: skip
+    write_json(
+        path,
+        {
+            "round": who,
+            "params_total": params,
+            "params_non_embedding": params - embeddings,
+            "size_bytes": 4 * params,
+            "size_bytes_onnx": 4 * params + 90_000,
+            "size_bytes_onnx_int8": params + 120_000,
+            "flops_per_example": int(flops),
+            "flops_tokens": 32,
+            "peak_memory_bytes": 900_000_000,
+            "threads": 1,
+            "latency": {
+                kind: {
+                    batch: {
+                        "latency_ms_p50": mine * factor,
+                        "latency_ms_p95": mine * factor * 1.1,
+                        "teacher_latency_ms_p50": theirs * factor,
+                        "teacher_latency_ms_p95": theirs * factor * 1.1,
+                        "ratio_p50": mine / theirs,
+                    }
+                    for batch, mine, theirs in zip(("1", "32"), latency, teacher, strict=True)
+                }
+                for kind, factor in speed.items()
+            },
+        },
+    )
 
 
 def _train(place: Path, best: float, seed: int) -> None:
@@ -183,8 +256,10 @@ def _train(place: Path, best: float, seed: int) -> None:
         lines.append(f'{{"learning_rate": 0.0001, "loss": {loss:.4f}, "step": {step}}}\n')
         if step % 100 == 0:
             accuracy = best - 0.08 * (4 - step / 100) ** 1.5 / 5
-            lines.append(f'{{"checkpoint": "step-{step:06d}", "step": {step}, "validation_accuracy": {accuracy:.4f}, '
-                         f'"validation_nll_nats_per_example": 0.4}}\n')  # fmt: skip
+            lines.append(
+                f'{{"checkpoint": "step-{step:06d}", "step": {step}, "validation_accuracy": {accuracy:.4f}, '
+                f'"validation_nll_nats_per_example": 0.4}}\n'
+            )
     place.mkdir(parents=True)
     (place / "steps.jsonl").write_text("".join(lines), encoding="utf-8")
     write_json(
@@ -193,11 +268,29 @@ def _train(place: Path, best: float, seed: int) -> None:
 
 
 def _receipt(path: Path, stage: str, minute: int) -> None:
-    write_json(path, {
-        "stage": stage, "command": [stage], "inputs": {}, "outputs": {}, "params": {}, "seed": 0,
-        "git": {"commit": "0123456789abcdef" * 2 + "01234567", "dirty": False, "diff_sha256": None},
-        "environment": {"python": "3.11.7", "platform": "Linux", "packages_sha256": "cd" * 32,
-                        "packages": {"torch": "2.13.0", "numpy": "2.4.0"}},
-        "threads": 2, "device": "cpu", "precision": "fp32", "started_at": f"2026-11-23T04:{minute:02d}:00Z",
-        "startup_seconds": 2.5, "compute_seconds": 61.25, "peak_memory_bytes": 1_400_000_000, "facts": {},
-    })  # fmt: skip
+    write_json(
+        path,
+        {
+            "stage": stage,
+            "command": [stage],
+            "inputs": {},
+            "outputs": {},
+            "params": {},
+            "seed": 0,
+            "git": {"commit": "0123456789abcdef" * 2 + "01234567", "dirty": False, "diff_sha256": None},
+            "environment": {
+                "python": "3.11.7",
+                "platform": "Linux",
+                "packages_sha256": "cd" * 32,
+                "packages": {"torch": "2.13.0", "numpy": "2.4.0"},
+            },
+            "threads": 2,
+            "device": "cpu",
+            "precision": "fp32",
+            "started_at": f"2026-11-23T04:{minute:02d}:00Z",
+            "startup_seconds": 2.5,
+            "compute_seconds": 61.25,
+            "peak_memory_bytes": 1_400_000_000,
+            "facts": {},
+        },
+    )

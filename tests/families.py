@@ -23,15 +23,26 @@ def bytes_tokenizer() -> dict[str, Any]:
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     token = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
-        "version": "1.0", "truncation": None, "padding": None,
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
         "added_tokens": [{"id": len(pieces), "content": END, **token}],
-        "normalizer": None, "pre_tokenizer": level, "post_processor": level, "decoder": level,
+        "normalizer": None,
+        "pre_tokenizer": level,
+        "post_processor": level,
+        "decoder": level,
         "model": {
-            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "",
-            "end_of_word_suffix": "", "fuse_unk": False, "byte_fallback": False,
-            "vocab": {piece: i for i, piece in enumerate([*pieces, END])}, "merges": [["t", "h"]],
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "",
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "vocab": {piece: i for i, piece in enumerate([*pieces, END])},
+            "merges": [["t", "h"]],
         },
-    }  # fmt: skip
+    }
 
 
 def roberta_tokenizer() -> dict[str, Any]:
@@ -44,35 +55,62 @@ def roberta_tokenizer() -> dict[str, Any]:
         {**tokenizer["added_tokens"][0], "id": pieces.index(token), "content": token} for token in (*specials, "<mask>")
     ]
     ends = {"sep": ["</s>", 2], "cls": ["<s>", 0]}
-    tokenizer["post_processor"] = {
-        "type": "RobertaProcessing", **ends, "trim_offsets": True, "add_prefix_space": False,
-    }  # fmt: skip
+    tokenizer["post_processor"] = {"type": "RobertaProcessing", **ends, "trim_offsets": True, "add_prefix_space": False}
     return tokenizer
 
 
 BYTES = 258
 DISTILBERT = {
-    "model_type": "distilbert", "architectures": ["DistilBertForSequenceClassification"], "pad_token_id": 0,
-    "vocab_size": len(tiny_tokenizer()["model"]["vocab"]), "max_position_embeddings": 64, "dim": HEADS * HEAD_SIZE,
-    "n_heads": HEADS, "hidden_dim": FFN, "n_layers": LAYERS,
-}  # fmt: skip
+    "model_type": "distilbert",
+    "architectures": ["DistilBertForSequenceClassification"],
+    "pad_token_id": 0,
+    "vocab_size": len(tiny_tokenizer()["model"]["vocab"]),
+    "max_position_embeddings": 64,
+    "dim": HEADS * HEAD_SIZE,
+    "n_heads": HEADS,
+    "hidden_dim": FFN,
+    "n_layers": LAYERS,
+}
 ROBERTA = {
-    "model_type": "roberta", "architectures": ["RobertaForSequenceClassification"], "pad_token_id": 1,
-    "bos_token_id": 0, "eos_token_id": 2, "vocab_size": len(roberta_tokenizer()["model"]["vocab"]),
-    "max_position_embeddings": 66, "type_vocab_size": 1, "hidden_size": HEADS * HEAD_SIZE,
-    "num_attention_heads": HEADS, "intermediate_size": FFN, "num_hidden_layers": LAYERS,
-}  # fmt: skip
+    "model_type": "roberta",
+    "architectures": ["RobertaForSequenceClassification"],
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "vocab_size": len(roberta_tokenizer()["model"]["vocab"]),
+    "max_position_embeddings": 66,
+    "type_vocab_size": 1,
+    "hidden_size": HEADS * HEAD_SIZE,
+    "num_attention_heads": HEADS,
+    "intermediate_size": FFN,
+    "num_hidden_layers": LAYERS,
+}
 GPT2 = {
-    "model_type": "gpt2", "architectures": ["GPT2ForSequenceClassification"], "vocab_size": BYTES, "n_positions": 64,
-    "n_embd": HEADS * HEAD_SIZE, "n_head": HEADS, "n_inner": FFN, "n_layer": LAYERS, "bos_token_id": BYTES - 1,
+    "model_type": "gpt2",
+    "architectures": ["GPT2ForSequenceClassification"],
+    "vocab_size": BYTES,
+    "n_positions": 64,
+    "n_embd": HEADS * HEAD_SIZE,
+    "n_head": HEADS,
+    "n_inner": FFN,
+    "n_layer": LAYERS,
+    "bos_token_id": BYTES - 1,
     "eos_token_id": BYTES - 1,
-}  # fmt: skip
+}
 LLAMA = {
-    "model_type": "llama", "architectures": ["LlamaForSequenceClassification"], "vocab_size": BYTES,
-    "max_position_embeddings": 64, "hidden_size": 32, "num_attention_heads": HEADS, "num_key_value_heads": 2,
-    "head_dim": HEAD_SIZE, "intermediate_size": FFN, "num_hidden_layers": LAYERS, "bos_token_id": BYTES - 1,
+    "model_type": "llama",
+    "architectures": ["LlamaForSequenceClassification"],
+    "vocab_size": BYTES,
+    "max_position_embeddings": 64,
+    "hidden_size": 32,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": 2,
+    "head_dim": HEAD_SIZE,
+    "intermediate_size": FFN,
+    "num_hidden_layers": LAYERS,
+    "bos_token_id": BYTES - 1,
     "eos_token_id": BYTES - 1,
-}  # fmt: skip
+}
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": tiny_config(len(tiny_tokenizer()["model"]["vocab"])),
     "distilbert": DISTILBERT,

@@ -35,11 +35,15 @@ def sha256(path: str) -> str:
 def receipt(stage: str) -> dict[str, Any]:
     inputs, outputs = CHAIN[stage]
     return {
-        "stage": stage, "command": [stage], "params": {}, "started_at": "", "compute_seconds": 1.0,
+        "stage": stage,
+        "command": [stage],
+        "params": {},
+        "started_at": "",
+        "compute_seconds": 1.0,
         "inputs": {path: {"sha256": sha256(path)} for path in inputs},
         "outputs": {path: {"sha256": sha256(path)} for path in outputs},
         "git": {"commit": "0123456789abcdef", "dirty": False, "diff_sha256": None, "diff": None},
-    }  # fmt: skip
+    }
 
 
 def encoded(receipts: dict[str, Any]) -> dict[str, bytes]:
@@ -52,27 +56,48 @@ class Records:
 
     receipts: dict[str, Any] = field(default_factory=lambda: {stage: receipt(stage) for stage in CHAIN})
     root: str | None = field(default_factory=lambda: receipts_root(encoded({one: receipt(one) for one in CHAIN})))
-    stored: dict[str, str] = field(default_factory=lambda: {
-        "trained/model/model.safetensors": sha256("artifacts/rounds/r1/trained/model/model.safetensors"),
-        "verdict.json": sha256("artifacts/rounds/r1/verdict.json"),
-    })  # fmt: skip
-    validation: dict[str, Any] = field(default_factory=lambda: {
-        "file": "rows.csv", "sha256": "d" * 64, "success": True, "problems": [],
-        "expectations": [{"name": one, "success": True} for one in ("labels", "one_set_a_text", "near_duplicates_held_out")],
-    })  # fmt: skip
+    stored: dict[str, str] = field(
+        default_factory=lambda: {
+            "trained/model/model.safetensors": sha256("artifacts/rounds/r1/trained/model/model.safetensors"),
+            "verdict.json": sha256("artifacts/rounds/r1/verdict.json"),
+        }
+    )
+    validation: dict[str, Any] = field(
+        default_factory=lambda: {
+            "file": "rows.csv",
+            "sha256": "d" * 64,
+            "success": True,
+            "problems": [],
+            "expectations": [
+                {"name": one, "success": True} for one in ("labels", "one_set_a_text", "near_duplicates_held_out")
+            ],
+        }
+    )
     prepared: dict[str, Any] = field(
         default_factory=lambda: {"sha256": "d" * 64, "sets": {"test": {"rows_sha256": "a" * 64}}}
     )
-    learnt: dict[str, Any] = field(default_factory=lambda: {
-        "train": {f"{row:016x}" for row in range(5000, 5100)}, "transfer": {f"{row:016x}" for row in range(6000, 6100)},
-    })  # fmt: skip
-    golden: Any = field(default_factory=lambda: {"atol": 1e-4, "rows": [
-        {"text": "good", "label": "negative", "logits": LOGITS[0]}, {"text": "bad", "label": "positive", "logits": LOGITS[1]},
-    ]})  # fmt: skip
+    learnt: dict[str, Any] = field(
+        default_factory=lambda: {
+            "train": {f"{row:016x}" for row in range(5000, 5100)},
+            "transfer": {f"{row:016x}" for row in range(6000, 6100)},
+        }
+    )
+    golden: Any = field(
+        default_factory=lambda: {
+            "atol": 1e-4,
+            "rows": [
+                {"text": "good", "label": "negative", "logits": LOGITS[0]},
+                {"text": "bad", "label": "positive", "logits": LOGITS[1]},
+            ],
+        }
+    )
     logits: Any = field(default_factory=lambda: np.array(LOGITS, dtype=np.float32))
-    told: Any = field(default_factory=lambda: [
-        {"label": "negative", "score": 1 / (1 + math.exp(-1.0))}, {"label": "positive", "score": 1 / (1 + math.exp(-3.0))},
-    ])  # fmt: skip
+    told: Any = field(
+        default_factory=lambda: [
+            {"label": "negative", "score": 1 / (1 + math.exp(-1.0))},
+            {"label": "positive", "score": 1 / (1 + math.exp(-3.0))},
+        ]
+    )
 
 
 def cell(column: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:

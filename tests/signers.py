@@ -24,6 +24,13 @@ def make_key(path: Path, kind: str = "openssh", passphrase: bytes | None = None)
 
 def signed_by(secret: Path, about: dict[str, Any], name: str, /, **other: Any) -> dict[str, Any]:
     """Return the statement of an approver about a proposal, with fields replaced by `other`, signed by a key."""
-    said = {"proposal": digest_of(about), "decision": "approve", "name": name, "key": own_public_key(secret),
-            "at": "2026-01-02T00:00:00Z", "reason": "", **other}  # fmt: skip
+    said = {
+        "proposal": digest_of(about),
+        "decision": "approve",
+        "name": name,
+        "key": own_public_key(secret),
+        "at": "2026-01-02T00:00:00Z",
+        "reason": "",
+        **other,
+    }
     return {"statement": said, "signature": sign(canonical(said), secret)}

@@ -22,9 +22,11 @@ COPIED = ("flows", "tasks", "dvc.yaml", "params.yaml", ".gitignore", ".dvcignore
 FILLERS = [f"{a}{b}" for a in "cdfglmnprst" for b in ("a", "e", "i", "o", "un", "ar", "el")]
 TABLES = ("runs", "params", "metrics", "tags", "logged_models", "model_versions", "registered_model_aliases")
 STORED_PLACES = {
-    "experiments": "artifact_location", "runs": "artifact_uri", "logged_models": "artifact_location",
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
+    "logged_models": "artifact_location",
     "model_versions": "storage_location",
-}  # fmt: skip
+}
 OPINIONS = (["bad", "dull", "slow"], ["good", "great", "fine"])
 SMALL = [
     "data.task_sources=[home]",
@@ -109,9 +111,13 @@ class Project:
         """Start `compactlm ARGUMENTS`, in a process group of its own."""
         return subprocess.Popen(
             [sys.executable, "-c", "from tasks.cli.app import main; main()", *arguments],
-            cwd=self.folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=self.folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             start_new_session=True,
-        )  # fmt: skip
+        )
 
     def compactlm(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `compactlm ARGUMENTS` to its end."""

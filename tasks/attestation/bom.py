@@ -59,10 +59,14 @@ def _model(facts: Facts) -> dict[str, Any]:
 
 def _properties(facts: Facts) -> list[dict[str, str]]:
     values = {
-        "verdict": facts.verdict["verdict"], "receipts_root": facts.root, "commit": facts.commit,
-        "params_total": facts.cost["params_total"], "flops_per_example": facts.cost["flops_per_example"],
-        "audit_checks_passed": facts.num_passed, "audit_checks_unknown": len(facts.undecided),
-    }  # fmt: skip
+        "verdict": facts.verdict["verdict"],
+        "receipts_root": facts.root,
+        "commit": facts.commit,
+        "params_total": facts.cost["params_total"],
+        "flops_per_example": facts.cost["flops_per_example"],
+        "audit_checks_passed": facts.num_passed,
+        "audit_checks_unknown": len(facts.undecided),
+    }
     return [{"name": f"compactlm:{key}", "value": str(value)} for key, value in values.items() if value is not None]
 
 
@@ -70,11 +74,14 @@ def _ancestors(facts: Facts) -> list[dict[str, Any]]:
     """Return the rounds before, the trained teacher, and the base model it was trained from."""
     found: list[dict[str, Any]] = [
         {
-            "type": "machine-learning-model", "bom-ref": f"ancestor:{one.name}", "name": f"{facts.name} {one.name}",
-            "hashes": _hashes(one.sha256), "description": f"made by the stage {one.stage}",
+            "type": "machine-learning-model",
+            "bom-ref": f"ancestor:{one.name}",
+            "name": f"{facts.name} {one.name}",
+            "hashes": _hashes(one.sha256),
+            "description": f"made by the stage {one.stage}",
         }
         for one in ancestry(facts)
-    ]  # fmt: skip
+    ]
     base = next(source for source in sources(facts) if source.role == "teacher")
     entry: dict[str, Any] = {"type": "machine-learning-model", "bom-ref": "ancestor:base", "name": base.text}
     if WEIGHTS in base.files:
@@ -132,9 +139,12 @@ def _set(facts: Facts, name: str, sha256: str) -> dict[str, Any]:
     measured = name in facts.quality["sets"]
     what = "rows the model was measured on" if measured else "rows the model was trained or calibrated on"
     return {
-        "type": "data", "bom-ref": f"set:{name}", "name": f"{name} set", "hashes": _hashes(sha256),
+        "type": "data",
+        "bom-ref": f"set:{name}",
+        "name": f"{name} set",
+        "hashes": _hashes(sha256),
         "data": [{"type": "dataset", "name": name, "description": what}],
-    }  # fmt: skip
+    }
 
 
 def _library(name: str, version: str) -> dict[str, Any]:

@@ -21,9 +21,16 @@ TASK: Final = {"type": "text-classification", "name": "Text classification"}
 def card(facts: Facts) -> str:
     """Return the text of README.md."""
     parts = [
-        f"---\n{_yaml(front_matter(facts))}---\n", _what(facts), _results(facts), _lost(facts), _limits(facts),
-        _cost(facts), _judged(facts), _lineage(facts), _audit(facts),
-    ]  # fmt: skip
+        f"---\n{_yaml(front_matter(facts))}---\n",
+        _what(facts),
+        _results(facts),
+        _lost(facts),
+        _limits(facts),
+        _cost(facts),
+        _judged(facts),
+        _lineage(facts),
+        _audit(facts),
+    ]
     return "\n".join(parts)
 
 
@@ -38,19 +45,27 @@ def front_matter(facts: Facts) -> dict[str, Any]:
         "datasets": [names["data"]],
         "metrics": [name for name, _ in HUB_METRICS.values()],
         "tags": ["pruning", "distillation", "compactlm", str(facts.config.get("model_type", ""))],
-        "model-index": [{"name": facts.name, "results": [_result(facts, name, names["data"])
-                                                         for name in sorted(facts.quality["sets"])]}],
-    }  # fmt: skip
+        "model-index": [
+            {
+                "name": facts.name,
+                "results": [_result(facts, name, names["data"]) for name in sorted(facts.quality["sets"])],
+            }
+        ],
+    }
 
 
 def _result(facts: Facts, name: str, data: str) -> dict[str, Any]:
     values = facts.quality["sets"][name]["slices"]["overall"]
     share = f"{100 * facts.quality['confidence']:g} %"
     metrics = [
-        {"type": kind, "value": round(values[metric]["value"], 6),
-         "name": f"{title}, {share} interval {values[metric]['low']:.3f} to {values[metric]['high']:.3f}"}
-        for metric, (kind, title) in HUB_METRICS.items() if metric in values
-    ]  # fmt: skip
+        {
+            "type": kind,
+            "value": round(values[metric]["value"], 6),
+            "name": f"{title}, {share} interval {values[metric]['low']:.3f} to {values[metric]['high']:.3f}",
+        }
+        for metric, (kind, title) in HUB_METRICS.items()
+        if metric in values
+    ]
     return {
         "task": dict(TASK),
         "dataset": {"name": f"{data}, {name} set", "type": data, "split": name},
@@ -93,8 +108,10 @@ def _results(facts: Facts) -> str:
                 other = f"{theirs[metric]['value']:.3f}" if metric in theirs and metric != "agreement" else ""
                 lines.append([name, str(content["rows"]), metric, interval(value), other])
         for variant, values in sorted(content.get("variants", {}).items()):
-            lines += [[name, str(content["rows"]), f"{metric} ({variant})", interval(value), ""]
-                      for metric, value in sorted(values.items())]  # fmt: skip
+            lines += [
+                [name, str(content["rows"]), f"{metric} ({variant})", interval(value), ""]
+                for metric, value in sorted(values.items())
+            ]
     heads = ["set", "rows", "metric", f"value [{100 * facts.quality['confidence']:g} % interval]", "teacher"]
     note = "Intervals are percentile bootstraps over rows. The numbers on validation chose the checkpoint, which flatters them."
     return f"## Results\n\n{_table(heads, lines)}\n{note}\n"
@@ -112,8 +129,11 @@ def _limits(facts: Facts) -> str:
 
 def _cost(facts: Facts) -> str:
     keys = ("latency_ms_p50", "latency_ms_p95", "teacher_latency_ms_p50")
-    rows = [[form, batch, *(f"{one[key]:.2f}" for key in keys)]
-            for form, batches in facts.cost["latency"].items() for batch, one in batches.items()]  # fmt: skip
+    rows = [
+        [form, batch, *(f"{one[key]:.2f}" for key in keys)]
+        for form, batches in facts.cost["latency"].items()
+        for batch, one in batches.items()
+    ]
     heads = ["format", "batch", "ms (median)", "ms (95th percentile)", "teacher, ms (median)"]
     words = f"Of {facts.cost['flops_tokens']} tokens, on the machine that measured (threads: {facts.cost['threads']})."
     same = (
@@ -125,8 +145,10 @@ def _cost(facts: Facts) -> str:
 
 
 def _judged(facts: Facts) -> str:
-    rules = [[one["metric"] or one["check"], str(one.get("set") or ""), one["severity"], one["result"], one["sentence"]]
-             for one in facts.verdict["rules"]]  # fmt: skip
+    rules = [
+        [one["metric"] or one["check"], str(one.get("set") or ""), one["severity"], one["result"], one["sentence"]]
+        for one in facts.verdict["rules"]
+    ]
     lines = [
         f"Decision {one['number']}, {one['at']}: {one['kind']}, {one['outcome']}, by {one['actor']}: {one['reason']}"
         for one in facts.decisions
@@ -140,8 +162,11 @@ def _judged(facts: Facts) -> str:
 
 
 def _lineage(facts: Facts) -> str:
-    rows = [[source.role, f"`{source.text}`", f"`{name}`", f"`{sha256}`"]
-            for source in sources(facts) for name, sha256 in sorted(source.files.items())]  # fmt: skip
+    rows = [
+        [source.role, f"`{source.text}`", f"`{name}`", f"`{sha256}`"]
+        for source in sources(facts)
+        for name, sha256 in sorted(source.files.items())
+    ]
     rows += [["model", one.name, f"made by {one.stage}", f"`{one.sha256}`"] for one in reversed(ancestry(facts))]
     rows += [["model", facts.round, "this one", f"`{facts.files['model.safetensors']['sha256']}`"]]
     when = f"from {min(began(r) for _, r in facts.behind())} to {max(ended(r) for _, r in facts.behind())}"

@@ -79,10 +79,16 @@ def export_model(
         folder.rename(wish.out)
     files = digest(wish.out)["files"]
     return {
-        "model": facts.name, "version": facts.version, "round": facts.round, "path": str(wish.out),
-        "audit": report["counts"], "signed_with": key.fingerprint if key else None, "files": files,
-        "bytes": sum(one["size_bytes"] for one in files.values()), "seconds": round(time.monotonic() - start, 2),
-    }  # fmt: skip
+        "model": facts.name,
+        "version": facts.version,
+        "round": facts.round,
+        "path": str(wish.out),
+        "audit": report["counts"],
+        "signed_with": key.fingerprint if key else None,
+        "files": files,
+        "bytes": sum(one["size_bytes"] for one in files.values()),
+        "seconds": round(time.monotonic() - start, 2),
+    }
 
 
 def _require_sound(report: Mapping[str, Any]) -> None:
@@ -122,15 +128,26 @@ def _collect(workspace: Path, report: Mapping[str, Any], wish: ExportRequest, fo
     files = _copy(workspace, receipts, stages, wanted, folder)
     evidence = {name: read_json(folder / name) for name in files if name.startswith("evidence/")}
     return Facts(
-        name=dossier.name, version=int(dossier.version), round=dossier.round, license=wish.license,
-        repository=_repository(workspace), root=dossier.receipts_root, recorded=dossier.receipts, receipts=receipts,
-        stages=stages, files={name: one for name, one in files.items() if name not in evidence},
-        config=read_json(folder / "config.json"), quality=evidence["evidence/quality.json"],
-        teacher_quality=evidence["evidence/teacher_quality.json"], cost=evidence["evidence/cost.json"],
-        parity=evidence["evidence/parity.json"], verdict=evidence["evidence/verdict.json"],
-        decisions=_decisions(workspace, dossier), num_passed=report["counts"]["PASS"],
+        name=dossier.name,
+        version=int(dossier.version),
+        round=dossier.round,
+        license=wish.license,
+        repository=_repository(workspace),
+        root=dossier.receipts_root,
+        recorded=dossier.receipts,
+        receipts=receipts,
+        stages=stages,
+        files={name: one for name, one in files.items() if name not in evidence},
+        config=read_json(folder / "config.json"),
+        quality=evidence["evidence/quality.json"],
+        teacher_quality=evidence["evidence/teacher_quality.json"],
+        cost=evidence["evidence/cost.json"],
+        parity=evidence["evidence/parity.json"],
+        verdict=evidence["evidence/verdict.json"],
+        decisions=_decisions(workspace, dossier),
+        num_passed=report["counts"]["PASS"],
         undecided=[check for check in report["checks"] if check["result"] == "UNKNOWN"],
-    )  # fmt: skip
+    )
 
 
 def _copy(

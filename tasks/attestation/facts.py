@@ -114,8 +114,11 @@ def sources(facts: Facts) -> list[Source]:
     packages = fetch["environment"].get("packages", {})
     found = []
     for role, folder in FETCHED:
-        files = {path.removeprefix(f"{folder}/"): one["sha256"] for path, one in files_of(fetch, "outputs").items()
-                 if path.startswith(f"{folder}/")}  # fmt: skip
+        files = {
+            path.removeprefix(f"{folder}/"): one["sha256"]
+            for path, one in files_of(fetch, "outputs").items()
+            if path.startswith(f"{folder}/")
+        }
         found.append(Source(role, texts[role], package_url(texts[role], packages), hub_name(texts[role]), files))
     return found
 
@@ -146,8 +149,11 @@ def hub_name(source: str) -> str:
 
 def ancestry(facts: Facts) -> list[Ancestor]:
     """Return the models before this one, nearest first: the rounds it was cut from, then the teacher it learnt from."""
-    wrote = {path: (one["sha256"], stage) for stage, receipt in facts.receipts.items()
-             for path, one in files_of(receipt, "outputs").items()}  # fmt: skip
+    wrote = {
+        path: (one["sha256"], stage)
+        for stage, receipt in facts.receipts.items()
+        for path, one in files_of(receipt, "outputs").items()
+    }
     found, name = [], facts.round
     while name != TEACHER:
         name = str(facts.params["rounds"][name]["parent"])

@@ -15,9 +15,11 @@ from tasks.lineage.chain import files_of
 SCHEMA: Final = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 NAMESPACE: Final = "compactlm"
 FACETS: Final = {
-    "DatasetVersionDatasetFacet": "1-0-1", "JobTypeJobFacet": "2-0-4", "ParentRunFacet": "1-2-0",
+    "DatasetVersionDatasetFacet": "1-0-1",
+    "JobTypeJobFacet": "2-0-4",
+    "ParentRunFacet": "1-2-0",
     "SourceCodeLocationJobFacet": "1-1-0",
-}  # fmt: skip
+}
 
 
 def events(facts: Facts) -> list[dict[str, Any]]:

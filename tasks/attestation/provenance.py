@@ -31,7 +31,10 @@ def _definition(facts: Facts) -> dict[str, Any]:
     return {
         "buildType": BUILD_TYPE,
         "externalParameters": {
-            "command": "compactlm run", "commit": facts.commit, "round": facts.round, "params": dict(facts.params),
+            "command": "compactlm run",
+            "commit": facts.commit,
+            "round": facts.round,
+            "params": dict(facts.params),
         },
         "internalParameters": {
             "python": judged["environment"]["python"],
@@ -42,15 +45,18 @@ def _definition(facts: Facts) -> dict[str, Any]:
             "threads": sorted({int(r["threads"]) for _, r in facts.behind() if r.get("threads")}),
         },
         "resolvedDependencies": [*_sources(facts), *_code(facts), *_locks(facts)],
-    }  # fmt: skip
+    }
 
 
 def _sources(facts: Facts) -> list[dict[str, Any]]:
     found = []
     for source in sources(facts):
         for name, sha256 in sorted(source.files.items()):
-            entry = {"name": f"{source.role}/{name}", "digest": {"sha256": sha256},
-                     "annotations": {"source": source.text}}  # fmt: skip
+            entry = {
+                "name": f"{source.role}/{name}",
+                "digest": {"sha256": sha256},
+                "annotations": {"source": source.text},
+            }
             found.append({**entry, "uri": source.purl} if source.purl else entry)
     return found
 

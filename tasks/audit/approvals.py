@@ -36,8 +36,10 @@ def approvals(tracker: Tracker, log: Sequence[Decision], scratch: Path) -> list[
         authors = None
         if entry["verdict"].get("approval") is not None and tracker.has_run(entry["candidate"]["run_id"]):
             authors = authors_of(tracker, entry["candidate"]) or None
-        found = [failed(NAME, subject, "signed approvals", "none that hold", words)
-                 for words in approval_faults(entry, policy, authors)]  # fmt: skip
+        found = [
+            failed(NAME, subject, "signed approvals", "none that hold", words)
+            for words in approval_faults(entry, policy, authors)
+        ]
         asked = "its signatures and approvals hold" if policy else "no approval was asked for"
         checks += whole(NAME, subject, found, asked)
     return checks

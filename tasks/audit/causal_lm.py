@@ -32,8 +32,13 @@ def pruned(view: Path, name: str, parent: str) -> list[Finding]:
 
     place, source = view / f"artifacts/rounds/{name}/pruned", view / f"artifacts/rounds/{parent}/trained/model"
     record = read_json(place / "plan.json")
-    found = compare("pruning", f"{name}: plan.json: parent_sha256", file_sha256(source / "model.safetensors"),
-                    record["parent_sha256"], "the plan was made for another parent")  # fmt: skip
+    found = compare(
+        "pruning",
+        f"{name}: plan.json: parent_sha256",
+        file_sha256(source / "model.safetensors"),
+        record["parent_sha256"],
+        "the plan was made for another parent",
+    )
     with tempfile.TemporaryDirectory(dir=view) as folder:
         plan = Plan.from_json(record["keep"])
         save_causal_lm(student_from_plan(source, plan), source, Path(folder))
@@ -58,9 +63,14 @@ def measured(view: Path, params: Mapping[str, Any], evaluated: str, who: str) ->
         found += _blocks(subject, rows, entry, view / "artifacts/rounds/teacher/tokens", name)
         agreed, pieces = agreed_pieces(rows, theirs)
         again = measure_blocks(
-            rows["nll_nats"].to_numpy(), rows["tokens"].to_numpy(), agreed, theirs["nll_nats"].to_numpy(),
-            rows["bytes"].to_numpy(), pieces, **draws,
-        )  # fmt: skip
+            rows["nll_nats"].to_numpy(),
+            rows["tokens"].to_numpy(),
+            agreed,
+            theirs["nll_nats"].to_numpy(),
+            rows["bytes"].to_numpy(),
+            pieces,
+            **draws,
+        )
         found += differences(subject, {"overall": again}, entry["slices"])
         if "greedy" in entry["variants"]:
             samples = pd.read_parquet(folder / f"predictions/{SAMPLES}.parquet")["sample"]

@@ -47,15 +47,25 @@ def _pruned(view: Path, name: str, folder: str, parent: str) -> list[Finding]:
     place, source = view / folder, view / f"artifacts/rounds/{parent}/trained/model"
     record = read_json(place / "plan.json")
     plan = Plan.from_json(record["keep"])
-    found = compare("pruning", f"{name}: plan.json: parent_sha256", file_sha256(source / "model.safetensors"),
-                    record["parent_sha256"], "the plan was made for another parent")  # fmt: skip
+    found = compare(
+        "pruning",
+        f"{name}: plan.json: parent_sha256",
+        file_sha256(source / "model.safetensors"),
+        record["parent_sha256"],
+        "the plan was made for another parent",
+    )
     with tempfile.TemporaryDirectory(dir=view) as scratch:
         made = Path(scratch)
         student = student_from_plan(source, plan)
         if "masks" in record:
             masks = place / MASKS_FILE
-            found += compare("pruning", f"{name}: masks_sha256", file_sha256(masks), record["masks"]["masks_sha256"],
-                             "the plan was made with other masks")  # fmt: skip
+            found += compare(
+                "pruning",
+                f"{name}: masks_sha256",
+                file_sha256(masks),
+                record["masks"]["masks_sha256"],
+                "the plan was made with other masks",
+            )
             apply_masks(student, {key: mask.bool() for key, mask in load_file(masks).items()})
         save_classifier(student, source, made)
         write_tokenizer(source, plan, made)
@@ -88,18 +98,27 @@ def measured(view: Path, params: Mapping[str, Any], evaluated: str, who: str) ->
             one: np.array([one == "overall" or one in mine for mine in rows["slices"]]) for one in entry["slices"]
         }
         again = measure_slices(
-            rows["label"], rows["logits"], teacher["logits"].argmax(axis=1) if teacher else None, slices,
-            bins=params["evaluate"]["calibration_bins"], resamples=params["evaluate"]["bootstrap_resamples"],
-            confidence=params["evaluate"]["confidence"], seed=params["seed"],
-        )  # fmt: skip
+            rows["label"],
+            rows["logits"],
+            teacher["logits"].argmax(axis=1) if teacher else None,
+            slices,
+            bins=params["evaluate"]["calibration_bins"],
+            resamples=params["evaluate"]["bootstrap_resamples"],
+            confidence=params["evaluate"]["confidence"],
+            seed=params["seed"],
+        )
         found += differences(subject, again, entry["slices"])
         # Earlier versions told the accuracy alone, and kept no choices that it could be derived from.
         if teacher and "agreement" in entry["variants"].get("onnx_int8", {}):
             rounded = measure_int8(
-                rows["label"], rows[INT8_COLUMN], rows["prediction"], teacher[INT8_COLUMN],
-                resamples=params["evaluate"]["bootstrap_resamples"], confidence=params["evaluate"]["confidence"],
+                rows["label"],
+                rows[INT8_COLUMN],
+                rows["prediction"],
+                teacher[INT8_COLUMN],
+                resamples=params["evaluate"]["bootstrap_resamples"],
+                confidence=params["evaluate"]["confidence"],
                 seed=params["seed"],
-            )  # fmt: skip
+            )
             found += differences(subject, {"onnx_int8": rounded}, entry["variants"])
     return found
 
@@ -115,8 +134,13 @@ def _rows(subject: str, rows: Mapping[str, Any], entry: Mapping[str, Any], place
     found += compare(
         "metrics", f"{subject}: rows_sha256", rows_sha256(ids), entry["rows_sha256"], "reported of other rows"
     )
-    return found + compare("metrics", f"{subject}: predictions", rows["logits"].argmax(axis=1).tolist(),
-                           rows["prediction"].tolist(), "not the largest of the logits")  # fmt: skip
+    return found + compare(
+        "metrics",
+        f"{subject}: predictions",
+        rows["logits"].argmax(axis=1).tolist(),
+        rows["prediction"].tolist(),
+        "not the largest of the logits",
+    )
 
 
 def _predictions(path: Path) -> dict[str, Any]:
@@ -126,9 +150,13 @@ def _predictions(path: Path) -> dict[str, Any]:
     ]
     rounded = {INT8_COLUMN: table[INT8_COLUMN].to_numpy()} if INT8_COLUMN in table.column_names else {}
     return {
-        **rounded, "row_id": table["row_id"].to_pylist(), "label": table["label"].to_numpy(),
-        "prediction": table["prediction"].to_numpy(), "logits": np.stack(logits, axis=1), "slices": table["slices"].to_pylist(),
-    }  # fmt: skip
+        **rounded,
+        "row_id": table["row_id"].to_pylist(),
+        "label": table["label"].to_numpy(),
+        "prediction": table["prediction"].to_numpy(),
+        "logits": np.stack(logits, axis=1),
+        "slices": table["slices"].to_pylist(),
+    }
 
 
 def searched(view: Path, name: str) -> list[Finding]:
@@ -167,10 +195,20 @@ def searched(view: Path, name: str) -> list[Finding]:
     chosen = ranked(measured("finished", kept))[0]
     found += compare("search", f"{name}: chosen", chosen, record["chosen"], "is not the best of the finished ones")
     best = listed[chosen]
-    found += compare("search", f"{name}: model_sha256", best["finished"]["model_sha256"], summary["model_sha256"],
-                     "the model of the round is not the one that was chosen")  # fmt: skip
-    return found + compare("search", f"{name}: shape", _shape(place / "trained/model/config.json"), best["shape_after"],
-                           "the model has another shape than the chosen candidate")  # fmt: skip
+    found += compare(
+        "search",
+        f"{name}: model_sha256",
+        best["finished"]["model_sha256"],
+        summary["model_sha256"],
+        "the model of the round is not the one that was chosen",
+    )
+    return found + compare(
+        "search",
+        f"{name}: shape",
+        _shape(place / "trained/model/config.json"),
+        best["shape_after"],
+        "the model has another shape than the chosen candidate",
+    )
 
 
 def _copies(place: Path, name: str, order: list[int], kept: list[int]) -> list[Finding]:

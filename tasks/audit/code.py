@@ -82,8 +82,11 @@ def code(receipts: Receipts, stages: Sequence[str], states: Mapping[Key, Snapsho
             here = hashlib.sha256(files[path]).hexdigest() if path in files else "no such file"
             if here != sha256:
                 words = f"{stage} ran with other code than Git recorded"
-                found.append(unknown("code", path, f"{words}, and the edits were too large to keep") if lost
-                             else failed("code", path, sha256, here, words))  # fmt: skip
+                found.append(
+                    unknown("code", path, f"{words}, and the edits were too large to keep")
+                    if lost
+                    else failed("code", path, sha256, here, words)
+                )
         checks += whole("code", stage, found, f"{len(receipt['code'])} modules are what Git recorded")
         checks += _params(stage, receipt, files.get(PARAMS), lost)
     return checks
@@ -93,17 +96,20 @@ def _params(stage: str, receipt: Receipt, content: bytes | None, lost: bool) -> 
     values = _yaml(content)
     words = f"{stage} read other params than Git recorded"
     if not isinstance(values, dict):
-        return [unknown("params", stage, f"{words}, and the edits were too large to keep")] if lost else [
-            failed("params", f"{PARAMS} ({stage})", "params", "no readable file", words)
-        ]  # fmt: skip
+        return (
+            [unknown("params", stage, f"{words}, and the edits were too large to keep")]
+            if lost
+            else [failed("params", f"{PARAMS} ({stage})", "params", "no readable file", words)]
+        )
     expected, filled = plain(receipt["params"]), completed(values)
     told = plain(values)
 
     def only(values: Mapping[str, Any], key: str) -> dict[str, Any]:
         return {key: values[key]} if key in values else {}
 
-    different = [key for key in sorted({*expected, *told})
-                 if not agree(only(expected, key), only(told, key), only(filled, key))]  # fmt: skip
+    different = [
+        key for key in sorted({*expected, *told}) if not agree(only(expected, key), only(told, key), only(filled, key))
+    ]
     if not different:
         return [passed("params", stage, "params.yaml as Git recorded it is what the stage read")]
     if lost:

@@ -124,12 +124,14 @@ def _evaluation(tracker: Tracker, version: Mapping[str, Any], run_id: str, name:
 
 def decision(
     tracker: Tracker, versions: Mapping[str, Mapping[str, str]], entry: Decision, scratch: Path
-) -> list[Finding]:  # fmt: skip
+) -> list[Finding]:
     """Return whether a decision read what the evaluations wrote, and whether its rules give the same results again."""
     read = entry["verdict"].get("evidence", {})
     champion = entry["before"]["champion"]
-    known = {"student": evaluations(tracker, versions, entry["candidate"]["model_sha256"], scratch),
-             "champion": evaluations(tracker, versions, champion["model_sha256"], scratch) if champion else []}  # fmt: skip
+    known = {
+        "student": evaluations(tracker, versions, entry["candidate"]["model_sha256"], scratch),
+        "champion": evaluations(tracker, versions, champion["model_sha256"], scratch) if champion else [],
+    }
     used = {who: _matching(every, read, who, entry) for who, every in known.items() if every}
     student = used["student"]
     run_id = student.version["teacher_run_id"]
@@ -163,9 +165,7 @@ def _matching(every: Sequence[Evaluation], read: Mapping[str, str], who: str, en
     return (fitting or every)[0]
 
 
-def _judged_again(
-    tracker: Tracker, entry: Decision, used: Mapping[str, Evaluation], scratch: Path
-) -> list[Finding]:  # fmt: skip
+def _judged_again(tracker: Tracker, entry: Decision, used: Mapping[str, Evaluation], scratch: Path) -> list[Finding]:
     """Return whether the rules that were asked then give the same results on the stored files now."""
     subject, told, student = f"decision {entry['number']}", entry["verdict"], used["student"]
     if entry["kind"] == "rollback":
@@ -177,8 +177,11 @@ def _judged_again(
         if entry["before"]["champion"] and "champion" not in used:
             return [unknown("decision", subject, "the champion of that time is not registered any more")]
         champion = used["champion"].version if "champion" in used else None
-        known = {rule["check"]: Answer(rule["result"], "as it was answered then") for rule in told["rules"]
-                 if rule.get("check") in OF_MODEL}  # fmt: skip
+        known = {
+            rule["check"]: Answer(rule["result"], "as it was answered then")
+            for rule in told["rules"]
+            if rule.get("check") in OF_MODEL
+        }
         if entry["kind"] == "first" and "rules" not in student.verdict:
             return [unknown("decision", subject, "the round's verdict of that time is not recorded")]
         if entry["kind"] == "first":
@@ -205,10 +208,16 @@ def _judged_again(
 def without_version(log: Sequence[Decision], name: str, known: Mapping[str, str]) -> list[Finding]:
     """Return the decisions about a model that is not registered any more; `known`: sha256 of weights -> version."""
     return [
-        failed("inverse scan", f"decision {entry['number']}", entry["candidate"]["model_sha256"], "no such version",
-               f"version {entry['candidate']['version']} was decided on and is not registered")
-        for entry in log if entry["model"] == name and entry["candidate"]["model_sha256"] not in known
-    ]  # fmt: skip
+        failed(
+            "inverse scan",
+            f"decision {entry['number']}",
+            entry["candidate"]["model_sha256"],
+            "no such version",
+            f"version {entry['candidate']['version']} was decided on and is not registered",
+        )
+        for entry in log
+        if entry["model"] == name and entry["candidate"]["model_sha256"] not in known
+    ]
 
 
 class BrokenObjectError(ValueError):

@@ -86,8 +86,9 @@ def derive(receipts: Receipts, stages: Sequence[str], judged: str, places: Place
         if stage in stages:  # else judged by a version that did not look at the parent
             checks += _metrics(receipts, stage, who, places, view, _causal(receipts, judge))
     needs = _needs(receipts, judge, places)
-    return checks + rederive.derived("verdict", judge, needs, "the gate gives the same verdict again",
-                                     lambda: rederive.judged(view, receipts[judge]))  # fmt: skip
+    return checks + rederive.derived(
+        "verdict", judge, needs, "the gate gives the same verdict again", lambda: rederive.judged(view, receipts[judge])
+    )
 
 
 def _causal(receipts: Receipts, judge: str) -> bool:
@@ -97,8 +98,9 @@ def _causal(receipts: Receipts, judge: str) -> bool:
 def _checkpoints(receipts: Receipts, name: str, places: Places, view: Path) -> list[Finding]:
     training = "teacher" if name == "teacher" else f"distill@{name}"
     needs = _needs(receipts, training, places, ("outputs",))
-    return rederive.derived("checkpoints", name, needs, "the model is its best checkpoint",
-                            lambda: rederive.best_checkpoint(view, name))  # fmt: skip
+    return rederive.derived(
+        "checkpoints", name, needs, "the model is its best checkpoint", lambda: rederive.best_checkpoint(view, name)
+    )
 
 
 def _search(receipts: Receipts, name: str, places: Places, view: Path) -> list[Finding]:
@@ -109,24 +111,38 @@ def _search(receipts: Receipts, name: str, places: Places, view: Path) -> list[F
     # What trial and finish wrote; in runs of before these stages nothing lies there.
     folder = f"artifacts/rounds/{name}/search/"
     needs |= {path: place for path, place in _needs(receipts, stage, places).items() if path.startswith(folder)}
-    return rederive.derived("search", name, needs, "the ranking follows from the curves, and the best is taken",
-                            lambda: classification.searched(view, name))  # fmt: skip
+    return rederive.derived(
+        "search",
+        name,
+        needs,
+        "the ranking follows from the curves, and the best is taken",
+        lambda: classification.searched(view, name),
+    )
 
 
 def _pruning(receipts: Receipts, name: str, places: Places, view: Path, causal: bool) -> list[Finding]:
     stage = f"prune@{name}"
     parent = receipts[stage]["params"]["rounds"][name]["parent"]
     pruned = causal_lm.pruned if causal else classification.pruned
-    return rederive.derived("pruning", name, _needs(receipts, stage, places),
-                            "follows bit for bit from its parent and its plan", lambda: pruned(view, name, parent))  # fmt: skip
+    return rederive.derived(
+        "pruning",
+        name,
+        _needs(receipts, stage, places),
+        "follows bit for bit from its parent and its plan",
+        lambda: pruned(view, name, parent),
+    )
 
 
 def _metrics(receipts: Receipts, stage: str, who: str, places: Places, view: Path, causal: bool) -> list[Finding]:
     params, place = receipts[stage]["params"], f"artifacts/rounds/{who}/evaluated"
     measured = causal_lm.measured if causal else classification.measured
-    return rederive.derived("metrics", who, _needs(receipts, stage, places),
-                            "every number and interval follows from the predictions",
-                            lambda: measured(view, params, place, who))  # fmt: skip
+    return rederive.derived(
+        "metrics",
+        who,
+        _needs(receipts, stage, places),
+        "every number and interval follows from the predictions",
+        lambda: measured(view, params, place, who),
+    )
 
 
 def _needs(receipts: Receipts, stage: str, places: Places, roles: Sequence[str] = ("inputs", "outputs")) -> Places:

@@ -74,13 +74,22 @@ def read_dossier(tracker: Tracker, name: str, number: str, scratch: Path) -> Dos
     runs[tags["round"]] = tags["run_id"]
     decided, log_fault, log = _decided(tracker, name)
     return Dossier(
-        name=name, version=number, tags=tags, aliases=aliases, decided=decided, log_fault=log_fault,
-        in_git=has_git(tracker.workspace), log=log,
-        versions=every, run_id=run_id, receipts=_by_stage(tracker.run_files(run_id, "receipts", scratch)),
-        receipts_root=run_tags.get(RECEIPTS_ROOT), inputs_digest=run_tags.get("inputs_digest"),
+        name=name,
+        version=number,
+        tags=tags,
+        aliases=aliases,
+        decided=decided,
+        log_fault=log_fault,
+        in_git=has_git(tracker.workspace),
+        log=log,
+        versions=every,
+        run_id=run_id,
+        receipts=_by_stage(tracker.run_files(run_id, "receipts", scratch)),
+        receipts_root=run_tags.get(RECEIPTS_ROOT),
+        inputs_digest=run_tags.get("inputs_digest"),
         selection=_read(tracker, run_id, "selection.json", scratch),
         rounds={one: _round(tracker, one, run, scratch) for one, run in sorted(runs.items())},
-    )  # fmt: skip
+    )
 
 
 def _decided(tracker: Tracker, name: str) -> tuple[dict[str, str | None], str | None, list[Decision]]:
@@ -103,11 +112,17 @@ def _round(tracker: Tracker, name: str, run_id: str, scratch: Path) -> RoundReco
     folder = tracker.model_files(model_id, scratch) if model_id else None
     evidence = tracker.run_files(run_id, "evidence", scratch)
     return RoundRecord(
-        name=name, run_id=run_id, tags=tags, params=tracker.run_params(run_id), metrics=tracker.run_points(run_id),
+        name=name,
+        run_id=run_id,
+        tags=tags,
+        params=tracker.run_params(run_id),
+        metrics=tracker.run_points(run_id),
         evidence=_contents(evidence, "") | _contents(tracker.run_files(run_id, "predictions", scratch), "predictions/"),
-        receipts=_by_stage(tracker.run_files(run_id, "receipts", scratch)), model_id=model_id,
-        model_files=digest(folder) if folder else {}, model_files_sha256=model_tags.get(FILES_SHA256),
-    )  # fmt: skip
+        receipts=_by_stage(tracker.run_files(run_id, "receipts", scratch)),
+        model_id=model_id,
+        model_files=digest(folder) if folder else {},
+        model_files_sha256=model_tags.get(FILES_SHA256),
+    )
 
 
 def _contents(folder: Path | None, prefix: str) -> dict[str, bytes]:

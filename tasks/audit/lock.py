@@ -16,9 +16,10 @@ Bytes = Mapping[str, bytes]
 def current_stages(stages: Sequence[str], recorded: Bytes, lock: Mapping[str, Any], workspace: Bytes) -> list[str]:
     """Return the stages of which the workspace still holds this very execution, by its receipt or by dvc.lock."""
     return [
-        stage for stage in stages
+        stage
+        for stage in stages
         if workspace.get(stage) == recorded[stage] or _locked(lock, stage) == md5(recorded[stage])
-    ]  # fmt: skip
+    ]
 
 
 def whose_receipts(stages: Sequence[str], recorded: Bytes, lock: Mapping[str, Any], workspace: Bytes) -> list[Finding]:

@@ -78,8 +78,11 @@ def diff(workspace: Path, first: str, second: str) -> dict[str, Any]:
         one, other = (_read(tracker, workspace, each, Path(folder)) for each in (first, second))
     numbers = [_numbers(dossier) for dossier in (one, other)]
     return {
-        "first": _name(one), "second": _name(other), **difference(_walk(one), _walk(other)), "results": results(*numbers),
-    }  # fmt: skip
+        "first": _name(one),
+        "second": _name(other),
+        **difference(_walk(one), _walk(other)),
+        "results": results(*numbers),
+    }
 
 
 def _tracker(workspace: Path) -> Tracker:
@@ -105,9 +108,12 @@ def _walk(dossier: Dossier) -> tuple[Receipts, str]:
 def _name(dossier: Dossier) -> dict[str, Any]:
     aliases = sorted(alias for alias, number in dossier.aliases.items() if number == dossier.version)
     return {
-        "model": dossier.name, "version": int(dossier.version), "round": dossier.round, "aliases": aliases,
+        "model": dossier.name,
+        "version": int(dossier.version),
+        "round": dossier.round,
+        "aliases": aliases,
         "model_sha256": dossier.tags.get("model_sha256"),
-    }  # fmt: skip
+    }
 
 
 def _numbers(dossier: Dossier) -> dict[str, float]:

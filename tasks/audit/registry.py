@@ -15,10 +15,15 @@ from tasks.registry.records import TEACHER, flatten_numbers, flatten_quality, fl
 
 # name of a stored file -> the folder of the round that holds it
 EVIDENCE: Final = {
-    "quality.json": "evaluated", "cost.json": "evaluated", "parity.json": "exported", "golden.json": "exported",
+    "quality.json": "evaluated",
+    "cost.json": "evaluated",
+    "parity.json": "exported",
+    "golden.json": "exported",
     "verdict.json": "",
-    "summary.json": "trained", "plan.json": "pruned", "search.json": "trained",
-}  # fmt: skip
+    "summary.json": "trained",
+    "plan.json": "pruned",
+    "search.json": "trained",
+}
 ONNX: Final = "exported/model.onnx"
 PREDICTIONS: Final = "predictions/"  # before the names of the stored predictions
 WEIGHTS: Final = "trained/model/model.safetensors"
@@ -110,9 +115,11 @@ def params(record: RoundRecord, receipts: Receipts) -> list[Finding]:
     """Return whether the params MLflow shows of a round are those its training stage read."""
     stage = TEACHER if record.name == TEACHER else f"distill@{record.name}"
     values = receipts[stage]["params"]
-    chosen: dict[str, Any] = {"teacher": values["teacher"]} if record.name == TEACHER else {
-        "prune": values["prune"], "distill": values["distill"], "rounds": values["rounds"][record.name],
-    }  # fmt: skip
+    chosen: dict[str, Any] = (
+        {"teacher": values["teacher"]}
+        if record.name == TEACHER
+        else {"prune": values["prune"], "distill": values["distill"], "rounds": values["rounds"][record.name]}
+    )
     expected = {"seed": str(values["seed"]), **flatten_params("", chosen)}
     found: list[Finding] = []
     for key in sorted({*expected, *record.params}):

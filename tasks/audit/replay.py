@@ -57,8 +57,14 @@ def replay(
                 began = time.monotonic()
                 checks = work.run(stage, lambda line, head=head: say(f"{head}: {line}"))  # type: ignore[misc]
                 seconds = round(time.monotonic() - began, 2)
-                work.rows.append({"name": stage, "result": overall(checks), "seconds": seconds,
-                                  "recorded_seconds": receipts[stage]["compute_seconds"]})  # fmt: skip
+                work.rows.append(
+                    {
+                        "name": stage,
+                        "result": overall(checks),
+                        "seconds": seconds,
+                        "recorded_seconds": receipts[stage]["compute_seconds"],
+                    }
+                )
                 work.checks += checks
                 tell(f"{head}: {overall(checks)} in {seconds:.1f} s: {checks[0].sentence}")
     return work.checks, {"stages": work.rows, "environment": sorted(work.environment)}
@@ -68,9 +74,15 @@ class _Replay:
     """A worktree in which stages run one after the other, each from its own commit."""
 
     def __init__(
-        self, workspace: Path, receipts: Receipts, stages: Sequence[str], places: Places, top: Path, tree: Path,
+        self,
+        workspace: Path,
+        receipts: Receipts,
+        stages: Sequence[str],
+        places: Places,
+        top: Path,
+        tree: Path,
         stack: ExitStack,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.workspace, self.receipts, self.places = workspace, receipts, places
         self.stages, self.top, self.tree, self._stack = stages, top, tree, stack
         self.checks: list[Finding] = []
@@ -97,8 +109,11 @@ class _Replay:
         self._made |= {path: one["sha256"] for path, one in files_of(again, "outputs").items()}
         self._tolerant = self._tolerant or not is_deterministic(receipt, again)
         self.environment |= set(environment(receipt, again))
-        others = [path for path, one in files_of(receipt, "inputs").items()
-                  if self._made.get(path, one["sha256"]) != one["sha256"] and not is_clocked(path)]  # fmt: skip
+        others = [
+            path
+            for path, one in files_of(receipt, "inputs").items()
+            if self._made.get(path, one["sha256"]) != one["sha256"] and not is_clocked(path)
+        ]
         has_metrics = any(name.startswith("evaluate") for name in self.stages)
         context = Context(others[0] if others else None, self._tolerant, has_metrics)
         return compare_stage(receipt, again, self.tree, self.places, context)
@@ -127,8 +142,9 @@ class _Replay:
             if path in self._made:
                 continue
             if path == LOCK:
-                source = next((p for p in (place, self.workspace / LOCK)
-                               if p.is_file() and file_sha256(p) == one["sha256"]), None)  # fmt: skip
+                source = next(
+                    (p for p in (place, self.workspace / LOCK) if p.is_file() and file_sha256(p) == one["sha256"]), None
+                )
             else:
                 source = self.places.get(path)
             if source is None:

@@ -84,8 +84,15 @@ def compare_stage(
 
 
 def _compare_file(
-    path: str, expected: str, here: str, old: Path | None, tree: Path, context: Context, changes: Sequence[str], stage: str
-) -> tuple[str, list[Finding]]:  # fmt: skip
+    path: str,
+    expected: str,
+    here: str,
+    old: Path | None,
+    tree: Path,
+    context: Context,
+    changes: Sequence[str],
+    stage: str,
+) -> tuple[str, list[Finding]]:
     """Return how a file came out (`same`, `clocked` or `close`) and what is wrong with it."""
     name = path.rpartition("/")[2]
     if here == expected:

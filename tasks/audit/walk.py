@@ -35,8 +35,12 @@ Say = Callable[[str], None]
 
 
 def audit(
-    workspace: Path, selector: str | None, say: Say = lambda _: None, again: Sequence[str] = (), tell: Say = lambda _: None
-) -> dict[str, Any]:  # fmt: skip
+    workspace: Path,
+    selector: str | None,
+    say: Say = lambda _: None,
+    again: Sequence[str] = (),
+    tell: Say = lambda _: None,
+) -> dict[str, Any]:
     """Return the report on one version: `result`, every check, the stages with their edges, and what it took.
 
     `again` has patterns of stages to replay. `say` gets lines that replace each other, `tell` lines to keep.
@@ -75,25 +79,43 @@ def audit(
                 wanted, tree = replay.chosen(stages, again), scratch / "replay"
                 more, replayed = replay.replay(workspace, receipts, wanted, walk.places, tree, say, tell)
                 checks += more
-            facts = {"stages": _stages(receipts, stages, checks), "edges": edges(receipts, stages), **walk.counted,
-                     "replay": replayed}  # fmt: skip
+            facts = {
+                "stages": _stages(receipts, stages, checks),
+                "edges": edges(receipts, stages),
+                **walk.counted,
+                "replay": replayed,
+            }
     results = [check.result for check in checks]
     return {
-        "model": dossier.name, "version": int(dossier.version), "round": dossier.round,
+        "model": dossier.name,
+        "version": int(dossier.version),
+        "round": dossier.round,
         "aliases": sorted(alias for alias, number in dossier.aliases.items() if number == dossier.version),
-        "model_sha256": dossier.tags.get("model_sha256"), "run_id": dossier.run_id, "receipts_root": dossier.receipts_root,
-        "result": overall(checks), "counts": {one: results.count(one) for one in ("PASS", "FAIL", "UNKNOWN")},
-        "checks": as_json(checks), **facts, "seconds": round(time.monotonic() - began, 2),
-    }  # fmt: skip
+        "model_sha256": dossier.tags.get("model_sha256"),
+        "run_id": dossier.run_id,
+        "receipts_root": dossier.receipts_root,
+        "result": overall(checks),
+        "counts": {one: results.count(one) for one in ("PASS", "FAIL", "UNKNOWN")},
+        "checks": as_json(checks),
+        **facts,
+        "seconds": round(time.monotonic() - began, 2),
+    }
 
 
 class _Walk:
     """The checks of one lineage, in the order in which they need each other."""
 
     def __init__(
-        self, tracker: Tracker, dossier: Dossier, receipts: Receipts, recorded: Mapping[str, bytes], stages: list[str],
-        scratch: Path, say: Say, start: Start,
-    ) -> None:  # fmt: skip
+        self,
+        tracker: Tracker,
+        dossier: Dossier,
+        receipts: Receipts,
+        recorded: Mapping[str, bytes],
+        stages: list[str],
+        scratch: Path,
+        say: Say,
+        start: Start,
+    ) -> None:
         self.tracker, self.workspace = tracker, tracker.workspace
         self.dossier, self.receipts, self.recorded = dossier, receipts, recorded
         self.stages, self.scratch, self.say, self.start = stages, scratch, say, start
@@ -250,9 +272,12 @@ def _stages(receipts: Receipts, stages: list[str], checks: list[Finding]) -> lis
                 worst[one] = check.result
     return [
         {
-            "name": stage, "result": worst[stage], "started_at": receipts[stage]["started_at"],
-            "seconds": receipts[stage]["compute_seconds"], "commit": receipts[stage]["git"]["commit"],
+            "name": stage,
+            "result": worst[stage],
+            "started_at": receipts[stage]["started_at"],
+            "seconds": receipts[stage]["compute_seconds"],
+            "commit": receipts[stage]["git"]["commit"],
             "outputs": {path: entry["sha256"] for path, entry in receipts[stage]["outputs"].items()},
         }
         for stage in stages
-    ]  # fmt: skip
+    ]

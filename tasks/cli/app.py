@@ -29,9 +29,12 @@ from tasks.running.start import check_run, find_workspace
 EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
-    name="compactlm", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    name="compactlm",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
     help="Make a language model smaller, and prove what was made.",
-)  # fmt: skip
+)
 cli_registry.add_commands(app)
 add_lineage_commands(app)
 add_export_command(app)
@@ -131,18 +134,17 @@ def status(as_json: Json = False) -> None:
     last = read_last_run(workspace) or {"stages": [], "state": "never run"}
     times = {row["name"]: row for row in last["stages"]}
     rows: list[dict[str, Any]] = [
-        {
-            "name": stage.name,
-            "state": "to do" if stage.name in waiting else "up to date",
-            "last": times.get(stage.name),
-        }
+        {"name": stage.name, "state": "to do" if stage.name in waiting else "up to date", "last": times.get(stage.name)}
         for stage in stages
     ]
     keys = ("wall_seconds", "compute_seconds", "overhead_seconds", "overhead_share")
     facts = {"last_state": last["state"], **{key: last.get(key) for key in keys}}
     solving = {name: target for name, target in params.rounds.items() if getattr(target, "budgets", None)}
-    searches = {name: _content(workspace / f"artifacts/rounds/{name}/trained/search.json")
-                for name, target in solving.items() if getattr(target, "search", None)}  # fmt: skip
+    searches = {
+        name: _content(workspace / f"artifacts/rounds/{name}/trained/search.json")
+        for name, target in solving.items()
+        if getattr(target, "search", None)
+    }
     solved = {name: _solved(workspace, name, searches.get(name, {})) for name in solving}
     if as_json:
         return print_json({"stages": rows, "solved_shapes": solved, "searches": searches, **facts})
@@ -172,8 +174,10 @@ def _content(path: Path) -> dict[str, Any]:
 
 def _search_words(search: dict[str, Any]) -> str:
     key = f"best_{search['metric']}"
-    ranks = [f"{one['candidate']} ({one['short'][key]:.4f})"
-             for one in sorted(search["candidates"], key=lambda one: int(one["rank_after"]))]  # fmt: skip
+    ranks = [
+        f"{one['candidate']} ({one['short'][key]:.4f})"
+        for one in sorted(search["candidates"], key=lambda one: int(one["rank_after"]))
+    ]
     return f"candidate {search['chosen']} of {len(ranks)}; KL to the teacher after a short distillation: {', '.join(ranks)}"
 
 
@@ -193,10 +197,15 @@ def models(as_json: Json = False) -> None:
         latency = ", ".join(f"{value:.1f} ({batch})" for batch, value in row["latency_ms_p50"].items())
         (name, mine), (_, theirs) = (quality_of(row[key]["test"]) for key in ("metrics", "teacher_metrics"))
         table.add_row(
-            str(row["version"]), row["round"], ", ".join(row["aliases"]), f"{row['params_total']:,}",
-            f"{row['size_bytes'] / 1e6:.1f}", latency, f"{name} {mine:.3f} of {theirs:.3f}",
+            str(row["version"]),
+            row["round"],
+            ", ".join(row["aliases"]),
+            f"{row['params_total']:,}",
+            f"{row['size_bytes'] / 1e6:.1f}",
+            latency,
+            f"{name} {mine:.3f} of {theirs:.3f}",
             row["verdict"]["verdict"],
-        )  # fmt: skip
+        )
     out.print(table)
     for row in rows:
         if row["sparsity"] is not None:

@@ -71,8 +71,11 @@ def _answer(decision: str, selector: str | None, key: Path, reason: str, print_:
     if as_json:
         return print_json({"path": str(path), "proposal": proposal, **signed})
     said = signed["statement"]
-    out.print(f"{said['name']}: {decision} {proposal['round']} of {model}, weights {proposal['candidate'][:12]}, proposed at "
-              f"{proposal['proposed_at']}", markup=False)  # fmt: skip
+    out.print(
+        f"{said['name']}: {decision} {proposal['round']} of {model}, weights {proposal['candidate'][:12]}, proposed at "
+        f"{proposal['proposed_at']}",
+        markup=False,
+    )
     out.print(f"written to {path}; commit it, then `compactlm promote` counts it", markup=False)
 
 

@@ -86,8 +86,10 @@ def rollback(
     past = [entry["champion"] for entry in read_log(tracker.workspace) if entry["model"] == name and entry["champion"]]
     if wanted not in [one["model_sha256"] for one in past]:
         known = ", ".join(sorted({one["version"] for one in past})) or "none"
-        raise UserError(f"--to {to}: version {number} has never been champion; those that have: {known}. `compactlm promote` "
-                        "makes a new one")  # fmt: skip
+        raise UserError(
+            f"--to {to}: version {number} has never been champion; those that have: {known}. `compactlm promote` "
+            "makes a new one"
+        )
     ask = Request("rollback", number, reason, actor())
     _told(decide(tracker, name, ask, lambda candidate, _: judge_rollback(tracker, candidate)), as_json)
 
@@ -151,8 +153,17 @@ def compare(
             table.add_row(row["set"], row["slice"], "", "", "", row["doubt"], "", "", "")
             continue
         change = f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
-        table.add_row(row["set"], row["slice"], str(row["rows"]), f"{row['a']:.3f}", f"{row['b']:.3f}", change,
-                      str(row["lost"]), str(row["gained"]), str(row["flipped"]))  # fmt: skip
+        table.add_row(
+            row["set"],
+            row["slice"],
+            str(row["rows"]),
+            f"{row['a']:.3f}",
+            f"{row['b']:.3f}",
+            change,
+            str(row["lost"]),
+            str(row["gained"]),
+            str(row["flipped"]),
+        )
     out.print(table)
     out.print("accuracy of A and B; rows that B lost, won, and answers otherwise than A")
 

@@ -75,9 +75,11 @@ def pack_sets(params: CausalLMParams, frames: dict[str, pd.DataFrame], end: int,
     """Write the blocks of every set, by the tokenizer that lies there, and return what there is of each."""
     section = params.data
     most: dict[str, int | None] = {
-        "train": None, "validation": section.evaluation_blocks, "test": section.evaluation_blocks,
+        "train": None,
+        "validation": section.evaluation_blocks,
+        "test": section.evaluation_blocks,
         **{name: one.blocks for name, one in section.evaluation_sets.items()},
-    }  # fmt: skip
+    }
     described: dict[str, Any] = {}
     for name, frame in frames.items():
         blocks = pack(frame["text"].tolist(), tokens / "tokenizer.json", end, section.block_tokens, most[name])

@@ -62,17 +62,37 @@ def row_checks(
     longest, copies, clashing = limits["max_characters"], limits["max_duplicate_share"], limits["max_conflicting_share"]
     least_unique = 1.0 - copies - 1e-9
     return [
-        Expectation("labels", "expect_column_values_to_be_in_set",
-              {"column": "label", "value_set": list(label_codes(data["labels"]))}, unknown_labels(file, table, data)),
-        Expectation("empty_texts", "expect_column_values_to_be_between",
-              {"column": "characters", "min_value": 1}, empty_texts(file, table, data)),
-        Expectation("long_texts", "expect_column_values_to_be_between",
-              {"column": "characters", "max_value": longest}, _long_texts(file, frame, longest)),
-        Expectation("duplicates", "expect_column_proportion_of_unique_values_to_be_between",
-              {"column": "row_id", "min_value": least_unique}, _duplicates(file, frame, copies)),
-        Expectation("conflicting_labels", "expect_column_mean_to_be_between",
-              {"column": "conflicting", "max_value": clashing}, _conflicting(file, frame, clashing)),
-    ]  # fmt: skip
+        Expectation(
+            "labels",
+            "expect_column_values_to_be_in_set",
+            {"column": "label", "value_set": list(label_codes(data["labels"]))},
+            unknown_labels(file, table, data),
+        ),
+        Expectation(
+            "empty_texts",
+            "expect_column_values_to_be_between",
+            {"column": "characters", "min_value": 1},
+            empty_texts(file, table, data),
+        ),
+        Expectation(
+            "long_texts",
+            "expect_column_values_to_be_between",
+            {"column": "characters", "max_value": longest},
+            _long_texts(file, frame, longest),
+        ),
+        Expectation(
+            "duplicates",
+            "expect_column_proportion_of_unique_values_to_be_between",
+            {"column": "row_id", "min_value": least_unique},
+            _duplicates(file, frame, copies),
+        ),
+        Expectation(
+            "conflicting_labels",
+            "expect_column_mean_to_be_between",
+            {"column": "conflicting", "max_value": clashing},
+            _conflicting(file, frame, clashing),
+        ),
+    ]
 
 
 def class_frame(raw: pd.DataFrame, data: Mapping[str, Any]) -> pd.DataFrame:
@@ -99,11 +119,19 @@ def class_checks(file: str, classes: pd.DataFrame, limits: Mapping[str, Any]) ->
         "validate_data.max_class_share); a model would learn to answer it always. Add rows of the other classes."
     )
     return [
-        Expectation("rows_per_class", "expect_column_values_to_be_between",
-              {"column": "rows", "min_value": least}, [too_few] if few else []),
-        Expectation("balance", "expect_column_values_to_be_between",
-              {"column": "share", "max_value": most}, [unbalanced] if many else []),
-    ]  # fmt: skip
+        Expectation(
+            "rows_per_class",
+            "expect_column_values_to_be_between",
+            {"column": "rows", "min_value": least},
+            [too_few] if few else [],
+        ),
+        Expectation(
+            "balance",
+            "expect_column_values_to_be_between",
+            {"column": "share", "max_value": most},
+            [unbalanced] if many else [],
+        ),
+    ]
 
 
 def split_frame(raw: pd.DataFrame, data: Mapping[str, Any]) -> pd.DataFrame:
@@ -123,11 +151,19 @@ def split_checks(file: str, raw: pd.DataFrame, data: Mapping[str, Any]) -> list[
         "cannot test it: keep each text in one split, or set data.columns.split: null to split by content."
     )
     return [
-        Expectation("splits", "expect_column_values_to_be_in_set", {"column": "split", "value_set": list(SPLITS)},
-              [f"{file}: {problem}" for problem in unknown_splits(raw, data)]),
-        Expectation("one_split_a_text", "expect_column_values_to_be_unique", {"column": "row_id"},
-              [words] if len(repeated) else []),
-    ]  # fmt: skip
+        Expectation(
+            "splits",
+            "expect_column_values_to_be_in_set",
+            {"column": "split", "value_set": list(SPLITS)},
+            [f"{file}: {problem}" for problem in unknown_splits(raw, data)],
+        ),
+        Expectation(
+            "one_split_a_text",
+            "expect_column_values_to_be_unique",
+            {"column": "row_id"},
+            [words] if len(repeated) else [],
+        ),
+    ]
 
 
 def set_frame(sets: Mapping[str, pd.DataFrame], threshold: float) -> pd.DataFrame:
@@ -158,11 +194,16 @@ def set_checks(file: str, members: pd.DataFrame, threshold: float) -> list[Expec
         + ". Put both into the same split, or set data.columns.split: null to split by content."
     )
     return [
-        Expectation("one_set_a_text", "expect_column_values_to_be_unique", {"column": "row_id"},
-              [shared] if len(twice) else []),
-        Expectation("near_duplicates_held_out", "expect_column_max_to_be_between",
-              {"column": "held_out", "max_value": 0.0}, [leaks] if len(near) else []),
-    ]  # fmt: skip
+        Expectation(
+            "one_set_a_text", "expect_column_values_to_be_unique", {"column": "row_id"}, [shared] if len(twice) else []
+        ),
+        Expectation(
+            "near_duplicates_held_out",
+            "expect_column_max_to_be_between",
+            {"column": "held_out", "max_value": 0.0},
+            [leaks] if len(near) else [],
+        ),
+    ]
 
 
 def _long_texts(file: str, frame: pd.DataFrame, longest: int) -> list[str]:
@@ -214,17 +255,37 @@ def document_checks(frame: pd.DataFrame, limits: Mapping[str, Any]) -> list[Expe
     few, longest, copies = limits["min_documents"], limits["max_characters"], limits["max_duplicate_share"]
     again = int(frame["row_id"].duplicated().sum())
     return [
-        Expectation("documents", "expect_table_row_count_to_be_between", {"min_value": few},
-              [f"{len(frame)} documents; at least {few} are asked (validate_data.min_documents). Add some."]
-              if len(frame) < few else []),
-        Expectation("empty_texts", "expect_column_values_to_be_between", {"column": "characters", "min_value": 1},
-              _named(frame[frame["characters"] == 0], "without text", "Fill them in or delete them.")),
-        Expectation("long_texts", "expect_column_values_to_be_between", {"column": "characters", "max_value": longest},
-              _named(frame[frame["characters"] > longest],
-                     f"longer than {longest} characters (validate_data.max_characters)", "Cut them, or raise the limit.")),
-        Expectation("duplicates", "expect_column_proportion_of_unique_values_to_be_between",
-              {"column": "row_id", "min_value": 1.0 - copies - 1e-9}, _repeated(frame, again, copies)),
-    ]  # fmt: skip
+        Expectation(
+            "documents",
+            "expect_table_row_count_to_be_between",
+            {"min_value": few},
+            [f"{len(frame)} documents; at least {few} are asked (validate_data.min_documents). Add some."]
+            if len(frame) < few
+            else [],
+        ),
+        Expectation(
+            "empty_texts",
+            "expect_column_values_to_be_between",
+            {"column": "characters", "min_value": 1},
+            _named(frame[frame["characters"] == 0], "without text", "Fill them in or delete them."),
+        ),
+        Expectation(
+            "long_texts",
+            "expect_column_values_to_be_between",
+            {"column": "characters", "max_value": longest},
+            _named(
+                frame[frame["characters"] > longest],
+                f"longer than {longest} characters (validate_data.max_characters)",
+                "Cut them, or raise the limit.",
+            ),
+        ),
+        Expectation(
+            "duplicates",
+            "expect_column_proportion_of_unique_values_to_be_between",
+            {"column": "row_id", "min_value": 1.0 - copies - 1e-9},
+            _repeated(frame, again, copies),
+        ),
+    ]
 
 
 def document_set_frame(sets: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -239,8 +300,14 @@ def document_set_checks(members: pd.DataFrame) -> list[Expectation]:
     words = f"{twice['row_id'].nunique()} documents in two sets, e.g. " + "; ".join(
         f"{shorten(one.text)!r} in {one.set}" for one in twice.head(2).itertuples()
     )
-    return [Expectation("one_set_a_document", "expect_column_values_to_be_unique", {"column": "row_id"},
-                  [words] if len(twice) else [])]  # fmt: skip
+    return [
+        Expectation(
+            "one_set_a_document",
+            "expect_column_values_to_be_unique",
+            {"column": "row_id"},
+            [words] if len(twice) else [],
+        )
+    ]
 
 
 def _named(bad: pd.DataFrame, what: str, advice: str) -> list[str]:

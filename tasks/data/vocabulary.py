@@ -21,8 +21,16 @@ from tasks.errors import DataError, ParamsError
 from tasks.files import file_sha256, read_json
 
 PREFIX = "##"
-SPECIAL_IDS: Final = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "mask_token_id",
-                      "unk_token_id", "decoder_start_token_id")  # fmt: skip
+SPECIAL_IDS: Final = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "sep_token_id",
+    "cls_token_id",
+    "mask_token_id",
+    "unk_token_id",
+    "decoder_start_token_id",
+)
 
 
 def count_pieces(ids: NDArray[np.int32], size: int) -> NDArray[np.int64]:

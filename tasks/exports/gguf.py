@@ -121,9 +121,10 @@ def _add_tokenizer(writer: Any, tokenizer: Mapping[str, Any], config: Mapping[st
     writer.add_token_merges([" ".join(pair) for pair in merges_of(tokenizer)])
     writer.add_add_bos_token(False)
     for key, add in (
-        ("bos_token_id", writer.add_bos_token_id), ("eos_token_id", writer.add_eos_token_id),
+        ("bos_token_id", writer.add_bos_token_id),
+        ("eos_token_id", writer.add_eos_token_id),
         ("pad_token_id", writer.add_pad_token_id),
-    ):  # fmt: skip
+    ):
         value = config.get(key)
         if value is not None:
             add(int(value[0] if isinstance(value, list) else value))

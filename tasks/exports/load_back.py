@@ -83,25 +83,41 @@ class LoadBack:
     """
 
     def __init__(
-        self, folder: Path, texts: Sequence[str], max_tokens: int, threads: int, alone: Sequence[str] = (),
-        new_tokens: int | None = None, gguf: tuple[str, list[list[int]]] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        texts: Sequence[str],
+        max_tokens: int,
+        threads: int,
+        alone: Sequence[str] = (),
+        new_tokens: int | None = None,
+        gguf: tuple[str, list[list[int]]] | None = None,
+    ) -> None:
         self._folder = folder
         self._scratch = tempfile.TemporaryDirectory(prefix="compactlm-load-back-")
         self._out = Path(self._scratch.name) / "logits.npz"
         self._log = Path(self._scratch.name) / "stderr.txt"
         request = {
-            "folder": str(folder.resolve()), "texts": list(texts), "max_tokens": max_tokens, "threads": threads,
-            "out": str(self._out), "alone": list(alone), "new_tokens": new_tokens,
-            "gguf": gguf and gguf[0], "ids": gguf and gguf[1],
-        }  # fmt: skip
+            "folder": str(folder.resolve()),
+            "texts": list(texts),
+            "max_tokens": max_tokens,
+            "threads": threads,
+            "out": str(self._out),
+            "alone": list(alone),
+            "new_tokens": new_tokens,
+            "gguf": gguf and gguf[0],
+            "ids": gguf and gguf[1],
+        }
         program = PROGRAM if new_tokens is None else CAUSAL_PROGRAM
         with self._log.open("wb") as log:
             # -I: neither the working directory nor PYTHON* variables decide what is imported.
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log,
-                cwd=self._scratch.name, env={**os.environ, "HF_HUB_OFFLINE": "1"},
-            )  # fmt: skip
+                [sys.executable, "-I", "-c", program],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                cwd=self._scratch.name,
+                env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            )
         assert self._process.stdin is not None, "stdin was asked for"
         with self._process.stdin as pipe:
             pipe.write(json.dumps(request).encode())

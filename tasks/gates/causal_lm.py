@@ -111,8 +111,13 @@ def _sound(models: Mapping[str, Model], who: str, name: str) -> tuple[pd.DataFra
 
 
 def _doubt(
-    who: str, name: str, rows: pd.DataFrame, teacher: pd.DataFrame, reported: Mapping[str, Any], teachers: Mapping[str, Any]
-) -> str | None:  # fmt: skip
+    who: str,
+    name: str,
+    rows: pd.DataFrame,
+    teacher: pd.DataFrame,
+    reported: Mapping[str, Any],
+    teachers: Mapping[str, Any],
+) -> str | None:
     """Return a sentence if the blocks are not those on which the teacher was measured, or cannot be."""
     if rows.empty:
         return f"set {name!r}: the predictions of {who} are empty. Evaluate again"

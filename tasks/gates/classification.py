@@ -77,8 +77,14 @@ def gather(rules: Iterable[Rule | Asked], models: Mapping[str, Model], num_class
 
 def _slice_names(models: Mapping[str, Model], name: str) -> list[str]:
     """Return the slices either side reports: one that the student's report leaves out is missing, not absent."""
-    return sorted({one for who in ("student", "teacher") if who in models
-                   for one in models[who].sets.get(name, {}).get("slices", {})})  # fmt: skip
+    return sorted(
+        {
+            one
+            for who in ("student", "teacher")
+            if who in models
+            for one in models[who].sets.get(name, {}).get("slices", {})
+        }
+    )
 
 
 def measure(models: Mapping[str, Model], who: str, rule: Rule, num_classes: int, bins: int) -> Measurement:

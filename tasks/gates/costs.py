@@ -9,9 +9,12 @@ from tasks.gates.rules import Key, Measurement
 
 COUNTED: Final = ("params_total", "params_non_embedding", "size_bytes", "flops_per_example", "flops_per_token")
 DIFFERENCES: Final = (
-    "load_back_max_difference", "golden_max_difference", "onnx_max_difference", "cache_mismatched_tokens",
+    "load_back_max_difference",
+    "golden_max_difference",
+    "onnx_max_difference",
+    "cache_mismatched_tokens",
     "gguf_max_difference",
-)  # fmt: skip
+)
 LATENCY: Final = "latency_ms_p50_batch_1"
 
 

@@ -10,9 +10,7 @@ from tasks.gates.rules import Answer
 LEAKS: Final = ("one_set_a_text", "near_duplicates_held_out")  # expectations of validation/summary.json
 
 
-def data_validated(
-    validation: Mapping[str, Any], prepared: Mapping[str, Any], quality: Mapping[str, Any]
-) -> Answer:  # fmt: skip
+def data_validated(validation: Mapping[str, Any], prepared: Mapping[str, Any], quality: Mapping[str, Any]) -> Answer:
     """Return whether the data passed validation, and these are the rows that were measured.
 
     The three files agree by digests: the data file's in validation/summary.json and data/summary.json, and the row ids'

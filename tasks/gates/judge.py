@@ -65,8 +65,11 @@ def judge(
 def _overall(results: list[str], warned: int) -> str:
     if not results:
         return "hold: no rule with severity block is asked, so nothing is proven"
-    counts = [f"{results.count(name)} {words}" for name, words in
-              (("pass", "kept"), ("fail", "broken"), ("hold", "undecided")) if name in results]  # fmt: skip
+    counts = [
+        f"{results.count(name)} {words}"
+        for name, words in (("pass", "kept"), ("fail", "broken"), ("hold", "undecided"))
+        if name in results
+    ]
     start = f"of {len(results)} blocking rules {', '.join(counts)}"
     if results.count("pass") == len(results):
         start = f"all {len(results)} blocking rules are kept"
@@ -83,7 +86,7 @@ def _judge_check(check: Asked, answer: Answer | None) -> dict[str, Any]:
 
 def _judge_slices(
     rule: Rule, evidence: Mapping[Key, Measurement], pairs: Mapping[PairKey, Paired], names: Sequence[str], seed: int
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Return the result of a rule; over a pattern of slices that of the worst one, with every slice's below `slices`."""
     parts = rule.of_slices(names)
     if not parts:
@@ -98,9 +101,14 @@ def _judge_slices(
         for name, words in (("pass", "kept"), ("fail", "broken"), ("hold", "undecided"))
         if name in [one["result"] for one in judged]
     ]
-    sentence = f"{', '.join(counts)} of {len(parts)} slices {rule.slices!r}; worst: {worst['sentence']}"  # fmt: skip
-    return {**worst, **identity(rule), "worst_slice": worst["slice"], "sentence": sentence,
-            "slices": [{key: one[key] for key in keys} for one in judged]}  # fmt: skip
+    sentence = f"{', '.join(counts)} of {len(parts)} slices {rule.slices!r}; worst: {worst['sentence']}"
+    return {
+        **worst,
+        **identity(rule),
+        "worst_slice": worst["slice"],
+        "sentence": sentence,
+        "slices": [{key: one[key] for key in keys} for one in judged],
+    }
 
 
 def _excess(rule: Rule, value: float | None) -> float:
@@ -135,8 +143,20 @@ def _judge_pairs(
         measured = _number(evidence.get(("student", rule.metric, rule.set, rule.slice)))
         reference = _number(evidence.get((rule.versus or "", rule.metric, rule.set, rule.slice)))
         words = describe(rule, count, measured or 0.0, reference or 0.0, one, result)
-        entries.append(_entry(rule, result, words, one.value, measured, reference, one.support,
-                              low=one.low, high=one.high, p_value=p_value))  # fmt: skip
+        entries.append(
+            _entry(
+                rule,
+                result,
+                words,
+                one.value,
+                measured,
+                reference,
+                one.support,
+                low=one.low,
+                high=one.high,
+                p_value=p_value,
+            )
+        )
     return entries
 
 
@@ -148,15 +168,30 @@ def _pair_trouble(rule: Rule, evidence: Mapping[Key, Measurement]) -> str | None
 
 
 def _entry(
-    rule: Rule, result: str, sentence: str, value: float | None = None, measured: float | None = None,
-    reference: float | None = None, support: int | None = None, low: float | None = None, high: float | None = None,
+    rule: Rule,
+    result: str,
+    sentence: str,
+    value: float | None = None,
+    measured: float | None = None,
+    reference: float | None = None,
+    support: int | None = None,
+    low: float | None = None,
+    high: float | None = None,
     p_value: float | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Return a rule as asked, with what came of it."""
     return {
-        **identity(rule), "value": value, "low": low, "high": high, "p_value": p_value, "measured": measured,
-        "reference": reference, "support": support, "result": result, "sentence": sentence,
-    }  # fmt: skip
+        **identity(rule),
+        "value": value,
+        "low": low,
+        "high": high,
+        "p_value": p_value,
+        "measured": measured,
+        "reference": reference,
+        "support": support,
+        "result": result,
+        "sentence": sentence,
+    }
 
 
 def identity(rule: Rule | Asked) -> dict[str, Any]:
@@ -164,11 +199,20 @@ def identity(rule: Rule | Asked) -> dict[str, Any]:
     if isinstance(rule, Asked):
         return {"check": rule.name, "metric": None, "severity": rule.severity}
     return {
-        "metric": rule.metric, "set": rule.set, "slice": None if rule.slices else rule.slice, "pattern": rule.slices,
-        "versus": rule.versus, "bound": rule.bound, "threshold": rule.threshold, "severity": rule.severity,
-        "test": rule.test, "confidence": rule.confidence, "prove": rule.prove, "min_support": rule.min_support,
+        "metric": rule.metric,
+        "set": rule.set,
+        "slice": None if rule.slices else rule.slice,
+        "pattern": rule.slices,
+        "versus": rule.versus,
+        "bound": rule.bound,
+        "threshold": rule.threshold,
+        "severity": rule.severity,
+        "test": rule.test,
+        "confidence": rule.confidence,
+        "prove": rule.prove,
+        "min_support": rule.min_support,
         "resamples": rule.resamples,
-    }  # fmt: skip
+    }
 
 
 def _judge_rule(rule: Rule, evidence: Mapping[Key, Measurement]) -> dict[str, Any]:

@@ -58,9 +58,11 @@ def count_pairs(labels: NDArray[np.generic], predictions: NDArray[np.generic], r
     """Return the counts of three arrays of classes of shape (N,), in the same order of rows."""
     mine, theirs = predictions == labels, reference == labels
     return Pairs(
-        rows=len(labels), lost=int((theirs & ~mine).sum()), gained=int((mine & ~theirs).sum()),
+        rows=len(labels),
+        lost=int((theirs & ~mine).sum()),
+        gained=int((mine & ~theirs).sum()),
         flipped=int((predictions != reference).sum()),
-    )  # fmt: skip
+    )
 
 
 def paired_bootstrap(pairs: Pairs, margin: float, confidence: float, resamples: int, seed: int) -> Difference:

@@ -48,15 +48,25 @@ ONLY_CAUSAL_LM: Final = frozenset(
     }
 )
 OF_CAUSAL_LM: Final = ONLY_CAUSAL_LM | {
-    "agreement", "params_total", "params_non_embedding", "size_bytes", "latency_ms_p50_batch_1",
+    "agreement",
+    "params_total",
+    "params_non_embedding",
+    "size_bytes",
+    "latency_ms_p50_batch_1",
     "load_back_max_difference",
-}  # fmt: skip
+}
 
 SHARES: Final = frozenset({"accuracy", "macro_f1", "calibration_error", "agreement", "churn", "repetition_rate"})
 COUNTS: Final = frozenset(
-    {"params_total", "params_non_embedding", "size_bytes", "flops_per_example", "flops_per_token",
-     "latency_ms_p50_batch_1"}
-)  # fmt: skip
+    {
+        "params_total",
+        "params_non_embedding",
+        "size_bytes",
+        "flops_per_example",
+        "flops_per_token",
+        "latency_ms_p50_batch_1",
+    }
+)
 ROUNDING: Final = 1e-12  # 0.83 - 0.80 is a little less than 0.03 in floating point
 NAMES: Final = {
     "nll_nats_per_example": "negative log-likelihood (nats per example)",
@@ -78,9 +88,11 @@ NAMES: Final = {
     "churn": "churn (share of rows with another prediction)",
 }
 WHO: Final = {
-    "teacher": "the teacher", "parent": "the parent round", "tfidf_logistic": "TF-IDF + logistic regression",
+    "teacher": "the teacher",
+    "parent": "the parent round",
+    "tfidf_logistic": "TF-IDF + logistic regression",
     "champion": "the champion",
-}  # fmt: skip
+}
 # What is answered by yes or no, and the section of params.yaml in which it can be asked.
 CHECKS: Final = {
     "data_validated": "gates",
@@ -128,8 +140,11 @@ class Rule:
         """Return one rule for each slice of `names` that matches the pattern; the rule itself without a pattern."""
         if self.slices is None:
             return [self]
-        return [replace(self, slice=name, slices=None) for name in names
-                if name != "overall" and fnmatchcase(name, self.slices)]  # fmt: skip
+        return [
+            replace(self, slice=name, slices=None)
+            for name in names
+            if name != "overall" and fnmatchcase(name, self.slices)
+        ]
 
 
 @dataclass(frozen=True)
@@ -174,8 +189,12 @@ def subject(rule: Rule) -> str:
 
 def possessive(versus: str | None) -> str:
     """Return `the teacher's`, and so on."""
-    names = {"teacher": "the teacher's", "parent": "its parent's", "tfidf_logistic": "the TF-IDF baseline's",
-             "champion": "the champion's"}  # fmt: skip
+    names = {
+        "teacher": "the teacher's",
+        "parent": "its parent's",
+        "tfidf_logistic": "the TF-IDF baseline's",
+        "champion": "the champion's",
+    }
     return names.get(versus or "", f"{versus}'s")
 
 

@@ -88,8 +88,11 @@ def md5_of(receipt: Receipt, path: str) -> str | None:
 
 def rounds_of(stages: Iterable[str]) -> list[str]:
     """Return the models among these stages, `teacher` first and each round after its parent."""
-    names = ["teacher" if stage == "teacher" else stage.partition("@")[2] for stage in stages
-             if stage == "teacher" or stage.startswith("distill@")]  # fmt: skip
+    names = [
+        "teacher" if stage == "teacher" else stage.partition("@")[2]
+        for stage in stages
+        if stage == "teacher" or stage.startswith("distill@")
+    ]
     return names
 
 

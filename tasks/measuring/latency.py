@@ -76,10 +76,7 @@ def _distinct(student: Any, teacher: Any) -> list[Any]:
 
 
 def _compare(
-    kind: str,
-    sides: Sequence[Callable[[Batch, Batch], Call]],
-    inputs: Mapping[int, tuple[Batch, Batch]],
-    repeats: int,
+    kind: str, sides: Sequence[Callable[[Batch, Batch], Call]], inputs: Mapping[int, tuple[Batch, Batch]], repeats: int
 ) -> dict[str, dict[str, float]]:
     """Return batch size -> LATENCY of the first of the `sides` beside the last, which is its teacher or itself."""
     found = {}
@@ -101,9 +98,14 @@ def continued(
     ids_BT = torch.from_numpy(prompts_BT).to(model.device)
     with torch.inference_mode():
         found = model.generate(
-            input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), do_sample=False, use_cache=use_cache,
-            max_new_tokens=new_tokens, min_new_tokens=new_tokens, pad_token_id=0,
-        )  # fmt: skip
+            input_ids=ids_BT,
+            attention_mask=torch.ones_like(ids_BT),
+            do_sample=False,
+            use_cache=use_cache,
+            max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens,
+            pad_token_id=0,
+        )
     made: NDArray[np.int64] = found[:, ids_BT.shape[1] :].cpu().numpy()
     return made
 

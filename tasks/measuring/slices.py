@@ -14,10 +14,25 @@ OVERALL: Final = "overall"
 LENGTHS: Final = ("length:short", "length:medium", "length:long")
 RARE: Final = "tokens:rare"
 NEGATION: Final = "negation"
-NEGATIONS: Final = frozenset({
-    "no", "not", "never", "none", "nobody", "nothing", "neither", "nor", "nowhere", "cannot", "without", "hardly",
-    "scarcely", "barely", "rarely",
-})  # fmt: skip
+NEGATIONS: Final = frozenset(
+    {
+        "no",
+        "not",
+        "never",
+        "none",
+        "nobody",
+        "nothing",
+        "neither",
+        "nor",
+        "nowhere",
+        "cannot",
+        "without",
+        "hardly",
+        "scarcely",
+        "barely",
+        "rarely",
+    }
+)
 RAREST_SHARE: Final = 0.1  # of a row's distinct words: a share, or long texts would always be the rare ones
 APOSTROPHE: Final = "\N{RIGHT SINGLE QUOTATION MARK}"
 WORD: Final = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")

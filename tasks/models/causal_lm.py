@@ -53,8 +53,18 @@ def touch_read_rows_alone(model: Any) -> None:
 def new_config(shape: Mapping[str, int], block_tokens: int) -> dict[str, Any]:
     """Return the config of a GPT-2 of this shape for blocks of this length; the end of text has id 0."""
     return {
-        "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": shape["vocabulary"],
-        "n_positions": block_tokens, "n_embd": shape["hidden"], "n_head": shape["heads"], "n_inner": shape["ffn"],
-        "n_layer": shape["layers"], "bos_token_id": 0, "eos_token_id": 0, "resid_pdrop": 0.0, "embd_pdrop": 0.0,
-        "attn_pdrop": 0.0, "tie_word_embeddings": True,
-    }  # fmt: skip
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "vocab_size": shape["vocabulary"],
+        "n_positions": block_tokens,
+        "n_embd": shape["hidden"],
+        "n_head": shape["heads"],
+        "n_inner": shape["ffn"],
+        "n_layer": shape["layers"],
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "tie_word_embeddings": True,
+    }

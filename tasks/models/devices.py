@@ -94,11 +94,14 @@ class Device:
         """Return what a receipt says of it."""
         kind = str(self.device) if self.processes.count == 1 else self.device.type
         return {
-            "device": kind, "precision": self.precision, "threads": self.threads,
-            "processes": self.processes.count, "backend": self.processes.backend,
+            "device": kind,
+            "precision": self.precision,
+            "threads": self.threads,
+            "processes": self.processes.count,
+            "backend": self.processes.backend,
             **({"compiled": True} if self.compiled else {}),
             **({} if self.processes.shares is None else {"strategy": "fsdp"}),
-        }  # fmt: skip
+        }
 
 
 def pick_for_training(runtime: Runtime) -> Device:

@@ -118,11 +118,7 @@ def predict_batches(
 
 
 def predict_logits(
-    model: Any,
-    tokens: TokenSet,
-    batch_rows: int,
-    device: Device,
-    on_batch: Callable[[int], None] | None = None,
+    model: Any, tokens: TokenSet, batch_rows: int, device: Device, on_batch: Callable[[int], None] | None = None
 ) -> NDArray[np.float32]:
     """Return float32 logits of shape (rows, classes) in row order; `on_batch` hears how many rows are done."""
     logits = np.zeros((len(tokens), model.config.num_labels), dtype=np.float32)

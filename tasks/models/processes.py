@@ -32,9 +32,13 @@ class Processes:
     """The group of processes that this one trains in; `rank` counts from 0, and the first writes every file."""
 
     def __init__(
-        self, count: int = 1, rank: int = 0, backend: str | None = None, accelerator: Any = None,
+        self,
+        count: int = 1,
+        rank: int = 0,
+        backend: str | None = None,
+        accelerator: Any = None,
         shares: Shares | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Take the group, and with `shares` how it cuts the model that it trains into one share for each process."""
         self.count, self.rank, self.backend, self._accelerator = count, rank, backend, accelerator
         self.shares = shares

@@ -159,7 +159,17 @@ def rule_of(gate: Gate) -> Rule | Asked:
     if gate.metric is None:
         return Asked(str(gate.check), gate.severity)
     bound = gate.bound
-    plain = Rule(gate.metric, gate.set, gate.slice or "overall", gate.versus, bound, float(getattr(gate, bound)),
-                 gate.severity, gate.slices, gate.test, gate.confidence)  # fmt: skip
+    plain = Rule(
+        gate.metric,
+        gate.set,
+        gate.slice or "overall",
+        gate.versus,
+        bound,
+        float(getattr(gate, bound)),
+        gate.severity,
+        gate.slices,
+        gate.test,
+        gate.confidence,
+    )
     given = {name: getattr(gate, name) for name in ("prove", "min_support", "resamples")}
     return replace(plain, **{name: value for name, value in given.items() if value is not None})

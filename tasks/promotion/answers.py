@@ -43,8 +43,10 @@ def signed_answer(proposal: Mapping[str, Any], decision: str, reason: str, key: 
     names = [name for name, known in proposal["policy"]["approvers"].items() if known == line]
     if not names:
         allowed = ", ".join(proposal["policy"]["approvers"])
-        raise UserError(f"--key {key}: {line} is not the key of an approver; approvers: {allowed} "
-                        "(params.yaml: promotion.approval.approvers)")  # fmt: skip
+        raise UserError(
+            f"--key {key}: {line} is not the key of an approver; approvers: {allowed} "
+            "(params.yaml: promotion.approval.approvers)"
+        )
     at = datetime.now(UTC).strftime(TIME)
     said = {
         "proposal": digest_of(proposal),

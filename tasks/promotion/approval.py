@@ -18,8 +18,18 @@ SKEW: Final = timedelta(minutes=5)  # how far the clocks of two honest machines 
 TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 ANSWERS: Final = ("approve", "reject")
 # what a proposal pins
-PARTS: Final = {"model", "candidate", "champion", "rules", "evidence", "verdict", "authors", "policy", "proposed_at",
-                "expires_at"}  # fmt: skip
+PARTS: Final = {
+    "model",
+    "candidate",
+    "champion",
+    "rules",
+    "evidence",
+    "verdict",
+    "authors",
+    "policy",
+    "proposed_at",
+    "expires_at",
+}
 Statement = Mapping[str, Any]  # {"statement": {proposal, decision, name, key, at, reason}, "signature": armoured}
 
 
@@ -139,9 +149,10 @@ def _quorum_faults(found: Mapping[str, Any], decided_at: str) -> list[str]:
 def _subject(decision: Mapping[str, Any]) -> dict[str, Any]:
     champion = decision["before"]["champion"]
     return {
-        "model": decision["model"], "candidate": decision["candidate"]["model_sha256"],
+        "model": decision["model"],
+        "candidate": decision["candidate"]["model_sha256"],
         "champion": champion["model_sha256"] if champion else None,
-    }  # fmt: skip
+    }
 
 
 def _is_whole(found: Any) -> bool:

@@ -134,8 +134,9 @@ def lineage(
     """
     stages = ancestors(receipts, last)
     wrote = producers(receipts)
-    unwritten = sorted({path for stage in stages for path in files_of(receipts[stage], "inputs")
-                        if path not in wrote and path != LOCK})  # fmt: skip
+    unwritten = sorted(
+        {path for stage in stages for path in files_of(receipts[stage], "inputs") if path not in wrote and path != LOCK}
+    )
     if unwritten:
         return Answer("hold", f"cannot be decided: no receipt tells who wrote {unwritten[0]}")
     if root is None or FIRST not in stages:
@@ -145,8 +146,12 @@ def lineage(
     if broken:
         return Answer("fail", f"{broken[0].subject}: {broken[0].sentence}")
     folder = f"artifacts/rounds/{last.partition('@')[2]}/"
-    outputs = {path: one["sha256"] for stage in stages for path, one in files_of(receipts[stage], "outputs").items()
-               if path.startswith(folder)}  # fmt: skip
+    outputs = {
+        path: one["sha256"]
+        for stage in stages
+        for path, one in files_of(receipts[stage], "outputs").items()
+        if path.startswith(folder)
+    }
     for name, sha256 in stored.items():
         if sha256 not in [one for path, one in outputs.items() if path.endswith(f"/{name}")]:
             return Answer("fail", f"{name}: the registry has other bytes than the stages of this round wrote")

@@ -57,5 +57,12 @@ def compare_versions(
 
 def _change(count: Pairs, seed: int) -> dict[str, Any]:
     told = paired_bootstrap(count, 0.0, CONFIDENCE, 10_000, seed)
-    return {"rows": count.rows, "lost": count.lost, "gained": count.gained, "flipped": count.flipped,
-            "difference": told.value, "low": told.low, "high": told.high}  # fmt: skip
+    return {
+        "rows": count.rows,
+        "lost": count.lost,
+        "gained": count.gained,
+        "flipped": count.flipped,
+        "difference": told.value,
+        "low": told.low,
+        "high": told.high,
+    }

@@ -111,10 +111,18 @@ def content(
     done = verdict["verdict"] == "pass"
     after = {"champion": candidate, "previous": before["champion"]} if done else dict(before)
     return {
-        "model": name, "kind": ask.kind, "outcome": "done" if done else "refused", "candidate": candidate, "verdict": verdict,
-        "reason": ask.reason, "actor": ask.actor, "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "git": git_state(tracker.workspace), "before": before, **after,
-    }  # fmt: skip
+        "model": name,
+        "kind": ask.kind,
+        "outcome": "done" if done else "refused",
+        "candidate": candidate,
+        "verdict": verdict,
+        "reason": ask.reason,
+        "actor": ask.actor,
+        "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "git": git_state(tracker.workspace),
+        "before": before,
+        **after,
+    }
 
 
 def settle(tracker: Tracker, name: str) -> None:

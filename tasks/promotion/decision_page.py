@@ -54,8 +54,11 @@ def _answers(approval: Mapping[str, Any] | None) -> list[str]:
     if approval is None:
         return []
     proposal = approval["proposal"]
-    lines = [f"Proposal `{approval['digest'][:16]}` of {proposal['proposed_at']}, open until {proposal['expires_at']}: "
-             f"{approval['state']}.", ""]  # fmt: skip
+    lines = [
+        f"Proposal `{approval['digest'][:16]}` of {proposal['proposed_at']}, open until {proposal['expires_at']}: "
+        f"{approval['state']}.",
+        "",
+    ]
     for said in (one["statement"] for one in approval["statements"]):
         reason = f": {_cell(said['reason'])}" if said["reason"] else ""
         lines.append(f"- {said['decision']} by {_cell(said['name'])} at {said['at']}{reason}")

@@ -35,6 +35,8 @@ def _of_aliases(tracker: Tracker, name: str, log: Sequence[Decision]) -> list[st
         one = state[alias]
         # MLflow takes the aliases of a deleted version away without a word.
         if one is not None and number_of(tracker, name, one) is None:
-            found.append(f"{alias} is version {one['version']} by the log, and no registered version has its weights "
-                         f"({one['model_sha256'][:12]})")  # fmt: skip
+            found.append(
+                f"{alias} is version {one['version']} by the log, and no registered version has its weights "
+                f"({one['model_sha256'][:12]})"
+            )
     return found

@@ -50,9 +50,13 @@ def judge_first(
 
 
 def _judge(
-    tracker: Tracker, params: Params, candidate: Version, champion: Version | None, given: list[dict[str, Any]],
+    tracker: Tracker,
+    params: Params,
+    candidate: Version,
+    champion: Version | None,
+    given: list[dict[str, Any]],
     known: Answers,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Return the verdict of what is `given` and of the rules of `promotion` together."""
     asked = [rule_of(gate) for gate in params.promotion.gates]
     rules = [rule for rule in asked if isinstance(rule, Asked) or rule.versus != "champion" or champion is not None]
@@ -62,8 +66,11 @@ def _judge(
     runs |= {"champion": champion["run_id"]} if champion is not None else {}
     models = {who: model for who, run in runs.items() if (model := read_model(tracker, who, run, needed)) is not None}
     found, pairs, names = gather_for(params, rules, models)
-    costs = {who: read_json(path) for who, run in runs.items()
-             if run and (path := tracker.local_file(run, "evidence/cost.json")) is not None}  # fmt: skip
+    costs = {
+        who: read_json(path)
+        for who, run in runs.items()
+        if run and (path := tracker.local_file(run, "evidence/cost.json")) is not None
+    }
     checks = [rule.name for rule in rules if isinstance(rule, Asked) and rule.name not in known]
     told = {**answers(tracker, candidate, checks), **known}
     result = judge(rules, {**cost_evidence(costs), **found}, pairs, names, params.seed, told)
@@ -73,8 +80,11 @@ def _judge(
     against = "" if champion is not None else "; there was no champion to compare with"
     reasons = [one["sentence"] for one in judged if one["severity"] == "block" and one["result"] != "pass"]
     selection = _selection(tracker, candidate)
-    evidence = {f"{who}/{path.name}": file_sha256(path) for who, model in models.items()
-                for path in sorted(model.predictions.glob("*.parquet"))}  # fmt: skip
+    evidence = {
+        f"{who}/{path.name}": file_sha256(path)
+        for who, model in models.items()
+        for path in sorted(model.predictions.glob("*.parquet"))
+    }
     sentence = ("; ".join(reasons) or NO_RULES) + against + _of_how_many(selection)
     return {"verdict": verdict, "sentence": sentence, "rules": judged, "evidence": evidence, "selection": selection}
 

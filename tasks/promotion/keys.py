@@ -124,8 +124,10 @@ def _by_ssh_keygen(message: bytes, path: Path) -> str:
     command = ["ssh-keygen", "-Y", "sign", "-f", str(path), "-n", NAMESPACE]
     done = subprocess.run(command, input=message, capture_output=True, check=False)
     if done.returncode:
-        raise UserError(f"--key {path}: ssh-keygen could not sign: {done.stderr.decode().strip()}; `ssh-add {path}` gives the "
-                        "key to your agent")  # fmt: skip
+        raise UserError(
+            f"--key {path}: ssh-keygen could not sign: {done.stderr.decode().strip()}; `ssh-add {path}` gives the "
+            "key to your agent"
+        )
     return done.stdout.decode()
 
 

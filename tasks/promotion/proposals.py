@@ -52,11 +52,16 @@ def with_approval(judge: Judge, tracker: Tracker, params: Params, name: str, now
         if found:
             return _ruled(verdict, "hold", f"approval: {found}", None)
         facts = {
-            "model": name, "candidate": candidate["model_sha256"], "round": candidate["round"],
-            "champion": champion["model_sha256"] if champion else None, "verdict": verdict["verdict"],
-            "rules": rules_digest(params), "evidence": digest_of(verdict["evidence"]),
-            "authors": authors, "policy": policy,
-        }  # fmt: skip
+            "model": name,
+            "candidate": candidate["model_sha256"],
+            "round": candidate["round"],
+            "champion": champion["model_sha256"] if champion else None,
+            "verdict": verdict["verdict"],
+            "rules": rules_digest(params),
+            "evidence": digest_of(verdict["evidence"]),
+            "authors": authors,
+            "policy": policy,
+        }
         return _answered(tracker.workspace, verdict, facts, now or datetime.now(UTC))
 
     return judged
@@ -85,8 +90,12 @@ def _answered(workspace: Path, verdict: dict[str, Any], facts: dict[str, Any], a
     proposal = open_proposals(read_log(workspace), facts["model"]).get(facts["candidate"])
     stale = _stale(proposal, facts, at) if proposal else None
     if proposal is None or stale:
-        opened = {**facts, "proposed_at": at.strftime(TIME), "nonce": secrets.token_hex(8),
-                  "expires_at": (at + timedelta(hours=facts["policy"]["ttl_hours"])).strftime(TIME)}  # fmt: skip
+        opened = {
+            **facts,
+            "proposed_at": at.strftime(TIME),
+            "nonce": secrets.token_hex(8),
+            "expires_at": (at + timedelta(hours=facts["policy"]["ttl_hours"])).strftime(TIME),
+        }
         words = f"approval: waiting for {facts['policy']['quorum']} of {', '.join(facts['policy']['approvers'])}"
         return _ruled(
             verdict, "hold", words + (f" anew, because {stale}" if stale else ""), _record("waiting", opened, [])

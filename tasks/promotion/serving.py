@@ -50,17 +50,37 @@ def served(model: Path, texts: list[str]) -> Any:
 @contextmanager
 def _server(model: Path, log: Path, scratch: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     port = _free_port()
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(model.absolute()), "--env-manager",
-               "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "--model-uri",
+        str(model.absolute()),
+        "--env-manager",
+        "local",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     others = {"MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PYTHONPATH"}
     env = {key: value for key, value in os.environ.items() if key not in others}
     env |= {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-c", KEEPER, *command], stdin=subprocess.PIPE, stdout=out, stderr=out, cwd=scratch,
-            env={**env, "HF_HUB_OFFLINE": "1"}, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-c", KEEPER, *command],
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=out,
+            cwd=scratch,
+            env={**env, "HF_HUB_OFFLINE": "1"},
+            start_new_session=True,
+        )
     try:
         yield process, f"http://127.0.0.1:{port}"
     finally:

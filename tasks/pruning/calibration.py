@@ -34,9 +34,15 @@ class Calibration:
     batch_rows, unit = BATCH_ROWS, "rows"
 
     def __init__(
-        self, model: Any, tokens: TokenSet, labels: Labels, device: Device, seed: int, blocks: Sequence[set[int]] = (),
+        self,
+        model: Any,
+        tokens: TokenSet,
+        labels: Labels,
+        device: Device,
+        seed: int,
+        blocks: Sequence[set[int]] = (),
         label: str = "calibration",
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Take one label for each calibration row; -1 where there is none, which `mask_gradients` refuses.
 
         `blocks` are those that `harms` will be asked about: the first pass over the rows without gradients, whatever it is for,

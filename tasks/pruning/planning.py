@@ -86,9 +86,12 @@ def causal_shape(where: str, target: CausalRound, config: Config, teacher: Confi
     adapter = adapter_of(config)
     if target.flops_per_token is not None:
         return _within(
-            f"{where}.{name}", target.axes, config,
-            lambda shape: flops_per_token(adapter.resized(config, shape), tokens), target.flops_per_token,
-        )[0].shape  # fmt: skip
+            f"{where}.{name}",
+            target.axes,
+            config,
+            lambda shape: flops_per_token(adapter.resized(config, shape), tokens),
+            target.flops_per_token,
+        )[0].shape
     limit = target.params_total
     if limit is None:
         assert target.ratio is not None
@@ -124,11 +127,19 @@ def _fast_enough(where: str, target: Round, config: Config, measure: Measure) ->
         )
     adapter = adapter_of(config)
     before = adapter.shape(config)
-    fits = [one for one in measured.shapes
-            if adapter.refusal(config, one.shape) is None and one.shape != before
-            and all(one.shape[axis] <= before[axis] for axis in before) and target.axes.items() <= one.shape.items()]  # fmt: skip
-    found = [Candidate(one.shape, round(1000 * one.latency_ms), lost(before, one.shape))
-             for one in fits if one.speedup >= wanted]  # fmt: skip
+    fits = [
+        one
+        for one in measured.shapes
+        if adapter.refusal(config, one.shape) is None
+        and one.shape != before
+        and all(one.shape[axis] <= before[axis] for axis in before)
+        and target.axes.items() <= one.shape.items()
+    ]
+    found = [
+        Candidate(one.shape, round(1000 * one.latency_ms), lost(before, one.shape))
+        for one in fits
+        if one.speedup >= wanted
+    ]
     if not found:
         best = max((one.speedup for one in fits), default=0.0)
         raise ParamsError(

@@ -63,9 +63,6 @@ def random_weights_clock(config: Config, teacher: Config, tokens: int, repeats: 
     def clock(shape: dict[str, int]) -> Timing:
         student = classifier_from_config(adapter_of(config).resized(config, shape)).eval()
         record = compare_latencies(student, other, {}, [1], tokens, repeats)["torch"]["1"]
-        return {
-            "latency_ms": record["latency_ms_p50"],
-            "teacher_latency_ms": record["teacher_latency_ms_p50"],
-        }
+        return {"latency_ms": record["latency_ms_p50"], "teacher_latency_ms": record["teacher_latency_ms_p50"]}
 
     return clock

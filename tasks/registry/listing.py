@@ -11,9 +11,14 @@ from tasks.registry.tracking import PREFIX, Tracker
 
 # Classifiers have an ONNX form and cost FLOPs an example, language models FLOPs a token.
 COSTS: Final = (
-    "params_total", "params_non_embedding", "size_bytes", "size_bytes_onnx", "size_bytes_onnx_int8",
-    "flops_per_example", "flops_per_token",
-)  # fmt: skip
+    "params_total",
+    "params_non_embedding",
+    "size_bytes",
+    "size_bytes_onnx",
+    "size_bytes_onnx_int8",
+    "flops_per_example",
+    "flops_per_token",
+)
 
 
 def list_models(tracker: Tracker) -> list[dict[str, Any]]:

@@ -84,11 +84,16 @@ class Recorder:
         model = self.params.registry.model_name
         lock = self.workspace / "dvc.lock"
         return {
-            "model": model, "inputs_digest": publication.inputs, "params": self.params.model_dump(mode="json"),
-            "dvc_lock": lock.read_text(encoding="utf-8") if lock.exists() else "", "stages": self._stages,
-            "receipts_root": root, "versions": publication.tracker.numbers(model), "facts": dict(self.facts),
+            "model": model,
+            "inputs_digest": publication.inputs,
+            "params": self.params.model_dump(mode="json"),
+            "dvc_lock": lock.read_text(encoding="utf-8") if lock.exists() else "",
+            "stages": self._stages,
+            "receipts_root": root,
+            "versions": publication.tracker.numbers(model),
+            "facts": dict(self.facts),
             "outcomes": dict(outcomes),
-        }  # fmt: skip
+        }
 
     def fail(self) -> None:
         """Record what is done and end the open runs as FAILED; a run that never trained leaves no trace."""

@@ -24,8 +24,11 @@ RUN_FILES: Final = ("selection.json", "report.html", "baselines/quality.json", "
 
 def inputs_digest(workspace: Path, params: Params, code: list[str]) -> str:
     """Return the digest of all that decides a run: params, sources.lock, dvc.yaml and the code its stages depend on."""
-    files = {name: digest(workspace / name)["sha256"] for name in sorted({"sources.lock", "dvc.yaml", *code})
-             if (workspace / name).exists()}  # fmt: skip
+    files = {
+        name: digest(workspace / name)["sha256"]
+        for name in sorted({"sources.lock", "dvc.yaml", *code})
+        if (workspace / name).exists()
+    }
     return _sha256({"params": params.model_dump(mode="json"), "files": files})
 
 
@@ -40,9 +43,14 @@ class Publication:
     """
 
     def __init__(
-        self, tracker: Tracker, params: Params, inputs: str, facts: Mapping[str, str], root: Path | None = None,
+        self,
+        tracker: Tracker,
+        params: Params,
+        inputs: str,
+        facts: Mapping[str, str],
+        root: Path | None = None,
         numbers: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.tracker, self.params, self.inputs, self.facts = tracker, params, inputs, facts
         self.workspace, self._numbers = root or tracker.workspace, numbers or {}
         self._parent: str | None = None
@@ -138,8 +146,11 @@ class Publication:
 
     def _rival_points(self, path: Path) -> list[Point]:
         rivals = read_json(path)["rivals"] if path.exists() else {}
-        return [(f"{name}/{key}", value, 0) for name, quality in rivals.items()
-                for key, value in flatten_quality(quality).items()]  # fmt: skip
+        return [
+            (f"{name}/{key}", value, 0)
+            for name, quality in rivals.items()
+            for key, value in flatten_quality(quality).items()
+        ]
 
     def _record_round(self, files: RoundFiles, run_id: str, model_id: str) -> None:
         values = self.params.model_dump(mode="json")
@@ -150,9 +161,11 @@ class Publication:
         for checkpoint in files.checkpoints():
             key = {"checkpoint": f"{files.label}/{checkpoint.name}", "sha256": checkpoint.sha256}
             pointer = self.tracker.ensure_pointer(
-                f"{files.label}-{checkpoint.name}", run_id, key,
+                f"{files.label}-{checkpoint.name}",
+                run_id,
+                key,
                 {"path": checkpoint.path, "round": files.label, "best_model_id": model_id},
-            )  # fmt: skip
+            )
             points = [(f"checkpoint/{name}", value, checkpoint.step) for name, value in checkpoint.metrics.items()]
             self.tracker.log_points(run_id, points, pointer)
         self.tracker.log_points(run_id, step_points(files.steps()))

@@ -64,8 +64,9 @@ def recorded_run(record: Mapping[str, Any], root: Path) -> FormerRun:
     """Return a run from its record in Git; ValidationError when its params are not of this version of the program."""
     params = recorded_params(record["params"])
     _write(root / LOCK, record["dvc_lock"].encode())
-    return FormerRun(record["ref"], params, record["inputs_digest"], record["facts"], record["outcomes"],
-                     record["stages"], root)  # fmt: skip
+    return FormerRun(
+        record["ref"], params, record["inputs_digest"], record["facts"], record["outcomes"], record["stages"], root
+    )
 
 
 def committed_runs(workspace: Path, known: set[str], scratch: Path) -> list[FormerRun]:
@@ -122,8 +123,12 @@ def find_files(workspace: Path, run: FormerRun) -> dict[str, list[str]]:
 
 
 def record_again(
-    workspace: Path, run: FormerRun, missing: Mapping[str, Sequence[str]], numbers: Mapping[str, str], say: Callable[[str], None]
-) -> None:  # fmt: skip
+    workspace: Path,
+    run: FormerRun,
+    missing: Mapping[str, Sequence[str]],
+    numbers: Mapping[str, str],
+    say: Callable[[str], None],
+) -> None:
     """Record a former run whose files were brought; rounds of which a file is missing are left out."""
     digests = {stage: digest for stage, digest in stage_digests(run.root).items() if stage in run.stages}
     teacher = RoundFiles(run.root, TEACHER)
@@ -149,11 +154,18 @@ def lost_versions(workspace: Path, model: str, numbers: Mapping[str, str]) -> li
     if here and last > max(int(number) for number in here.values()):
         tracker.leave_free(model, last)
     lost = [
-        {"model": model, "version": number, "model_sha256": sha256,
-         "why": f"is version {here[sha256]} now" if sha256 in here else "its files are neither in the DVC cache nor in the "
-                "workspace, or nothing says which they are; `dvc fetch --all-commits` may have them"}
-        for sha256, number in numbers.items() if here.get(sha256) != number
-    ]  # fmt: skip
+        {
+            "model": model,
+            "version": number,
+            "model_sha256": sha256,
+            "why": f"is version {here[sha256]} now"
+            if sha256 in here
+            else "its files are neither in the DVC cache nor in the "
+            "workspace, or nothing says which they are; `dvc fetch --all-commits` may have them",
+        }
+        for sha256, number in numbers.items()
+        if here.get(sha256) != number
+    ]
     return sorted(lost, key=lambda one: int(one["version"]))
 
 
@@ -247,20 +259,33 @@ def _versions(workspace: Path, name: str) -> list[dict[str, Any]]:
     tracker = Tracker(workspace)
     aliases = tracker.aliases(name)
     return [
-        {"model": name, "version": int(number), "model_sha256": sha256,
-         "aliases": sorted(alias for alias, pointed in aliases.items() if pointed == number)}
+        {
+            "model": name,
+            "version": int(number),
+            "model_sha256": sha256,
+            "aliases": sorted(alias for alias, pointed in aliases.items() if pointed == number),
+        }
         for sha256, number in tracker.numbers(name).items()
-    ]  # fmt: skip
+    ]
 
 
 # What an index needs of a run; the other files (checkpoints, tokens, logits) stay where they are.
 NEEDED: Final = (
-    "artifacts/data/sets/*.parquet", "artifacts/selection.json", "artifacts/report.html", "artifacts/baselines/quality.json",
-    "artifacts/validation/summary.json", "artifacts/rounds/*/trained/model/*", "artifacts/rounds/*/trained/summary.json",
-    "artifacts/rounds/*/trained/steps.jsonl", "artifacts/rounds/*/exported/model.onnx",
-    "artifacts/rounds/*/exported/parity.json", "artifacts/rounds/*/evaluated/*", "artifacts/rounds/*/verdict.json",
-    "artifacts/rounds/*/pruned/plan.json", "artifacts/rounds/*/trained/search.json",
-)  # fmt: skip
+    "artifacts/data/sets/*.parquet",
+    "artifacts/selection.json",
+    "artifacts/report.html",
+    "artifacts/baselines/quality.json",
+    "artifacts/validation/summary.json",
+    "artifacts/rounds/*/trained/model/*",
+    "artifacts/rounds/*/trained/summary.json",
+    "artifacts/rounds/*/trained/steps.jsonl",
+    "artifacts/rounds/*/exported/model.onnx",
+    "artifacts/rounds/*/exported/parity.json",
+    "artifacts/rounds/*/evaluated/*",
+    "artifacts/rounds/*/verdict.json",
+    "artifacts/rounds/*/pruned/plan.json",
+    "artifacts/rounds/*/trained/search.json",
+)
 
 
 def bring(
@@ -275,8 +300,11 @@ def bring(
         if receipt is None:
             missing[stage] = [path]
             continue
-        wanted = {one: facts.get("md5") for one, facts in files_of(json.loads(receipt), "outputs").items()
-                  if any(fnmatchcase(one, pattern) for pattern in NEEDED)}  # fmt: skip
+        wanted = {
+            one: facts.get("md5")
+            for one, facts in files_of(json.loads(receipt), "outputs").items()
+            if any(fnmatchcase(one, pattern) for pattern in NEEDED)
+        }
         for name, digest in {path: outs[path], **wanted}.items():
             content = _read(digest, name, cache, workspace)
             if content is None:

@@ -25,12 +25,7 @@ class TextGenerator(PythonModel):  # type: ignore[misc]
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
 
-    def predict(
-        self,
-        context: Any,
-        model_input: list[str],
-        params: dict[str, Any] | None = None,
-    ) -> pd.DataFrame:
+    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Return one row a text: its greedy `continuation` by at most 64 tokens."""
         import torch
 

@@ -23,12 +23,7 @@ class TextClassifier(PythonModel):  # type: ignore[misc]
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
 
-    def predict(
-        self,
-        context: Any,
-        model_input: list[str],
-        params: dict[str, Any] | None = None,
-    ) -> pd.DataFrame:
+    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Return one row a text: the most probable `label` and its `score`."""
         import torch
 

@@ -16,14 +16,19 @@ from tasks.report.parts import NOTHING, count, interval, milliseconds, ratio, si
 Story = Mapping[str, Any]
 MAIN_SET: Final = "test"
 _COSTS: Final = (
-    ("parameters", "params_total", count), ("not in embeddings", "params_non_embedding", count),
-    ("weights", "size_bytes", size), ("FLOPs a token", "flops_per_token", count),
+    ("parameters", "params_total", count),
+    ("not in embeddings", "params_non_embedding", count),
+    ("weights", "size_bytes", size),
+    ("FLOPs a token", "flops_per_token", count),
     ("peak memory of a forward pass", "peak_memory_bytes", size),
-)  # fmt: skip
+)
 _QUALITY: Final = (
-    ("perplexity", "perplexity"), ("times the teacher's", "perplexity_ratio"),
-    ("nats a token", "nll_nats_per_token"), ("nats a byte", "nll_nats_per_byte"), ("agrees with teacher", "agreement"),
-)  # fmt: skip
+    ("perplexity", "perplexity"),
+    ("times the teacher's", "perplexity_ratio"),
+    ("nats a token", "nll_nats_per_token"),
+    ("nats a byte", "nll_nats_per_byte"),
+    ("agrees with teacher", "agreement"),
+)
 
 
 def render(story: Story) -> str:
@@ -63,11 +68,16 @@ def _header(story: Story, title: str) -> str:
     facts = [
         ("Parameters", *[count(_cost(story, one, "params_total")) for one in (name, "teacher")]),
         ("Weights", *[size(_cost(story, one, "size_bytes")) for one in (name, "teacher")]),
-        (f"Perplexity on {MAIN_SET}",
-         *[f"{_overall(story, one, MAIN_SET)['perplexity']['value']:.2f}" for one in (name, "teacher")]),
-        ("A further token", milliseconds(_cost(story, name, "latency", "torch", "1", "latency_ms_p50")),
-         milliseconds(_cost(story, name, "latency", "torch", "1", "teacher_latency_ms_p50"))),
-    ]  # fmt: skip
+        (
+            f"Perplexity on {MAIN_SET}",
+            *[f"{_overall(story, one, MAIN_SET)['perplexity']['value']:.2f}" for one in (name, "teacher")],
+        ),
+        (
+            "A further token",
+            milliseconds(_cost(story, name, "latency", "torch", "1", "latency_ms_p50")),
+            milliseconds(_cost(story, name, "latency", "torch", "1", "teacher_latency_ms_p50")),
+        ),
+    ]
     items = "".join(f"<div><dt>{a}</dt><dd>{b}<small>teacher {c}</small></dd></div>" for a, b, c in facts)
     return (
         f'<header><p class="kicker">{text(story["name"])} · compression report</p><h1>{text(title)}</h1>\n'
@@ -123,8 +133,9 @@ def _random_starts(story: Story) -> str:
     caption = "The same shape and budget of distillation, from the pruned teacher and from random weights."
     return (
         "<section><h2>What the pruning is worth</h2>\n"
-        + table(caption, ["perplexity", "pruned", "random start"], rows) + "</section>\n"
-    )  # fmt: skip
+        + table(caption, ["perplexity", "pruned", "random start"], rows)
+        + "</section>\n"
+    )
 
 
 def _curves(story: Story) -> str:

@@ -46,16 +46,20 @@ def front(points: Sequence[Point], line: tuple[str, float] | None, width: int, s
 
     parts = [_y_axis(ticks, y, left, width - right, share)]
     parts += [_x_tick(x(p), height - bottom, count(p)) for p in _log_ticks(10**start, 10**end, 4 if width < 500 else 9)]
-    parts.append(f'<text class="axis" x="{(left + width - right) / 2:.1f}" y="{height - 8}" text-anchor="middle">'
-                 "parameters, log scale</text>")  # fmt: skip
+    parts.append(
+        f'<text class="axis" x="{(left + width - right) / 2:.1f}" y="{height - 8}" text-anchor="middle">'
+        "parameters, log scale</text>"
+    )
     parts.append(f'<text class="axis" x="4" y="16">accuracy on {text(set_name)}</text>')
     if line:
         parts.append(
             f'<line class="rival" x1="{left}" x2="{width - right}" y1="{y(line[1]):.1f}" y2="{y(line[1]):.1f}"/>'
         )
         # Above the plot: inside it, in a narrow window, a model's label can lie where the line runs.
-        parts.append(f'<text class="label muted" x="{width - right}" y="16" text-anchor="end">'
-                     f"\N{EN DASH} \N{EN DASH} {text(line[0])} {share(line[1])}</text>")  # fmt: skip
+        parts.append(
+            f'<text class="label muted" x="{width - right}" y="16" text-anchor="end">'
+            f"\N{EN DASH} \N{EN DASH} {text(line[0])} {share(line[1])}</text>"
+        )
     longest = max([p.latency_ms or 0.0 for p in points] + [1e-9])
     placed: list[tuple[float, bool]] = []
     for p in sorted(points, key=lambda p: p.params):
@@ -81,10 +85,7 @@ def curve(
         return left + step / last * (width - left - right)
 
     parts = []
-    for label, series, top, bottom, dots in (
-        ("loss", loss, 26, 104, False),
-        (metric, measured, 136, 204, True),
-    ):
+    for label, series, top, bottom, dots in (("loss", loss, 26, 104, False), (metric, measured, 136, 204, True)):
         parts.append(f'<text class="axis" x="4" y="{top - 10}">{label}</text>')
         if not series:
             parts.append(f'<text class="label muted" x="{left}" y="{(top + bottom) // 2}">none: taken as it is</text>')
@@ -112,8 +113,11 @@ def thinned(series: Sequence[tuple[float, float]], most: int = 120) -> list[tupl
 
 def _bubble(p: Point, x: float, y: Scale, longest: float) -> str:
     radius = max(_SMALLEST_BUBBLE, _LARGEST_BUBBLE * math.sqrt((p.latency_ms or 0.0) / longest))
-    parts = [f"<title>{text(_in_words(p))}</title>", _whisker(x, y(p.low), y(p.high)),
-             f'<circle cx="{x:.1f}" cy="{y(p.accuracy):.1f}" r="{radius:.1f}"/>']  # fmt: skip
+    parts = [
+        f"<title>{text(_in_words(p))}</title>",
+        _whisker(x, y(p.low), y(p.high)),
+        f'<circle cx="{x:.1f}" cy="{y(p.accuracy):.1f}" r="{radius:.1f}"/>',
+    ]
     if p.int8:
         value, low, high = p.int8
         aside = x + max(radius, 5) + 7

@@ -15,9 +15,11 @@ Story = Mapping[str, Any]
 _WORST: Final = 10
 _PACKAGES: Final = ("torch", "transformers", "onnxruntime", "scikit-learn", "numpy", "dvc", "mlflow", "prefect")
 _INT8: Final = (
-    ("accuracy", "accuracy"), ("of the teacher's accuracy", "accuracy_ratio"), ("chooses as the teacher", "agreement"),
+    ("accuracy", "accuracy"),
+    ("of the teacher's accuracy", "accuracy_ratio"),
+    ("chooses as the teacher", "agreement"),
     ("chooses as in PyTorch", "agreement_fp32"),
-)  # fmt: skip
+)
 _RIVALS: Final = {"tfidf_logistic": "TF-IDF + logistic regression"}
 
 
@@ -134,16 +136,28 @@ def origin(story: Story) -> str:
     facts += _environment(receipts)
     listed = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in facts)
     return (
-        '<section><h2>Where each thing came from</h2>\n<dl class="origin">' + listed + "</dl>\n"
-        + _sets_table(validation, story["data"]) + _receipts_table(receipts) + "</section>\n"
-    )  # fmt: skip
+        '<section><h2>Where each thing came from</h2>\n<dl class="origin">'
+        + listed
+        + "</dl>\n"
+        + _sets_table(validation, story["data"])
+        + _receipts_table(receipts)
+        + "</section>\n"
+    )
 
 
 def _environment(receipts: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Return facts on code and packages; several values are all shown, for stages may come from different commits."""
     commits = {(one["git"]["commit"], one["git"]["dirty"]) for one in receipts if value_of(one, "git", "commit")}
-    found = [("git commit", "<br>".join(f"<code>{text(commit)}</code>{' with local changes' if dirty else ''}"
-                                        for commit, dirty in sorted(commits)) or NOTHING)]  # fmt: skip
+    found = [
+        (
+            "git commit",
+            "<br>".join(
+                f"<code>{text(commit)}</code>{' with local changes' if dirty else ''}"
+                for commit, dirty in sorted(commits)
+            )
+            or NOTHING,
+        )
+    ]
     systems = sorted({f"Python {one['environment']['python']}, {one['environment']['platform']}" for one in receipts})
     if systems:
         found.append(("run on", "<br>".join(map(text, systems))))
@@ -159,8 +173,15 @@ def _sets_table(validation: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     for name, found in sorted(validation["sets"].items(), key=lambda item: -item[1]["rows"]):
         classes = ", ".join(f"{text(label)} {number:,}" for label, number in found["classes"].items()) or "no labels"
         tokens = value_of(data, "sets", name, "tokens")
-        rows.append([text(name), text(", ".join(found["sources"])), classes, f"{found['rows']:,}",
-                     f"{tokens:,}" if tokens is not None else NOTHING])  # fmt: skip
+        rows.append(
+            [
+                text(name),
+                text(", ".join(found["sources"])),
+                classes,
+                f"{found['rows']:,}",
+                f"{tokens:,}" if tokens is not None else NOTHING,
+            ]
+        )
     return table("Sets of the data", ["set", "sources", "classes", "rows", "tokens"], rows, numbers_from=3)
 
 
@@ -169,13 +190,17 @@ def _receipts_table(receipts: Sequence[Mapping[str, Any]]) -> str:
         return '<p class="note">No receipts were given, so there are no times and no commits here.</p>'
     rows = [
         [
-            text(one["stage"]), text(one["started_at"]),
-            f"{one['compute_seconds']:,.1f} s", f"{one['startup_seconds']:,.1f} s", size(one.get("peak_memory_bytes")),
-            text(one.get("device") or NOTHING), text(one.get("precision") or NOTHING),
+            text(one["stage"]),
+            text(one["started_at"]),
+            f"{one['compute_seconds']:,.1f} s",
+            f"{one['startup_seconds']:,.1f} s",
+            size(one.get("peak_memory_bytes")),
+            text(one.get("device") or NOTHING),
+            text(one.get("precision") or NOTHING),
             f"<code>{text((value_of(one, 'git', 'commit') or NOTHING)[:10])}</code>",
         ]
         for one in sorted(receipts, key=lambda one: (one["started_at"], one["stage"]))
-    ]  # fmt: skip
+    ]
     header = ["stage", "started", "work", "start-up", "peak memory", "device", "precision", "commit"]
     return table("Receipts: what each stage of this result took, whenever it ran", header, rows)
 
@@ -194,8 +219,18 @@ def _table(name: str, search: Mapping[str, Any]) -> str:
         mark = "<small>taken</small>" if one["candidate"] == search["chosen"] else ""
         finished = f"{one['finished'][key]:.4f}" if one["finished"] else NOTHING
         sizes = [f"{size:,}" for size in one["shape_after"].values()]
-        rows.append([f"candidate {one['candidate']}{mark}", *sizes, count(one["params_total"]), f"{one['loss']:.2f}",
-                     str(one["rank_before"]), f"{one['short'][key]:.4f}", str(one["rank_after"]), finished])  # fmt: skip
+        rows.append(
+            [
+                f"candidate {one['candidate']}{mark}",
+                *sizes,
+                count(one["params_total"]),
+                f"{one['loss']:.2f}",
+                str(one["rank_before"]),
+                f"{one['short'][key]:.4f}",
+                str(one["rank_after"]),
+                finished,
+            ]
+        )
     axes = [text(axis) for axis in search["candidates"][0]["shape_after"]]
     header = ["", *axes, "parameters", "planned loss", "rank before", "KL, short", "rank after", "KL, finished"]
     caption = (

@@ -40,10 +40,16 @@ def render(story: Story) -> str:
     title = headline(story)
     name, sets = focus(story), set_names(story)
     sections = [
-        _front(story), _rounds(story), page_search.searches(story), verdicts(story), page_details.slices(story, name),
-        page_details.rivals(story, name, sets), page_details.int8(story, MAIN_SET), page_details.curves(story),
+        _front(story),
+        _rounds(story),
+        page_search.searches(story),
+        verdicts(story),
+        page_details.slices(story, name),
+        page_details.rivals(story, name, sets),
+        page_details.int8(story, MAIN_SET),
+        page_details.curves(story),
         page_details.origin(story),
-    ]  # fmt: skip
+    ]
     return document(story["name"], title, _header(story, title) + "".join(sections))
 
 
@@ -114,9 +120,12 @@ def _header(story: Story, title: str) -> str:
         ("Parameters", count(_cost(story, name, "params_total")), count(_cost(story, "teacher", "params_total"))),
         ("Weights", size(_cost(story, name, "size_bytes")), size(_cost(story, "teacher", "size_bytes"))),
         (f"Accuracy on {MAIN_SET}", share(_accuracy(story, name)), share(_accuracy(story, "teacher"))),
-        ("Latency, batch 1", milliseconds(_cost(story, name, "latency", "torch", "1", "latency_ms_p50")),
-         milliseconds(_cost(story, name, "latency", "torch", "1", "teacher_latency_ms_p50"))),
-    ]  # fmt: skip
+        (
+            "Latency, batch 1",
+            milliseconds(_cost(story, name, "latency", "torch", "1", "latency_ms_p50")),
+            milliseconds(_cost(story, name, "latency", "torch", "1", "teacher_latency_ms_p50")),
+        ),
+    ]
     items = "".join(f"<div><dt>{a}</dt><dd>{b}<small>teacher {c}</small></dd></div>" for a, b, c in facts)
     return (
         f'<header><p class="kicker">{text(story["name"])} · compression report</p><h1>{text(title)}</h1>\n'
@@ -135,11 +144,16 @@ def _front(story: Story) -> str:
         kind = "teacher" if name == "teacher" else "chosen" if name == story["selection"]["selected"] else "round"
         points.append(
             Point(
-                name, params, accuracy["value"], accuracy["low"], accuracy["high"],
+                name,
+                params,
+                accuracy["value"],
+                accuracy["low"],
+                accuracy["high"],
                 _cost(story, name, "latency", "torch", "1", "latency_ms_p50"),
-                (int8["value"], int8["low"], int8["high"]) if int8 else None, kind,
+                (int8["value"], int8["low"], int8["high"]) if int8 else None,
+                kind,
             )
-        )  # fmt: skip
+        )
     rival = value_of(story["rivals"], RIVAL, "sets", MAIN_SET, "slices", "overall", "accuracy", "value")
     line = ("TF-IDF + logistic regression", rival) if rival is not None else None
     if not points:
@@ -160,10 +174,13 @@ def _rounds(story: Story) -> str:
     chosen = story["selection"]["selected"]
     header = ["", *[f"{text(n)}{'<small>selected</small>' if n == chosen else ''}" for n in names]]
     rows: list[list[str]] = [["verdict", *[verdict_cell(story, name) for name in names]], ["size"]]
-    for words, key, form in (("parameters", "params_total", count),
-                             ("not in embeddings", "params_non_embedding", count),
-                             ("weights", "size_bytes", size), ("ONNX", "size_bytes_onnx", size),
-                             ("ONNX int8", "size_bytes_onnx_int8", size)):  # fmt: skip
+    for words, key, form in (
+        ("parameters", "params_total", count),
+        ("not in embeddings", "params_non_embedding", count),
+        ("weights", "size_bytes", size),
+        ("ONNX", "size_bytes_onnx", size),
+        ("ONNX int8", "size_bytes_onnx_int8", size),
+    ):
         rows.append([words, *[_against(story, name, form, key) for name in names]])
     if any("sparsity" in story["models"][name]["cost"] for name in names):
         rows.append(["weights at zero", *[zeros(story["models"][name]["cost"]) for name in names]])

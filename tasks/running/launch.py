@@ -39,9 +39,15 @@ def launch(stage: str, launcher: Launcher, work: Callable[[], object]) -> None:
     # A fork has what this process has imported; where Python advises against forks, each process imports anew.
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     refusals = context.SimpleQueue()
-    group = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": LOOPBACK, "MASTER_PORT": _free_port(),
-             "COMPACTLM_BACKEND": launcher.backend, "COMPACTLM_STRATEGY": launcher.strategy,
-             "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0"}  # fmt: skip
+    group = {
+        "WORLD_SIZE": count,
+        "LOCAL_WORLD_SIZE": count,
+        "MASTER_ADDR": LOOPBACK,
+        "MASTER_PORT": _free_port(),
+        "COMPACTLM_BACKEND": launcher.backend,
+        "COMPACTLM_STRATEGY": launcher.strategy,
+        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+    }
     ranks = []
     try:
         for rank in range(count):

@@ -34,9 +34,23 @@ OutPath = Annotated[Path, "output"]
 
 ERROR_FILE_VARIABLE: Final = "COMPACTLM_ERROR_FILE"  # where the flow looks for the words of a refused stage
 STAGES: Final = (
-    "fetch", "validate_data", "prepare", "teacher", "teacher_logits", "baselines",
-    "prune", "trial", "finish", "distill", "random_init", "export", "evaluate", "gate", "select", "report",
-)  # fmt: skip
+    "fetch",
+    "validate_data",
+    "prepare",
+    "teacher",
+    "teacher_logits",
+    "baselines",
+    "prune",
+    "trial",
+    "finish",
+    "distill",
+    "random_init",
+    "export",
+    "evaluate",
+    "gate",
+    "select",
+    "report",
+)
 FULL_DISK_WORDS: Final = re.compile(
     r"No space left on device|StorageFull|PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+|"
     r"\d+ requested and \d+ written|Not enough free space to write"

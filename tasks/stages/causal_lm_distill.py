@@ -74,7 +74,13 @@ def distil(
     states = None
     if section.hidden is not None:
         states = token_match(
-            student, beside, load_blocks(tokens, "train"), device, kept_V, name=section.hidden.loss,
-            weight=fixed_weight(section.hidden.weight), until_share=section.hidden.until_share,
-        )  # fmt: skip
+            student,
+            beside,
+            load_blocks(tokens, "train"),
+            device,
+            kept_V,
+            name=section.hidden.loss,
+            weight=fixed_weight(section.hidden.weight),
+            until_share=section.hidden.until_share,
+        )
     return train_blocks(params, plan, student, beside, recipe, out, device, kept_V, states=states)

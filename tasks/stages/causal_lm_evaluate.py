@@ -59,9 +59,16 @@ def run(
 
 
 def measure_quality(
-    params: CausalLMParams, round_name: str, language_model: Any, folder: Path, tokens: Path,
-    teacher: Path, teacher_evaluated: Path | None, out: Path, device: Device,
-) -> dict[str, Any]:  # fmt: skip
+    params: CausalLMParams,
+    round_name: str,
+    language_model: Any,
+    folder: Path,
+    tokens: Path,
+    teacher: Path,
+    teacher_evaluated: Path | None,
+    out: Path,
+    device: Device,
+) -> dict[str, Any]:
     """Write quality.json and the predictions of every set below `out`, and return the former."""
     entries = {}
     kept_V = kept_at_teacher(tokens, teacher)
@@ -103,9 +110,16 @@ def _entry(params: CausalLMParams, frame: pd.DataFrame, theirs: pd.DataFrame) ->
     how = params.evaluate
     agreed, pieces = agreed_pieces(frame, theirs)
     overall = measure_blocks(
-        frame["nll_nats"].to_numpy(), frame["tokens"].to_numpy(), agreed, theirs["nll_nats"].to_numpy(),
-        frame["bytes"].to_numpy(), pieces, resamples=how.bootstrap_resamples, confidence=how.confidence, seed=params.seed,
-    )  # fmt: skip
+        frame["nll_nats"].to_numpy(),
+        frame["tokens"].to_numpy(),
+        agreed,
+        theirs["nll_nats"].to_numpy(),
+        frame["bytes"].to_numpy(),
+        pieces,
+        resamples=how.bootstrap_resamples,
+        confidence=how.confidence,
+        seed=params.seed,
+    )
     return {
         "rows": len(frame),
         "rows_sha256": rows_sha256(frame["row_id"]),
@@ -135,8 +149,11 @@ def _measure_cost(
         "threads": LATENCY_THREADS,
         "latency": {
             "torch": compare_token_latencies(
-                student, load_causal_lm(teacher), section.latency_batches, section.latency_tokens,
+                student,
+                load_causal_lm(teacher),
+                section.latency_batches,
+                section.latency_tokens,
                 section.latency_repeats,
             )
         },
-    }  # fmt: skip
+    }

@@ -52,9 +52,12 @@ def run(params: CausalLMParams, *, model: InPath, sets: InPath, out: OutPath) ->
             difference = max(difference, mine)
             mismatched += int((found[f"cached_{number}"] != found[f"plain_{number}"]).sum())
     parity = {
-        "rows": len(texts), "atol": ATOL, "load_back_max_difference": difference,
-        "generated_tokens": new * len(texts), "cache_mismatched_tokens": mismatched,
-    }  # fmt: skip
+        "rows": len(texts),
+        "atol": ATOL,
+        "load_back_max_difference": difference,
+        "generated_tokens": new * len(texts),
+        "cache_mismatched_tokens": mismatched,
+    }
     parity |= _gguf_parity(language_model, model, out, texts, tokens, device.threads)
     write_json(out / "parity.json", parity)
     say(

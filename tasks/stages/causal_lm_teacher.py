@@ -43,8 +43,12 @@ def run(
     (out / "steps.jsonl").write_text("", encoding="utf-8")
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     summary: dict[str, Any] = {
-        "steps": 0, "tokens": 0, "best_checkpoint": None, "best_validation_nll_nats_per_token": None,
-        "checkpoints": [], "model_sha256": file_sha256(out / "model" / "model.safetensors"),
-    }  # fmt: skip
+        "steps": 0,
+        "tokens": 0,
+        "best_checkpoint": None,
+        "best_validation_nll_nats_per_token": None,
+        "checkpoints": [],
+        "model_sha256": file_sha256(out / "model" / "model.safetensors"),
+    }
     write_json(out / "summary.json", summary)
     return {**summary, **device.facts()}

@@ -43,9 +43,7 @@ def run(
     if params.distill.cache is not None:
         device = pick_for_training(params.runtime)
         facts = {"rows": _cache(params, teacher, tokens, out, device), **device.facts()}
-        fingerprint["top_k"] = {
-            "top_k": params.distill.cache.top_k, "blocks_sha256": file_sha256(tokens / "train.npy")
-        }  # fmt: skip
+        fingerprint["top_k"] = {"top_k": params.distill.cache.top_k, "blocks_sha256": file_sha256(tokens / "train.npy")}
     write_json(out / "fingerprint.json", fingerprint)
     return facts
 

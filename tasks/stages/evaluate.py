@@ -69,9 +69,14 @@ def run(
                 chosen if teacher_evaluated is None else read_predictions(teacher_evaluated, name, frame, INT8_COLUMN)
             )
             entry["variants"]["onnx_int8"] = measure_int8(
-                frame["label"].to_numpy(dtype=np.int64), chosen, logits.argmax(axis=1), teachers,
-                resamples=how.resamples, confidence=how.confidence, seed=how.seed,
-            )  # fmt: skip
+                frame["label"].to_numpy(dtype=np.int64),
+                chosen,
+                logits.argmax(axis=1),
+                teachers,
+                resamples=how.resamples,
+                confidence=how.confidence,
+                seed=how.seed,
+            )
             predictions[INT8_COLUMN] = chosen
         entries[name] = entry
         write_predictions(predictions, out / "predictions", name)

@@ -44,8 +44,10 @@ def run(
     """Return the verdict and how many rules passed, failed and are held."""
     rules = [rule_of(gate) for gate in params.gates]
     folders = {"student": evaluated, "teacher": teacher, "parent": parent}
-    models = {who: Model(who, read_json(place / "quality.json")["sets"], place / "predictions")
-              for who, place in folders.items()}  # fmt: skip
+    models = {
+        who: Model(who, read_json(place / "quality.json")["sets"], place / "predictions")
+        for who, place in folders.items()
+    }
     rivals = read_json(baselines / "quality.json")["rivals"]
     models[RIVAL] = Model(RIVAL, rivals[RIVAL]["sets"], baselines / "predictions" / RIVAL)
     found, pairs, names = gather(rules, models, len(params.data.labels), params.evaluate.calibration_bins)

@@ -107,8 +107,16 @@ def _cut_candidates(cutter: Cutter, searched: list[Candidate], section: Round) -
     listed: list[dict[str, Any]] = []
     for number, one in enumerate(searched, start=1):
         record, total = cutter.cut(one.shape, cutter.out / CANDIDATES / str(number), lambda _student: {})
-        listed.append({"candidate": number, "shape_after": one.shape, "params_total": total, "size": one.size,
-                       "loss": one.loss, "model_sha256": record["model_sha256"]})  # fmt: skip
+        listed.append(
+            {
+                "candidate": number,
+                "shape_after": one.shape,
+                "params_total": total,
+                "size": one.size,
+                "loss": one.loss,
+                "model_sha256": record["model_sha256"],
+            }
+        )
     common = {key: record[key] for key in ("criterion", "parent_sha256", "scores_sha256", "shape_before")}
     write_json(cutter.out / "plan.json", {**common, "budget": section.budgets, CANDIDATES: listed})
     return {CANDIDATES: listed}

@@ -45,9 +45,14 @@ def run(params: ClassificationParams, *, base: InPath, sets: InPath, tokens: InP
     train_tokens = load_tokens(tokens / "train")
     batches = _batches(params, train_tokens.lengths)
     key = scratch_key(
-        {"inputs": [digest(p)["sha256"] for p in (base, sets, tokens)], "seed": params.seed,
-         "teacher": params.teacher.model_dump(), "device": device.facts(), "torch": torch.__version__}
-    )  # fmt: skip
+        {
+            "inputs": [digest(p)["sha256"] for p in (base, sets, tokens)],
+            "seed": params.seed,
+            "teacher": params.teacher.model_dump(),
+            "device": device.facts(),
+            "torch": torch.__version__,
+        }
+    )
     with device.processes.in_turn():
         scratch = Scratch("teacher", key)
     keeper = Keeper(
@@ -62,8 +67,16 @@ def run(params: ClassificationParams, *, base: InPath, sets: InPath, tokens: InP
             logits_BC.float(), targets[torch.from_numpy(rows)], label_smoothing=params.teacher.label_smoothing
         )
 
-    train(model, batches, batch_loss, keeper.checkpoint, _schedule(params), device, scratch,
-          lambda step, loss: progress.update(step, loss=loss))  # fmt: skip
+    train(
+        model,
+        batches,
+        batch_loss,
+        keeper.checkpoint,
+        _schedule(params),
+        device,
+        scratch,
+        lambda step, loss: progress.update(step, loss=loss),
+    )
     num_tokens = int(sum(train_tokens.lengths[rows].sum() for rows in batches))
     summary = keeper.finish(model, base, out, num_tokens)
     scratch.remove()
@@ -103,8 +116,12 @@ def _take_as_is(params: ClassificationParams, base: InPath, model: Any, out: Out
     (out / "steps.jsonl").write_text("", encoding="utf-8")
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     summary: dict[str, Any] = {
-        "steps": 0, "tokens": 0, "best_checkpoint": None, "best_validation_accuracy": None, "checkpoints": [],
+        "steps": 0,
+        "tokens": 0,
+        "best_checkpoint": None,
+        "best_validation_accuracy": None,
+        "checkpoints": [],
         "model_sha256": file_sha256(out / "model" / "model.safetensors"),
-    }  # fmt: skip
+    }
     write_json(out / "summary.json", summary)
     return {**summary, **device.facts()}

@@ -32,9 +32,16 @@ def attend_in_short_blocks(model: Any, device: Device) -> None:
 
 
 def _attend(
-    fused: Callable[..., tuple[Tensor, None]], module: Any, query_BHTD: Tensor, key_BKTD: Tensor, value_BKTD: Tensor,
-    mask: Tensor | None, dropout: float = 0.0, scaling: float | None = None, **more: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
+    fused: Callable[..., tuple[Tensor, None]],
+    module: Any,
+    query_BHTD: Tensor,
+    key_BKTD: Tensor,
+    value_BKTD: Tensor,
+    mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **more: Any,
+) -> tuple[Tensor, None]:
     """Return (B, T, H, D) and None, as transformers asks of an attention function; without a mask it is causal."""
     tokens, channels = query_BHTD.shape[2:]
     short = tokens == key_BKTD.shape[2] and 1 < tokens <= LONGEST

@@ -46,9 +46,17 @@ class Plan:
 
 
 def train_blocks(
-    params: CausalLMParams, plan: Plan, model: Any, teacher: Any, recipe: Recipe, out: Path, device: Device,
-    kept_V: torch.Tensor | None = None, cached: CachedTopK | None = None, states: TokenMatch | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    params: CausalLMParams,
+    plan: Plan,
+    model: Any,
+    teacher: Any,
+    recipe: Recipe,
+    out: Path,
+    device: Device,
+    kept_V: torch.Tensor | None = None,
+    cached: CachedTopK | None = None,
+    states: TokenMatch | None = None,
+) -> dict[str, Any]:
     """Train `model` in place, write `out` as `BlockKeeper.finish` does, and return its summary.
 
     It imitates `teacher`, which runs beside it, or what is `cached` of one; with neither it learns from the text alone.
@@ -60,36 +68,66 @@ def train_blocks(
     if cached is not None:
         cached.check(batches)
     key = scratch_key(
-        {"inputs": [digest(path)["sha256"] for path in (*plan.inputs, plan.tokens)], "seed": params.seed,
-         "section": section.model_dump(), "budget": [plan.learning_rate, plan.train_tokens], "device": device.facts(),
-         "torch": torch.__version__}
-    )  # fmt: skip
+        {
+            "inputs": [digest(path)["sha256"] for path in (*plan.inputs, plan.tokens)],
+            "seed": params.seed,
+            "section": section.model_dump(),
+            "budget": [plan.learning_rate, plan.train_tokens],
+            "device": device.facts(),
+            "torch": torch.__version__,
+        }
+    )
     with device.processes.in_turn():
         scratch = Scratch(plan.stage, key)
     validation = load_blocks(plan.tokens, "validation")
     keeper = BlockKeeper(scratch, validation, section.batch_blocks, section.chunk_tokens, device)
     progress = Progress(plan.stage, len(batches))
     schedule = Schedule(
-        learning_rate=plan.learning_rate, warmup_share=section.warmup_share, weight_decay=section.weight_decay,
-        max_gradient_norm=section.max_gradient_norm, checkpoints=section.checkpoints, seed=params.seed,
+        learning_rate=plan.learning_rate,
+        warmup_share=section.warmup_share,
+        weight_decay=section.weight_decay,
+        max_gradient_norm=section.max_gradient_norm,
+        checkpoints=section.checkpoints,
+        seed=params.seed,
         accumulate=section.accumulate,
-    )  # fmt: skip
+    )
     loss = blocks_loss(
-        model, teacher, recipe, device, lambda rows: block_batch(blocks, rows, device), kept_V,
-        None if cached is None else lambda rows: cached.of(rows, device.device), states,
-    )  # fmt: skip
-    train(model, batches, loss, keeper.checkpoint, schedule, device, scratch,
-          lambda step, loss: progress.update(step, loss=loss), beside=None if states is None else states.projection,
-          on_begin=(lambda _share: None) if states is None else states.begin)  # fmt: skip
+        model,
+        teacher,
+        recipe,
+        device,
+        lambda rows: block_batch(blocks, rows, device),
+        kept_V,
+        None if cached is None else lambda rows: cached.of(rows, device.device),
+        states,
+    )
+    train(
+        model,
+        batches,
+        loss,
+        keeper.checkpoint,
+        schedule,
+        device,
+        scratch,
+        lambda step, loss: progress.update(step, loss=loss),
+        beside=None if states is None else states.projection,
+        on_begin=(lambda _share: None) if states is None else states.begin,
+    )
     summary = keeper.finish(model, plan.tokens, out, sum(map(len, batches)) * blocks.shape[1])
     scratch.remove()
     return summary
 
 
 def blocks_loss(
-    model: Any, teacher: Any, recipe: Recipe, device: Device, batch_of: Callable[[Rows], torch.Tensor],
-    kept_V: torch.Tensor | None = None, cached_of: Callable[[Rows], TopK] | None = None, states: TokenMatch | None = None,
-) -> Callable[[Any, Rows], torch.Tensor]:  # fmt: skip
+    model: Any,
+    teacher: Any,
+    recipe: Recipe,
+    device: Device,
+    batch_of: Callable[[Rows], torch.Tensor],
+    kept_V: torch.Tensor | None = None,
+    cached_of: Callable[[Rows], TopK] | None = None,
+    states: TokenMatch | None = None,
+) -> Callable[[Any, Rows], torch.Tensor]:
     """Return the function (model, rows) -> loss of the training loop; see `train_blocks`. Both models are made ready for it.
 
     `batch_of` gives the tokens (B, T) of some rows, `cached_of` what a teacher said of them.

@@ -75,10 +75,15 @@ LEARNT_ROWS = 1000  # on which a checkpoint is measured beside the validation ro
 def _key(params: ClassificationParams, name: str, inputs: Sequence[Path], device: Device) -> str:
     """Return the key of the scratch in which a round trains."""
     return scratch_key(
-        {"inputs": [digest(path)["sha256"] for path in inputs], "seed": params.seed,
-         "distill": params.distill.model_dump(), "round": params.rounds[name].model_dump(), "device": device.facts(),
-         "torch": torch.__version__}
-    )  # fmt: skip
+        {
+            "inputs": [digest(path)["sha256"] for path in inputs],
+            "seed": params.seed,
+            "distill": params.distill.model_dump(),
+            "round": params.rounds[name].model_dump(),
+            "device": device.facts(),
+            "torch": torch.__version__,
+        }
+    )
 
 
 def distil(
@@ -104,18 +109,26 @@ def distil(
     teacher_logits = load_logits(logits, frames)
     budget = params.rounds[round_name]
     batches = plan_batches(
-        data.lengths, len(frames["train"]), budget.labelled_epochs, budget.transfer_epochs,
-        params.distill.batch_rows, params.seed,
-    )  # fmt: skip
+        data.lengths,
+        len(frames["train"]),
+        budget.labelled_epochs,
+        budget.transfer_epochs,
+        params.distill.batch_rows,
+        params.seed,
+    )
     learnt = spread_rows(batches, LEARNT_ROWS)
     inputs = (tokenizer, tokens, sets, logits, teacher)
     with device.processes.in_turn():
         scratch = Scratch(stage, _key(params, round_name, inputs, device))
     keeper = Keeper(
-        scratch, load_tokens(tokens / CHECKPOINT_SET), frames[CHECKPOINT_SET]["label"].to_numpy(dtype=np.int64),
-        params.distill.batch_rows, device, teacher_logits=load_checkpoint_logits(logits, frames),
+        scratch,
+        load_tokens(tokens / CHECKPOINT_SET),
+        frames[CHECKPOINT_SET]["label"].to_numpy(dtype=np.int64),
+        params.distill.batch_rows,
+        device,
+        teacher_logits=load_checkpoint_logits(logits, frames),
         learnt=(rows_of(data, learnt), teacher_logits[learnt]),
-    )  # fmt: skip
+    )
     _without_dropout(student)
     attend_plainly(student, device.device)
     read = params.distill.hidden is not None or params.distill.relations is not None
@@ -137,10 +150,18 @@ def distil(
         return keeper.checkpoint(model, step)
 
     train(
-        student, batches, _loss_of(params, data, teacher_logits, labels, device, extras), on_checkpoint,
-        _schedule(params, round_name), device, scratch, lambda step, loss: progress.update(step, loss=loss),
-        beside=extras.module, on_begin=on_begin, on_update=masker.apply if masker else lambda: None,
-    )  # fmt: skip
+        student,
+        batches,
+        _loss_of(params, data, teacher_logits, labels, device, extras),
+        on_checkpoint,
+        _schedule(params, round_name),
+        device,
+        scratch,
+        lambda step, loss: progress.update(step, loss=loss),
+        beside=extras.module,
+        on_begin=on_begin,
+        on_update=masker.apply if masker else lambda: None,
+    )
     summary = keeper.finish(student, tokenizer, out, int(sum(data.lengths[rows].sum() for rows in batches)))
     scratch.remove()
     return summary
@@ -165,9 +186,13 @@ def _loss_of(
         more = {"output_hidden_states": True} if active else {}
         outputs = model(input_ids=ids_BT, attention_mask=mask_BT, **more)
         loss = distillation_loss(
-            outputs.logits, teacher[chosen], targets[chosen],
-            loss=params.distill.loss, temperature=params.distill.temperature, kd_weight=params.distill.kd_weight,
-        )  # fmt: skip
+            outputs.logits,
+            teacher[chosen],
+            targets[chosen],
+            loss=params.distill.loss,
+            temperature=params.distill.temperature,
+            kd_weight=params.distill.kd_weight,
+        )
         total = loss
         for extra in active:
             with torch.autocast(device.device.type, enabled=False):  # of small differences bf16 would leave little

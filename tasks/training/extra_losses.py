@@ -105,9 +105,16 @@ def hidden_match(
     mean_LKE, deviation_LKE = wanted.mean(dim=0), wanted.std(dim=0, correction=0).clamp(min=1e-3)
     projection = fit_projection(torch.from_numpy(found), (wanted - mean_LKE) / deviation_LKE).to(device.device)
     return HiddenMatch(
-        weight, until_share, name, layers, reads(student), states,
-        mean_LKE.to(device.device), deviation_LKE.to(device.device), projection,
-    )  # fmt: skip
+        weight,
+        until_share,
+        name,
+        layers,
+        reads(student),
+        states,
+        mean_LKE.to(device.device),
+        deviation_LKE.to(device.device),
+        projection,
+    )
 
 
 @dataclass
@@ -185,17 +192,28 @@ def make_extras(
         states = States(folders["logits"], frames, [theirs for _, theirs in pairs])
         losses.append(
             hidden_match(
-                student, data, states, [ours for ours, _ in pairs], device, name=section.hidden.loss,
-                weight=fixed_weight(section.hidden.weight), until_share=section.hidden.until_share,
+                student,
+                data,
+                states,
+                [ours for ours, _ in pairs],
+                device,
+                name=section.hidden.loss,
+                weight=fixed_weight(section.hidden.weight),
+                until_share=section.hidden.until_share,
             )
-        )  # fmt: skip
+        )
     if section.relations is not None:
         losses.append(
             relation_match(
-                student, folders["tokenizer"], folders["teacher"], device, heads=section.relations.heads,
-                weight=fixed_weight(section.relations.weight), until_share=section.relations.until_share,
+                student,
+                folders["tokenizer"],
+                folders["teacher"],
+                device,
+                heads=section.relations.heads,
+                weight=fixed_weight(section.relations.weight),
+                until_share=section.relations.until_share,
             )
-        )  # fmt: skip
+        )
     return Extras(losses)
 
 

@@ -144,9 +144,13 @@ class Learning:
     """
 
     def __init__(
-        self, model: Any, beside: nn.Module | None, batch_loss: Callable[[Any, Rows], Tensor], schedule: Schedule,
+        self,
+        model: Any,
+        beside: nn.Module | None,
+        batch_loss: Callable[[Any, Rows], Tensor],
+        schedule: Schedule,
         device: Device,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._processes = device.processes
         self.model, self.beside = model, beside
         shares = self._processes.shares
@@ -183,13 +187,7 @@ class Learning:
             self._processes.shares.restore_optimiser(self.step_loss, self.optimiser, state)
 
 
-def _update(
-    learning: Learning,
-    rows: Rows,
-    rate: float,
-    schedule: Schedule,
-    device: Device,
-) -> float:
+def _update(learning: Learning, rows: Rows, rate: float, schedule: Schedule, device: Device) -> float:
     """Take one optimiser step on a batch, and return its loss, the mean over its rows.
 
     The batch is computed in `schedule.accumulate` parts, each weighted by its share of the rows: the gradient is that of
@@ -224,10 +222,7 @@ def make_optimiser(
     """Return AdamW over the model and what trains beside it; weight decay on the model's matrices only, as is usual."""
     matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": schedule.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    groups = [{"params": matrices, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if beside is not None:
         groups.append({"params": list(beside.parameters()), "weight_decay": 0.0})
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=device.device.type in ("cpu", "cuda"))

@@ -54,11 +54,7 @@ def _softened(logits_BC: Tensor, temperature: float) -> Tensor:
 
 
 Loss = Callable[[Tensor, Tensor, float], Tensor]
-LOSSES: Final[dict[str, Loss]] = {
-    "forward_kl": forward_kl,
-    "jensen_shannon": jensen_shannon,
-    "reverse_kl": reverse_kl,
-}
+LOSSES: Final[dict[str, Loss]] = {"forward_kl": forward_kl, "jensen_shannon": jensen_shannon, "reverse_kl": reverse_kl}
 
 
 def distillation_loss(

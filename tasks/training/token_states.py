@@ -86,6 +86,11 @@ def token_match(
     mean_E, deviation_E = theirs.mean(dim=0), theirs.std(dim=0, correction=0).clamp(min=SMALLEST_DEVIATION)
     projection = fit_projection(ours[:, None, None], ((theirs - mean_E) / deviation_E)[:, None, None])
     return TokenMatch(
-        name, weight, until_share, layers, mean_E.to(device.device), deviation_E.to(device.device),
+        name,
+        weight,
+        until_share,
+        layers,
+        mean_E.to(device.device),
+        deviation_E.to(device.device),
         projection.to(device.device),
-    )  # fmt: skip
+    )

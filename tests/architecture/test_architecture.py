@@ -28,8 +28,16 @@ from tasks.running.stage import STAGES, _roles, main
 
 ROOT = Path(__file__).resolve().parents[2]
 # Every stage runs on these; a change of them is no reason to train again.
-GROUND = ("tasks.artifacts", "tasks.errors", "tasks.files", "tasks.git", "tasks.lineage", "tasks.params", "tasks.progress",
-          "tasks.running")  # fmt: skip
+GROUND = (
+    "tasks.artifacts",
+    "tasks.errors",
+    "tasks.files",
+    "tasks.git",
+    "tasks.lineage",
+    "tasks.params",
+    "tasks.progress",
+    "tasks.running",
+)
 # A run that has every stage there can be: the second round searches, and the third is trained from random weights too.
 EVERY_STAGE = [
     "baselines.random_init=[r3]",
@@ -314,17 +322,26 @@ def test_commands_of_a_document_are_found() -> None:
         "```json\nmake sense\n```\n"
     )
     assert list(shown_commands(text)) == [
-        ["compactlm", "run", "--set", "seed=1"], ["make", "test"], ["dvc", "repro"], ["compactlm", "status"],
-    ]  # fmt: skip
+        ["compactlm", "run", "--set", "seed=1"],
+        ["make", "test"],
+        ["dvc", "repro"],
+        ["compactlm", "status"],
+    ]
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        "compactlm runn", "compactlm run --sett seed=1", "compactlm run --set sed=1", "make tset", "dvc reproo",
-        "dvc repro prune@r9", "python -m tasks prun", "python -m tests.bensh",
+        "compactlm runn",
+        "compactlm run --sett seed=1",
+        "compactlm run --set sed=1",
+        "make tset",
+        "dvc reproo",
+        "dvc repro prune@r9",
+        "python -m tasks prun",
+        "python -m tests.bensh",
     ],
-)  # fmt: skip
+)
 def test_a_command_that_does_not_exist_is_noticed(line: str) -> None:
     from dvc.cli import DvcParserError
 

@@ -67,9 +67,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME",
+        "names",
+        nargs="*",
+        metavar="NAME",
         help=f"{', '.join(NAMES)}; all of these without a name; {', '.join((*TABLES, *OF_RUNS))}",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--rows",
         type=int,

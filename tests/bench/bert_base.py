@@ -43,8 +43,17 @@ def measure(workspace: Path, turns: int) -> dict[str, Any]:
         for name in params.rounds:
             out, student_tokens = Path(folder) / name, Path(folder) / f"{name}-tokens"
             began = time.perf_counter()
-            prune.run(params, round=name, parent=parent, tokens=tokens, sets=sets, teacher=teacher, out=out,
-                      planned=out / "planned.json", student_tokens=student_tokens)  # fmt: skip
+            prune.run(
+                params,
+                round=name,
+                parent=parent,
+                tokens=tokens,
+                sets=sets,
+                teacher=teacher,
+                out=out,
+                planned=out / "planned.json",
+                student_tokens=student_tokens,
+            )
             seconds = time.perf_counter() - began
             parent, tokens = out / "model", student_tokens
             student = load_classifier(parent)
@@ -52,9 +61,10 @@ def measure(workspace: Path, turns: int) -> dict[str, Any]:
                 student, model, {}, params.evaluate.latency_batches, params.evaluate.latency_tokens, turns
             )
             facts["rounds"][name] = {
-                "prune_seconds": round(seconds, 1), "params_total": student.num_parameters(),
+                "prune_seconds": round(seconds, 1),
+                "params_total": student.num_parameters(),
                 "times_fewer_parameters": round(model.num_parameters() / student.num_parameters(), 2),
                 "times_fewer_bytes": round(weights_bytes(teacher) / weights_bytes(parent), 2),
                 **{f"batch_{rows}": found for rows, found in latencies["torch"].items()},
-            }  # fmt: skip
+            }
     return facts

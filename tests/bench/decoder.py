@@ -19,9 +19,16 @@ from typing import Any, Final
 from tasks.lineage.receipts import RSS_UNIT_BYTES
 
 TEACHER: Final[dict[str, Any]] = {
-    "model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3,
-    "head_dim": 64, "intermediate_size": 1536, "num_hidden_layers": 30, "tie_word_embeddings": True,
-}  # fmt: skip
+    "model_type": "llama",
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 64,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "tie_word_embeddings": True,
+}
 FFN: Final = 1024
 TOKENS: Final = 256
 CHUNK_TOKENS: Final = 256
@@ -48,9 +55,13 @@ def measure(blocks: int, layers: int, teacher_layers: int, turns: int, threads: 
             for side in found:
                 found[side].append(pool.apply(_steps, (side, blocks, layers, teacher_layers, threads)))
     facts: dict[str, Any] = {
-        "blocks": blocks, "block_tokens": TOKENS, "student_layers": layers, "teacher_layers": teacher_layers, "turns": turns,
+        "blocks": blocks,
+        "block_tokens": TOKENS,
+        "student_layers": layers,
+        "teacher_layers": teacher_layers,
+        "turns": turns,
         "compiled": _device("beside", threads).compiled,
-    }  # fmt: skip
+    }
     for place, kind in enumerate(("second", "cpu_second")):
         seconds = {side: statistics.median(run[place] for run in runs) for side, runs in found.items()}
         for side in found:
@@ -206,9 +217,11 @@ def _plain(_side: str, teacher: Any, student: Any, ids: Any, threads: int | None
                 others = teacher(input_ids=ids, use_cache=False).logits[:, :-1]
             logits = student(input_ids=ids, use_cache=False).logits[:, :-1]
             loss = torch.nn.functional.kl_div(
-                logits.float().log_softmax(-1).flatten(0, 1), others.float().log_softmax(-1).flatten(0, 1),
-                reduction="batchmean", log_target=True,
-            )  # fmt: skip
+                logits.float().log_softmax(-1).flatten(0, 1),
+                others.float().log_softmax(-1).flatten(0, 1),
+                reduction="batchmean",
+                log_target=True,
+            )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimiser.step()
@@ -217,5 +230,9 @@ def _plain(_side: str, teacher: Any, student: Any, ids: Any, threads: int | None
 
 
 SIDES: Final[dict[str, Callable[..., None]]] = {
-    "beside": _ours, "uncompiled": _ours, "cached": _ours, "making_cache": _cache, "plain": _plain,
-}  # fmt: skip
+    "beside": _ours,
+    "uncompiled": _ours,
+    "cached": _ours,
+    "making_cache": _cache,
+    "plain": _plain,
+}

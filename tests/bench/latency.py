@@ -20,10 +20,14 @@ def measure(workspace: Path, turns: int) -> dict[str, Any]:
         name: compare_latencies(
             load_classifier(place / name / "trained" / "model"),
             teacher,
-            {kind: (place / name / "exported" / file, place / "teacher" / "exported" / file)
-             for kind, file in ONNX_FILES.items()},
-            params.evaluate.latency_batches, params.evaluate.latency_tokens, turns,
+            {
+                kind: (place / name / "exported" / file, place / "teacher" / "exported" / file)
+                for kind, file in ONNX_FILES.items()
+            },
+            params.evaluate.latency_batches,
+            params.evaluate.latency_tokens,
+            turns,
         )
         for name in params.rounds
-    }  # fmt: skip
+    }
     return {"threads": LATENCY_THREADS, "tokens": params.evaluate.latency_tokens, "turns": turns, "rounds": rounds}

@@ -42,20 +42,24 @@ def measure(runs: list[Path]) -> dict[str, Any]:
     teachers = [_right(_evaluated(run, "teacher"), rows) for run in runs]
     section = params[0].evaluate
     found: dict[str, Any] = {
-        "seeds": [one.seed for one in params], "rows": {name: len(ids) for name, ids in rows.items()},
+        "seeds": [one.seed for one in params],
+        "rows": {name: len(ids) for name, ids in rows.items()},
         "confidence": section.confidence,
-        "teacher": [_accuracies(one) for one in teachers], "rounds": {},
-    }  # fmt: skip
+        "teacher": [_accuracies(one) for one in teachers],
+        "rounds": {},
+    }
     for name in rounds:
         students = [_right(_evaluated(run, name), rows) for run in runs]
         value = float(np.mean([share_of(mine, theirs) for mine, theirs in zip(students, teachers, strict=True)]))
         found["rounds"][name] = {
             "params_total": json.loads((_evaluated(runs[0], name) / "cost.json").read_text())["params_total"],
-            "shares": [round(float(share_of(mine, theirs)), 4) for mine, theirs in zip(students, teachers, strict=True)],
+            "shares": [
+                round(float(share_of(mine, theirs)), 4) for mine, theirs in zip(students, teachers, strict=True)
+            ],
             "mean": interval(value, mean_shares(students, teachers, section.bootstrap_resamples), section.confidence),
             "accuracies": [_accuracies(one) for one in students],
             "away": {of: _shares_away(of, students, teachers) for of in rows if of not in HOME},
-        }  # fmt: skip
+        }
     return found
 
 

@@ -126,18 +126,28 @@ def _trainer(
                 teacher_logits = teacher(**hers).logits
             outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
             loss = distillation_loss(
-                outputs.logits, teacher_logits, inputs["labels"], loss=params.distill.loss,
-                temperature=params.distill.temperature, kd_weight=params.distill.kd_weight,
-            )  # fmt: skip
+                outputs.logits,
+                teacher_logits,
+                inputs["labels"],
+                loss=params.distill.loss,
+                temperature=params.distill.temperature,
+                kd_weight=params.distill.kd_weight,
+            )
             return (loss, outputs) if return_outputs else loss
 
     def run() -> float:
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
-                output_dir=folder, num_train_epochs=1, per_device_train_batch_size=params.distill.batch_rows,
-                learning_rate=params.rounds[round_name].learning_rate, use_cpu=True, remove_unused_columns=False,
-                save_strategy="no", report_to=[], disable_tqdm=True,
-            )  # fmt: skip
+                output_dir=folder,
+                num_train_epochs=1,
+                per_device_train_batch_size=params.distill.batch_rows,
+                learning_rate=params.rounds[round_name].learning_rate,
+                use_cpu=True,
+                remove_unused_columns=False,
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+            )
             trainer = Distiller(copy.deepcopy(student), arguments, data_collator=collate, train_dataset=records)
             torch.use_deterministic_algorithms(False)  # ours asks for them; the Trainer by default does not
             try:

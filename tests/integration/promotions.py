@@ -19,8 +19,18 @@ from tasks.promotion import decide as promotion
 from tasks.promotion.proposals import with_approval
 from tasks.registry.tracking import Tracker, preload
 
-STEPS = ("reconcile_locked", "describe", "content", "commit", "mirror", "settle", "point", "differences",
-         "describe_newest", "mark")  # fmt: skip
+STEPS = (
+    "reconcile_locked",
+    "describe",
+    "content",
+    "commit",
+    "mirror",
+    "settle",
+    "point",
+    "differences",
+    "describe_newest",
+    "mark",
+)
 
 
 def arm(step: str, when: str, call: str) -> None:

@@ -33,8 +33,15 @@ def train(stage: str, out: Path, salt: str, source: Path) -> None:
     scratch = Path(".compactlm/scratch") / stage
     scratch.mkdir(parents=True, exist_ok=True)
     lines = [{"step": 10 * i, "loss": 1.0 / i, "learning_rate": 1e-4} for i in range(1, 5)]
-    lines += [{"step": s, "validation_accuracy": 0.7 + s / 1000, "validation_nll_nats_per_example": 0.5,
-               "checkpoint": f"step-{s:06d}"} for s in (20, 40)]  # fmt: skip
+    lines += [
+        {
+            "step": s,
+            "validation_accuracy": 0.7 + s / 1000,
+            "validation_nll_nats_per_example": 0.5,
+            "checkpoint": f"step-{s:06d}",
+        }
+        for s in (20, 40)
+    ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (scratch / "steps.jsonl").write_text(text[: len(text) // 2], encoding="utf-8")
     sys.stderr.write(f"progress: {stage} 20/40 steps 50%\n")
@@ -53,13 +60,29 @@ def train(stage: str, out: Path, salt: str, source: Path) -> None:
         place = out / "checkpoints" / name / "model.safetensors"
         place.parent.mkdir(parents=True)
         place.write_bytes(f"{salt} {step}".encode())
-        checkpoints.append({"name": name, "step": step, "sha256": sha256(place), "size_bytes": 1,
-                            "validation_accuracy": 0.7 + step / 1000, "validation_nll_nats_per_example": 0.5,
-                            "learnt_kl_nats_per_example": 0.05})  # fmt: skip
+        checkpoints.append(
+            {
+                "name": name,
+                "step": step,
+                "sha256": sha256(place),
+                "size_bytes": 1,
+                "validation_accuracy": 0.7 + step / 1000,
+                "validation_nll_nats_per_example": 0.5,
+                "learnt_kl_nats_per_example": 0.05,
+            }
+        )
     (out / "steps.jsonl").write_text(text, encoding="utf-8")
-    write(out / "summary.json", {"steps": 40, "best_checkpoint": "step-000040", "best_validation_accuracy": 0.74,
-                                 "checkpoints": checkpoints, "tokens": 1000,
-                                 "model_sha256": sha256(out / "model/model.safetensors")})  # fmt: skip
+    write(
+        out / "summary.json",
+        {
+            "steps": 40,
+            "best_checkpoint": "step-000040",
+            "best_validation_accuracy": 0.74,
+            "checkpoints": checkpoints,
+            "tokens": 1000,
+            "model_sha256": sha256(out / "model/model.safetensors"),
+        },
+    )
     shutil.rmtree(scratch)
 
 
@@ -78,14 +101,39 @@ def evaluate(name: str, trained: Path) -> None:
         "variants": {"onnx_int8": {"accuracy": interval(0.79)}},
         "slices": slices,
     }
-    write(out / "quality.json", {"round": name, "model_sha256": sha256(trained / "model/model.safetensors"),
-                                 "confidence": 0.95, "sets": {"test": one, "validation": one, "imdb": one}})  # fmt: skip
-    times = {"latency_ms_p50": 2.0, "latency_ms_p95": 2.5, "teacher_latency_ms_p50": 16.0,
-             "teacher_latency_ms_p95": 17.0, "ratio_p50": 0.125}  # fmt: skip
+    write(
+        out / "quality.json",
+        {
+            "round": name,
+            "model_sha256": sha256(trained / "model/model.safetensors"),
+            "confidence": 0.95,
+            "sets": {"test": one, "validation": one, "imdb": one},
+        },
+    )
+    times = {
+        "latency_ms_p50": 2.0,
+        "latency_ms_p95": 2.5,
+        "teacher_latency_ms_p50": 16.0,
+        "teacher_latency_ms_p95": 17.0,
+        "ratio_p50": 0.125,
+    }
     latency = {form: {"1": times, "32": times} for form in ("torch", "onnx", "onnx_int8")}
-    write(out / "cost.json", {"round": name, "params_total": size, "params_non_embedding": size // 2, "size_bytes": size * 4,
-                              "size_bytes_onnx": size * 4, "size_bytes_onnx_int8": size, "flops_per_example": size * 9,
-                              "flops_tokens": 32, "peak_memory_bytes": 1, "threads": 1, "latency": latency})  # fmt: skip
+    write(
+        out / "cost.json",
+        {
+            "round": name,
+            "params_total": size,
+            "params_non_embedding": size // 2,
+            "size_bytes": size * 4,
+            "size_bytes_onnx": size * 4,
+            "size_bytes_onnx_int8": size,
+            "flops_per_example": size * 9,
+            "flops_tokens": 32,
+            "peak_memory_bytes": 1,
+            "threads": 1,
+            "latency": latency,
+        },
+    )
     (out / "predictions").mkdir()
     (out / "predictions" / "test.parquet").write_bytes(b"rows")
 
@@ -118,8 +166,18 @@ def run(stage: str) -> None:
     elif stage == "teacher":
         train(stage, trained, "teacher", Path("seed_model"))
     elif stage == "baselines":
-        write(ART / "baselines/quality.json", {"rivals": {"tfidf_logistic": {"sets": {"test": {
-            "rows": 64, "slices": {"overall": {"support": 64, "accuracy": interval(0.7)}}}}}}})  # fmt: skip
+        write(
+            ART / "baselines/quality.json",
+            {
+                "rivals": {
+                    "tfidf_logistic": {
+                        "sets": {
+                            "test": {"rows": 64, "slices": {"overall": {"support": 64, "accuracy": interval(0.7)}}}
+                        }
+                    }
+                }
+            },
+        )
     elif verb == "prune":
         write(folder / "pruned/plan.json", {"round": key, "params_sha256": sha256(Path("params.yaml"))})
     elif verb == "distill":
@@ -148,8 +206,16 @@ def run(stage: str) -> None:
         write(ART / "selection.json", {"selected": "r2", "candidates": [], "num_candidates": 3, "rule": "smallest"})
     else:
         (ART / "report.html").write_text("<h1>report</h1>", encoding="utf-8")
-    write(ART / "receipts" / f"{stage}.json", {"stage": stage, "started_at": "2026-01-01T00:00:00Z", "outputs": {},
-                                               "startup_seconds": 0.1, "compute_seconds": 0.5})  # fmt: skip
+    write(
+        ART / "receipts" / f"{stage}.json",
+        {
+            "stage": stage,
+            "started_at": "2026-01-01T00:00:00Z",
+            "outputs": {},
+            "startup_seconds": 0.1,
+            "compute_seconds": 0.5,
+        },
+    )
 
 
 sys.stderr.write(f"small stage {sys.argv[1]}\n")

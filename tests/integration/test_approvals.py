@@ -113,8 +113,14 @@ def test_a_reject_settles_a_proposal_and_a_change_makes_another(
     assert compactlm("approve", "--key", str(keys[ADA])).code == 0
     assert compactlm("promote", "3").code == 0
     outcomes = [(one["outcome"], (one["verdict"]["approval"] or {}).get("state")) for one in read_log(project)]
-    assert outcomes == [("refused", "waiting"), ("refused", "rejected"), ("refused", "waiting"), ("refused", None),
-                        ("refused", "waiting"), ("done", "approved")]  # fmt: skip
+    assert outcomes == [
+        ("refused", "waiting"),
+        ("refused", "rejected"),
+        ("refused", "waiting"),
+        ("refused", None),
+        ("refused", "waiting"),
+        ("done", "approved"),
+    ]
 
 
 def test_answers_that_do_not_count_are_told_and_change_nothing(
@@ -133,8 +139,14 @@ def test_answers_that_do_not_count_are_told_and_change_nothing(
     (folder / "5.json").write_text("{", encoding="utf-8")
     told = compactlm("promote", "1")
     assert told.code == 2
-    for words in ("0 of 1 approvals", f"{ADA}: the signature is not", f"{CAROL}: is the author", f"{BOB}: signed another",
-                  f"{BOB}: signed at 2020", "5.json is not a signed statement"):  # fmt: skip
+    for words in (
+        "0 of 1 approvals",
+        f"{ADA}: the signature is not",
+        f"{CAROL}: is the author",
+        f"{BOB}: signed another",
+        f"{BOB}: signed at 2020",
+        "5.json is not a signed statement",
+    ):
         assert words in told.err
     assert "champion" not in Tracker(project, NAME).aliases(NAME)
     printed = compactlm("approve", "--print", "--key", str(keys[BOB]))

@@ -67,9 +67,14 @@ class Run:
         fetch.run(self.params, lock=self.workspace / "sources.lock", data=data, teacher=base)
         validate_data.run(self.params, data=data, out=validation)
         prepare.run(
-            self.params, data=data, teacher=base, validation=validation / "summary.json", sets=self.sets,
-            summary=self.artifacts / "data" / "summary.json", tokens=self.rounds / "teacher" / "tokens",
-        )  # fmt: skip
+            self.params,
+            data=data,
+            teacher=base,
+            validation=validation / "summary.json",
+            sets=self.sets,
+            summary=self.artifacts / "data" / "summary.json",
+            tokens=self.rounds / "teacher" / "tokens",
+        )
         place = self.rounds / "teacher"
         teacher.run(self.params, base=base, sets=self.sets, tokens=place / "tokens", out=place / "trained")
         model = place / "trained" / "model"
@@ -79,37 +84,62 @@ class Run:
     def prune(self, name: str) -> dict[str, Any]:
         parent = self.rounds / self.params.rounds[name].parent
         return prune.run(
-            self.params, round=name, parent=parent / "trained" / "model", tokens=parent / "tokens", sets=self.sets,
+            self.params,
+            round=name,
+            parent=parent / "trained" / "model",
+            tokens=parent / "tokens",
+            sets=self.sets,
             teacher=self.artifacts / "fetched/teacher",
-            out=self.rounds / name / "pruned", planned=self.rounds / name / "search/planned.json",
+            out=self.rounds / name / "pruned",
+            planned=self.rounds / name / "search/planned.json",
             student_tokens=self.rounds / name / "tokens",
-        )  # fmt: skip
+        )
 
     def distill(self, name: str) -> dict[str, Any]:
         place = self.rounds / name
         return distill.run(
-            self.params, round=name, pruned=place / "pruned", search=place / "search", tokens=place / "tokens", sets=self.sets,
-            logits=self.logits, teacher=self.rounds / "teacher" / "trained" / "model", out=place / "trained",
-        )  # fmt: skip
+            self.params,
+            round=name,
+            pruned=place / "pruned",
+            search=place / "search",
+            tokens=place / "tokens",
+            sets=self.sets,
+            logits=self.logits,
+            teacher=self.rounds / "teacher" / "trained" / "model",
+            out=place / "trained",
+        )
 
     def measure(self, name: str) -> dict[str, Any]:
         place, first = self.rounds / name, self.rounds / "teacher"
         export.run(self.params, model=place / "trained" / "model", sets=self.sets, out=place / "exported")
         return evaluate.run(
-            self.params, round=name, model=place / "trained" / "model", exported=place / "exported", sets=self.sets,
-            tokens=place / "tokens", teacher=first / "trained" / "model", teacher_exported=first / "exported",
-            out=place / "evaluated", teacher_evaluated=None if name == "teacher" else first / "evaluated",
-        )  # fmt: skip
+            self.params,
+            round=name,
+            model=place / "trained" / "model",
+            exported=place / "exported",
+            sets=self.sets,
+            tokens=place / "tokens",
+            teacher=first / "trained" / "model",
+            teacher_exported=first / "exported",
+            out=place / "evaluated",
+            teacher_evaluated=None if name == "teacher" else first / "evaluated",
+        )
 
     def judge(self, name: str, evaluated: Path | None = None, out: Path | None = None) -> dict[str, Any]:
         place, at = self.rounds / name, self.artifacts
         return gate.run(
-            self.params, round=name, evaluated=evaluated or place / "evaluated", exported=place / "exported",
+            self.params,
+            round=name,
+            evaluated=evaluated or place / "evaluated",
+            exported=place / "exported",
             teacher=self.rounds / "teacher" / "evaluated",
-            parent=self.rounds / self.params.rounds[name].parent / "evaluated", baselines=at / "baselines",
-            validation=at / "validation/summary.json", data=at / "data/summary.json", sets=self.sets,
+            parent=self.rounds / self.params.rounds[name].parent / "evaluated",
+            baselines=at / "baselines",
+            validation=at / "validation/summary.json",
+            data=at / "data/summary.json",
+            sets=self.sets,
             out=out or place / "verdict.json",
-        )  # fmt: skip
+        )
 
 
 @pytest.fixture(scope="module")
@@ -131,17 +161,28 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             made.judge(name)
         place = made.rounds / "r2"
         random_init.run(
-            made.params, round="r2", pruned=place / "pruned", tokens=place / "tokens", sets=made.sets,
-            logits=made.logits, teacher=made.rounds / "teacher/trained/model",
-            teacher_evaluated=made.rounds / "teacher/evaluated", out=place / "random_init",
-        )  # fmt: skip
+            made.params,
+            round="r2",
+            pruned=place / "pruned",
+            tokens=place / "tokens",
+            sets=made.sets,
+            logits=made.logits,
+            teacher=made.rounds / "teacher/trained/model",
+            teacher_evaluated=made.rounds / "teacher/evaluated",
+            out=place / "random_init",
+        )
         at = made.artifacts
         baselines.run(made.params, sets=made.sets, out=at / "baselines")
         select.run(made.params, rounds=made.rounds, out=at / "selection.json")
         report.run(
-            made.params, rounds=made.rounds, baselines=at / "baselines", validation=at / "validation/summary.json",
-            selection=at / "selection.json", data=at / "data/summary.json", out=at / "report.html",
-        )  # fmt: skip
+            made.params,
+            rounds=made.rounds,
+            baselines=at / "baselines",
+            validation=at / "validation/summary.json",
+            selection=at / "selection.json",
+            data=at / "data/summary.json",
+            out=at / "report.html",
+        )
     return made
 
 
@@ -275,8 +316,9 @@ def test_weights_and_numbers_are_derived_again_from_the_stored_files(run: Run, t
     plan["keep"]["ffn"][0][0] += 1
     write_json(place / "pruned/plan.json", plan)
     assert faults(run, tmp_path) == ["pruning"]
-    shutil.copyfile(tmp_path / "artifacts/rounds/r1/trained/model/model.safetensors",
-                    place / "trained/model/model.safetensors")  # fmt: skip
+    shutil.copyfile(
+        tmp_path / "artifacts/rounds/r1/trained/model/model.safetensors", place / "trained/model/model.safetensors"
+    )
     assert faults(run, tmp_path) == ["checkpoints", "metrics", "pruning"]
 
 
@@ -285,9 +327,16 @@ def test_another_teacher_is_refused(run: Run, tmp_path: Path, monkeypatch: pytes
     place = run.rounds / "r1"
     with pytest.raises(DataError, match="belongs to another"):
         distill.run(
-            run.params, round="r1", pruned=place / "pruned", search=place / "search", tokens=place / "tokens", sets=run.sets,
-            logits=run.logits, teacher=place / "trained/model", out=tmp_path / "trained",
-        )  # fmt: skip
+            run.params,
+            round="r1",
+            pruned=place / "pruned",
+            search=place / "search",
+            tokens=place / "tokens",
+            sets=run.sets,
+            logits=run.logits,
+            teacher=place / "trained/model",
+            out=tmp_path / "trained",
+        )
 
 
 def test_rounds_are_registered_listed_and_served(
@@ -332,9 +381,16 @@ def test_a_distillation_killed_in_the_middle_ends_with_the_same_weights(
 
     def again() -> None:
         distill.run(
-            run.params, round="r1", pruned=place / "pruned", search=place / "search", tokens=place / "tokens", sets=run.sets,
-            logits=run.logits, teacher=run.rounds / "teacher/trained/model", out=tmp_path / "trained",
-        )  # fmt: skip
+            run.params,
+            round="r1",
+            pruned=place / "pruned",
+            search=place / "search",
+            tokens=place / "tokens",
+            sets=run.sets,
+            logits=run.logits,
+            teacher=run.rounds / "teacher/trained/model",
+            out=tmp_path / "trained",
+        )
 
     monkeypatch.setattr("tasks.training.causal_lm.causal_loss", killed_at_the_fifth_step)
     with pytest.raises(KeyboardInterrupt):
@@ -422,8 +478,14 @@ def test_a_teacher_cut_to_the_tokens_that_its_text_uses_is_as_good_as_before(run
     used = set(np.flatnonzero(counts).tolist())
     every = (kept_ids(tokenizer, counts, size, config) for size in range(257, 320))
     keep = next(one for one in every if used <= set(one))
-    plan = Plan(vocabulary=keep, hidden=list(range(32)), layers=list(range(4)), heads=[list(range(4))] * 4,
-                ffn=[list(range(48))] * 4, pooler=[])  # fmt: skip
+    plan = Plan(
+        vocabulary=keep,
+        hidden=list(range(32)),
+        layers=list(range(4)),
+        heads=[list(range(4))] * 4,
+        ffn=[list(range(48))] * 4,
+        pooler=[],
+    )
     student = prune.student_from_plan(parent, plan)
     write_tokenizer(parent, plan, tmp_path)
     segments = segments_of(blocks, tokenizer, parent / "tokenizer.json", 0)

@@ -57,10 +57,19 @@ def _register(tracker: Tracker, artifacts: Path, name: str, teacher: str | None,
     made = tracker.client.create_logged_model(tracker.experiment_id, name=name, source_run_id=run)
     tracker.client.log_model_artifacts(made.model_id, str(folder / name))
     tracker.client.finalize_logged_model(made.model_id, "READY")
-    tracker.ensure_version(NAME, made.model_id, run, {
-        "model_sha256": hashlib.sha256(weights).hexdigest(), "round": name, "run_id": run, "model_id": made.model_id,
-        "teacher_run_id": teacher, "parent": "teacher",
-    })  # fmt: skip
+    tracker.ensure_version(
+        NAME,
+        made.model_id,
+        run,
+        {
+            "model_sha256": hashlib.sha256(weights).hexdigest(),
+            "round": name,
+            "run_id": run,
+            "model_id": made.model_id,
+            "teacher_run_id": teacher,
+            "parent": "teacher",
+        },
+    )
     return run
 
 
@@ -148,9 +157,11 @@ def test_the_story_of_a_registry(project: Path, compactlm: Any) -> None:
 
     log = json.loads(compactlm("history", "--json").out)["decisions"]
     assert [(one["kind"], one["candidate"]["version"], one["outcome"], one["actor"]) for one in log] == [
-        ("promote", "1", "done", "Ada"), ("promote", "2", "refused", "Ada"), ("promote", "3", "done", "Ada"),
+        ("promote", "1", "done", "Ada"),
+        ("promote", "2", "refused", "Ada"),
+        ("promote", "3", "done", "Ada"),
         ("rollback", "1", "done", "Ada"),
-    ]  # fmt: skip
+    ]
     assert set(log[2]["verdict"]["evidence"]) >= {"student/test.parquet", "champion/test.parquet"}
     checked = compactlm("history", "--check")
     assert (checked.code, "too many wrong refunds" in checked.out) == (0, True)
@@ -231,14 +242,16 @@ def test_what_cannot_be_proven_is_refused_and_recorded(project: Path, compactlm:
 
 
 def test_a_version_is_named_in_every_command_as_in_audit(compactlm: Any) -> None:
-    asked = [json.loads(compactlm("gate", words, "--json").out)["candidate"]["version"]
-             for words in ("1", "/1", f"{NAME}/1")]  # fmt: skip
+    asked = [
+        json.loads(compactlm("gate", words, "--json").out)["candidate"]["version"] for words in ("1", "/1", f"{NAME}/1")
+    ]
     assert asked == ["1", "1", "1"]
     assert compactlm("promote", f"{NAME}/1").code == 0
     assert compactlm("promote", f"{NAME}/3").code == 0
-    sides = [json.loads(compactlm("compare", a, b, "--json").out) for a, b in (
-        ("previous", "champion"), (f"{NAME}@previous", f"{NAME}@champion"), (f"{NAME}/1", NAME),
-    )]  # fmt: skip
+    sides = [
+        json.loads(compactlm("compare", a, b, "--json").out)
+        for a, b in (("previous", "champion"), (f"{NAME}@previous", f"{NAME}@champion"), (f"{NAME}/1", NAME))
+    ]
     assert [(one["a"]["version"], one["b"]["version"]) for one in sides] == [("1", "3")] * 3
     assert compactlm("rollback", "--reason", "x", "--to", f"{NAME}@previous").code == 0
 
@@ -246,8 +259,13 @@ def test_a_version_is_named_in_every_command_as_in_audit(compactlm: Any) -> None
 def test_a_version_that_does_not_exist_is_refused_with_those_that_do(compactlm: Any) -> None:
     assert compactlm("promote", "1").code == 0
     for words in ("best", "7", f"{NAME}/7", f"{NAME}@best", "other/1"):
-        for command in (["promote", words], ["gate", words], ["compare", "1", words], ["audit", words],
-                        ["rollback", "--reason", "x", "--to", words]):  # fmt: skip
+        for command in (
+            ["promote", words],
+            ["gate", words],
+            ["compare", "1", words],
+            ["audit", words],
+            ["rollback", "--reason", "x", "--to", words],
+        ):
             told = compactlm(*command)
             assert told.code == 2
             assert f"{words}: there is no such version; registered: {NAME}@champion, {NAME}/1, {NAME}/2" in told.err

@@ -78,9 +78,10 @@ def killed_at(last: int) -> object:
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"accumulate": 2}, {"hidden": TOKEN_HIDDEN, "layers": 3}, {"cache": {"top_k": 128, "tokens": 1600}}],
+    "more",
+    [{}, {"accumulate": 2}, {"hidden": TOKEN_HIDDEN, "layers": 3}, {"cache": {"top_k": 128, "tokens": 1600}}],
     ids=["logits", "parts of two sizes", "hidden states", "cached"],
-)  # fmt: skip
+)
 def test_a_language_model_and_its_student_have_the_losses_of_plain_training(
     workspace: Path, more: dict[str, Any]
 ) -> None:

@@ -71,9 +71,16 @@ def test_a_decoder_goes_through_the_stages(
     teacher_logits.run(params, teacher=parent, sets=sets, tokens=tokens, out=logits)
     student_tokens = tmp_path / "student_tokens"
     facts = prune.run(
-        params, round="r1", parent=parent, tokens=tokens, sets=sets, teacher=base, out=pruned,
-        planned=tmp_path / "search/planned.json", student_tokens=student_tokens,
-    )  # fmt: skip
+        params,
+        round="r1",
+        parent=parent,
+        tokens=tokens,
+        sets=sets,
+        teacher=base,
+        out=pruned,
+        planned=tmp_path / "search/planned.json",
+        student_tokens=student_tokens,
+    )
     assert facts["shape_after"] == {"vocabulary": BYTES, **SHAPES[name]}
     assert file_sha256(pruned / "model" / "tokenizer.json") == file_sha256(base / "tokenizer.json")
     plan = Plan.from_json(read_json(pruned / "plan.json")["keep"])
@@ -81,17 +88,27 @@ def test_a_decoder_goes_through_the_stages(
     again = prune.student_from_plan(parent, plan).state_dict()
     assert all((again[key] == weight).all() for key, weight in load_file(pruned / "model/model.safetensors").items())
     distill.run(
-        params, round="r1", pruned=pruned, search=tmp_path / "search", tokens=student_tokens, sets=sets, logits=logits,
-        teacher=parent, out=trained,
-    )  # fmt: skip
+        params,
+        round="r1",
+        pruned=pruned,
+        search=tmp_path / "search",
+        tokens=student_tokens,
+        sets=sets,
+        logits=logits,
+        teacher=parent,
+        out=trained,
+    )
     for model, place in ((parent, "teacher"), (trained / "model", "r1")):
         parity = export.run(params, model=model, sets=sets, out=tmp_path / "exported" / place)
         assert parity["load_back_max_difference"] <= 1e-5
         assert parity["onnx_max_difference"] <= 1e-4
     found = measure_cost(
-        params, "r1", load_classifier(trained / "model"), (trained / "model", tmp_path / "exported" / "r1"),
+        params,
+        "r1",
+        load_classifier(trained / "model"),
+        (trained / "model", tmp_path / "exported" / "r1"),
         (parent, tmp_path / "exported" / "teacher"),
-    )  # fmt: skip
+    )
     assert found["params_total"] == facts["params_total"]
     assert set(found["latency"]) == {"torch", "onnx", "onnx_int8"}
 
@@ -104,9 +121,16 @@ def test_a_roberta_loses_tokens_and_is_exported(tmp_path: Path, monkeypatch: pyt
     write_prepared(sets, tokens, base, params)
     pruned, student_tokens = tmp_path / "pruned", tmp_path / "student_tokens"
     facts = prune.run(
-        params, round="r1", parent=base, tokens=tokens, sets=sets, teacher=base, out=pruned,
-        planned=tmp_path / "search/planned.json", student_tokens=student_tokens,
-    )  # fmt: skip
+        params,
+        round="r1",
+        parent=base,
+        tokens=tokens,
+        sets=sets,
+        teacher=base,
+        out=pruned,
+        planned=tmp_path / "search/planned.json",
+        student_tokens=student_tokens,
+    )
     assert facts["shape_after"]["vocabulary"] == size - 1
     tokenizer = read_json(pruned / "model/tokenizer.json")
     assert set(ids_of(roberta_tokenizer())) - set(ids_of(tokenizer)) == {"th"}

@@ -37,9 +37,17 @@ def place(tiny_model: Path, tiny_exported: tuple[Path, dict], tmp_path_factory: 
 
 def run(folder: Path, model: Path, name: str, **more: Path) -> dict:
     return evaluate.run(
-        tiny_params(), round=name, model=model, exported=folder / "exported", sets=folder / "sets",
-        tokens=folder / "tokens", teacher=model, teacher_exported=folder / "exported", out=folder / name, **more,
-    )  # fmt: skip
+        tiny_params(),
+        round=name,
+        model=model,
+        exported=folder / "exported",
+        sets=folder / "sets",
+        tokens=folder / "tokens",
+        teacher=model,
+        teacher_exported=folder / "exported",
+        out=folder / name,
+        **more,
+    )
 
 
 def test_quality_holds_every_set_slice_and_metric(place, tiny_model):

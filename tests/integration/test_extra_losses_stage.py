@@ -78,8 +78,17 @@ def test_a_student_learns_from_more_than_logits_and_goes_on_after_a_kill(
     params = params_of(hidden=HIDDEN, relations=RELATIONS, average=0.9)
     plain = params_of()
     teacher, sets, tokens = tiny_families / "bert/teacher", tiny_families / "sets", tmp_path / "tokens"
-    prune.run(params, round="r1", parent=teacher, tokens=tiny_families / "bert/tokens", sets=sets, teacher=teacher,
-              out=tmp_path / "pruned", planned=tmp_path / "search/planned.json", student_tokens=tokens)  # fmt: skip
+    prune.run(
+        params,
+        round="r1",
+        parent=teacher,
+        tokens=tiny_families / "bert/tokens",
+        sets=sets,
+        teacher=teacher,
+        out=tmp_path / "pruned",
+        planned=tmp_path / "search/planned.json",
+        student_tokens=tokens,
+    )
     paths = {
         "pruned": tmp_path / "pruned",
         "search": tmp_path / "search",
@@ -89,8 +98,11 @@ def test_a_student_learns_from_more_than_logits_and_goes_on_after_a_kill(
     }
     logits, none = cache(tiny_families, params, tmp_path / "logits"), cache(tiny_families, plain, tmp_path / "none")
     assert sorted(path.name for path in none.iterdir()) == [
-        "fingerprint.json", "train.npy", "transfer.npy", "validation.npy",
-    ]  # fmt: skip
+        "fingerprint.json",
+        "train.npy",
+        "transfer.npy",
+        "validation.npy",
+    ]
     with pytest.raises(DataError, match="dvc repro teacher_logits"):
         distill.run(params, round="r1", logits=none, out=tmp_path / "refused", **paths)
 
@@ -143,9 +155,17 @@ def test_relation_heads_that_do_not_divide_are_refused_before_anything_runs(tiny
 
 def test_a_students_pieces_are_found_in_the_teachers_vocabulary(tiny_families: Path, tmp_path: Path) -> None:
     teacher = tiny_families / "bert/teacher"
-    prune.run(params_of(), round="r1", parent=teacher, tokens=tiny_families / "bert/tokens", sets=tiny_families / "sets",
-              teacher=teacher, out=tmp_path / "pruned", planned=tmp_path / "search/planned.json",
-              student_tokens=tmp_path / "tokens")  # fmt: skip
+    prune.run(
+        params_of(),
+        round="r1",
+        parent=teacher,
+        tokens=tiny_families / "bert/tokens",
+        sets=tiny_families / "sets",
+        teacher=teacher,
+        out=tmp_path / "pruned",
+        planned=tmp_path / "search/planned.json",
+        student_tokens=tmp_path / "tokens",
+    )
     ours, theirs = (read_json(f / "tokenizer.json") for f in (tmp_path / "pruned/model", teacher))
     kept = read_json(tmp_path / "pruned/plan.json")["keep"]["vocabulary"]
     assert ids_at_teacher(ours, theirs).tolist() == kept

@@ -36,9 +36,17 @@ def params_of(target: dict[str, Any], **section: Any) -> ClassificationParams:
 def masked(families: Path, family: str, params: ClassificationParams, out: Path) -> dict[str, Any]:
     """Prune and return what plan.json says of the masks."""
     mine = families / family
-    prune.run(params, round="r1", parent=mine / "teacher", teacher=mine / "teacher", tokens=mine / "tokens",
-              sets=families / "sets", out=out / "pruned", planned=out / "search/planned.json",
-              student_tokens=out / "tokens")  # fmt: skip
+    prune.run(
+        params,
+        round="r1",
+        parent=mine / "teacher",
+        teacher=mine / "teacher",
+        tokens=mine / "tokens",
+        sets=families / "sets",
+        out=out / "pruned",
+        planned=out / "search/planned.json",
+        student_tokens=out / "tokens",
+    )
     record: dict[str, Any] = read_json(out / "pruned/plan.json")["masks"]
     return record
 
@@ -82,8 +90,13 @@ def test_what_is_masked_stays_zero_through_training_and_a_kill(
     assert record["sparsity_of_masked"] == (0.5 if target["schedule"] == "single" else 0.0)
     sets, logits = tiny_families / "sets", tmp_path / "logits"
     teacher_logits.run(params, teacher=teacher, sets=sets, tokens=tiny_families / "bert/tokens", out=logits)
-    paths = {"pruned": tmp_path / "pruned", "search": tmp_path / "search", "tokens": tmp_path / "tokens", "sets": sets,
-             "logits": logits}  # fmt: skip
+    paths = {
+        "pruned": tmp_path / "pruned",
+        "search": tmp_path / "search",
+        "tokens": tmp_path / "tokens",
+        "sets": sets,
+        "logits": logits,
+    }
     distill.run(params, round="r1", out=tmp_path / "whole", teacher=teacher, **paths)
     summary = read_json(tmp_path / "whole/summary.json")
     assert len(summary["checkpoints"]) == (4 if target["schedule"] == "single" else 2)

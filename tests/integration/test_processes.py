@@ -121,9 +121,13 @@ def test_with_shares_each_process_holds_half_of_the_weights_and_of_the_optimiser
     [("ddp", {"hidden": HIDDEN, "average": 0.9}), pytest.param("fsdp", {}, marks=pytest.mark.slow)],
 )
 def test_one_that_is_killed_ends_all_and_the_next_run_goes_on_to_the_same_bits(
-    tiny_families: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
-    strategy: str, section: dict[str, Any],
-) -> None:  # fmt: skip
+    tiny_families: Path,
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    strategy: str,
+    section: dict[str, Any],
+) -> None:
     params = in_two(params_of(**section), strategy=strategy)
     paths = student_of(params, tiny_families, workspace)
     assert stage(params, "distill", *paths, "--out", "whole") == 0
@@ -205,7 +209,7 @@ def test_a_fault_of_one_process_ends_the_others(capfd: pytest.CaptureFixture[str
         ),
         ({"processes": 2, "backend": "auto"}, "runtime.launcher.strategy: missing"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_launcher_is_refused_in_words(launcher: dict[str, Any], said: str) -> None:
     values = params_of().model_dump()
     values["runtime"]["launcher"] = launcher
@@ -222,7 +226,7 @@ def test_a_wrong_launcher_is_refused_in_words(launcher: dict[str, Any], said: st
         ({"distill": {"average": 0.9}}, "distill.average needs whole weights"),
         ({"runtime": {"compile": True}}, "runtime.compile: true is for whole models"),
     ],
-)  # fmt: skip
+)
 def test_what_needs_whole_weights_is_refused_with_shares(changes: dict[str, dict[str, Any]], said: str) -> None:
     values = in_two(params_of(), strategy="fsdp").model_dump()
     for section, keys in changes.items():

@@ -80,9 +80,12 @@ class Nursery:
     def __init__(self) -> None:
         env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
         self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT)], env={**env, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [sys.executable, str(SCRIPT)],
+            env={**env, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def run(self, tracker: Tracker, commands: list[list[str]]) -> list[tuple[int, str]]:
         """Return exit code and words of promotions of `[version, options...]` that all run at once."""
@@ -162,8 +165,11 @@ def test_a_champion_that_moved_meanwhile_is_judged_against_anew(tracker: Tracker
 
 # `reconcile_locked` takes some steps as well, before the commit: of those the later calls, too.
 KILLS = [(step, when, "1") for step in STEPS for when in ("before", "after")]
-KILLS += [(step, when, call) for step, call in (("mirror", "2"), ("point", "2"), ("differences", "3"))
-          for when in ("before", "after")]  # fmt: skip
+KILLS += [
+    (step, when, call)
+    for step, call in (("mirror", "2"), ("point", "2"), ("differences", "3"))
+    for when in ("before", "after")
+]
 
 
 @pytest.mark.parametrize(("step", "when", "call"), KILLS, ids=" ".join)
@@ -326,10 +332,16 @@ def _reworded(lines: list[str]) -> list[str]:
 
 @pytest.mark.parametrize(
     "change",
-    [_reworded, lambda lines: lines[1:], lambda lines: [lines[1], lines[0], lines[2]], lambda lines: [lines[0], lines[2]],
-     lambda lines: [*lines, lines[-1]], lambda lines: ["not json\n", *lines[1:]]],
+    [
+        _reworded,
+        lambda lines: lines[1:],
+        lambda lines: [lines[1], lines[0], lines[2]],
+        lambda lines: [lines[0], lines[2]],
+        lambda lines: [*lines, lines[-1]],
+        lambda lines: ["not json\n", *lines[1:]],
+    ],
     ids=["reworded", "first taken out", "reordered", "middle taken out", "doubled", "garbled"],
-)  # fmt: skip
+)
 def test_a_changed_log_stops_promotions(tracker: Tracker, change: Any) -> None:
     for version in ("1", "2", "3"):
         promote(tracker, version)
@@ -342,8 +354,11 @@ def test_a_changed_log_stops_promotions(tracker: Tracker, change: Any) -> None:
 def test_a_forged_chain_of_lines_is_not_that_of_the_refs(tracker: Tracker) -> None:
     promote(tracker, "1")
     entry = read_log(tracker.workspace)[0]
-    forged = sealed({key: value for key, value in entry.items() if key not in ("sha256", "number", "previous_sha256")}
-                    | {"actor": "somebody"}, [])  # fmt: skip
+    forged = sealed(
+        {key: value for key, value in entry.items() if key not in ("sha256", "number", "previous_sha256")}
+        | {"actor": "somebody"},
+        [],
+    )
     assert faults([forged]) == []
     (tracker.workspace / "decisions.jsonl").write_text(json.dumps(forged) + "\n")
     with pytest.raises(UserError, match="tell different stories"):

@@ -58,10 +58,16 @@ class Round:
         (parent / "model").symlink_to(mine / "teacher")
         self.params, self.sets, self.teacher = params_of(r1=TARGET), families / "sets", mine / "teacher"
         self.prune_facts = prune.run(
-            self.params, round="r1", parent=self.teacher, teacher=self.teacher, tokens=mine / "tokens",
-            sets=self.sets, out=self.place / "pruned", planned=self.place / "search/planned.json",
+            self.params,
+            round="r1",
+            parent=self.teacher,
+            teacher=self.teacher,
+            tokens=mine / "tokens",
+            sets=self.sets,
+            out=self.place / "pruned",
+            planned=self.place / "search/planned.json",
             student_tokens=self.place / "tokens",
-        )  # fmt: skip
+        )
         self.logits = workspace / "logits"
         teacher_logits.run(self.params, teacher=self.teacher, sets=self.sets, tokens=mine / "tokens", out=self.logits)
 
@@ -75,16 +81,29 @@ class Round:
 
     def finish(self, place: int, out: Path) -> dict[str, Any]:
         folder = self.place / "search/tried"
-        return finish.run(self.params, round="r1", place=str(place), pruned=self.place / "pruned", tried=folder, out=out,
-                          **self._learning)  # fmt: skip
+        return finish.run(
+            self.params,
+            round="r1",
+            place=str(place),
+            pruned=self.place / "pruned",
+            tried=folder,
+            out=out,
+            **self._learning,
+        )
 
     def search(self) -> dict[str, Any]:
         for number in range(1, SEARCH["candidates"] + 1):
             self.trial(number, self.place / "search/tried" / str(number))
         for place in range(1, SEARCH["keep"] + 1):
             self.finish(place, self.place / "search/finished" / str(place))
-        return distill.run(self.params, round="r1", pruned=self.place / "pruned", search=self.place / "search",
-                           out=self.place / "trained", **self._learning)  # fmt: skip
+        return distill.run(
+            self.params,
+            round="r1",
+            pruned=self.place / "pruned",
+            search=self.place / "search",
+            out=self.place / "trained",
+            **self._learning,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -186,9 +205,13 @@ def other_curve(place: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "subjects"),
-    [(better_rank, {"r1: rank_after"}), (better_number, {"r1: candidate"}), (other_choice, {"r1: chosen"}),
-     (other_curve, {"r1: candidate", "r1: short-"})],
-)  # fmt: skip
+    [
+        (better_rank, {"r1: rank_after"}),
+        (better_number, {"r1: candidate"}),
+        (other_choice, {"r1: chosen"}),
+        (other_curve, {"r1: candidate", "r1: short-"}),
+    ],
+)
 def test_a_ranking_that_does_not_follow_is_found(
     searched_round: Round, tmp_path: Path, change: Callable[[Path], None], subjects: set[str]
 ) -> None:
@@ -229,11 +252,16 @@ def test_the_report_and_the_record_name_every_candidate(searched_round: Round) -
         ({"search": {**SEARCH, "transfer_rows": 10**9}}, "rounds.r1.search.transfer_rows: 1000000000 is more than"),
         ({"search": {"candidates": 3, "transfer_rows": 9}}, "rounds.r1.search.keep: missing"),
         ({"search": {**SEARCH, "candidate": 3}}, "rounds.r1.search.candidate: unknown key; did you mean 'candidates'?"),
-        ({"vocabulary": 80, "hidden": 24, "heads": 3, "ffn": 40, "layers": 3, "ratio": None}, "search: all axes are given"),
-        ({"ratio": None, "granularity": "n_m", "criterion": "wanda", "pattern": "2:4", "schedule": "single"},
-         "search: granularity: n_m keeps the parent's shape"),
+        (
+            {"vocabulary": 80, "hidden": 24, "heads": 3, "ffn": 40, "layers": 3, "ratio": None},
+            "search: all axes are given",
+        ),
+        (
+            {"ratio": None, "granularity": "n_m", "criterion": "wanda", "pattern": "2:4", "schedule": "single"},
+            "search: granularity: n_m keeps the parent's shape",
+        ),
     ],
-)  # fmt: skip
+)
 def test_searches_that_make_no_sense_are_refused(changed: dict[str, Any], said: str) -> None:
     target = {key: value for key, value in {**TARGET, **changed}.items() if value is not None}
     with pytest.raises(ParamsError) as refused:
@@ -244,11 +272,15 @@ def test_searches_that_make_no_sense_are_refused(changed: dict[str, Any], said: 
 @pytest.mark.parametrize(
     ("second", "trials", "said"),
     [
-        ({}, {"rounds": [], "candidates": [], "places": []}, "trials: {rounds: [r1], candidates: [1, 2, 3], places: [1, 2]}"),
+        (
+            {},
+            {"rounds": [], "candidates": [], "places": []},
+            "trials: {rounds: [r1], candidates: [1, 2, 3], places: [1, 2]}",
+        ),
         ({"search": {**SEARCH, "candidates": 4}}, None, "rounds: r1, r2 have a search each; give all of them"),
         ({}, {"rounds": ["r1"], "candidates": [1, 2, 3], "places": [1, 2], "place": 1}, "trials.place: unknown key"),
     ],
-)  # fmt: skip
+)
 def test_trials_must_be_those_of_the_searches(second: dict[str, Any], trials: dict[str, Any] | None, said: str) -> None:
     rounds = {"r1": TARGET} | ({"r2": {**TARGET, "parent": "r1", **second}} if second else {})
     values = params_of(r1=TARGET).model_dump() | {"rounds": rounds}

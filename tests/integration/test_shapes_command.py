@@ -55,8 +55,10 @@ def test_every_round_is_shown_with_the_shape_it_reaches(
     assert rows["r2"]["params_total"] < rows["r1"]["params_total"]
     assert rows["r3"]["shape"] == rows["r2"]["shape"]
     assert [rows[name]["how"] for name in ("r1", "r2", "r3")] == [
-        "solved for ratio: 2.0", "solved for flops_per_example: 200,000", "masks, 2:4",
-    ]  # fmt: skip
+        "solved for ratio: 2.0",
+        "solved for flops_per_example: 200,000",
+        "masks, 2:4",
+    ]
     code, text = shown(monkeypatch, capsys)
     assert code == 0
     assert all(f"{row['params_total']:,}" in text.split() for row in rows.values())

@@ -39,9 +39,12 @@ def workspace(tiny_families: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     shutil.copytree(tiny_families / "bert" / "tokens", place / "tokens")
     shutil.copytree(tiny_families / "sets", artifacts / "data" / "sets")
     teacher_logits.run(
-        params, teacher=place / "trained" / "model", sets=artifacts / "data" / "sets", tokens=place / "tokens",
+        params,
+        teacher=place / "trained" / "model",
+        sets=artifacts / "data" / "sets",
+        tokens=place / "tokens",
         out=artifacts / "teacher_logits",
-    )  # fmt: skip
+    )
     YAML().dump(values, folder / "params.yaml")
     return folder
 

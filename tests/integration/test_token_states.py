@@ -119,10 +119,12 @@ def test_a_model_without_such_a_layer_is_refused(tmp_path: Path) -> None:
         ({"hidden": {**HIDDEN, "weight": "dynamic"}, "accumulate": 2}, "dynamic would be another ratio"),
         ({"hidden": HIDDEN, "cache": {"top_k": 128, "tokens": 1600}}, "runs beside the student; set cache: null"),
         ({"hidden": {**HIDDEN, "layers": "uniform"}}, "distill.hidden.layers"),
-        ({"hidden": HIDDEN, "runtime": {"launcher": {"processes": 2, "backend": "auto", "strategy": "fsdp"}}},
-         "distill.hidden needs whole weights"),
+        (
+            {"hidden": HIDDEN, "runtime": {"launcher": {"processes": 2, "backend": "auto", "strategy": "fsdp"}}},
+            "distill.hidden needs whole weights",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_it_cannot_go_with_is_refused_at_the_start(folder: Path, section: dict[str, Any], message: str) -> None:
     with pytest.raises(ParamsError, match=message):
         language_model(folder, **{"layers": 3, **section})

@@ -31,9 +31,22 @@ def record(workspace: Path, outcome: str = "executed") -> dict[str, str]:
 
 def counts(store: Path) -> dict[str, int]:
     """Return the rows of every table that holds records."""
-    tables = ("runs", "metrics", "latest_metrics", "params", "tags", "inputs", "datasets", "logged_models", "logged_model_tags",
-              "logged_model_metrics", "registered_models", "model_versions", "model_version_tags",
-              "registered_model_aliases")  # fmt: skip
+    tables = (
+        "runs",
+        "metrics",
+        "latest_metrics",
+        "params",
+        "tags",
+        "inputs",
+        "datasets",
+        "logged_models",
+        "logged_model_tags",
+        "logged_model_metrics",
+        "registered_models",
+        "model_versions",
+        "model_version_tags",
+        "registered_model_aliases",
+    )
     connection = sqlite3.connect(store)
     found = {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}
     connection.close()
@@ -78,8 +91,9 @@ def test_a_run_is_recorded_with_rounds_models_versions_and_aliases(built: Path, 
     pointer = next(m for m in models if m.name == "r3-step-000020")
     assert pointer.tags["compactlm.path"] == "artifacts/rounds/r3/trained/checkpoints/step-000020"
     assert {(m.key, m.step) for m in pointer.metrics} >= {
-        ("checkpoint/validation_accuracy", 20), ("checkpoint/learnt_kl_nats_per_example", 20),
-    }  # fmt: skip
+        ("checkpoint/validation_accuracy", 20),
+        ("checkpoint/learnt_kl_nats_per_example", 20),
+    }
     assert len(made.search_model_versions(f"name = '{NAME}'")) == 3
     challenger = made.get_model_version_by_alias(NAME, "challenger")
     assert challenger.tags["compactlm.round"] == "r2"

@@ -17,13 +17,17 @@ from tasks.running.stage import main
 ROOT = Path(__file__).parents[2]
 WORDS = [f"{a}{b}" for a in "bdfglmnprst" for b in ("a", "e", "i", "o", "un", "ar", "el")]
 OVERRIDES = [
-    "data.task_sources=[home]", "data.transfer.sources=[away]", "data.transfer.rows=30",
+    "data.task_sources=[home]",
+    "data.transfer.sources=[away]",
+    "data.transfer.rows=30",
     "data.evaluation_sets.imdb.rows=10",
-    "data.evaluation_sets.imdb.sources=[away]", "data.calibration_rows=20", "validate_data.min_rows_per_class=20",
+    "data.evaluation_sets.imdb.sources=[away]",
+    "data.calibration_rows=20",
+    "validate_data.min_rows_per_class=20",
     "validate_data.max_characters=400",
-]  # fmt: skip
+]
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:module 'sre_:DeprecationWarning",  # Great Expectations imports it
+    "ignore:module 'sre_:DeprecationWarning"  # Great Expectations imports it
 )
 
 

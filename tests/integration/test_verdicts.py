@@ -44,11 +44,29 @@ def _finish(artifacts: Path) -> str:
             _gate(artifacts, name)
     selection, out = str(artifacts / "selection.json"), artifacts / "report.html"
     assert main(["select", "--rounds", str(rounds), "--out", selection, *params]) == 0
-    assert main([
-        "report", "--rounds", str(rounds), "--baselines", str(artifacts / "baselines"), "--validation",
-        str(artifacts / "validation/summary.json"), "--selection", selection, "--data",
-        str(artifacts / "data/summary.json"), "--out", str(out), "--receipts", str(artifacts / "receipts"), *params,
-    ]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "report",
+                "--rounds",
+                str(rounds),
+                "--baselines",
+                str(artifacts / "baselines"),
+                "--validation",
+                str(artifacts / "validation/summary.json"),
+                "--selection",
+                selection,
+                "--data",
+                str(artifacts / "data/summary.json"),
+                "--out",
+                str(out),
+                "--receipts",
+                str(artifacts / "receipts"),
+                *params,
+            ]
+        )
+        == 0
+    )
     return out.read_text(encoding="utf-8")
 
 
@@ -153,8 +171,10 @@ def test_rows_of_data_that_was_never_validated_are_held(artifacts: Path) -> None
 
 
 def test_a_round_is_set_beside_its_parent(artifacts: Path) -> None:
-    found = {name: next(one for one in _gate(artifacts, name)["rules"] if one.get("versus") == "parent")
-             for name in ("r1", "r3")}  # fmt: skip
+    found = {
+        name: next(one for one in _gate(artifacts, name)["rules"] if one.get("versus") == "parent")
+        for name in ("r1", "r3")
+    }
     told = {name: read_json(artifacts / "rounds" / name / "evaluated/quality.json") for name in ("teacher", "r2")}
     accuracy = {name: one["sets"]["test"]["slices"]["overall"]["accuracy"]["value"] for name, one in told.items()}
     assert found["r1"]["reference"] == pytest.approx(accuracy["teacher"], abs=1e-6)

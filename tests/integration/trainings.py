@@ -51,11 +51,34 @@ def stage(params: ClassificationParams, name: str, *arguments: object) -> int:
 def student_of(params: ClassificationParams, families: Path, folder: Path) -> list[object]:
     """Return the arguments of the stage distill, `--out` left out, for a BERT pruned to 72 pieces."""
     teacher, sets, tokens = families / "bert/teacher", families / "sets", folder / "tokens"
-    prune.run(params, round="r1", parent=teacher, tokens=families / "bert/tokens", sets=sets, teacher=teacher,
-              out=folder / "pruned", planned=folder / "search/planned.json", student_tokens=tokens)  # fmt: skip
+    prune.run(
+        params,
+        round="r1",
+        parent=teacher,
+        tokens=families / "bert/tokens",
+        sets=sets,
+        teacher=teacher,
+        out=folder / "pruned",
+        planned=folder / "search/planned.json",
+        student_tokens=tokens,
+    )
     logits = cache(families, params, folder / "logits")
-    return ["--round", "r1", "--pruned", folder / "pruned", "--search", folder / "search", "--tokens", tokens, "--sets", sets,
-            "--logits", logits, "--teacher", teacher]  # fmt: skip
+    return [
+        "--round",
+        "r1",
+        "--pruned",
+        folder / "pruned",
+        "--search",
+        folder / "search",
+        "--tokens",
+        tokens,
+        "--sets",
+        sets,
+        "--logits",
+        logits,
+        "--teacher",
+        teacher,
+    ]
 
 
 def language_model(

@@ -81,22 +81,24 @@ def test_bytes_that_are_nowhere_are_unknown_and_not_passed(finished: Project) ->
 FORGERIES: dict[str, tuple[Callable[[list[dict[str, Any]]], None], str, str]] = {
     "evidence": (
         lambda log: log[1]["verdict"]["evidence"].update({"student/test.parquet": "0" * 64}),
-        "decision evidence", "decision 2: student/test.parquet",
+        "decision evidence",
+        "decision 2: student/test.parquet",
     ),
     "evidence of the champion": (
         lambda log: log[1]["verdict"]["evidence"].update({"champion/test.parquet": "0" * 64}),
-        "decision evidence", "decision 2: champion/test.parquet",
+        "decision evidence",
+        "decision 2: champion/test.parquet",
     ),
     "value of a rule": (lambda log: log[1]["verdict"]["rules"][2].update(value=0.5), "decision", "decision 2: rule 3"),
     "verdict": (lambda log: log[1]["verdict"].update(verdict="pass"), "decision", "decision 2: verdict"),
     "outcome": (lambda log: log[1].update(outcome="done"), "decision log", "decisions.jsonl: decision 2"),
     "champion before": (
-        lambda log: log[1]["before"].update(champion=None), "decision log", "decisions.jsonl: decision 2",
+        lambda log: log[1]["before"].update(champion=None),
+        "decision log",
+        "decisions.jsonl: decision 2",
     ),
-    "candidate": (
-        lambda log: log[1]["candidate"].update(model_sha256="0" * 64), "inverse scan", "decision 2",
-    ),
-}  # fmt: skip
+    "candidate": (lambda log: log[1]["candidate"].update(model_sha256="0" * 64), "inverse scan", "decision 2"),
+}
 
 
 @pytest.fixture(scope="module")

@@ -84,8 +84,12 @@ def test_the_report_shows_the_decisions_and_stays_what_the_stage_wrote(approved:
     assert (code, found["decisions"]) == (0, [1, 2, 3])
     page = Path(found["path"]).read_text(encoding="utf-8")
     assert "r2 of this run is champion, as version 2, since decision 3" in page
-    for words in ("Decision 1: first version 3 (r3): done", "Decision 2: promote version 2 (r2): waiting",
-                  "Decision 3: promote version 2 (r2): done", f"Approved and signed by {ADA} at "):  # fmt: skip
+    for words in (
+        "Decision 1: first version 3 (r3): done",
+        "Decision 2: promote version 2 (r2): waiting",
+        "Decision 3: promote version 2 (r2): done",
+        f"Approved and signed by {ADA} at ",
+    ):
         assert words in page
     assert approved.facts() == before
     assert "Data and pipelines are up to date" in approved.dvc("status")
@@ -111,7 +115,7 @@ TAMPERED: dict[str, tuple[Callable[[Path], contextlib.AbstractContextManager[Non
     "signature": (lambda p: _in_signature(_answer(p)), "approval", "approvals/"),
     "signature in the log": (lambda p: _in_signature(p / "decisions.jsonl"), "decision log", "decisions.jsonl"),
     "approvers at the commit": (git_object("HEAD:approvers"), "approval", "decision 3"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", TAMPERED)

@@ -57,12 +57,19 @@ def fresh(tiny_project: Project, tmp_path: Path) -> Project:
     [
         ("kd_weight:", "kd_wieght:", "params.yaml: distill.kd_wieght: unknown key; did you mean 'kd_weight'?"),
         ("hidden: 16\n    heads: 2", "hidden: 32\n    heads: 4", "rounds.r2.hidden: 32 is larger than its parent's 24"),
-        ("labelled_epochs: 1\n    transfer_epochs: 0.5", "labelled_epochs: 0\n    transfer_epochs: 0.0",
-         "rounds.r1: labelled_epochs = 0 and transfer_epochs = 0.0 of 150 transfer rows leave nothing to train on"),
-        ("hidden: 16\n    heads: 2", "hidden: 16\n    heads: 3", "rounds.r2.heads: 3 does not divide rounds.r2.hidden = 16"),
+        (
+            "labelled_epochs: 1\n    transfer_epochs: 0.5",
+            "labelled_epochs: 0\n    transfer_epochs: 0.0",
+            "rounds.r1: labelled_epochs = 0 and transfer_epochs = 0.0 of 150 transfer rows leave nothing to train on",
+        ),
+        (
+            "hidden: 16\n    heads: 2",
+            "hidden: 16\n    heads: 3",
+            "rounds.r2.heads: 3 does not divide rounds.r2.hidden = 16",
+        ),
     ],
     ids=["typo", "rounds_do_not_shrink", "nothing_to_train_on", "heads_do_not_divide"],
-)  # fmt: skip
+)
 def test_a_wrong_params_file(fresh: Project, old: str, new: str, message: str) -> None:
     path = fresh.folder / "params.yaml"
     text = path.read_text(encoding="utf-8")
@@ -210,8 +217,15 @@ def test_bad_data_stops_before_any_training(
     after = project.facts()
     touched = {name for name in {*before, *after} if before.get(name) != after.get(name)}
     # `fetch` had new bytes to bring, and what GX found stays to be looked at; no model, record or version has changed
-    places = ("sources.lock", "dvc.lock", ".compactlm/last_run.json", "artifacts/fetched/", "artifacts/validation/",
-              "artifacts/receipts/fetch", "artifacts/receipts/validate_data")  # fmt: skip
+    places = (
+        "sources.lock",
+        "dvc.lock",
+        ".compactlm/last_run.json",
+        "artifacts/fetched/",
+        "artifacts/validation/",
+        "artifacts/receipts/fetch",
+        "artifacts/receipts/validate_data",
+    )
     assert {name for name in touched if not name.startswith(places)} == set()
     now = read_yaml(project.folder / "dvc.lock")["stages"]
     assert {name for name in {*lock, *now} if lock.get(name) != now.get(name)} == {"fetch"}

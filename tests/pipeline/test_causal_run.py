@@ -18,8 +18,11 @@ def test_a_language_model_runs_end_to_end_and_registers_its_rounds(tiny_project:
     write_documents(tmp_path / "text")
     values = tiny_values(tmp_path / "text")
     values["gates"].append({"metric": "repetition_rate", "set": "test", "max": 1.0})
-    values["promotion"]["gates"] = [{"metric": "perplexity", "set": "test", "versus": "champion", "max_ratio": 50.0},
-                                    {"check": "lineage"}, {"check": "clean_git", "severity": "warn"}]  # fmt: skip
+    values["promotion"]["gates"] = [
+        {"metric": "perplexity", "set": "test", "versus": "champion", "max_ratio": 50.0},
+        {"check": "lineage"},
+        {"check": "clean_git", "severity": "warn"},
+    ]
     YAML().dump(values, tmp_path / "lm.yaml")
     states = project.run("--params", str(tmp_path / "lm.yaml"))
     assert set(states.values()) == {"executed"}

@@ -110,8 +110,10 @@ def commands(folder: Path) -> dict[str, str]:
     """Return heading -> the commands below it that VERIFY.md tells to run."""
     text = (folder / "VERIFY.md").read_text(encoding="utf-8")
     parts = re.split(r"^## (.*)$", text, flags=re.MULTILINE)
-    found = {head: re.findall(r"^```sh\n(.*?)^```", body, flags=re.MULTILINE | re.DOTALL)
-             for head, body in zip(parts[1::2], parts[2::2], strict=True)}  # fmt: skip
+    found = {
+        head: re.findall(r"^```sh\n(.*?)^```", body, flags=re.MULTILINE | re.DOTALL)
+        for head, body in zip(parts[1::2], parts[2::2], strict=True)
+    }
     return {head: blocks[0] for head, blocks in found.items() if blocks}
 
 
@@ -220,8 +222,10 @@ def test_bill_of_materials(exported: Path, finished: Project) -> None:
     model = bom["metadata"]["component"]
     ancestors = {one["bom-ref"]: one["hashes"][0]["content"] for one in model["pedigree"]["ancestors"]}
     rounds = finished.folder / "artifacts/rounds"
-    expected = {f"ancestor:{name}": file_sha256(rounds / name / "trained/model/model.safetensors")
-                for name in ("r2", "r1", "teacher")}  # fmt: skip
+    expected = {
+        f"ancestor:{name}": file_sha256(rounds / name / "trained/model/model.safetensors")
+        for name in ("r2", "r1", "teacher")
+    }
     expected["ancestor:base"] = file_sha256(finished.folder / "artifacts/fetched/teacher/model.safetensors")
     assert list(ancestors) == list(expected)
     assert ancestors == expected

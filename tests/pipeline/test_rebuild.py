@@ -66,8 +66,11 @@ def test_two_runs_are_made_again_with_their_numbers(project: Project, tmp_path: 
     project.run("--set", "rounds.r3.learning_rate=5.0e-3")  # back: every stage is restored
     before = models(project)
     assert [(one["version"], one["aliases"]) for one in before] == [
-        (1, []), (2, []), (3, ["challenger", "previous"]), (4, ["champion"]),
-    ]  # fmt: skip
+        (1, []),
+        (2, []),
+        (3, ["challenger", "previous"]),
+        (4, ["champion"]),
+    ]
     again, poor = without_index(project, tmp_path / "again"), without_index(project, tmp_path / "poor")
     answer = rebuild(again.folder)
     assert (answer["lost"], answer["faults"], len(answer["runs"])) == ([], [], 3)

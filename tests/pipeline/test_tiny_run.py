@@ -23,10 +23,24 @@ pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:
 
 PATIENCE_SECONDS = 300.0
 FIELDS = {
-    "name", "version", "round", "aliases", "parent", "model_sha256", "params_total", "params_non_embedding",
-    "size_bytes", "flops_per_example", "latency_ms_p50", "latency_ms_p95", "metrics", "teacher_metrics", "verdict",
-    "path", "onnx_path",
-}  # fmt: skip
+    "name",
+    "version",
+    "round",
+    "aliases",
+    "parent",
+    "model_sha256",
+    "params_total",
+    "params_non_embedding",
+    "size_bytes",
+    "flops_per_example",
+    "latency_ms_p50",
+    "latency_ms_p95",
+    "metrics",
+    "teacher_metrics",
+    "verdict",
+    "path",
+    "onnx_path",
+}
 
 
 def executed(states: dict[str, str]) -> set[str]:
@@ -40,8 +54,10 @@ def test_the_first_run_registers_three_models_that_load_with_stock_classes(finis
     assert done.returncode == 0, done.stderr
     models = json.loads(done.stdout)
     assert [(one["name"], one["version"], one["round"]) for one in models] == [
-        ("tiny", 1, "r1"), ("tiny", 2, "r2"), ("tiny", 3, "r3"),
-    ]  # fmt: skip
+        ("tiny", 1, "r1"),
+        ("tiny", 2, "r2"),
+        ("tiny", 3, "r3"),
+    ]
     assert models[2]["aliases"] == ["challenger", "champion"]
     rounds = read_yaml(finished.folder / "params.yaml")["rounds"]
     for one in models:

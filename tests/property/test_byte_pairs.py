@@ -37,8 +37,19 @@ from tests.families import CONFIGS, END, roberta_tokenizer
 from tests.property.test_families import everything
 
 WORDS = [
-    "the", "then", "there", "other", "weather", "in", "inner", "dinner", "interest", "resting", "plotting", "naïve",
-]  # fmt: skip
+    "the",
+    "then",
+    "there",
+    "other",
+    "weather",
+    "in",
+    "inner",
+    "dinner",
+    "interest",
+    "resting",
+    "plotting",
+    "naïve",
+]
 SIZE = 310
 FEW = settings(max_examples=25, deadline=None)
 LETTERS = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
@@ -133,8 +144,13 @@ def write(tokenizer: dict[str, Any], kind: str, folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     added = {str(t["id"]): {"content": t["content"], "special": True} for t in tokenizer["added_tokens"]}
     end = {"eos_token": END, "pad_token": END} if END in ids else {}
-    settings = {"tokenizer_class": kind, "model_max_length": 64, "add_prefix_space": False, **end,
-                "added_tokens_decoder": added}  # fmt: skip
+    settings = {
+        "tokenizer_class": kind,
+        "model_max_length": 64,
+        "add_prefix_space": False,
+        **end,
+        "added_tokens_decoder": added,
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 

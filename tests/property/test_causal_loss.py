@@ -36,14 +36,26 @@ def heads(count: int, vocabulary: int, width: int, seed: int, dtype: torch.dtype
 
 @pytest.mark.parametrize("loss", LOSSES)
 @given(
-    count=st.integers(1, 20), chunk=st.integers(1, 24), vocabulary=st.integers(2, 12), seed=st.integers(0, 99),
-    temperature=st.sampled_from([1.0, 2.0]), kd_weight=st.sampled_from([0.0, 0.3, 1.0]), taught=st.booleans(),
+    count=st.integers(1, 20),
+    chunk=st.integers(1, 24),
+    vocabulary=st.integers(2, 12),
+    seed=st.integers(0, 99),
+    temperature=st.sampled_from([1.0, 2.0]),
+    kd_weight=st.sampled_from([0.0, 0.3, 1.0]),
+    taught=st.booleans(),
     width=st.sampled_from([3, 20, 50]),
-)  # fmt: skip
+)
 def test_value_and_gradients_are_those_of_the_plain_loss(
-    loss: str, count: int, chunk: int, vocabulary: int, seed: int, temperature: float, kd_weight: float, taught: bool,
+    loss: str,
+    count: int,
+    chunk: int,
+    vocabulary: int,
+    seed: int,
+    temperature: float,
+    kd_weight: float,
+    taught: bool,
     width: int,
-) -> None:  # fmt: skip
+) -> None:
     """Slopes are held for 1, 10 and 25 tokens of these widths at once, but always for whole chunks."""
     student, other = heads(count, vocabulary, width, seed)
     teacher = other if taught else None

@@ -126,9 +126,11 @@ def test_taylor_equals_the_gradient_of_explicit_masks(tiny_model: Path) -> None:
     """Row by row and without padding: every structure is multiplied by a mask of ones, whose gradient is read."""
     model, tokens = load_classifier(tiny_model), rows()
     masks = {
-        "ffn_LF": torch.ones(3, FFN, requires_grad=True), "heads_LH": torch.ones(3, HEADS, requires_grad=True),
-        "hidden_D": torch.ones(32, requires_grad=True), "pooler_D": torch.ones(32, requires_grad=True),
-    }  # fmt: skip
+        "ffn_LF": torch.ones(3, FFN, requires_grad=True),
+        "heads_LH": torch.ones(3, HEADS, requires_grad=True),
+        "hidden_D": torch.ones(32, requires_grad=True),
+        "pooler_D": torch.ones(32, requires_grad=True),
+    }
     norms = [model.bert.embeddings.LayerNorm]
     for i, layer in enumerate(model.bert.encoder.layer):
         norms += [layer.attention.output.LayerNorm, layer.output.LayerNorm]
@@ -155,9 +157,13 @@ def test_the_weights_of_a_structure_are_those_that_pruning_removes(tiny_model: P
     config, weights = read_config(tiny_model), load_file(tiny_model / "model.safetensors")
     sums = weight_sums(weights, bert.layout(config), HEADS, power)
     whole = {
-        "vocabulary": list(range(bert.shape(config)["vocabulary"])), "hidden": list(range(32)), "layers": [0, 1, 2],
-        "heads": [list(range(HEADS))] * 3, "ffn": [list(range(FFN))] * 3, "pooler": list(range(32)),
-    }  # fmt: skip
+        "vocabulary": list(range(bert.shape(config)["vocabulary"])),
+        "hidden": list(range(32)),
+        "layers": [0, 1, 2],
+        "heads": [list(range(HEADS))] * 3,
+        "ffn": [list(range(FFN))] * 3,
+        "pooler": list(range(32)),
+    }
 
     def lost(**changed: Any) -> float:
         student = slice_weights(weights, bert.layout(config), Plan(**{**whole, **changed}), HEAD_SIZE)

@@ -56,10 +56,13 @@ def everything(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
     shape = adapter_of(config).shape(config)
     return {
-        "vocabulary": list(range(shape["vocabulary"])), "hidden": list(range(shape["hidden"])),
-        "layers": list(range(LAYERS)), "heads": [list(range(HEADS))] * LAYERS, "ffn": [list(range(FFN))] * LAYERS,
+        "vocabulary": list(range(shape["vocabulary"])),
+        "hidden": list(range(shape["hidden"])),
+        "layers": list(range(LAYERS)),
+        "heads": [list(range(HEADS))] * LAYERS,
+        "ffn": [list(range(FFN))] * LAYERS,
         "pooler": list(range(shape["hidden"])) if config["model_type"] in ENCODERS else [],
-    }  # fmt: skip
+    }
 
 
 def student_of(folder: Path, **changed: Any) -> Any:

@@ -100,10 +100,15 @@ def test_nothing_asked_proves_nothing() -> None:
 
 SHARE = st.floats(0.01, 1.0)
 RULE = st.builds(
-    Rule, metric=st.just("accuracy"), set=st.just("test"), slice=st.just("overall"),
-    versus=st.sampled_from(["teacher", "tfidf_logistic"]), bound=st.sampled_from(BOUNDS[2:]),
-    threshold=st.one_of(st.floats(-1, 2), st.just(math.nan)), severity=st.sampled_from(["block", "warn"]),
-)  # fmt: skip
+    Rule,
+    metric=st.just("accuracy"),
+    set=st.just("test"),
+    slice=st.just("overall"),
+    versus=st.sampled_from(["teacher", "tfidf_logistic"]),
+    bound=st.sampled_from(BOUNDS[2:]),
+    threshold=st.one_of(st.floats(-1, 2), st.just(math.nan)),
+    severity=st.sampled_from(["block", "warn"]),
+)
 VALUE = st.one_of(SHARE, st.sampled_from(BROKEN))
 
 

@@ -83,9 +83,12 @@ def test_the_cubic_schedule_rises_from_initial_to_final_and_slows_down(
 def test_sparsity_names_both_denominators() -> None:
     masks = {"a": torch.tensor([[True, False], [False, False]]), "b": torch.ones(2, 2, dtype=torch.bool)}
     assert sparsity_of(masks, params_total=12) == {
-        "weights_zeroed": 3, "weights_masked": 8, "params_total": 12, "sparsity_of_masked": 0.375,
+        "weights_zeroed": 3,
+        "weights_masked": 8,
+        "params_total": 12,
+        "sparsity_of_masked": 0.375,
         "sparsity_of_total": 0.25,
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(

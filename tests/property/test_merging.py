@@ -63,8 +63,9 @@ def planned(folder: Path, heads: int, merge: bool) -> Plan:
     scores = Scores(
         ffn_LF=torch.rand(shape["layers"], shape["ffn"], generator=generator),
         heads_LH=torch.rand(shape["layers"], shape["heads"], generator=generator),
-        hidden_D=torch.rand(shape["hidden"], generator=generator), pooler_D=torch.zeros(0),
-    )  # fmt: skip
+        hidden_D=torch.rand(shape["hidden"], generator=generator),
+        pooler_D=torch.zeros(0),
+    )
     target = {**shape, "heads": heads}
     return make_plan(
         scores,
@@ -93,13 +94,17 @@ def test_queries_keys_and_values_of_heads_change_and_nothing_else(folders: dict[
     before, after = (slice_weights(weights, adapter.layout(config), one, size) for one in (plain, plan))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     named = {
-        "bert": ("query", "key", "value"), "gpt2": ("c_attn",),
+        "bert": ("query", "key", "value"),
+        "gpt2": ("c_attn",),
         "llama": ("q_proj",) if groups > 1 else ("q_proj", "k_proj", "v_proj"),
-    }[family]  # fmt: skip
+    }[family]
     assert changed, "nothing was merged"
     assert all(any(part in name for part in named) for name in changed)
-    name = {"bert": "bert.encoder.layer.0.attention.self.query.weight", "gpt2": "transformer.h.0.attn.c_attn.weight",
-            "llama": "model.layers.0.self_attn.q_proj.weight"}[family]  # fmt: skip
+    name = {
+        "bert": "bert.encoder.layer.0.attention.self.query.weight",
+        "gpt2": "transformer.h.0.attn.c_attn.weight",
+        "llama": "model.layers.0.self_attn.q_proj.weight",
+    }[family]
     whole = weights[name].T[: total * size] if family == "gpt2" else weights[name]
     (stays, goes), *_ = plan.merged[0]
     place = plan.heads[0].index(stays)

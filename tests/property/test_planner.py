@@ -18,9 +18,15 @@ from tasks.pruning.planning import Measure, candidates, space_of, target_shape
 from tests.families import CONFIGS
 
 MINILM = {
-    "model_type": "bert", "vocab_size": 30522, "hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536,
-    "num_hidden_layers": 6, "max_position_embeddings": 512, "type_vocab_size": 2,
-}  # fmt: skip
+    "model_type": "bert",
+    "vocab_size": 30522,
+    "hidden_size": 384,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 6,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+}
 FEW = settings(max_examples=8)
 TRAINING = {"parent": "teacher", "labelled_epochs": 1, "transfer_epochs": 1.0, "learning_rate": 1.0e-4}
 

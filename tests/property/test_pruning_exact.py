@@ -154,9 +154,13 @@ def test_parameters_equal_the_arithmetic(tiny_model: Path, shape: tuple[int, ...
     config = read_config(tiny_model)
     target = dict(zip(("vocabulary", "hidden", "heads", "ffn", "layers"), shape, strict=True))
     keep = Plan(
-        vocabulary=list(range(shape[0])), hidden=list(range(shape[1])), layers=list(range(shape[4])),
-        heads=[list(range(shape[2]))] * shape[4], ffn=[list(range(shape[3]))] * shape[4], pooler=list(range(shape[1])),
-    )  # fmt: skip
+        vocabulary=list(range(shape[0])),
+        hidden=list(range(shape[1])),
+        layers=list(range(shape[4])),
+        heads=[list(range(shape[2]))] * shape[4],
+        ffn=[list(range(shape[3]))] * shape[4],
+        pooler=list(range(shape[1])),
+    )
     student = student_from_plan(tiny_model, keep)
     counted = bert.count_parameters(config, target, 2)
     assert counted["total"] == student.num_parameters()

@@ -130,8 +130,12 @@ def test_the_record_of_a_search_says_how_all_ranked(tmp_path: Path) -> None:
     assert (out / "model/weights").read_text(encoding="utf-8") == "2"
     assert read_json(out / "search.json") == record
     assert sorted(path.name for path in (out / "search").iterdir()) == [
-        "finished-2.jsonl", "finished-3.jsonl", "short-1.jsonl", "short-2.jsonl", "short-3.jsonl",
-    ]  # fmt: skip
+        "finished-2.jsonl",
+        "finished-3.jsonl",
+        "short-1.jsonl",
+        "short-2.jsonl",
+        "short-3.jsonl",
+    ]
 
 
 def test_what_a_larger_search_has_left_goes(tmp_path: Path) -> None:

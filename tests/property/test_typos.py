@@ -40,8 +40,11 @@ def test_a_larger_share_keeps_the_typos_of_a_smaller_one(text: str, one: float, 
 
 def test_the_share_of_words_is_what_is_asked() -> None:
     rows = [f"{'word ' * 20}number {row}" for row in range(1000)]
-    changed = sum(a != b for row, text in enumerate(rows)
-                  for a, b in zip(text.split(), with_typos(text, 0.1, str(row)).split(), strict=True))  # fmt: skip
+    changed = sum(
+        a != b
+        for row, text in enumerate(rows)
+        for a, b in zip(text.split(), with_typos(text, 0.1, str(row)).split(), strict=True)
+    )
     assert changed / (1000 * 21) == pytest.approx(0.1, abs=0.01)
 
 

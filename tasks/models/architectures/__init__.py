@@ -18,9 +18,15 @@ from tasks.models.architectures import bert, distilbert, gpt2, llama, roberta
 from tasks.models.architectures.layout import Layout
 
 ADAPTERS: Final[dict[str, ModuleType]] = {
-    "bert": bert, "distilbert": distilbert, "roberta": roberta, "gpt2": gpt2, "llama": llama, "mistral": llama,
-    "qwen2": llama, "qwen3": llama,
-}  # fmt: skip
+    "bert": bert,
+    "distilbert": distilbert,
+    "roberta": roberta,
+    "gpt2": gpt2,
+    "llama": llama,
+    "mistral": llama,
+    "qwen2": llama,
+    "qwen3": llama,
+}
 
 
 def adapter_of(config: Mapping[str, Any]) -> ModuleType:

@@ -25,9 +25,19 @@ from tasks.models.architectures.bert import (
 from tasks.models.architectures.layout import Axes, Layout, Sites, too_few_tokens, unequal_heads
 
 __all__ = [
-    "READS", "count_parameters", "first_token_alone", "flops_per_example", "head_groups", "head_size", "layout", "refusal",
-    "relations", "resized", "shape", "sites",
-]  # fmt: skip
+    "READS",
+    "count_parameters",
+    "first_token_alone",
+    "flops_per_example",
+    "head_groups",
+    "head_size",
+    "layout",
+    "refusal",
+    "relations",
+    "resized",
+    "shape",
+    "sites",
+]
 
 OUTSIDE: Final[dict[str, Axes]] = {
     **{f"roberta.embeddings.{name}": axes for name, axes in EMBEDDINGS.items()},

@@ -94,9 +94,16 @@ def measure_cell(lab: BlockLab, cell: Cell) -> dict[str, Any]:
     teacher, tokens = lab.place / "trained" / "model", out / "tokens"
     with contextlib.chdir(work):  # where a stage keeps its scratch, from which a killed cell goes on
         prune.run(
-            params, round=ROUND, parent=teacher, tokens=lab.place / "tokens", sets=lab.artifacts / "data" / "sets",
-            teacher=teacher, out=out / "pruned", planned=out / "search/planned.json", student_tokens=tokens,
-        )  # fmt: skip
+            params,
+            round=ROUND,
+            parent=teacher,
+            tokens=lab.place / "tokens",
+            sets=lab.artifacts / "data" / "sets",
+            teacher=teacher,
+            out=out / "pruned",
+            planned=out / "search/planned.json",
+            student_tokens=tokens,
+        )
         pruned = out / "pruned" / "model"
         student = load_causal_lm(pruned)
         if cell.start == "random":
@@ -107,12 +114,15 @@ def measure_cell(lab: BlockLab, cell: Cell) -> dict[str, Any]:
         summary = distil(params, ROUND, student, pruned, places, out / "trained", device, f"bench-{cell.start}@{ROUND}")
     curve = [line for line in read_json_lines(out / "trained" / "steps.jsonl") if "checkpoint" in line]
     return {
-        "nats": measured(params, student, tokens, device), "params_total": student.num_parameters(),
-        "shape": params.rounds[ROUND].axes, "steps": summary["steps"],
+        "nats": measured(params, student, tokens, device),
+        "params_total": student.num_parameters(),
+        "shape": params.rounds[ROUND].axes,
+        "steps": summary["steps"],
         "before": {BLOCKS_NLL: float(np.mean(before["validation"]))},
         "curve": [{"step": line["step"], BLOCKS_NLL: line[BLOCKS_NLL]} for line in curve],
-        "recover_seconds": round(time.perf_counter() - began, 1), **device.facts(),
-    }  # fmt: skip
+        "recover_seconds": round(time.perf_counter() - began, 1),
+        **device.facts(),
+    }
 
 
 def measured(params: CausalLMParams, student: Any, tokens: Path, device: Device) -> dict[str, list[float]]:

@@ -24,8 +24,10 @@ NARROW: Final = {
     "2.0x": {"vocabulary": 30522, "hidden": 256, "heads": 8, "ffn": 1216, "layers": 6},
     "2.6x": {"vocabulary": 30522, "hidden": 256, "heads": 8, "ffn": 820, "layers": 6},
 }
-WIDE: Final = {ratio: {**shape, "hidden": 384, **own} for (ratio, shape), own in zip(
-    NARROW.items(), ({"heads": 6, "ffn": 768}, {"heads": 4, "ffn": 632}), strict=True)}  # fmt: skip
+WIDE: Final = {
+    ratio: {**shape, "hidden": 384, **own}
+    for (ratio, shape), own in zip(NARROW.items(), ({"heads": 6, "ffn": 768}, {"heads": 4, "ffn": 632}), strict=True)
+}
 TOTALS: Final = {
     "2.0x": (13_341_570, 17_397_506),
     "2.6x": (12_122_682, 16_179_026),

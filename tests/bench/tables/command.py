@@ -18,8 +18,11 @@ from tests.bench.tables.store import Results
 Key = tuple[str, str]  # group, name
 Facts = dict[str, Any]
 TABLES: Final[dict[str, Callable[[], dict[Key, Cell]]]] = {
-    "criteria": criteria_cells, "curves": curves_cells, "masks": masks_cells, "rivals": rivals_cells,
-}  # fmt: skip
+    "criteria": criteria_cells,
+    "curves": curves_cells,
+    "masks": masks_cells,
+    "rivals": rivals_cells,
+}
 RESULTS_FILE: Final = "cells.jsonl"
 METRICS: Final = {
     "validation_kl_nats_per_example": "KL(teacher || student) on validation, nats a row",

@@ -138,18 +138,32 @@ def measure_cell(lab: Lab, cell: Cell) -> dict[str, Any]:
         tokens, pruned = work / ROUND / "tokens", time.perf_counter()
         before = _measured(lab, student, tokens, device, [CHECKPOINT_SET])
         summary = distil(
-            params, ROUND, student, tokenizer, tokens, sets, lab.data / "logits", lab.teacher,
-            work / ROUND / "trained", device, f"bench-{cell.start}@{ROUND}",
-        )  # fmt: skip
+            params,
+            ROUND,
+            student,
+            tokenizer,
+            tokens,
+            sets,
+            lab.data / "logits",
+            lab.teacher,
+            work / ROUND / "trained",
+            device,
+            f"bench-{cell.start}@{ROUND}",
+        )
         facts = _measured(lab, student, tokens, device, [CHECKPOINT_SET, "test", *lab.params.data.evaluation_sets])
     curve = [line for line in read_json_lines(work / ROUND / "trained" / "steps.jsonl") if "checkpoint" in line]
     return {
-        **facts, "params_total": student.num_parameters(), "shape": plan.get("shape_after"),
-        "masks": plan.get("masks"), "steps": summary["steps"], "before": {key: before[key] for key in POINT},
+        **facts,
+        "params_total": student.num_parameters(),
+        "shape": plan.get("shape_after"),
+        "masks": plan.get("masks"),
+        "steps": summary["steps"],
+        "before": {key: before[key] for key in POINT},
         "curve": [{"step": line["step"], **{key: line[key] for key in POINT}} for line in curve],
-        "prune_seconds": round(pruned - began, 1), "recover_seconds": round(time.perf_counter() - pruned, 1),
+        "prune_seconds": round(pruned - began, 1),
+        "recover_seconds": round(time.perf_counter() - pruned, 1),
         **device.facts(),
-    }  # fmt: skip
+    }
 
 
 def _start(
@@ -160,9 +174,16 @@ def _start(
         prune._tokenize_sets(params, sets, lab.teacher, out / "tokens")
         return rivals.student_of(cell, lab.teacher, lab.tokens, sets, lab.folder), lab.teacher, {}
     prune.run(
-        params, round=ROUND, parent=lab.teacher, tokens=lab.tokens, sets=sets, teacher=lab.teacher,
-        out=out / "pruned", planned=out / "search/planned.json", student_tokens=out / "tokens",
-    )  # fmt: skip
+        params,
+        round=ROUND,
+        parent=lab.teacher,
+        tokens=lab.tokens,
+        sets=sets,
+        teacher=lab.teacher,
+        out=out / "pruned",
+        planned=out / "search/planned.json",
+        student_tokens=out / "tokens",
+    )
     model, plan = out / "pruned" / "model", read_json(out / "pruned" / "plan.json")
     if (
         plan["shape_after"]["vocabulary"] == plan["shape_before"]["vocabulary"]

@@ -34,17 +34,20 @@ def a_run(where: Path, seed: int, right: dict[str, dict[str, int]], **changes: A
         for of, count in counts.items():
             hit = np.arange(ROWS[of]) < count
             pd.DataFrame(
-                {"row_id": [f"{of}{n}" for n in range(ROWS[of])], "label": 1, "prediction": hit.astype(int),
-                 "logit_0": 0.0, "logit_1": np.where(hit, 1.0, -1.0), "slices": [["class:positive"]] * ROWS[of]}
-            ).to_parquet(evaluated / "predictions" / f"{of}.parquet")  # fmt: skip
+                {
+                    "row_id": [f"{of}{n}" for n in range(ROWS[of])],
+                    "label": 1,
+                    "prediction": hit.astype(int),
+                    "logit_0": 0.0,
+                    "logit_1": np.where(hit, 1.0, -1.0),
+                    "slices": [["class:positive"]] * ROWS[of],
+                }
+            ).to_parquet(evaluated / "predictions" / f"{of}.parquet")
     return where
 
 
 def test_a_share_is_of_the_mean_accuracy_of_both_home_sets_and_runs_count_alike(tmp_path: Path) -> None:
-    runs = [
-        a_run(tmp_path / "0", 0, {"r1": TEACHER, "r2": TEACHER}),
-        a_run(tmp_path / "1", 1, {"r1": STUDENT}),
-    ]
+    runs = [a_run(tmp_path / "0", 0, {"r1": TEACHER, "r2": TEACHER}), a_run(tmp_path / "1", 1, {"r1": STUDENT})]
     found = seeds.measure(runs)
     assert found["seeds"] == [0, 1]
     assert list(found["rounds"]) == ["r1"]  # r2 is evaluated in one of them

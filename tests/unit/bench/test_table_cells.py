@@ -57,18 +57,28 @@ def test_words_tell_points_and_nats() -> None:
 
 def facts(right: str, kl: float, masks: dict[str, Any] | None = None) -> dict[str, Any]:
     return {
-        "right": {"validation": right}, "validation_kl_nats": [kl] * len(right), "params_total": 2_000_000,
-        "validation_kl_nats_per_example": kl, "before": {"validation_kl_nats_per_example": 0.5}, "masks": masks,
-    }  # fmt: skip
+        "right": {"validation": right},
+        "validation_kl_nats": [kl] * len(right),
+        "params_total": 2_000_000,
+        "validation_kl_nats_per_example": kl,
+        "before": {"validation_kl_nats_per_example": 0.5},
+        "masks": masks,
+    }
 
 
 def test_each_group_is_compared_with_its_own_reference() -> None:
     zero = {"sparsity_of_masked": 0.5, "weights_masked": 1_000_000, "sparsity_of_total": 0.25}
     found = render.against(
-        {("2x", "ours"): facts("1" * 50, 0.1), ("2x", "theirs"): facts("0" * 50, 0.2),
-         ("4x", "ours"): facts("0" * 50, 0.2, zero), ("4x", "theirs"): facts("1" * 50, 0.2)},
-        "ours", 0, "ratio",
-    )  # fmt: skip
+        {
+            ("2x", "ours"): facts("1" * 50, 0.1),
+            ("2x", "theirs"): facts("0" * 50, 0.2),
+            ("4x", "ours"): facts("0" * 50, 0.2, zero),
+            ("4x", "theirs"): facts("1" * 50, 0.2),
+        },
+        "ours",
+        0,
+        "ratio",
+    )
     lines = found.splitlines()
     assert "| 2x | theirs | 2.00 M | 0.500 | 0.2000 (+0.1000, +0.1000 to +0.1000: worse) | 0.0 (-100.0," in lines[3]
     assert "zero: 50 % of the masked 1.00 M, 25 % of all" in lines[4]

@@ -20,8 +20,9 @@ from tasks.measuring.quality import accuracy
 from tests.gate_evidence import LAST, Records, answers, cell, encoded
 
 ROWS = 400
-PROVEN = Rule("accuracy", "test", "overall", "teacher", "max_drop", 0.04, "block", None, "paired_bootstrap", 0.95,
-              min_support=200)  # fmt: skip
+PROVEN = Rule(
+    "accuracy", "test", "overall", "teacher", "max_drop", 0.04, "block", None, "paired_bootstrap", 0.95, min_support=200
+)
 EXACT = replace(PROVEN, test="mcnemar")
 CHAMPION = replace(PROVEN, versus="champion")
 PARENT = replace(PROVEN, versus="parent")
@@ -56,10 +57,20 @@ def frame(lost: int, gained: int) -> pd.DataFrame:
     right[ROWS - gained :] = True
     prediction = np.where(right, label, 1 - label)
     logits = np.where(prediction[:, None] == [0, 1], 1.0, -1.0).astype(np.float32)
-    slices = [["class:positive" if one else "class:negative", *(["rare"] if row < 20 else [])]
-              for row, one in enumerate(label)]  # fmt: skip
-    return pd.DataFrame({"row_id": [f"{row:016x}" for row in number], "label": label, "prediction": prediction,
-                         "logit_0": logits[:, 0], "logit_1": logits[:, 1], "slices": slices})  # fmt: skip
+    slices = [
+        ["class:positive" if one else "class:negative", *(["rare"] if row < 20 else [])]
+        for row, one in enumerate(label)
+    ]
+    return pd.DataFrame(
+        {
+            "row_id": [f"{row:016x}" for row in number],
+            "label": label,
+            "prediction": prediction,
+            "logit_0": logits[:, 0],
+            "logit_1": logits[:, 1],
+            "slices": slices,
+        }
+    )
 
 
 def report(of: pd.DataFrame) -> dict[str, Any]:
@@ -213,11 +224,20 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
     ("no teacher predictions", without("teacher", "frames"), "hold", "there are no predictions"),
     ("no teacher at all", without("teacher", "reports"), "hold", "there is no evaluation of the teacher"),
     ("champion deleted", without("champion", "reports", CHAMPION), "hold", "no evaluation of the champion"),
-    ("champion's churn unknown", without("champion", "frames", replace(CHURN, versus="champion")), "hold", "no predictions"),
+    (
+        "champion's churn unknown",
+        without("champion", "frames", replace(CHURN, versus="champion")),
+        "hold",
+        "no predictions",
+    ),
     ("no such set", told("student", lambda sets: sets.pop("test")), "hold", "has no set 'test'"),
     ("no rows digest", told("student", lambda sets: sets["test"].pop("rows_sha256")), "hold", "no rows_sha256"),
-    ("slice left out of the report", told("student", lambda sets: sets["test"]["slices"].pop("class:positive"), SLICES),
-     "hold", "says None"),
+    (
+        "slice left out of the report",
+        told("student", lambda sets: sets["test"]["slices"].pop("class:positive"), SLICES),
+        "hold",
+        "says None",
+    ),
     ("no slice matches", lambda: honest(replace(SLICES, slices="topic:*")), "hold", "no slice is called"),
     ("slice without rows", lambda: honest(replace(PROVEN, slice="nowhere")), "hold", "no"),
     ("nothing asked", lambda: honest(), "hold", "nothing is proven"),
@@ -225,45 +245,89 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
     # too few
     ("empty predictions", both(cut), "hold", "are empty"),
     ("too little support", lambda: honest(replace(PROVEN, slice="rare")), "hold", "20 rows are too few"),
-    ("too little support, plain rule", lambda: honest(replace(PLAIN, slice="rare", min_support=30)), "hold",
-     "20 rows are too few"),
+    (
+        "too little support, plain rule",
+        lambda: honest(replace(PLAIN, slice="rare", min_support=30)),
+        "hold",
+        "20 rows are too few",
+    ),
     ("one slice with too little support", lambda: honest(replace(SLICES, slices="*")), "hold", "1 undecided of 3"),
     # other rows
     ("other order", change("student", lambda of: of.iloc[::-1]), "hold", "different rows"),
     ("a row left out", change("student", lambda of: of.iloc[1:]), "hold", "different rows"),
     ("another set", told("student", lambda sets: sets["test"].update(rows_sha256="b" * 64)), "hold", "different rows"),
-    ("champion of another set", told("champion", lambda sets: sets["test"].update(rows_sha256="b" * 64), CHAMPION),
-     "hold", "champion and the teacher were measured on different rows"),
+    (
+        "champion of another set",
+        told("champion", lambda sets: sets["test"].update(rows_sha256="b" * 64), CHAMPION),
+        "hold",
+        "champion and the teacher were measured on different rows",
+    ),
     ("duplicate ids", both(cell("row_id", f"{6:016x}")), "hold", "counts more than once"),
     ("easy rows twice", both(lambda of: pd.concat([of, of.iloc[:100]])), "hold", "counts more than once"),
     # changed rows
     ("labels made to fit", change("student", lambda of: of.assign(label=of["prediction"])), "hold", "different labels"),
-    ("predictions made to fit", change("student", lambda of: of.assign(prediction=of["label"])), "hold", "not the largest"),
+    (
+        "predictions made to fit",
+        change("student", lambda of: of.assign(prediction=of["label"])),
+        "hold",
+        "not the largest",
+    ),
     ("label out of range", both(cell("label", 7)), "hold", "none of the 2 classes"),
     ("label of unlabelled text", both(cell("label", -1)), "hold", "none of the 2 classes"),
     ("one logit too few", change("student", lambda of: of.drop(columns="logit_1")), "hold", "finite logits"),
-    ("hard rows moved out of a slice", change("student", cell("slices", ["class:negative"]), SLICES), "hold",
-     "different slices"),
-    ("a column of the wrong type", change("student", lambda of: of.assign(label=of["label"].astype(str))), "hold",
-     "different labels"),
-    ("a column missing", change("student", lambda of: of.drop(columns="prediction")), "hold", "there are no predictions"),
+    (
+        "hard rows moved out of a slice",
+        change("student", cell("slices", ["class:negative"]), SLICES),
+        "hold",
+        "different slices",
+    ),
+    (
+        "a column of the wrong type",
+        change("student", lambda of: of.assign(label=of["label"].astype(str))),
+        "hold",
+        "different labels",
+    ),
+    (
+        "a column missing",
+        change("student", lambda of: of.drop(columns="prediction")),
+        "hold",
+        "there are no predictions",
+    ),
     # the parent round
     ("against the parent", lambda: honest(PARENT), "pass", "its parent's"),
     ("worse than the parent", lambda: honest(PARENT, lost=40, gained=0), "fail", "its parent's"),
     ("parent's churn", lambda: honest(PARENT_CHURN), "pass", "differ from its parent's predictions"),
     ("parent missing", without("parent", "reports", PARENT), "hold", "no evaluation of the parent round"),
     ("parent without predictions", without("parent", "frames", PARENT_CHURN), "hold", "no predictions of parent"),
-    ("parent of another set", told("parent", lambda sets: sets["test"].update(rows_sha256="b" * 64), PARENT), "hold",
-     "parent and the teacher were measured on different rows"),
+    (
+        "parent of another set",
+        told("parent", lambda sets: sets["test"].update(rows_sha256="b" * 64), PARENT),
+        "hold",
+        "parent and the teacher were measured on different rows",
+    ),
     ("parent in another order", change("parent", lambda of: of.iloc[::-1], PARENT), "hold", "different rows"),
-    ("parent with a row twice", change("parent", lambda of: pd.concat([of, of.iloc[:1]]), PARENT), "hold", "different rows"),
+    (
+        "parent with a row twice",
+        change("parent", lambda of: pd.concat([of, of.iloc[:1]]), PARENT),
+        "hold",
+        "different rows",
+    ),
     ("parent told too low", told("parent", told_value(0.5), PARENT), "hold", "quality.json of parent says"),
     ("parent's logit NaN", change("parent", cell("logit_0", math.nan), PARENT), "hold", "finite logits"),
     # the worst of all slices
     ("every slice", lambda: honest(EVERY_SLICE, lost=1), "pass", "3 kept of 3 slices"),
-    ("one slice much worse", lambda: honest(EVERY_SLICE), "fail", "1 broken of 3 slices '*'; worst: accuracy on test (rare)"),
-    ("every slice of a set without any", told("teacher", lambda sets: None, replace(EVERY_SLICE, slices="length:*")), "hold",
-     "no slice is called"),
+    (
+        "one slice much worse",
+        lambda: honest(EVERY_SLICE),
+        "fail",
+        "1 broken of 3 slices '*'; worst: accuracy on test (rare)",
+    ),
+    (
+        "every slice of a set without any",
+        told("teacher", lambda sets: None, replace(EVERY_SLICE, slices="length:*")),
+        "hold",
+        "no slice is called",
+    ),
     # golden logits
     ("golden logits", measured(GOLDEN_LOGITS, 2e-7), "pass", "golden logits"),
     ("golden logits differ", measured(GOLDEN_LOGITS, 0.3), "fail", "0.3"),
@@ -272,76 +336,221 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
     ("golden logits as text", measured(GOLDEN_LOGITS, "0.0"), "hold", "not a finite number"),
     # the data behind the rows
     ("valid data", lambda: honest(ASKED["data_validated"]), "pass", "3 expectations are met by rows.csv"),
-    ("data that failed", records("data_validated", lambda of: of.validation["expectations"][0].update(success=False)), "fail",
-     "did not pass: labels"),
-    ("data that passed by a word", records("data_validated", lambda of: of.validation.update(success="yes")), "fail",
-     "did not pass"),
-    ("nothing expected of the data", records("data_validated", lambda of: of.validation.update(expectations=[])), "hold",
-     "no expectation was asked"),
-    ("another file validated", records("data_validated", lambda of: of.validation.update(sha256="e" * 64)), "hold",
-     "another file was validated"),
-    ("no digest of the data", records("data_validated", lambda of: (of.validation.pop("sha256"), of.prepared.pop("sha256"))),
-     "hold", "another file was validated"),
-    ("other rows than prepared", records("data_validated", lambda of: of.prepared["sets"]["test"].update(rows_sha256="b" * 64)),
-     "hold", "other rows of 'test' were measured"),
-    ("a set that was never prepared", records("data_validated", lambda of: of.prepared["sets"].clear()), "hold",
-     "other rows of 'test' were measured"),
-    ("nothing learnt by heart", lambda: honest(ASKED["no_overlap"]), "pass", "none of 400 measured rows is in train, transfer"),
-    ("a test row in train", records("no_overlap", lambda of: of.learnt["train"].add(f"{7:016x}")), "fail",
-     "1 rows of test are in train"),
-    ("a test row in transfer", records("no_overlap", lambda of: of.learnt["transfer"].add(f"{7:016x}")), "fail",
-     "1 rows of test are in transfer"),
-    ("a nearly equal row in train", records("no_overlap", lambda of: of.validation["expectations"][2].update(success=False)),
-     "fail", "near_duplicates_held_out"),
-    ("nobody looked for near duplicates", records("no_overlap", lambda of: of.validation["expectations"].pop()), "hold",
-     "did not look for near_duplicates_held_out"),
+    (
+        "data that failed",
+        records("data_validated", lambda of: of.validation["expectations"][0].update(success=False)),
+        "fail",
+        "did not pass: labels",
+    ),
+    (
+        "data that passed by a word",
+        records("data_validated", lambda of: of.validation.update(success="yes")),
+        "fail",
+        "did not pass",
+    ),
+    (
+        "nothing expected of the data",
+        records("data_validated", lambda of: of.validation.update(expectations=[])),
+        "hold",
+        "no expectation was asked",
+    ),
+    (
+        "another file validated",
+        records("data_validated", lambda of: of.validation.update(sha256="e" * 64)),
+        "hold",
+        "another file was validated",
+    ),
+    (
+        "no digest of the data",
+        records("data_validated", lambda of: (of.validation.pop("sha256"), of.prepared.pop("sha256"))),
+        "hold",
+        "another file was validated",
+    ),
+    (
+        "other rows than prepared",
+        records("data_validated", lambda of: of.prepared["sets"]["test"].update(rows_sha256="b" * 64)),
+        "hold",
+        "other rows of 'test' were measured",
+    ),
+    (
+        "a set that was never prepared",
+        records("data_validated", lambda of: of.prepared["sets"].clear()),
+        "hold",
+        "other rows of 'test' were measured",
+    ),
+    (
+        "nothing learnt by heart",
+        lambda: honest(ASKED["no_overlap"]),
+        "pass",
+        "none of 400 measured rows is in train, transfer",
+    ),
+    (
+        "a test row in train",
+        records("no_overlap", lambda of: of.learnt["train"].add(f"{7:016x}")),
+        "fail",
+        "1 rows of test are in train",
+    ),
+    (
+        "a test row in transfer",
+        records("no_overlap", lambda of: of.learnt["transfer"].add(f"{7:016x}")),
+        "fail",
+        "1 rows of test are in transfer",
+    ),
+    (
+        "a nearly equal row in train",
+        records("no_overlap", lambda of: of.validation["expectations"][2].update(success=False)),
+        "fail",
+        "near_duplicates_held_out",
+    ),
+    (
+        "nobody looked for near duplicates",
+        records("no_overlap", lambda of: of.validation["expectations"].pop()),
+        "hold",
+        "did not look for near_duplicates_held_out",
+    ),
     ("no train set", records("no_overlap", lambda of: of.learnt.pop("train")), "hold", "no rows of train"),
     ("an empty train set", records("no_overlap", lambda of: of.learnt["train"].clear()), "hold", "no rows of train"),
-    ("no transfer set", records("no_overlap", lambda of: of.learnt.update(transfer=None)), "hold", "no rows of transfer"),
+    (
+        "no transfer set",
+        records("no_overlap", lambda of: of.learnt.update(transfer=None)),
+        "hold",
+        "no rows of transfer",
+    ),
     ("no rows to look at", without("student", "frames", ASKED["no_overlap"]), "hold", "no rows of test"),
     # receipts
-    ("clean Git", lambda: honest(ASKED["clean_git"]), "pass", "all 4 stages ran on files as they are in commit 01234567"),
-    ("edited files", records("clean_git", lambda of: of.receipts["distill@r1"]["git"].update(dirty=True)), "fail",
-     "1 of 4 stages ran on files that differ from commit 01234567, e.g. distill@r1"),
-    ("outside of Git", records("clean_git", lambda of: of.receipts["fetch"]["git"].update(commit=None)), "hold", "not in Git"),
+    (
+        "clean Git",
+        lambda: honest(ASKED["clean_git"]),
+        "pass",
+        "all 4 stages ran on files as they are in commit 01234567",
+    ),
+    (
+        "edited files",
+        records("clean_git", lambda of: of.receipts["distill@r1"]["git"].update(dirty=True)),
+        "fail",
+        "1 of 4 stages ran on files that differ from commit 01234567, e.g. distill@r1",
+    ),
+    (
+        "outside of Git",
+        records("clean_git", lambda of: of.receipts["fetch"]["git"].update(commit=None)),
+        "hold",
+        "not in Git",
+    ),
     ("Git not told", records("clean_git", lambda of: of.receipts["fetch"].update(git=None)), "hold", "not in Git"),
-    ("clean by a word", records("clean_git", lambda of: of.receipts["fetch"]["git"].update(dirty="no")), "hold", "not in Git"),
+    (
+        "clean by a word",
+        records("clean_git", lambda of: of.receipts["fetch"]["git"].update(dirty="no")),
+        "hold",
+        "not in Git",
+    ),
     ("no receipts", records("clean_git", lambda of: of.receipts.clear()), "hold", "no receipt of gate@r1"),
     ("complete lineage", lambda: honest(ASKED["lineage"]), "pass", "4 receipts lead from the data to the model"),
     ("no receipt of the gate", records("lineage", lambda of: of.receipts.pop(LAST)), "hold", "no receipt of gate@r1"),
-    ("a receipt lost in the middle", records("lineage", lambda of: of.receipts.pop("prepare")), "hold",
-     "no receipt tells who wrote artifacts/data/sets/train.parquet"),
-    ("a receipt that is none", records("lineage", lambda of: of.receipts.update(fetch=b"{}")), "hold", "cannot be read"),
-    ("a receipt of another stage", records("lineage", lambda of: of.receipts["fetch"].update(stage="prepare")), "hold",
-     "cannot be read"),
-    ("a receipt that was changed", records("lineage", lambda of: of.receipts["fetch"].update(compute_seconds=2.0)), "fail",
-     "a receipt was changed, added or removed"),
-    ("bytes changed between stages", records("lineage", lambda of: of.receipts["prepare"]["outputs"].update(
-        {"artifacts/data/sets/train.parquet": {"sha256": "f" * 64}})), "fail", "a receipt was changed"),
-    ("bytes changed between stages, and the root", records("lineage", _other_bytes), "fail",
-     "artifacts/data/sets/train.parquet: distill@r1 read other bytes than prepare wrote"),
+    (
+        "a receipt lost in the middle",
+        records("lineage", lambda of: of.receipts.pop("prepare")),
+        "hold",
+        "no receipt tells who wrote artifacts/data/sets/train.parquet",
+    ),
+    (
+        "a receipt that is none",
+        records("lineage", lambda of: of.receipts.update(fetch=b"{}")),
+        "hold",
+        "cannot be read",
+    ),
+    (
+        "a receipt of another stage",
+        records("lineage", lambda of: of.receipts["fetch"].update(stage="prepare")),
+        "hold",
+        "cannot be read",
+    ),
+    (
+        "a receipt that was changed",
+        records("lineage", lambda of: of.receipts["fetch"].update(compute_seconds=2.0)),
+        "fail",
+        "a receipt was changed, added or removed",
+    ),
+    (
+        "bytes changed between stages",
+        records(
+            "lineage",
+            lambda of: of.receipts["prepare"]["outputs"].update(
+                {"artifacts/data/sets/train.parquet": {"sha256": "f" * 64}}
+            ),
+        ),
+        "fail",
+        "a receipt was changed",
+    ),
+    (
+        "bytes changed between stages, and the root",
+        records("lineage", _other_bytes),
+        "fail",
+        "artifacts/data/sets/train.parquet: distill@r1 read other bytes than prepare wrote",
+    ),
     ("no Merkle root", records("lineage", lambda of: setattr(of, "root", None)), "hold", "has not a Merkle root"),
-    ("stale verdict", records("lineage", lambda of: of.stored.update({"verdict.json": "f" * 64})), "fail",
-     "verdict.json: the registry has other bytes"),
-    ("other weights", records("lineage", lambda of: of.stored.update({"trained/model/model.safetensors": "f" * 64})), "fail",
-     "model.safetensors: the registry has other bytes"),
+    (
+        "stale verdict",
+        records("lineage", lambda of: of.stored.update({"verdict.json": "f" * 64})),
+        "fail",
+        "verdict.json: the registry has other bytes",
+    ),
+    (
+        "other weights",
+        records("lineage", lambda of: of.stored.update({"trained/model/model.safetensors": "f" * 64})),
+        "fail",
+        "model.safetensors: the registry has other bytes",
+    ),
     # a copy of the model that is asked again
     ("golden answers", lambda: honest(ASKED["golden"]), "pass", "gives the 2 golden answers"),
-    ("another model's answers", records("golden", lambda of: of.logits.__setitem__((0, 0), 0.6)), "fail", "differ by 0.1"),
+    (
+        "another model's answers",
+        records("golden", lambda of: of.logits.__setitem__((0, 0), 0.6)),
+        "fail",
+        "differ by 0.1",
+    ),
     ("answers NaN", records("golden", lambda of: of.logits.__setitem__((1, 1), math.nan)), "fail", "differ by nan"),
-    ("an answer too few", records("golden", lambda of: setattr(of, "logits", of.logits[:1])), "fail", "where (2, 2) are golden"),
+    (
+        "an answer too few",
+        records("golden", lambda of: setattr(of, "logits", of.logits[:1])),
+        "fail",
+        "where (2, 2) are golden",
+    ),
     ("golden file empty", records("golden", lambda of: of.golden["rows"].clear()), "hold", "nobody looked"),
-    ("golden logit NaN", records("golden", lambda of: of.golden["rows"][0].update(logits=[math.nan, 1.0])), "hold",
-     "nobody looked"),
-    ("golden tolerance endless", records("golden", lambda of: of.golden.update(atol=math.inf)), "hold", "nobody looked"),
-    ("a server that answers", lambda: honest(ASKED["serves"]), "pass", "`mlflow models serve` gives the 2 golden answers"),
-    ("a server with another label", records("serves", lambda of: of.told[1].update(label="negative")), "fail", "wrongly"),
+    (
+        "golden logit NaN",
+        records("golden", lambda of: of.golden["rows"][0].update(logits=[math.nan, 1.0])),
+        "hold",
+        "nobody looked",
+    ),
+    (
+        "golden tolerance endless",
+        records("golden", lambda of: of.golden.update(atol=math.inf)),
+        "hold",
+        "nobody looked",
+    ),
+    (
+        "a server that answers",
+        lambda: honest(ASKED["serves"]),
+        "pass",
+        "`mlflow models serve` gives the 2 golden answers",
+    ),
+    (
+        "a server with another label",
+        records("serves", lambda of: of.told[1].update(label="negative")),
+        "fail",
+        "wrongly",
+    ),
     ("a server with another score", records("serves", lambda of: of.told[1].update(score=0.9)), "fail", "wrongly"),
     ("a server that says NaN", records("serves", lambda of: of.told[0].update(score=math.nan)), "fail", "wrongly"),
     ("a server that says a text", records("serves", lambda of: setattr(of, "told", "fine")), "fail", "answered"),
     ("a server with one answer", records("serves", lambda of: of.told.pop()), "fail", "to 2 texts"),
-    ("a check that nobody made", lambda: replace_records(honest(ASKED["golden"]), golden=None), "hold", "nobody looked"),
-]  # fmt: skip
+    (
+        "a check that nobody made",
+        lambda: replace_records(honest(ASKED["golden"]), golden=None),
+        "hold",
+        "nobody looked",
+    ),
+]
 
 
 def test_the_table_is_long_enough() -> None:
@@ -365,7 +574,9 @@ def test_a_file_that_is_no_parquet_is_a_hold(tmp_path: Path) -> None:
     (tmp_path / "student").mkdir()
     (tmp_path / "student/test.parquet").write_bytes(b"PAR1 not really")
     case.frames["teacher"].to_parquet(tmp_path / "test.parquet", index=False)
-    models = {"student": Model("student", case.reports["student"], tmp_path / "student"),
-              "teacher": Model("teacher", case.reports["teacher"], tmp_path)}  # fmt: skip
+    models = {
+        "student": Model("student", case.reports["student"], tmp_path / "student"),
+        "teacher": Model("teacher", case.reports["teacher"], tmp_path),
+    }
     evidence, pairs, names = gather(case.rules, models, 2, 15)
     assert judge(case.rules, evidence, pairs, names)["verdict"] == "hold"

@@ -9,17 +9,20 @@ import pytest
 from tasks.git import Snapshot, git
 from tests.tampering import changed
 
-CONTENT = {name: f"{name} has words of its own: {hash_}\n".encode() for name, hash_ in (
-    ("a", "0f83bd"), ("b", "9c24e7"), ("c", "51aa06"),
-)}  # fmt: skip
+CONTENT = {
+    name: f"{name} has words of its own: {hash_}\n".encode()
+    for name, hash_ in (("a", "0f83bd"), ("b", "9c24e7"), ("c", "51aa06"))
+}
 
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     folder = tmp_path_factory.mktemp("repository")
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    blobs = {name: git(folder, "hash-object", "-w", "--stdin", given=text).stdout.decode().strip()
-             for name, text in CONTENT.items()}  # fmt: skip
+    blobs = {
+        name: git(folder, "hash-object", "-w", "--stdin", given=text).stdout.decode().strip()
+        for name, text in CONTENT.items()
+    }
     return Snapshot(folder, blobs, {})
 
 

@@ -66,9 +66,11 @@ def test_the_merkle_root_is_that_of_the_standard() -> None:
 def test_the_root_of_a_run_tells_every_change() -> None:
     run = {"fetch": b"1", "prepare": b"2", "teacher": b"3"}
     others = [
-        {**run, "fetch": b"0"}, {**run, "more": b"4"}, {"fetch": b"1", "prepare": b"2"},
+        {**run, "fetch": b"0"},
+        {**run, "more": b"4"},
+        {"fetch": b"1", "prepare": b"2"},
         {"fetch": b"2", "prepare": b"1", "teacher": b"3"},
-    ]  # fmt: skip
+    ]
     found = {merkle.receipts_root(one) for one in (run, *others)}
     assert len(found) == 5
     assert merkle.receipts_root(dict(reversed(run.items()))) == merkle.receipts_root(run)

@@ -20,12 +20,7 @@ from tasks.measuring.slices import (
 
 
 def test_words_are_lower_case_and_keep_apostrophes():
-    assert words("It\N{RIGHT SINGLE QUOTATION MARK}s NOT 3, don't-you?") == [
-        "it's",
-        "not",
-        "don't",
-        "you",
-    ]
+    assert words("It\N{RIGHT SINGLE QUOTATION MARK}s NOT 3, don't-you?") == ["it's", "not", "don't", "you"]
 
 
 @pytest.mark.parametrize("text", ["not bad", "I can't", "it is n't good", "never", "without charm", "hardly any"])

@@ -21,19 +21,27 @@ from tests.causal import ROOT, causal_params, tiny_values
 from tests.conftest import tiny_config
 
 SMOLLM2 = LlamaConfig(
-    vocab_size=49152, hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
-    intermediate_size=1536, head_dim=64, tie_word_embeddings=True,
-).to_dict()  # fmt: skip
+    vocab_size=49152,
+    hidden_size=576,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    intermediate_size=1536,
+    head_dim=64,
+    tie_word_embeddings=True,
+).to_dict()
 MINILM = BertConfig(hidden_size=384, num_hidden_layers=6, intermediate_size=1536).to_dict()
 # file -> config of its teacher, parameters of the teacher and of each round in millions
 FILES: dict[str, tuple[dict[str, Any], list[float]]] = {
-    "gpt2-tiny.yaml": (new_config({"vocabulary": 1024, "hidden": 192, "heads": 6, "ffn": 768, "layers": 4}, 128),
-                       [2.0, 1.1, 0.5]),
+    "gpt2-tiny.yaml": (
+        new_config({"vocabulary": 1024, "hidden": 192, "heads": 6, "ffn": 768, "layers": 4}, 128),
+        [2.0, 1.1, 0.5],
+    ),
     "smollm2.yaml": (SMOLLM2, [134.5, 91.8, 83.2]),
     "gpt2-wikitext.yaml": (GPT2Config().to_dict(), [124.4, 33.9, 12.5]),
     "smallest.yaml": (MINILM, [22.7, 11.2, 5.4, 2.8, 1.4, 0.7]),
     "bert-base-sst2.yaml": (BertConfig().to_dict(), [109.5, 35.1, 12.8]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -103,8 +111,15 @@ def test_every_yaml_file_is_checked() -> None:
     assert isinstance(load_params(ROOT / "params.yaml"), ClassificationParams)
 
 
-SHOWN = {"metric": "perplexity", "set": "test", "versus": "teacher", "max_ratio": 1.5, "test": "paired_bootstrap",
-         "confidence": 0.95, "min_support": 9}  # fmt: skip
+SHOWN = {
+    "metric": "perplexity",
+    "set": "test",
+    "versus": "teacher",
+    "max_ratio": 1.5,
+    "test": "paired_bootstrap",
+    "confidence": 0.95,
+    "min_support": 9,
+}
 
 
 def put(values: dict[str, Any], key: str, value: Any) -> None:
@@ -135,17 +150,29 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
         ("gates.0", {**SHOWN, "confidence": None}, "`test` and `confidence` need each other"),
         ("gates.0", {**SHOWN, "min_support": None}, "`min_support` is needed with `confidence`"),
         ("gates.0", {**SHOWN, "metric": "nll_nats_per_token"}, "`test` compares accuracies"),
-        ("gates.0", {"metric": "agreement", "set": "test", "min": 0.1, "confidence": 0.95, "min_support": 9}, "need each other"),
+        (
+            "gates.0",
+            {"metric": "agreement", "set": "test", "min": 0.1, "confidence": 0.95, "min_support": 9},
+            "need each other",
+        ),
         ("gates.0.set", "imdb", "gates.0.set: 'imdb' is not one of validation, test, news"),
-        ("gates.0", {"check": "no_overlap"}, "gates.0.check: no_overlap cannot be answered of language models; allowed: da"),
-        ("promotion.gates", [{"check": "serves"}], "promotion.gates.0.check: serves cannot be answered of language models"),
+        (
+            "gates.0",
+            {"check": "no_overlap"},
+            "gates.0.check: no_overlap cannot be answered of language models; allowed: da",
+        ),
+        (
+            "promotion.gates",
+            [{"check": "serves"}],
+            "promotion.gates.0.check: serves cannot be answered of language models",
+        ),
         ("gates.0", {"check": "lineage"}, "gates.0.check: lineage is asked in promotion.gates"),
         ("distill.hidden", {"loss": "mse"}, "distill.hidden.weight: missing"),
         ("evaluate.prompt_tokens", 30, "prompt_tokens + new_tokens must be at most data.block_tokens = 32"),
         ("data.columns", {"text": "text", "source": None}, "text_sources chooses by columns.source, which is null"),
         ("baselines.random_init", ["r9"], "baselines.random_init: 'r9' is not a round"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_belong_is_refused_with_its_key(tmp_path: Path, key: str, value: Any, words: str) -> None:
     values = tiny_values(tmp_path)
     put(values, key, value)

@@ -97,7 +97,12 @@ def test_a_receipt_of_before_the_key_agrees_with_the_file_of_its_time() -> None:
 
 def test_a_run_of_before_the_key_can_be_recorded_again(tmp_path: Path) -> None:
     record = {
-        "ref": "refs/compactlm/runs/1", "params": values("params.yaml", without="task"), "inputs_digest": "0" * 64,
-        "dvc_lock": "schema: '2.0'\n", "facts": {}, "outcomes": {}, "stages": {},
-    }  # fmt: skip
+        "ref": "refs/compactlm/runs/1",
+        "params": values("params.yaml", without="task"),
+        "inputs_digest": "0" * 64,
+        "dvc_lock": "schema: '2.0'\n",
+        "facts": {},
+        "outcomes": {},
+        "stages": {},
+    }
     assert recorded_run(record, tmp_path).params.registry.model_name == "compactlm-sentiment"

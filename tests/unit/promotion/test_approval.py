@@ -32,13 +32,22 @@ class World:
         return signed_by(self.keys[by or name], self.proposal, name, **other)
 
     def decision(self, *statements: dict[str, Any]) -> dict[str, Any]:
-        record = {"state": "approved", "digest": digest_of(self.proposal), "proposal": copy.deepcopy(self.proposal),
-                  "statements": list(statements)}  # fmt: skip
+        record = {
+            "state": "approved",
+            "digest": digest_of(self.proposal),
+            "proposal": copy.deepcopy(self.proposal),
+            "statements": list(statements),
+        }
         return {
-            "number": 7, "model": "toy", "kind": "promote", "outcome": "done", "at": DECIDED,
-            "candidate": {"model_sha256": "c" * 64}, "before": {"champion": {"model_sha256": "a" * 64}, "previous": None},
+            "number": 7,
+            "model": "toy",
+            "kind": "promote",
+            "outcome": "done",
+            "at": DECIDED,
+            "candidate": {"model_sha256": "c" * 64},
+            "before": {"champion": {"model_sha256": "a" * 64}, "previous": None},
             "verdict": {"verdict": "pass", "approval": record},
-        }  # fmt: skip
+        }
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +56,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     keys = {name: make_key(folder / name) for name in (ADA, BOB, EVE, AUTHOR)}
     approvers = {name: own_public_key(keys[name]) for name in (ADA, BOB, AUTHOR)}
     proposal = {
-        "model": "toy", "candidate": "c" * 64, "champion": "a" * 64, "round": "r2", "verdict": "pass", "rules": "1" * 64,
-        "evidence": "2" * 64, "authors": ["Carol", "carol@example.org"], "nonce": "0" * 16,
-        "proposed_at": "2026-01-01T12:00:00Z", "expires_at": "2026-01-03T12:00:00Z",
+        "model": "toy",
+        "candidate": "c" * 64,
+        "champion": "a" * 64,
+        "round": "r2",
+        "verdict": "pass",
+        "rules": "1" * 64,
+        "evidence": "2" * 64,
+        "authors": ["Carol", "carol@example.org"],
+        "nonce": "0" * 16,
+        "proposed_at": "2026-01-01T12:00:00Z",
+        "expires_at": "2026-01-03T12:00:00Z",
         "policy": {"quorum": 2, "not_author": True, "ttl_hours": 48.0, "approvers": approvers},
-    }  # fmt: skip
+    }
     return World(keys, proposal)
 
 
@@ -85,12 +102,18 @@ STATEMENTS: dict[str, tuple[Answer, str | None]] = {
     "clock of the approver four minutes fast": (lambda w: w.says(ADA, at="2026-01-02T12:04:00Z"), None),
     "signature of another key": (lambda w: w.says(ADA, by=EVE), "not an approver with this key"),
     "her key named, another one signed": (
-        lambda w: w.says(ADA, by=EVE, key=w.says(ADA)["statement"]["key"]), "the signature is not one"),
+        lambda w: w.says(ADA, by=EVE, key=w.says(ADA)["statement"]["key"]),
+        "the signature is not one",
+    ),
     "changed after signing": (_edited(reason="never said"), "the signature is not one"),
     "a reject made an approve": (
-        lambda w: {**w.says(ADA, decision="reject"), "statement": w.says(ADA)["statement"]}, "the signature is not one"),
+        lambda w: {**w.says(ADA, decision="reject"), "statement": w.says(ADA)["statement"]},
+        "the signature is not one",
+    ),
     "another person's signature": (
-        lambda w: {**w.says(ADA), "signature": w.says(BOB)["signature"]}, "the signature is not one"),
+        lambda w: {**w.says(ADA), "signature": w.says(BOB)["signature"]},
+        "the signature is not one",
+    ),
     "signed for another purpose": (_signature_of_another_tool, "the signature is not one"),
     "empty signature": (lambda w: {**w.says(ADA), "signature": ""}, "the signature is not one"),
     "signature that is no text": (lambda w: {**w.says(ADA), "signature": None}, "the signature is not one"),
@@ -100,14 +123,17 @@ STATEMENTS: dict[str, tuple[Answer, str | None]] = {
     "the author": (lambda w: w.says(AUTHOR), "is the author of the model's commit"),
     "for another candidate": (_other_proposal, "signed another proposal"),
     "for a proposal that was not": (lambda w: w.says(ADA, proposal="f" * 64), "signed another proposal"),
-    "after it had expired": (lambda w: w.says(ADA, at="2026-01-03T12:00:01Z"), "signed at 2026-01-03T12:00:01Z, not between"),
+    "after it had expired": (
+        lambda w: w.says(ADA, at="2026-01-03T12:00:01Z"),
+        "signed at 2026-01-03T12:00:01Z, not between",
+    ),
     "before it was proposed": (lambda w: w.says(ADA, at="2026-01-01T11:54:59Z"), "not between"),
     "later than the decision": (lambda w: w.says(ADA, at="2026-01-02T12:05:01Z"), "after the decision"),
     "without a time": (lambda w: w.says(ADA, at=None), "signed at None"),
     "in another form of time": (lambda w: w.says(ADA, at="2026-01-02 00:00"), "signed at 2026-01-02 00:00"),
     "neither approve nor reject": (lambda w: w.says(ADA, decision="maybe"), "not a signed statement"),
     "not a statement": (lambda w: {"statement": "approve", "signature": "x"}, "not a signed statement"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", STATEMENTS)
@@ -185,7 +211,9 @@ DECISIONS: dict[str, tuple[Change, str | None]] = {
     "a forged one is the second": (lambda w: w.decision(w.says(ADA), _edited(name=BOB)(w)), "1 of 2 approvals hold"),
     "one from another proposal": (lambda w: w.decision(w.says(BOB), _other_proposal(w)), "1 of 2 approvals hold"),
     "approved and rejected": (
-        lambda w: w.decision(w.says(ADA), w.says(BOB), w.says(AUTHOR, decision="reject")), "though it was not approved"),
+        lambda w: w.decision(w.says(ADA), w.says(BOB), w.says(AUTHOR, decision="reject")),
+        "though it was not approved",
+    ),
     "still waiting": (_state("waiting"), "though it was not approved"),
     "rejected": (_state("rejected"), "though it was not approved"),
     "decided after it had expired": (_with(at="2026-01-03T12:00:01Z"), "after the proposal had expired"),
@@ -193,14 +221,22 @@ DECISIONS: dict[str, tuple[Change, str | None]] = {
     "champion moved": (_with(before=CHAMPION), "about another champion"),
     "champion deleted": (_with(before={"champion": None, "previous": None}), "about another champion"),
     "another model": (_with(model="other"), "about another model"),
-    "quorum lowered afterwards": (_in_proposal(policy={"quorum": 0, "not_author": False, "approvers": {}}), "was changed"),
+    "quorum lowered afterwards": (
+        _in_proposal(policy={"quorum": 0, "not_author": False, "approvers": {}}),
+        "was changed",
+    ),
     "quorum lowered and digest made anew": (
-        _rehashed(_in_proposal(policy={"quorum": 1, "not_author": False, "approvers": {}})), "0 of 1 approvals hold"),
-    "expiry moved and digest made anew": (_rehashed(_in_proposal(expires_at="2027-01-01T00:00:00Z")), "0 of 2 approvals"),
+        _rehashed(_in_proposal(policy={"quorum": 1, "not_author": False, "approvers": {}})),
+        "0 of 1 approvals hold",
+    ),
+    "expiry moved and digest made anew": (
+        _rehashed(_in_proposal(expires_at="2027-01-01T00:00:00Z")),
+        "0 of 2 approvals",
+    ),
     "author unknown": (_rehashed(_in_proposal(authors=[])), "the author of the model's commit was not known"),
     "no policy": (_less("policy"), "is not whole"),
     "no time": (_in_proposal(expires_at="soon"), "is not whole"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", DECISIONS)
@@ -240,8 +276,19 @@ def test_openssh_accepts_our_signature_and_we_accept_its(tmp_path: Path, kind: s
     line = own_public_key(key)
     (tmp_path / "signers").write_text(f"{ADA} {line}\n")
     (tmp_path / "sig").write_text(sign(b"a message", key))
-    verify = ["ssh-keygen", "-Y", "verify", "-f", str(tmp_path / "signers"), "-I", ADA, "-n", "compactlm", "-s",
-              str(tmp_path / "sig")]  # fmt: skip
+    verify = [
+        "ssh-keygen",
+        "-Y",
+        "verify",
+        "-f",
+        str(tmp_path / "signers"),
+        "-I",
+        ADA,
+        "-n",
+        "compactlm",
+        "-s",
+        str(tmp_path / "sig"),
+    ]
     assert subprocess.run(verify, input=b"a message", capture_output=True, check=False).returncode == 0
     assert subprocess.run(verify, input=b"another", capture_output=True, check=False).returncode != 0
     if kind == "openssh":

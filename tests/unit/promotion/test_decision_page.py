@@ -12,18 +12,33 @@ def decision(rules: int = 2) -> dict[str, Any]:
     said = {"decision": "approve", "name": "ada", "at": "2026-01-02T00:00:00Z", "reason": "half | the size"}
     proposal = {"proposed_at": "2026-01-01T00:00:00Z", "expires_at": "2026-01-04T00:00:00Z"}
     return {
-        "number": 3, "kind": "promote", "outcome": "done", "at": "2026-01-02T01:00:00Z", "actor": "Bob", "reason": "smaller",
-        "sha256": "a" * 64, "previous_sha256": "b" * 64, "model": "toy",
+        "number": 3,
+        "kind": "promote",
+        "outcome": "done",
+        "at": "2026-01-02T01:00:00Z",
+        "actor": "Bob",
+        "reason": "smaller",
+        "sha256": "a" * 64,
+        "previous_sha256": "b" * 64,
+        "model": "toy",
         "candidate": {"version": "3", "round": "r3", "model_sha256": "c" * 64},
-        "before": {"champion": None, "previous": None}, "champion": {"version": "3", "round": "r3", "model_sha256": "c" * 64},
+        "before": {"champion": None, "previous": None},
+        "champion": {"version": "3", "round": "r3", "model_sha256": "c" * 64},
         "verdict": {
-            "verdict": "pass", "sentence": "all is kept",
-            "rules": [{"result": "pass" if at else "fail", "severity": "block", "sentence": one}
-                      for at, one in enumerate(sentences)],
-            "approval": {"state": "approved", "digest": "d" * 64, "proposal": proposal,
-                         "statements": [{"statement": said, "signature": ""}]},
+            "verdict": "pass",
+            "sentence": "all is kept",
+            "rules": [
+                {"result": "pass" if at else "fail", "severity": "block", "sentence": one}
+                for at, one in enumerate(sentences)
+            ],
+            "approval": {
+                "state": "approved",
+                "digest": "d" * 64,
+                "proposal": proposal,
+                "statements": [{"statement": said, "signature": ""}],
+            },
         },
-    }  # fmt: skip
+    }
 
 
 def test_a_page_says_who_decided_what_on_which_grounds() -> None:

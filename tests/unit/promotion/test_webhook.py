@@ -13,10 +13,14 @@ import pytest
 from tasks.promotion.webhook import HEADERS, Doorkeeper, Receiver, describe_event, signature
 
 SECRET = "a secret of sixteen characters"
-BODY = json.dumps({
-    "entity": "model_version_alias", "action": "created", "timestamp": "2026-01-01T00:00:00+00:00",
-    "data": {"name": "toy", "alias": "champion", "version": "7"},
-}).encode()  # fmt: skip
+BODY = json.dumps(
+    {
+        "entity": "model_version_alias",
+        "action": "created",
+        "timestamp": "2026-01-01T00:00:00+00:00",
+        "data": {"name": "toy", "alias": "champion", "version": "7"},
+    }
+).encode()
 NOW = 1_800_000_000
 
 

@@ -49,13 +49,17 @@ def test_token_norm_equals_the_definition_and_skips_padding() -> None:
 
 
 CHANNELS = Channels(
-    ffn_LF=torch.ones(1, 3), attention_LA=torch.tensor([[3.0, 4.0, 0.0, 1.0]]),
-    hidden_SD=torch.tensor([[1.0, 2.0], [3.0, 4.0]]), pooler_D=torch.tensor([1.0, 2.0]),
-)  # fmt: skip
+    ffn_LF=torch.ones(1, 3),
+    attention_LA=torch.tensor([[3.0, 4.0, 0.0, 1.0]]),
+    hidden_SD=torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
+    pooler_D=torch.tensor([1.0, 2.0]),
+)
 READERS = Channels(
-    ffn_LF=torch.tensor([[1.0, 0.0, 2.0]]), attention_LA=torch.tensor([[1.0, 2.0, 3.0, 4.0]]),
-    hidden_SD=torch.tensor([[1.0, 0.0], [10.0, 1.0]]), pooler_D=torch.tensor([2.0, 3.0]),
-)  # fmt: skip
+    ffn_LF=torch.tensor([[1.0, 0.0, 2.0]]),
+    attention_LA=torch.tensor([[1.0, 2.0, 3.0, 4.0]]),
+    hidden_SD=torch.tensor([[1.0, 0.0], [10.0, 1.0]]),
+    pooler_D=torch.tensor([2.0, 3.0]),
+)
 
 
 class Given:

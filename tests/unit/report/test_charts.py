@@ -14,12 +14,20 @@ from tasks.report.parts import count, interval, milliseconds, percent, size
 SHARE = st.floats(0.0, 1.0)
 POINT = st.builds(
     lambda params, values, latency, int8: Point(
-        "r<1>", params, values[1], values[0], values[2], latency,
-        (values[1], values[0], values[2]) if int8 else None, "round",
+        "r<1>",
+        params,
+        values[1],
+        values[0],
+        values[2],
+        latency,
+        (values[1], values[0], values[2]) if int8 else None,
+        "round",
     ),
-    st.floats(1e2, 1e12), st.lists(SHARE, min_size=3, max_size=3).map(sorted),
-    st.one_of(st.none(), st.floats(0.01, 1e4)), st.booleans(),
-)  # fmt: skip
+    st.floats(1e2, 1e12),
+    st.lists(SHARE, min_size=3, max_size=3).map(sorted),
+    st.one_of(st.none(), st.floats(0.01, 1e4)),
+    st.booleans(),
+)
 
 
 def _vertical(svg: str) -> list[float]:
@@ -59,10 +67,17 @@ def test_thinning_keeps_short_series_and_the_mean() -> None:
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        (count(22_713_986), "22.7 M"), (count(512), "512"), (count(999_900), "1000 k"), (count(1.4e9), "1.4 G"),
-        (size(91_600_000), "91.6 MB"), (milliseconds(1.94), "1.94 ms"), (milliseconds(1234.0), "1,234 ms"),
-        (percent(0.9932), "99.3\N{NO-BREAK SPACE}%"), (count(None), "\N{EN DASH}"), (interval(None), "\N{EN DASH}"),
+        (count(22_713_986), "22.7 M"),
+        (count(512), "512"),
+        (count(999_900), "1000 k"),
+        (count(1.4e9), "1.4 G"),
+        (size(91_600_000), "91.6 MB"),
+        (milliseconds(1.94), "1.94 ms"),
+        (milliseconds(1234.0), "1,234 ms"),
+        (percent(0.9932), "99.3\N{NO-BREAK SPACE}%"),
+        (count(None), "\N{EN DASH}"),
+        (interval(None), "\N{EN DASH}"),
     ],
-)  # fmt: skip
+)
 def test_numbers_are_written_for_people(written: str, expected: str) -> None:
     assert written == expected

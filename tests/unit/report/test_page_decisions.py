@@ -16,8 +16,14 @@ def later(entry: dict[str, Any], number: int, weights: str, outcome: str = "done
     made = copy.deepcopy(entry)
     candidate = {"version": str(number), "round": "r1", "model_sha256": weights}
     now = candidate if outcome == "done" else entry["champion"]
-    return {**made, "number": number, "candidate": candidate, "outcome": outcome, "champion": now,
-            "before": {"champion": entry["champion"], "previous": None}}  # fmt: skip
+    return {
+        **made,
+        "number": number,
+        "candidate": candidate,
+        "outcome": outcome,
+        "champion": now,
+        "before": {"champion": entry["champion"], "previous": None},
+    }
 
 
 def test_a_section_says_who_is_champion_and_who_decided_so_on_which_grounds() -> None:

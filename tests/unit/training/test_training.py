@@ -181,9 +181,13 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
 
 
 @given(
-    num_train=st.integers(1, 40), num_transfer=st.integers(0, 40), labelled=st.integers(0, 3),
-    transfer=st.floats(0, 3), batch=st.integers(1, 16), seed=st.integers(0, 9),
-)  # fmt: skip
+    num_train=st.integers(1, 40),
+    num_transfer=st.integers(0, 40),
+    labelled=st.integers(0, 3),
+    transfer=st.floats(0, 3),
+    batch=st.integers(1, 16),
+    seed=st.integers(0, 9),
+)
 def test_the_budget_is_spent_exactly(
     num_train: int, num_transfer: int, labelled: int, transfer: float, batch: int, seed: int
 ) -> None:
