@@ -12,13 +12,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from tasks.artifacts import WEIGHTS
 from tasks.files import file_sha256, full_digest
 from tasks.git import git
 from tasks.params.base import Params
 
 ROOT: Final = Path(__file__).parents[2]
 LOCK_FILE: Final = "requirements.lock"
-WEIGHTS: Final = "model.safetensors"
+TEMPLATES: Final = "templates"  # folder of the pages that a room fills in
 # A larger difference is known by its digest alone: nobody reviews it, and every receipt of the run repeats it.
 MAX_DIFF_BYTES: Final = 64 * 1024
 
@@ -76,11 +77,15 @@ def parent_models(inputs: Mapping[str, Any]) -> dict[str, str]:
 
 
 def loaded_code() -> dict[str, str]:
-    """Return path -> sha256 of the modules of this project that the process has loaded: the code that ran."""
+    """Return path -> sha256 of the code that ran: the modules of this project that the process has loaded, and the templates
+    that lie beside them.
+    """
     loaded = {getattr(module, "__file__", None) for name, module in sys.modules.items() if name.startswith("tasks")}
     # Run as `python -m tasks`, the first module calls itself __main__.
-    places = sorted({Path(place) for place in loaded if place} | {ROOT / "tasks" / "__main__.py"})
-    return {path.relative_to(ROOT).as_posix(): file_sha256(path) for path in places if path.is_relative_to(ROOT)}
+    places = {Path(place) for place in loaded if place} | {ROOT / "tasks" / "__main__.py"}
+    places |= {path for folder in {place.parent for place in places} for path in (folder / TEMPLATES).glob("*")}
+    here = sorted(place for place in places if place.is_relative_to(ROOT))
+    return {path.relative_to(ROOT).as_posix(): file_sha256(path) for path in here}
 
 
 def peak_memory_bytes() -> int:
