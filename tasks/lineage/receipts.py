@@ -7,6 +7,7 @@ import platform
 import resource
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -27,26 +28,28 @@ MAX_DIFF_BYTES: Final = 64 * 1024
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
 
-def collect_receipt(
-    *,
-    stage: str,
-    command: Sequence[str],
-    inputs: Sequence[Path],
-    outputs: Sequence[Path],
-    params: Params,
-    started: float,
-    startup_seconds: float,
-    compute_seconds: float,
-    facts: dict[str, Any],
-) -> dict[str, Any]:
-    """Return the receipt of a finished stage; times in seconds, `started` since the epoch."""
+@dataclass(frozen=True)
+class Execution:
+    """A stage that has run: what it was asked, the files that it read and wrote, and times in seconds (`started` since the epoch)."""
+
+    stage: str
+    command: Sequence[str]
+    inputs: Sequence[Path]
+    outputs: Sequence[Path]
+    started: float
+    startup_seconds: float
+    compute_seconds: float
+
+
+def collect_receipt(done: Execution, params: Params, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the receipt of a finished stage, whose `facts` are what the stage itself tells."""
     facts = dict(facts)
-    digests = {path.as_posix(): full_digest(path) for path in inputs}
+    digests = {path.as_posix(): full_digest(path) for path in done.inputs}
     return {
-        "stage": stage,
-        "command": list(command),
+        "stage": done.stage,
+        "command": list(done.command),
         "inputs": digests,
-        "outputs": {path.as_posix(): full_digest(path) for path in outputs},
+        "outputs": {path.as_posix(): full_digest(path) for path in done.outputs},
         "parent_models": parent_models(digests),
         "code": loaded_code(),
         "params": params.model_dump(mode="json"),
@@ -58,9 +61,9 @@ def collect_receipt(
         "precision": facts.pop("precision", None),
         "processes": facts.pop("processes", 1),
         "backend": facts.pop("backend", None),
-        "started_at": datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "startup_seconds": round(startup_seconds, 3),
-        "compute_seconds": round(compute_seconds, 3),
+        "started_at": datetime.fromtimestamp(done.started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "startup_seconds": round(done.startup_seconds, 3),
+        "compute_seconds": round(done.compute_seconds, 3),
         "peak_memory_bytes": peak_memory_bytes(),
         "facts": facts,
     }

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Final, get_args, get_type_hints
 from tasks.entry import entry_of
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, ResourceError, StageError, UserError
 from tasks.files import write_json
-from tasks.lineage.receipts import collect_receipt
+from tasks.lineage.receipts import Execution, collect_receipt
 from tasks.params.base import Params
 from tasks.params.causal_lm import CausalLMParams
 from tasks.params.file import load_params
@@ -113,18 +113,16 @@ def _main(argv: Sequence[str], started: float) -> int:
     facts = work(_seen_by(_stage_of(options), params), **arguments)
     ended = time.time()
     if options.receipt is not None:
-        receipt = collect_receipt(
+        done = Execution(
             stage=os.environ.get("DVC_STAGE", argv[0]),
             command=list(argv),
             inputs=[getattr(options, name) for name, role in paths.items() if role == "input"],
             outputs=[getattr(options, name) for name, role in paths.items() if role == "output"],
-            params=params,
             started=began,
             startup_seconds=began - _process_start(started),
             compute_seconds=ended - began,
-            facts=facts,
         )
-        write_json(options.receipt, receipt)
+        write_json(options.receipt, collect_receipt(done, params, facts))
     if options.json:
         json.dump(facts, sys.stdout, indent=1, sort_keys=True)
     return 0
