@@ -119,7 +119,7 @@ def _cut_again(
     student_tokens.mkdir(parents=True, exist_ok=True)
     copy_tokenizer(model, student_tokens)
     names = ["train", *params.measured_sets()]
-    pack_sets(params, read_sets(sets, names), end, student_tokens)
+    pack_sets(params.data.model_dump(), read_sets(sets, names), end, student_tokens)
     tokenizer_file = parent / "tokenizer.json"
     for name in params.measured_sets():
         stored = load_segments(tokens, name)

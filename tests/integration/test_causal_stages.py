@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tasks.audit import causal_lm as rederive_causal
 from tasks.audit import rederive
 from tasks.data.blocks import load_blocks
-from tasks.data.documents import read_document_set
+from tasks.data.frames import read_sets
 from tasks.data.segments import load_segments, save_segments, segments_of, windows_of
 from tasks.data.vocabulary import kept_at_teacher, kept_ids
 from tasks.errors import DataError
@@ -32,20 +32,16 @@ from tasks.registry.listing import list_models
 from tasks.registry.publish import Publication
 from tasks.registry.records import RoundFiles, quality_of
 from tasks.registry.tracking import Tracker
-from tasks.stages import causal_lm_baselines as baselines
+from tasks.stages import baselines, export, fetch, prepare, validate_data
 from tasks.stages import causal_lm_distill as distill
 from tasks.stages import causal_lm_evaluate as evaluate
-from tasks.stages import causal_lm_export as export
-from tasks.stages import causal_lm_fetch as fetch
 from tasks.stages import causal_lm_gate as gate
-from tasks.stages import causal_lm_prepare as prepare
 from tasks.stages import causal_lm_prune as prune
 from tasks.stages import causal_lm_random_init as random_init
 from tasks.stages import causal_lm_report as report
 from tasks.stages import causal_lm_select as select
 from tasks.stages import causal_lm_teacher as teacher
 from tasks.stages import causal_lm_teacher_logits as teacher_logits
-from tasks.stages import causal_lm_validate_data as validate_data
 from tasks.training.chunked_loss import Recipe, causal_loss
 from tests.bench.tables import blocks
 from tests.causal import ROUNDS, causal_params, config_of, tiny_values, write_decoder, write_documents
@@ -427,7 +423,7 @@ def fewer(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_students_with_fewer_tokens_are_measured_on_the_same_text(fewer: Run) -> None:
     teachers = read_json(fewer.rounds / "teacher/evaluated/quality.json")["sets"]
-    text = read_document_set(fewer.sets, "test")["text"].tolist()[0]
+    text = read_sets(fewer.sets, ["test"])["test"]["text"].tolist()[0]
     for name, size in (("r1", 290), ("r2", 270)):
         model = fewer.rounds / name / "trained/model"
         assert read_json(model / "config.json")["vocab_size"] == size
