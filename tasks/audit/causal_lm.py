@@ -26,9 +26,9 @@ from tasks.measuring.quality import interval_of_mean
 def pruned(view: Path, name: str, parent: str) -> list[Finding]:
     """Return where a round's pruned model is not, bit for bit, what follows from its parent and its plan."""
     from tasks.models.checkpoint import save_causal_lm
+    from tasks.pruning.causal_lm import student_from_plan
     from tasks.pruning.cut import write_tokenizer
     from tasks.pruning.shapes import Plan
-    from tasks.stages.causal_lm_prune import student_from_plan
 
     place, source = view / f"artifacts/rounds/{name}/pruned", view / f"artifacts/rounds/{parent}/trained/model"
     record = read_json(place / "plan.json")

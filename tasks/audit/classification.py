@@ -41,7 +41,8 @@ def _pruned(view: Path, name: str, folder: str, parent: str) -> list[Finding]:
 
     from tasks.models.checkpoint import save_classifier
     from tasks.models.masks import apply_masks
-    from tasks.pruning.cut import MASKS_FILE, student_from_plan, write_tokenizer
+    from tasks.pruning.classification import student_from_plan
+    from tasks.pruning.cut import MASKS_FILE, write_tokenizer
     from tasks.pruning.shapes import Plan
 
     place, source = view / folder, view / f"artifacts/rounds/{parent}/trained/model"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from torch import nn
-
 from tasks.models.architectures import ADAPTERS, adapter_of
 
 DECODERS: Final = tuple(name for name, adapter in ADAPTERS.items() if adapter.READS == "last")
@@ -29,14 +27,6 @@ def flops_per_token(config: Mapping[str, Any], tokens: int) -> int:
     adapter = adapter_of(config)
     whole: int = adapter.flops_per_example(config, tokens, adapter.shape(config)["vocabulary"])
     return whole // tokens
-
-
-def without_dropout(model: Any) -> Any:
-    """Return the model with its dropout off for good: soft targets already keep a small student from over-fitting."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return model
 
 
 def touch_read_rows_alone(model: Any) -> None:

@@ -26,22 +26,19 @@ from tasks.models.checkpoint import load_causal_lm
 from tasks.models.devices import Device
 from tasks.models.predict import next_tokens, predicting
 from tasks.params.causal_lm import CausalLMParams
+from tasks.pruning.causal_lm import student_from_plan
 from tasks.pruning.cut import write_tokenizer
 from tasks.pruning.shapes import Plan
 from tasks.registry.listing import list_models
 from tasks.registry.publish import Publication
 from tasks.registry.records import RoundFiles, quality_of
 from tasks.registry.tracking import Tracker
-from tasks.stages import baselines, export, fetch, prepare, validate_data
-from tasks.stages import causal_lm_distill as distill
 from tasks.stages import causal_lm_evaluate as evaluate
 from tasks.stages import causal_lm_gate as gate
-from tasks.stages import causal_lm_prune as prune
-from tasks.stages import causal_lm_random_init as random_init
 from tasks.stages import causal_lm_report as report
 from tasks.stages import causal_lm_select as select
-from tasks.stages import causal_lm_teacher as teacher
-from tasks.stages import causal_lm_teacher_logits as teacher_logits
+from tasks.stages import distill, prune, random_init, teacher, teacher_logits
+from tasks.stages import baselines, export, fetch, prepare, validate_data
 from tasks.training.chunked_loss import Recipe, causal_loss
 from tests.bench.tables import blocks
 from tests.causal import ROUNDS, causal_params, config_of, tiny_values, write_decoder, write_documents
@@ -482,7 +479,7 @@ def test_a_teacher_cut_to_the_tokens_that_its_text_uses_is_as_good_as_before(run
         ffn=[list(range(48))] * 4,
         pooler=[],
     )
-    student = prune.student_from_plan(parent, plan)
+    student = student_from_plan(parent, plan)
     write_tokenizer(parent, plan, tmp_path)
     segments = segments_of(blocks, tokenizer, parent / "tokenizer.json", 0)
     save_segments(segments, windows_of(segments, tmp_path / "tokenizer.json", 0, 32), tmp_path, "test")
