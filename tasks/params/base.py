@@ -84,6 +84,7 @@ class Runtime(Section):
 class Params(Section):
     """What the params of every task have; a class for each task adds the rest."""
 
+    task: str
     seed: Annotated[int, Field(ge=0)]
     prune: Prune
     rounds: Mapping[Name, AnyRound]

@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 
+from tasks.files import write_json
+from tasks.measuring.causal_lm import measure_sets
+from tasks.measuring.subject import Subject, Teacher
 from tasks.models.checkpoint import causal_lm_from_config, load_causal_lm, read_config
 from tasks.models.devices import Device, pick_for_training
 from tasks.params.causal_lm import CausalLMParams
+from tasks.params.measures import block_settings
 from tasks.running.stage import InPath, OutPath
 from tasks.stages.causal_lm_distill import distil
-from tasks.stages.causal_lm_evaluate import measure_quality
 
 
 def run(
@@ -25,7 +28,7 @@ def run(
     round: str,
     pruned: InPath,
     tokens: InPath,
-    sets: InPath,  # noqa: ARG001 - their blocks are in `tokens`
+    sets: InPath,
     logits: InPath,
     teacher: InPath,
     teacher_evaluated: InPath,
@@ -39,7 +42,7 @@ def run(
     distil(params, round, student, pruned / "model", places, out / "trained", device, f"random_init@{round}")
     folder = out / "trained" / "model"
     precise = Device(device.device, "fp32", device.threads)
-    found = measure_quality(
-        params, round, load_causal_lm(folder), folder, tokens, teacher, teacher_evaluated, out, precise
-    )
+    subject = Subject(round, load_causal_lm(folder), folder, None, tokens, sets)
+    found = measure_sets(subject, Teacher(teacher, None, teacher_evaluated), block_settings(params), out, precise)
+    write_json(out / "quality.json", found)
     return {"test_perplexity": found["sets"]["test"]["slices"]["overall"]["perplexity"]["value"], **device.facts()}

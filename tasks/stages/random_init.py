@@ -11,16 +11,14 @@ from typing import Any
 
 import torch
 
-from tasks.data.frames import read_sets
-from tasks.data.tokens import load_tokens
-from tasks.files import file_sha256, write_json
-from tasks.measuring.classification import measure, measures_of, write_predictions
+from tasks.files import write_json
+from tasks.measuring.classification import measure_sets
+from tasks.measuring.subject import Subject, Teacher
 from tasks.models.checkpoint import classifier_from_config, load_classifier, read_config
 from tasks.models.devices import pick_for_training
-from tasks.models.predict import predict_logits
 from tasks.params.classification import ClassificationParams
+from tasks.params.measures import row_settings
 from tasks.running.stage import InPath, OutPath
-from tasks.stages.evaluate import BATCH_ROWS, read_predictions
 from tasks.training.classification import distil
 from tasks.training.teacher_cache import check_teacher
 
@@ -46,16 +44,8 @@ def run(
     distil(
         params, round, student, pruned / "model", tokens, sets, logits, teacher, trained, device, f"random_init@{round}"
     )
-    student = load_classifier(out / "trained" / "model")
-    learnt_from = read_sets(sets, ["train", "transfer"]).values()
-    how = measures_of(params.data.labels, params.evaluate.model_dump(), params.seed, learnt_from)
-    entries = {}
-    for name, frame in read_sets(sets, params.data.measured_sets).items():
-        teacher_predictions = read_predictions(teacher_evaluated, name, frame)
-        found = predict_logits(student, load_tokens(tokens / name), BATCH_ROWS, device)
-        entries[name], predictions = measure(frame, found, teacher_predictions, how)
-        write_predictions(predictions, out / "predictions", name)
-    sha256 = file_sha256(out / "trained" / "model" / "model.safetensors")
-    quality = {"round": round, "model_sha256": sha256, "confidence": how.confidence, "sets": entries}
+    folder = out / "trained" / "model"
+    subject = Subject(round, load_classifier(folder), folder, None, tokens, sets)
+    quality = measure_sets(subject, Teacher(teacher, None, teacher_evaluated), row_settings(params), out, device)
     write_json(out / "quality.json", quality)
-    return {"test_accuracy": entries["test"]["slices"]["overall"]["accuracy"]["value"], **device.facts()}
+    return {"test_accuracy": quality["sets"]["test"]["slices"]["overall"]["accuracy"]["value"], **device.facts()}

@@ -21,7 +21,8 @@ from tasks.data.vocabulary import kept_at_teacher, kept_ids
 from tasks.errors import DataError
 from tasks.exports.gguf import GGUF_FILE, gguf_refusal, splitting_of
 from tasks.files import digest, file_sha256, read_json, write_json
-from tasks.measuring.causal_lm import SAMPLES, Reader, agreed_pieces
+from tasks.measuring.causal_lm import Reader
+from tasks.measuring.predictions import SAMPLES, agreed_pieces
 from tasks.models.checkpoint import load_causal_lm
 from tasks.models.devices import Device
 from tasks.models.predict import next_tokens, predicting
@@ -34,18 +35,16 @@ from tasks.registry.records import RoundFiles, quality_of
 from tasks.registry.tracking import Tracker
 from tasks.stages import causal_lm_baselines as baselines
 from tasks.stages import causal_lm_distill as distill
-from tasks.stages import causal_lm_evaluate as evaluate
 from tasks.stages import causal_lm_export as export
 from tasks.stages import causal_lm_fetch as fetch
-from tasks.stages import causal_lm_gate as gate
 from tasks.stages import causal_lm_prepare as prepare
 from tasks.stages import causal_lm_prune as prune
 from tasks.stages import causal_lm_random_init as random_init
 from tasks.stages import causal_lm_report as report
-from tasks.stages import causal_lm_select as select
 from tasks.stages import causal_lm_teacher as teacher
 from tasks.stages import causal_lm_teacher_logits as teacher_logits
 from tasks.stages import causal_lm_validate_data as validate_data
+from tasks.stages import evaluate, gate, select
 from tasks.training.chunked_loss import Recipe, causal_loss
 from tests.bench.tables import blocks
 from tests.causal import ROUNDS, causal_params, config_of, tiny_values, write_decoder, write_documents
@@ -154,6 +153,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         patch.chdir(folder)  # scratches of unfinished training stand below the workspace
         made.to_teacher()
         made.measure("teacher")
+        baselines.run(made.params, sets=made.sets, out=made.artifacts / "baselines")
         for name in made.params.rounds:
             made.prune(name)
             made.distill(name)
@@ -172,7 +172,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             out=place / "random_init",
         )
         at = made.artifacts
-        baselines.run(made.params, sets=made.sets, out=at / "baselines")
         select.run(made.params, rounds=made.rounds, out=at / "selection.json")
         report.run(
             made.params,

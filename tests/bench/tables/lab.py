@@ -20,6 +20,7 @@ import torch
 from tasks.data.frames import read_sets
 from tasks.data.tokens import load_tokens
 from tasks.files import file_sha256, read_json, read_json_lines, write_json
+from tasks.measuring.classification import BATCH_ROWS
 from tasks.measuring.quality import accuracy, log_softmax
 from tasks.models.checkpoint import classifier_from_config, load_classifier, read_config
 from tasks.models.devices import Device, pick_for_training
@@ -27,7 +28,6 @@ from tasks.models.predict import predict_logits
 from tasks.params.classification import ClassificationParams
 from tasks.params.file import check_params, load_params
 from tasks.stages import prune
-from tasks.stages.evaluate import BATCH_ROWS
 from tasks.training.classification import distil
 from tasks.training.teacher_cache import (
     CACHED_SETS,
