@@ -40,11 +40,10 @@ from tasks.stages import causal_lm_fetch as fetch
 from tasks.stages import causal_lm_prepare as prepare
 from tasks.stages import causal_lm_prune as prune
 from tasks.stages import causal_lm_random_init as random_init
-from tasks.stages import causal_lm_report as report
 from tasks.stages import causal_lm_teacher as teacher
 from tasks.stages import causal_lm_teacher_logits as teacher_logits
 from tasks.stages import causal_lm_validate_data as validate_data
-from tasks.stages import evaluate, gate, select
+from tasks.stages import evaluate, gate, report, select
 from tasks.training.chunked_loss import Recipe, causal_loss
 from tests.bench.tables import blocks
 from tests.causal import ROUNDS, causal_params, config_of, tiny_values, write_decoder, write_documents
