@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.files import write_json
-from tasks.measuring.quality import interval_of_mean, measure_slices
+from tasks.measuring.quality import Draws, interval_of_mean, measure_slices
 
 ROWS = {"test": 964, "imdb": 300, "validation": 380, "test_typos": 964}
 # name -> (share right by set, parameters, of them in embeddings, bytes, FLOPs, milliseconds at batch 1 and 32)
@@ -200,20 +200,13 @@ def described(frame: pd.DataFrame, agree_on: str | None) -> dict[str, Any]:
     }
     teacher = predictions("teacher", agree_on, MODELS["teacher"][0][agree_on])["prediction"] if agree_on else None
     slices = measure_slices(
-        labels,
-        logits,
-        None if teacher is None else teacher.to_numpy(),
-        masks,
-        bins=15,
-        resamples=100,
-        confidence=0.95,
-        seed=0,
+        labels, logits, None if teacher is None else teacher.to_numpy(), masks, 15, Draws(100, 0.95, 0)
     )
     return {"rows": len(frame), "rows_sha256": _ids_sha256(frame["row_id"]), "slices": slices}
 
 
 def _int8(frame: pd.DataFrame) -> dict[str, float]:
-    return interval_of_mean((frame["label"] == frame["prediction"]).to_numpy()[4:], 100, 0.95, 0)
+    return interval_of_mean((frame["label"] == frame["prediction"]).to_numpy()[4:], Draws(100, 0.95, 0))
 
 
 def _cost(path: Path, who: str, params: int, embeddings: int, flops: float, latency: tuple[float, float]) -> None:

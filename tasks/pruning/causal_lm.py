@@ -109,7 +109,7 @@ def write_tokens(params: CausalLMParams, origin: Origin, model: Path, out: Path)
     end, before = end_id(read_config(model)), end_id(read_config(origin.parent))
     out.mkdir(parents=True, exist_ok=True)
     copy_tokenizer(model, out)
-    pack_sets(params, read_sets(origin.sets, ["train", *params.measured_sets()]), end, out)
+    pack_sets(params.data.model_dump(), read_sets(origin.sets, ["train", *params.measured_sets()]), end, out)
     tokenizer_file = origin.parent / "tokenizer.json"
     for name in params.measured_sets():
         stored = load_segments(origin.tokens, name)

@@ -10,11 +10,13 @@ import numpy as np
 
 from tasks.data.frames import read_sets
 from tasks.files import write_json
-from tasks.measuring.classification import measure, measures_of, write_predictions
+from tasks.measuring.predictions import write_predictions
 from tasks.measuring.rivals import fit_tfidf_logistic
+from tasks.measuring.rows import measure, measures_of
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION
 from tasks.params.causal_lm import CausalLMParams
 from tasks.params.classification import ClassificationParams
+from tasks.params.measures import row_settings
 from tasks.progress import say
 from tasks.running.stage import InPath, OutPath
 
@@ -41,7 +43,7 @@ def tfidf_rival(params: ClassificationParams, sets: Path, out: Path) -> tuple[di
         texts["train"], labels["train"], texts["validation"], labels["validation"], len(params.data.labels)
     )
     learnt_from = [frames["train"], frames["transfer"]]
-    how = measures_of(params.data.labels, params.evaluate.model_dump(), params.seed, learnt_from)
+    how = measures_of(row_settings(params), learnt_from)
     entries = {}
     for name, frame in read_sets(sets, params.data.measured_sets).items():
         entries[name], predictions = measure(frame, rival.logits(frame["text"].tolist()), None, how)

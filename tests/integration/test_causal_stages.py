@@ -21,7 +21,8 @@ from tasks.data.vocabulary import kept_at_teacher, kept_ids
 from tasks.errors import DataError
 from tasks.exports.gguf import GGUF_FILE, gguf_refusal, splitting_of
 from tasks.files import digest, file_sha256, read_json, write_json
-from tasks.measuring.causal_lm import SAMPLES, Reader, agreed_pieces
+from tasks.measuring.causal_lm import Reader
+from tasks.measuring.predictions import SAMPLES, agreed_pieces
 from tasks.models.checkpoint import load_causal_lm
 from tasks.models.devices import Device
 from tasks.models.predict import next_tokens, predicting
@@ -33,12 +34,22 @@ from tasks.registry.listing import list_models
 from tasks.registry.publish import Publication
 from tasks.registry.records import RoundFiles, quality_of
 from tasks.registry.tracking import Tracker
-from tasks.stages import causal_lm_evaluate as evaluate
-from tasks.stages import causal_lm_gate as gate
-from tasks.stages import causal_lm_report as report
-from tasks.stages import causal_lm_select as select
-from tasks.stages import distill, prune, random_init, teacher, teacher_logits
-from tasks.stages import baselines, export, fetch, prepare, validate_data
+from tasks.stages import (
+    baselines,
+    distill,
+    evaluate,
+    export,
+    fetch,
+    gate,
+    prepare,
+    prune,
+    random_init,
+    report,
+    select,
+    teacher,
+    teacher_logits,
+    validate_data,
+)
 from tasks.training.chunked_loss import Recipe, causal_loss
 from tests.bench.tables import blocks
 from tests.causal import ROUNDS, causal_params, config_of, tiny_values, write_decoder, write_documents
@@ -147,6 +158,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         patch.chdir(folder)  # scratches of unfinished training stand below the workspace
         made.to_teacher()
         made.measure("teacher")
+        baselines.run(made.params, sets=made.sets, out=made.artifacts / "baselines")
         for name in made.params.rounds:
             made.prune(name)
             made.distill(name)
@@ -165,7 +177,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             out=place / "random_init",
         )
         at = made.artifacts
-        baselines.run(made.params, sets=made.sets, out=at / "baselines")
         select.run(made.params, rounds=made.rounds, out=at / "selection.json")
         report.run(
             made.params,

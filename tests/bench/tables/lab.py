@@ -20,6 +20,7 @@ import torch
 from tasks.data.frames import read_sets
 from tasks.data.tokens import load_tokens
 from tasks.files import file_sha256, read_json, read_json_lines, write_json
+from tasks.measuring.classification import BATCH_ROWS
 from tasks.measuring.quality import accuracy, log_softmax
 from tasks.models.checkpoint import classifier_from_config, load_classifier, read_config
 from tasks.models.devices import Device, pick_for_training
@@ -29,7 +30,6 @@ from tasks.params.file import check_params, load_params
 from tasks.pruning.classification import write_tokens
 from tasks.pruning.cut import Origin
 from tasks.stages import prune
-from tasks.stages.evaluate import BATCH_ROWS
 from tasks.training.classification import distil
 from tasks.training.lesson import Job, Lesson, Student
 from tasks.training.teacher_cache import (
