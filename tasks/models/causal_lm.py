@@ -1,4 +1,4 @@
-"""What the adapters of decoders tell of a language model, whose head is as wide as the vocabulary and often tied."""
+"""What the families of decoders tell of a language model, whose head is as wide as the vocabulary and often tied."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from torch import nn
 
-from tasks.models.architectures import ADAPTERS, adapter_of
+from tasks.models.architectures import FAMILIES, adapter_of
 
-DECODERS: Final = tuple(name for name, adapter in ADAPTERS.items() if adapter.READS == "last")
+DECODERS: Final = tuple(name for name, family in FAMILIES.items() if family.READS == "last")
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:
@@ -19,16 +19,15 @@ def is_tied(config: Mapping[str, Any]) -> bool:
 
 def count_parameters(config: Mapping[str, Any], new_shape: Mapping[str, int]) -> dict[str, int]:
     """Return `total` and `non_embedding` parameters of a language model of this shape; a tied head counts once."""
-    counted: dict[str, int] = adapter_of(config).count_parameters(config, new_shape, 0)
+    counted = adapter_of(config).count_parameters(config, new_shape, 0)
     head = 0 if is_tied(config) else new_shape["vocabulary"] * new_shape["hidden"]
     return {name: number + head for name, number in counted.items()}
 
 
 def flops_per_token(config: Mapping[str, Any], tokens: int) -> int:
     """Return the FLOPs of one forward pass over a block of T tokens, head included, divided by T."""
-    adapter = adapter_of(config)
-    whole: int = adapter.flops_per_example(config, tokens, adapter.shape(config)["vocabulary"])
-    return whole // tokens
+    family = adapter_of(config)
+    return family.flops_per_example(config, tokens, family.shape(config)["vocabulary"]) // tokens
 
 
 def without_dropout(model: Any) -> Any:
