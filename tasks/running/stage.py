@@ -21,12 +21,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Final, get_args, get_type_hints
 
+from tasks.entry import entry_of
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, ResourceError, StageError, UserError
 from tasks.files import write_json
-from tasks.lineage.receipts import collect_receipt
+from tasks.lineage.receipts import Execution, collect_receipt
 from tasks.params.base import Params
 from tasks.params.causal_lm import CausalLMParams
 from tasks.params.file import load_params
+from tasks.params.listed import listed_params
 from tasks.running.launch import in_several, launch
 
 InPath = Annotated[Path, "input"]
@@ -108,24 +110,33 @@ def _main(argv: Sequence[str], started: float) -> int:
             getattr(options, name).parent.mkdir(parents=True, exist_ok=True)
     arguments = {name: getattr(options, name) for name in _keywords(run)}
     began = time.time()
-    facts = work(params, **arguments)
+    facts = work(_seen_by(_stage_of(options), params), **arguments)
     ended = time.time()
     if options.receipt is not None:
-        receipt = collect_receipt(
+        done = Execution(
             stage=os.environ.get("DVC_STAGE", argv[0]),
             command=list(argv),
             inputs=[getattr(options, name) for name, role in paths.items() if role == "input"],
             outputs=[getattr(options, name) for name, role in paths.items() if role == "output"],
-            params=params,
             started=began,
             startup_seconds=began - _process_start(started),
             compute_seconds=ended - began,
-            facts=facts,
         )
-        write_json(options.receipt, receipt)
+        write_json(options.receipt, collect_receipt(done, params, facts))
     if options.json:
         json.dump(facts, sys.stdout, indent=1, sort_keys=True)
     return 0
+
+
+def _stage_of(options: argparse.Namespace) -> str:
+    """Return the name in dvc.yaml of the stage that runs: DVC tells it, and by hand the path of the receipt does."""
+    return os.environ.get("DVC_STAGE") or (options.receipt.stem if options.receipt is not None else "")
+
+
+def _seen_by(stage: str, params: Params) -> Params:
+    """Return the params that dvc.yaml lists for a stage, all of them where it does not know the stage."""
+    entry = entry_of(stage)
+    return params if entry is None else listed_params(params, entry)
 
 
 def run_of(stage: str, params: Params) -> Run:
