@@ -8,37 +8,19 @@ import torch
 from torch import Tensor
 
 from tasks.models.architectures.family import USUAL_KEYS, Family
-from tasks.models.architectures.layout import Axes, Layout, Parts, sites_after
+from tasks.models.architectures.layout import Axes, Layout, Parts, inside, norm, product, sites_after
 
 EMBEDDINGS: Final[dict[str, Axes]] = {
     "word_embeddings.weight": ("vocabulary", "hidden"),
     "position_embeddings.weight": (None, "hidden"),
     "token_type_embeddings.weight": (None, "hidden"),
-    "LayerNorm.weight": ("hidden",),
-    "LayerNorm.bias": ("hidden",),
+    **norm("LayerNorm"),
 }
 TABLES: Final = ("max_position_embeddings", "type_vocab_size")
-OUTSIDE: Final[dict[str, Axes]] = {
+OUTSIDE: Final = {
     **{f"bert.embeddings.{name}": axes for name, axes in EMBEDDINGS.items()},
-    "bert.pooler.dense.weight": ("pooler", "hidden"),
-    "bert.pooler.dense.bias": ("pooler",),
-    "classifier.weight": (None, "pooler"),
-    "classifier.bias": (None,),
-}
-INSIDE: Final[dict[str, Axes]] = {
-    **{f"attention.self.{part}.weight": ("heads", "hidden") for part in ("query", "key", "value")},
-    **{f"attention.self.{part}.bias": ("heads",) for part in ("query", "key", "value")},
-    "attention.output.dense.weight": ("hidden", "heads"),
-    "attention.output.dense.bias": ("hidden",),
-    "intermediate.dense.weight": ("ffn", "hidden"),
-    "intermediate.dense.bias": ("ffn",),
-    "output.dense.weight": ("hidden", "ffn"),
-    "output.dense.bias": ("hidden",),
-    **{
-        f"{place}.LayerNorm.{kind}": ("hidden",)
-        for place in ("attention.output", "output")
-        for kind in ("weight", "bias")
-    },
+    **product("bert.pooler.dense", "pooler", "hidden"),
+    **product("classifier", None, "pooler"),
 }
 PARTS: Final = Parts(
     queries=("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -47,7 +29,7 @@ PARTS: Final = Parts(
     summed="output.dense",
     norms=("attention.output.LayerNorm", "output.LayerNorm"),
 )
-LAYOUT: Final = Layout("bert.encoder.layer", ("bert.embeddings",), OUTSIDE, INSIDE)
+LAYOUT: Final = Layout("bert.encoder.layer", ("bert.embeddings",), OUTSIDE, inside(PARTS))
 
 
 def first_token_alone(model: Any) -> None:

@@ -5,33 +5,26 @@ from __future__ import annotations
 from typing import Final
 
 from tasks.models.architectures.family import Config, Family
-from tasks.models.architectures.layout import Axes, Layout, Parts, sites_before
+from tasks.models.architectures.layout import Axes, Layout, Parts, inside, norm, sites_before
 from tasks.models.shapes import Shape
 
 KEYS: Final = {"vocabulary": "vocab_size", "hidden": "n_embd", "heads": "n_head", "ffn": "n_inner", "layers": "n_layer"}
 OUTSIDE: Final[dict[str, Axes]] = {
     "transformer.wte.weight": ("vocabulary", "hidden"),
     "transformer.wpe.weight": (None, "hidden"),
-    "transformer.ln_f.weight": ("hidden",),
-    "transformer.ln_f.bias": ("hidden",),
+    **norm("transformer.ln_f"),
     "score.weight": (None, "hidden"),
     "lm_head.weight": ("vocabulary", "hidden"),
-}
-INSIDE: Final[dict[str, Axes]] = {
-    **{f"{norm}.{kind}": ("hidden",) for norm in ("ln_1", "ln_2") for kind in ("weight", "bias")},
-    "attn.c_attn.weight": ("hidden", "qkv"),
-    "attn.c_attn.bias": ("qkv",),
-    "attn.c_proj.weight": ("heads", "hidden"),
-    "attn.c_proj.bias": ("hidden",),
-    "mlp.c_fc.weight": ("hidden", "ffn"),
-    "mlp.c_fc.bias": ("ffn",),
-    "mlp.c_proj.weight": ("ffn", "hidden"),
-    "mlp.c_proj.bias": ("hidden",),
 }
 PARTS: Final = Parts(
     queries=("attn.c_attn",), mixed="attn.c_proj", neurons=("mlp.c_fc",), summed="mlp.c_proj", norms=("ln_1", "ln_2")
 )
-LAYOUT: Final = Layout("transformer.h", ("transformer.wte", "transformer.wpe", "transformer.drop"), OUTSIDE, INSIDE)
+LAYOUT: Final = Layout(
+    "transformer.h",
+    ("transformer.wte", "transformer.wpe", "transformer.drop"),
+    OUTSIDE,
+    {name: axes[::-1] for name, axes in inside(PARTS, ("qkv",)).items()},
+)
 
 
 def _refusal(config: Config, new_shape: Shape) -> str | None:

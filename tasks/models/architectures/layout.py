@@ -6,7 +6,7 @@ channels one after the other in one weight), `ffn`, `pooler`; None is never cut.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -54,6 +54,27 @@ class Parts:
     neurons: tuple[str, ...]  # the products that make the neurons: one, or two where one gates the other
     summed: str  # the product that reads the neurons
     norms: tuple[str, str]
+
+
+def product(name: str, output: str | None, read: str | None) -> dict[str, Axes]:
+    """Return the axes of the weight and the bias of a matrix product, whether it has one or not."""
+    return {f"{name}.weight": (output, read), f"{name}.bias": (output,)}
+
+
+def norm(name: str) -> dict[str, Axes]:
+    """Return the axes of the weight and the bias of a norm over the hidden channels."""
+    return {f"{name}.weight": ("hidden",), f"{name}.bias": ("hidden",)}
+
+
+def inside(parts: Parts, made: Sequence[str | None] = ("heads", "heads", "heads")) -> dict[str, Axes]:
+    """Return the axes of every weight of a layer; `made` are those of what each of `parts.queries` makes."""
+    axes: dict[str, Axes] = {}
+    for query, output in zip(parts.queries, made, strict=True):
+        axes |= product(query, output, "hidden")
+    for name in parts.neurons:
+        axes |= product(name, "ffn", "hidden")
+    axes |= product(parts.mixed, "hidden", "heads") | product(parts.summed, "hidden", "ffn")
+    return axes | norm(parts.norms[0]) | norm(parts.norms[1])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from tasks.models.architectures.family import USUAL_KEYS, Config, Family, Widths
-from tasks.models.architectures.layout import Axes, Layout, Parts, sites_before
+from tasks.models.architectures.layout import Axes, Layout, Parts, inside, sites_before
 from tasks.models.shapes import Shape
 
 OUTSIDE: Final[dict[str, Axes]] = {
@@ -32,22 +32,8 @@ PARTS: Final = Parts(
 def _layout(config: Config) -> Layout:
     """Return the axes of every weight; shared keys and values lie on none."""
     kv = None if FAMILY.shared_kv(config) else "heads"
-    inside: dict[str, Axes] = {
-        "input_layernorm.weight": ("hidden",),
-        "post_attention_layernorm.weight": ("hidden",),
-        "self_attn.q_proj.weight": ("heads", "hidden"),
-        "self_attn.q_proj.bias": ("heads",),
-        **{f"self_attn.{part}_proj.weight": (kv, "hidden") for part in "kv"},
-        **{f"self_attn.{part}_proj.bias": (kv,) for part in "kv"},
-        **{f"self_attn.{part}_norm.weight": (None,) for part in "qk"},
-        "self_attn.o_proj.weight": ("hidden", "heads"),
-        "self_attn.o_proj.bias": ("hidden",),
-        **{f"mlp.{part}_proj.weight": ("ffn", "hidden") for part in ("gate", "up")},
-        **{f"mlp.{part}_proj.bias": ("ffn",) for part in ("gate", "up")},
-        "mlp.down_proj.weight": ("hidden", "ffn"),
-        "mlp.down_proj.bias": ("hidden",),
-    }
-    return Layout("model.layers", ("model.embed_tokens",), OUTSIDE, inside)
+    norms: dict[str, Axes] = {f"self_attn.{part}_norm.weight": (None,) for part in "qk"}
+    return Layout("model.layers", ("model.embed_tokens",), OUTSIDE, inside(PARTS, ("heads", kv, kv)) | norms)
 
 
 def _follows(config: Config, resized: Config) -> Config:

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from tasks.models.architectures.bert import EMBEDDINGS, INSIDE, PARTS, TABLES, first_token_alone
+from tasks.models.architectures.bert import EMBEDDINGS, PARTS, TABLES, first_token_alone
 from tasks.models.architectures.family import USUAL_KEYS, Family
-from tasks.models.architectures.layout import Axes, Layout, sites_after
+from tasks.models.architectures.layout import Layout, inside, product, sites_after
 
-OUTSIDE: Final[dict[str, Axes]] = {
+OUTSIDE: Final = {
     **{f"roberta.embeddings.{name}": axes for name, axes in EMBEDDINGS.items()},
-    "classifier.dense.weight": ("pooler", "hidden"),
-    "classifier.dense.bias": ("pooler",),
-    "classifier.out_proj.weight": (None, "pooler"),
-    "classifier.out_proj.bias": (None,),
+    **product("classifier.dense", "pooler", "hidden"),
+    **product("classifier.out_proj", None, "pooler"),
 }
-LAYOUT: Final = Layout("roberta.encoder.layer", ("roberta.embeddings",), OUTSIDE, INSIDE)
+LAYOUT: Final = Layout("roberta.encoder.layer", ("roberta.embeddings",), OUTSIDE, inside(PARTS))
 FAMILY: Final = Family(
     READS="first",
     keys=USUAL_KEYS,
