@@ -125,15 +125,10 @@ class BlockPredictions:
 
 
 def predict_blocks(
-    model: Any,
-    blocks: NDArray[np.int32],
-    batch_blocks: int,
-    chunk_tokens: int,
-    device: Device,
-    on_batch: Callable[[int], None] | None = None,
+    model: Any, blocks: NDArray[np.int32], batch_blocks: int, chunk_tokens: int, device: Device
 ) -> BlockPredictions:
-    """Return the predictions of a model on blocks (N, T); `on_batch` hears how many blocks are done."""
-    nll_NT, choices_NT = predict_tokens(model, blocks, batch_blocks, chunk_tokens, device, on_batch)
+    """Return the predictions of a model on blocks (N, T)."""
+    nll_NT, choices_NT = predict_tokens(model, blocks, batch_blocks, chunk_tokens, device)
     return BlockPredictions(nll_NT.sum(axis=1, dtype=np.float64), choices_NT)
 
 

@@ -48,9 +48,14 @@ def freeze(model: Any, count: int) -> None:
     layout = _layout(model)
     for part in [*map(model.get_submodule, layout.embeddings), *model.get_submodule(layout.layers)[:count]]:
         part.requires_grad_(False)
-        for module in part.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
+        stop_dropout(part)
+
+
+def stop_dropout(module: nn.Module) -> None:
+    """Switch the dropout in a module off for good."""
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
 
 
 def leave_out_unread(model: Any, device: torch.device) -> None:
