@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tasks.artifacts import SetQuality
 from tasks.files import write_json
 from tasks.measuring.quality import Draws, interval_of_mean, measure_slices
+from tests.quality_builder import quality, quality_set, rivals_quality
 
 ROWS = {"test": 964, "imdb": 300, "validation": 380, "test_typos": 964}
 # name -> (share right by set, parameters, of them in embeddings, bytes, FLOPs, milliseconds at batch 1 and 32)
@@ -175,7 +177,7 @@ def predictions(who: str, set_name: str, share_right: float) -> pd.DataFrame:
 
 
 def _evaluate(place: Path, who: str, right: dict[str, float], *, has_agreement: bool) -> None:
-    sets: dict[str, Any] = {}
+    sets = {}
     folder = place / "predictions" / (who if who == "tfidf_logistic" else "")
     folder.mkdir(parents=True)
     for name, share_right in right.items():
@@ -184,14 +186,11 @@ def _evaluate(place: Path, who: str, right: dict[str, float], *, has_agreement: 
         sets[name] = described(frame, name if has_agreement else None)
         if has_agreement and name == "test":
             sets[name]["variants"] = {"onnx_int8": {"accuracy": _int8(frame)}}
-    if who == "tfidf_logistic":
-        write_json(place / "quality.json", {"rivals": {who: {"sets": sets}}})
-    else:
-        digest = hashlib.sha256(who.encode()).hexdigest()
-        write_json(place / "quality.json", {"round": who, "model_sha256": digest, "confidence": 0.95, "sets": sets})
+    is_rival, digest = who == "tfidf_logistic", hashlib.sha256(who.encode()).hexdigest()
+    write_json(place / "quality.json", rivals_quality(who, sets) if is_rival else quality(who, sets, digest))
 
 
-def described(frame: pd.DataFrame, agree_on: str | None) -> dict[str, Any]:
+def described(frame: pd.DataFrame, agree_on: str | None) -> SetQuality:
     """Return one set of quality.json, from predictions; `agree_on` names the set to compare with the teacher on."""
     logits, labels = frame[["logit_0", "logit_1"]].to_numpy(), frame["label"].to_numpy()
     masks = {
@@ -202,7 +201,7 @@ def described(frame: pd.DataFrame, agree_on: str | None) -> dict[str, Any]:
     slices = measure_slices(
         labels, logits, None if teacher is None else teacher.to_numpy(), masks, 15, Draws(100, 0.95, 0)
     )
-    return {"rows": len(frame), "rows_sha256": _ids_sha256(frame["row_id"]), "slices": slices}
+    return quality_set(slices, len(frame), _ids_sha256(frame["row_id"]))
 
 
 def _int8(frame: pd.DataFrame) -> dict[str, float]:

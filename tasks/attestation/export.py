@@ -30,7 +30,7 @@ from tasks.files import READ_BYTES, digest, read_json, write_json
 from tasks.git import git, has_git
 from tasks.lineage.chain import Receipts, ancestors, files_of, parse
 from tasks.lineage.merkle import receipts_root
-from tasks.params.base import CAUSAL_LM
+from tasks.params.parts import CLASSIFICATION, refusal
 from tasks.promotion.decisions import read_log
 from tasks.registry.tracking import Tracker
 from tasks.running.dvc import cache_folder
@@ -118,11 +118,8 @@ def _collect(workspace: Path, report: Mapping[str, Any], wish: ExportRequest, fo
             f"{dossier.name}/{dossier.version}: its receipts changed since the audit a moment ago; try again"
         )
     receipts = {stage: parse(stage, content) for stage, content in dossier.receipts.items()}
-    if receipts[last]["params"].get("task") == CAUSAL_LM:
-        raise UserError(
-            f"{dossier.name}/{dossier.version}: export describes classifiers; a language model's folder is the `path` that "
-            "`compactlm models --json` shows"
-        )
+    if refused := refusal(receipts[last]["params"].get("task", CLASSIFICATION), "export"):
+        raise UserError(f"{dossier.name}/{dossier.version}: {refused}")
     stages = ancestors(receipts, last)
     wanted = exported_files(receipts, dossier.round)
     files = _copy(workspace, receipts, stages, wanted, folder)

@@ -19,6 +19,7 @@ from tasks.models.shapes import AXES
 from tasks.params.classification import ClassificationParams
 from tasks.params.edit import planned_text, write_text
 from tasks.params.file import load_params
+from tasks.params.parts import refusal
 from tasks.running.start import find_workspace
 
 SHOWN: Final = 20  # candidates, for people
@@ -42,9 +43,7 @@ def shapes(
 
     params = load_params(find_workspace(Path.cwd()) / "params.yaml")
     if not isinstance(params, ClassificationParams):
-        raise ParamsError(
-            "params.yaml: task: a round of a language model gives its whole shape, so there is none to solve"
-        )
+        raise ParamsError(f"params.yaml: task: {refusal(params.task, 'shapes')}")
     config = read_model_config(locate(params.teacher.model, "teacher.model"))
     rows = _rounds(params, config) if round_name is None else _candidates(params, config, round_name)
     if as_json:

@@ -47,9 +47,9 @@ class Processes:
 
     def share(self, rows: Rows) -> tuple[Rows, float]:
         """Return this process's rows of a batch and their share of it; where none is left, one row of share 0."""
-        mine = rows[self.rank :: self.count]  # not neighbours: rows are sorted by length
-        self._share = len(mine) / len(rows)
-        return (mine if len(mine) else rows[:1]), self._share
+        part = rows[self.rank :: self.count]  # not neighbours: rows are sorted by length
+        self._share = len(part) / len(rows)
+        return (part if len(part) else rows[:1]), self._share
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Return the module so that gradients are means over the processes; all start with the weights of the first."""
@@ -82,17 +82,17 @@ class Processes:
 
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes, in their order."""
-        found = [value] * self.count
+        values = [value] * self.count
         if self._accelerator is not None:
-            torch.distributed.all_gather_object(found, value)
-        return found
+            torch.distributed.all_gather_object(values, value)
+        return values
 
     def of_first(self, make: Callable[[], Any]) -> Any:
         """Return what `make` gives in the first process; it is not called in the others."""
-        found = [make() if self.first else None]
+        values = [make() if self.first else None]
         if self._accelerator is not None:
-            torch.distributed.broadcast_object_list(found, src=0)
-        return found[0]
+            torch.distributed.broadcast_object_list(values, src=0)
+        return values[0]
 
     def in_turn(self) -> contextlib.AbstractContextManager[None]:
         """Return a context that the first process goes through before the others."""

@@ -11,6 +11,7 @@ from tasks.gates.paired import Pairs, paired_bootstrap
 from tasks.gates.rules import Rule
 from tasks.params.base import Params
 from tasks.params.classification import ClassificationParams
+from tasks.params.parts import refusal
 from tasks.promotion.gate import read_model
 from tasks.registry.tracking import Tracker
 
@@ -25,9 +26,7 @@ def compare_versions(
     A set on which the two cannot be paired has one row with a `doubt`, a sentence that says why.
     """
     if not isinstance(params, ClassificationParams):
-        raise UserError(
-            "compare shows accuracies of classifiers; a language model's rounds stand side by side in the report"
-        )
+        raise UserError(refusal(params.task, "compare"))
     sets = ["test", *params.data.further_sets, "validation"]
     runs = {"student": second["run_id"], "champion": first["run_id"], "teacher": second["teacher_run_id"]}
     models = {

@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from quality_builder import interval, quality, quality_set, rivals_quality  # conftest.py lays it beside this file
+
 ART = Path("artifacts")
 ROUNDS = ("r1", "r2", "r3")
 
@@ -19,10 +21,6 @@ ROUNDS = ("r1", "r2", "r3")
 def write(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, sort_keys=True, indent=1) + "\n", encoding="utf-8")
-
-
-def interval(value: float) -> dict[str, float]:
-    return {"value": value, "low": value - 0.01, "high": value + 0.01}
 
 
 def sha256(path: Path) -> str:
@@ -95,21 +93,8 @@ def evaluate(name: str, trained: Path) -> None:
         "class:negative": {"support": 30, "accuracy": interval(0.75)},
         "length:long": {"support": 0},
     }
-    one = {
-        "rows": 64,
-        "rows_sha256": "0" * 64,
-        "variants": {"onnx_int8": {"accuracy": interval(0.79)}},
-        "slices": slices,
-    }
-    write(
-        out / "quality.json",
-        {
-            "round": name,
-            "model_sha256": sha256(trained / "model/model.safetensors"),
-            "confidence": 0.95,
-            "sets": {"test": one, "validation": one, "imdb": one},
-        },
-    )
+    sets = dict.fromkeys(("test", "validation", "imdb"), quality_set(slices, onnx_int8={"accuracy": interval(0.79)}))
+    write(out / "quality.json", quality(name, sets, sha256(trained / "model/model.safetensors")))
     times = {
         "latency_ms_p50": 2.0,
         "latency_ms_p95": 2.5,
@@ -166,18 +151,8 @@ def run(stage: str) -> None:
     elif stage == "teacher":
         train(stage, trained, "teacher", Path("seed_model"))
     elif stage == "baselines":
-        write(
-            ART / "baselines/quality.json",
-            {
-                "rivals": {
-                    "tfidf_logistic": {
-                        "sets": {
-                            "test": {"rows": 64, "slices": {"overall": {"support": 64, "accuracy": interval(0.7)}}}
-                        }
-                    }
-                }
-            },
-        )
+        sets = {"test": quality_set({"overall": {"support": 64, "accuracy": interval(0.7)}})}
+        write(ART / "baselines/quality.json", rivals_quality("tfidf_logistic", sets))
     elif verb == "prune":
         write(folder / "pruned/plan.json", {"round": key, "params_sha256": sha256(Path("params.yaml"))})
     elif verb == "distill":

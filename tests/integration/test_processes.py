@@ -251,5 +251,7 @@ def test_masks_are_refused_with_shares() -> None:
     }
     for axis in ("vocabulary", "hidden", "heads", "ffn", "layers"):
         values["rounds"][name][axis] = None
-    with pytest.raises(ParamsError, match=r"masks need whole weights; set runtime\.launcher\.strategy: ddp"):
+    with pytest.raises(
+        ParamsError, match=r"r1\.granularity: unstructured needs whole weights; set runtime\.launcher\.strategy: ddp"
+    ):
         check_params(values, "params.yaml")
