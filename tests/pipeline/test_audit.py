@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tasks.audit import rederive
+from tasks.audit import classification, rederive
 from tasks.audit.walk import audit
 from tasks.files import read_json
 from tasks.promotion.decisions import read_refs
@@ -131,23 +131,21 @@ def view(finished: Project, tmp_path: Path) -> Path:
 
 
 def test_weights_that_do_not_follow_from_the_plan_are_found(view: Path) -> None:
-    assert rederive.pruned(view, "r2", "r1") == []
+    assert classification.pruned(view, "r2", "r1") == []
     with one_byte(view / ROUNDS / "r2/pruned/model/model.safetensors"):
-        assert [one.subject for one in rederive.pruned(view, "r2", "r1")] == [
+        assert [one.subject for one in classification.pruned(view, "r2", "r1")] == [
             f"{ROUNDS}/r2/pruned/model/model.safetensors"
         ]
 
 
 def test_numbers_that_do_not_follow_from_the_predictions_are_found(view: Path) -> None:
     params = read_json(view / "artifacts/receipts/evaluate@r3.json")["params"]
-    folder = f"{ROUNDS}/r3/evaluated"
-    assert rederive.measured(view, params, folder, "r3") == []
-    quality = read_json(view / folder / "quality.json")
+    assert classification.measured(view, params, "r3") == []
+    path = view / ROUNDS / "r3/evaluated/quality.json"
+    quality = read_json(path)
     quality["sets"]["test"]["slices"]["overall"]["accuracy"]["low"] += 0.01
-    (view / folder / "quality.json").write_text(json.dumps(quality), encoding="utf-8")
-    assert [one.subject for one in rederive.measured(view, params, folder, "r3")] == [
-        "r3: test: overall: accuracy: low"
-    ]
+    path.write_text(json.dumps(quality), encoding="utf-8")
+    assert [one.subject for one in classification.measured(view, params, "r3")] == ["r3: test: overall: accuracy: low"]
 
 
 def test_a_verdict_that_the_rules_do_not_give_is_found(view: Path) -> None:
