@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
-from tasks.attestation.facts import Facts, ancestry, began, ended, sources
-from tasks.attestation.limits import interval, limits, tradeoffs
+from tasks.artifacts import WEIGHTS
+from tasks.attestation.facts import Facts, ancestry, sources
+from tasks.attestation.limits import interval, limits, teacher_slice, tradeoffs
 
 HUB_METRICS: Final = {"accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro F1")}
 TASK: Final = {"type": "text-classification", "name": "Text classification"}
@@ -20,23 +21,14 @@ TASK: Final = {"type": "text-classification", "name": "Text classification"}
 
 def card(facts: Facts) -> str:
     """Return the text of README.md."""
-    parts = [
-        f"---\n{_yaml(front_matter(facts))}---\n",
-        _what(facts),
-        _results(facts),
-        _lost(facts),
-        _limits(facts),
-        _cost(facts),
-        _judged(facts),
-        _lineage(facts),
-        _audit(facts),
-    ]
-    return "\n".join(parts)
+    sections = (_what, _results, _lost, _limits, _cost, _judged, _lineage, _audit)
+    return "\n".join([f"---\n{_yaml(front_matter(facts))}---\n", *(section(facts) for section in sections)])
 
 
 def front_matter(facts: Facts) -> dict[str, Any]:
     """Return what the Hub reads of a card."""
     names = {source.role: source.name for source in sources(facts)}
+    results = [_result(facts, name, names["data"]) for name in sorted(facts.quality["sets"])]
     return {
         "license": facts.license.lower() if facts.license else "unknown",
         "library_name": "transformers",
@@ -45,12 +37,7 @@ def front_matter(facts: Facts) -> dict[str, Any]:
         "datasets": [names["data"]],
         "metrics": [name for name, _ in HUB_METRICS.values()],
         "tags": ["pruning", "distillation", "compactlm", str(facts.config.get("model_type", ""))],
-        "model-index": [
-            {
-                "name": facts.name,
-                "results": [_result(facts, name, names["data"]) for name in sorted(facts.quality["sets"])],
-            }
-        ],
+        "model-index": [{"name": facts.name, "results": results}],
     }
 
 
@@ -66,11 +53,8 @@ def _result(facts: Facts, name: str, data: str) -> dict[str, Any]:
         for metric, (kind, title) in HUB_METRICS.items()
         if metric in values
     ]
-    return {
-        "task": dict(TASK),
-        "dataset": {"name": f"{data}, {name} set", "type": data, "split": name},
-        "metrics": metrics,
-    }
+    dataset = {"name": f"{data}, {name} set", "type": data, "split": name}
+    return {"task": dict(TASK), "dataset": dataset, "metrics": metrics}
 
 
 def _yaml(value: Mapping[str, Any]) -> str:
@@ -100,26 +84,22 @@ How to check every byte of this folder with public tools: [VERIFY.md](VERIFY.md)
 
 
 def _results(facts: Facts) -> str:
-    lines = []
+    rows = []
     for name, content in sorted(facts.quality["sets"].items()):
-        theirs = facts.teacher_quality["sets"].get(name, {}).get("slices", {}).get("overall", {})
+        teacher, head = teacher_slice(facts, name, "overall"), [name, str(content["rows"])]
         for metric, value in sorted(content["slices"]["overall"].items()):
             if isinstance(value, Mapping):
-                other = f"{theirs[metric]['value']:.3f}" if metric in theirs and metric != "agreement" else ""
-                lines.append([name, str(content["rows"]), metric, interval(value), other])
+                other = f"{teacher[metric]['value']:.3f}" if metric in teacher and metric != "agreement" else ""
+                rows.append([*head, metric, interval(value), other])
         for variant, values in sorted(content.get("variants", {}).items()):
-            lines += [
-                [name, str(content["rows"]), f"{metric} ({variant})", interval(value), ""]
-                for metric, value in sorted(values.items())
-            ]
+            rows += [[*head, f"{metric} ({variant})", interval(value), ""] for metric, value in sorted(values.items())]
     heads = ["set", "rows", "metric", f"value [{100 * facts.quality['confidence']:g} % interval]", "teacher"]
     note = "Intervals are percentile bootstraps over rows. The numbers on validation chose the checkpoint, which flatters them."
-    return f"## Results\n\n{_table(heads, lines)}\n{note}\n"
+    return f"## Results\n\n{_table(heads, rows)}\n{note}\n"
 
 
 def _lost(facts: Facts) -> str:
-    found = tradeoffs(facts)
-    words = _bullets(found) if found else "No measured slice has a lower accuracy than the teacher's.\n"
+    words = _bullets(tradeoffs(facts)) or "No measured slice has a lower accuracy than the teacher's.\n"
     return f"## What it lost\n\nSlices that lost most accuracy, worst first:\n\n{words}"
 
 
@@ -130,9 +110,9 @@ def _limits(facts: Facts) -> str:
 def _cost(facts: Facts) -> str:
     keys = ("latency_ms_p50", "latency_ms_p95", "teacher_latency_ms_p50")
     rows = [
-        [form, batch, *(f"{one[key]:.2f}" for key in keys)]
+        [form, batch, *(f"{latency[key]:.2f}" for key in keys)]
         for form, batches in facts.cost["latency"].items()
-        for batch, one in batches.items()
+        for batch, latency in batches.items()
     ]
     heads = ["format", "batch", "ms (median)", "ms (95th percentile)", "teacher, ms (median)"]
     words = f"Of {facts.cost['flops_tokens']} tokens, on the machine that measured (threads: {facts.cost['threads']})."
@@ -145,16 +125,21 @@ def _cost(facts: Facts) -> str:
 
 
 def _judged(facts: Facts) -> str:
-    rules = [
-        [one["metric"] or one["check"], str(one.get("set") or ""), one["severity"], one["result"], one["sentence"]]
-        for one in facts.verdict["rules"]
-    ]
-    lines = [
-        f"Decision {one['number']}, {one['at']}: {one['kind']}, {one['outcome']}, by {one['actor']}: {one['reason']}"
-        for one in facts.decisions
-    ]
-    decided = _bullets(lines) if lines else "No decision about this model is recorded.\n"
     heads = ["metric", "set", "severity", "result", "why"]
+    rules = [
+        [
+            rule["metric"] or rule["check"],
+            str(rule.get("set") or ""),
+            rule["severity"],
+            rule["result"],
+            rule["sentence"],
+        ]
+        for rule in facts.verdict["rules"]
+    ]
+    line = "Decision {number}, {at}: {kind}, {outcome}, by {actor}: {reason}"
+    decided = (
+        _bullets([line.format_map(entry) for entry in facts.decisions]) or "No decision about this model is recorded.\n"
+    )
     return (
         f"## Verdict and decisions\n\nVerdict: **{facts.verdict['verdict']}**, {facts.verdict['sentence']}.\n\n"
         f"{_table(heads, rules)}\n{decided}"
@@ -167,22 +152,24 @@ def _lineage(facts: Facts) -> str:
         for source in sources(facts)
         for name, sha256 in sorted(source.files.items())
     ]
-    rows += [["model", one.name, f"made by {one.stage}", f"`{one.sha256}`"] for one in reversed(ancestry(facts))]
-    rows += [["model", facts.round, "this one", f"`{facts.files['model.safetensors']['sha256']}`"]]
-    when = f"from {min(began(r) for _, r in facts.behind())} to {max(ended(r) for _, r in facts.behind())}"
+    rows += [
+        ["model", model.name, f"made by {model.stage}", f"`{model.sha256}`"] for model in reversed(ancestry(facts))
+    ]
+    rows += [["model", facts.round, "this one", f"`{facts.files[WEIGHTS]['sha256']}`"]]
+    first, last = facts.span()
     code = f"`{facts.commit}`" if facts.commit else "in no Git repository"
     edited = sorted(stage for stage, receipt in facts.behind() if receipt["git"]["dirty"])
     note = f"\nThe code had uncommitted changes in {', '.join(edited)}; the receipts hold them.\n" if edited else ""
     return (
         f"## Lineage\n\n{_table(['what', 'name', 'file or stage', 'sha256'], rows)}\n"
-        f"{len(facts.stages)} stages ran {when}, code at commit {code}. Receipts of all: `receipts/`; "
+        f"{len(facts.stages)} stages ran from {first} to {last}, code at commit {code}. Receipts of all: `receipts/`; "
         f"their Merkle root is `{facts.root}`.\n{note}"
     )
 
 
 def _audit(facts: Facts) -> str:
-    found = [f"{one['name']}, {one['subject']}: {one['sentence']}" for one in facts.undecided]
-    words = f"Not decided:\n\n{_bullets(found)}" if found else "None was left undecided.\n"
+    undecided = _bullets(["{name}, {subject}: {sentence}".format_map(check) for check in facts.undecided])
+    words = f"Not decided:\n\n{undecided}" if undecided else "None was left undecided.\n"
     return f"## Audit before the export\n\n{facts.num_passed} checks passed, none failed. {words}"
 
 

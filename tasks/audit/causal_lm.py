@@ -13,7 +13,6 @@ from tasks.artifacts import TEACHER, RoundPaths
 from tasks.audit.rederive import differences, draws_of, follows, measured_sets, same_rows
 from tasks.data.blocks import block_ids, load_blocks
 from tasks.lineage.checks import Finding
-from tasks.measuring.causal_lm import SAMPLES, agreed_pieces
 from tasks.measuring.perplexity import measure_blocks, repetition_rate
 from tasks.measuring.quality import interval_of_mean
 from tasks.pruning.shapes import Plan
@@ -35,6 +34,8 @@ def measured(view: Path, params: Mapping[str, Any], name: str) -> list[Finding]:
 
     Intervals are drawn again with the recorded seed; blocks are compared with those that were prepared.
     """
+    from tasks.measuring.causal_lm import SAMPLES, agreed_pieces  # not above: an audit starts without torch
+
     paths, teacher = RoundPaths(view, name), RoundPaths(view, TEACHER)
     sets, findings = measured_sets(view, name)
     draws = draws_of(params)

@@ -157,10 +157,8 @@ def _locked_path(
         name: md5((workspace / name).read_bytes()) for name in _code_below(workspace, path) if name not in sums
     }
     if strangers and _digest(path, sums | strangers) == locked:
-        sentence = (
-            f"{{}} is not in Git, and dvc.lock counts it as code of {stage}: commit it or remove it, then run again"
-        )
-        return [failed("dvc.lock", name, "a file in Git", "another one", sentence.format(name)) for name in strangers]
+        sentence = f"is not in Git, and dvc.lock counts it as code of {stage}: commit it or remove it, then run again"
+        return [failed("dvc.lock", name, "a file in Git", "one that is not", sentence) for name in strangers]
     sentence = f"{stage}: dvc.lock names other code than Git recorded"
     return [failed("dvc.lock", path, _digest(path, sums), locked, sentence)]
 
