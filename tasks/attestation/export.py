@@ -199,8 +199,8 @@ def _write(facts: Facts, folder: Path, key: SigningKey | None) -> None:
         _write_bytes(folder / "receipts" / f"{stage}.json", content)
     write_json(folder / names.BOM, bom(facts))
     _write_bytes(folder / names.EVENTS, b"".join(json_line(event) for event in events(facts)))
-    _write_bytes(folder / "README.md", card(facts).encode())
-    _write_bytes(folder / "VERIFY.md", names.verify_text(key.fingerprint if key else None).encode())
+    _write_bytes(folder / names.CARD, card(facts).encode())
+    _write_bytes(folder / names.VERIFY, names.verify_text(key.fingerprint if key else None).encode())
     if key is None:
         write_json(folder / names.STATEMENT, statement(facts))
     else:

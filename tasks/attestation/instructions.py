@@ -1,9 +1,12 @@
-"""VERIFY.md of an export: commands of public tools that check each file; the tests run these very commands."""
+"""The files of an export beside the model, and the texts of its pages from templates.
+
+VERIFY.md shows commands of public tools that check each file; the tests run these very commands.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -14,21 +17,20 @@ EVENTS: Final = "openlineage.jsonl"
 SUMS: Final = "SHA256SUMS"
 SIGNATURE: Final = "model.sig"
 PUBLIC_KEY: Final = "signer.pub.pem"
+CARD: Final = "README.md"
+VERIFY: Final = "VERIFY.md"
 TEMPLATES: Final = Path(__file__).with_name("templates")
+
+
+def rendered(name: str, **values: Any) -> str:
+    """Return the text of a page, such as README.md, from its template; a value that is missing is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    return environment.get_template(f"{name}.j2").render(values)
 
 
 def verify_text(fingerprint: str | None) -> str:
     """Return VERIFY.md; `fingerprint` is the sha256 of the public key (DER) in hex, None for an export without signature."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
-    )
-    return environment.get_template("VERIFY.md.j2").render(
-        fingerprint=fingerprint,
-        provenance=PROVENANCE,
-        statement=STATEMENT,
-        bom=BOM,
-        events=EVENTS,
-        sums=SUMS,
-        signature=SIGNATURE,
-        key=PUBLIC_KEY,
-    )
+    files = {"bom": BOM, "events": EVENTS, "sums": SUMS, "signature": SIGNATURE, "key": PUBLIC_KEY}
+    return rendered(VERIFY, fingerprint=fingerprint, provenance=PROVENANCE, statement=STATEMENT, **files)

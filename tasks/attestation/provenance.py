@@ -75,7 +75,7 @@ def _code(facts: Facts) -> list[dict[str, Any]]:
 
 def _locks(facts: Facts) -> list[dict[str, Any]]:
     environments = [receipt["environment"] for _, receipt in facts.behind()]
-    locks = sorted({str(found["lock_sha256"]) for found in environments if found.get("lock_sha256")})
+    locks = sorted({str(sha256) for environment in environments if (sha256 := environment.get("lock_sha256"))})
     entries = [{"name": "requirements.lock", "digest": {"sha256": sha256}} for sha256 in locks]
     pins = facts.receipts["fetch"]["inputs"].get(LOCK)
     return [*entries, {"name": LOCK, "digest": {"sha256": pins["sha256"]}}] if pins else entries

@@ -77,8 +77,8 @@ def good_places(evidence: Evidence, hashed: Hashed) -> dict[str, Path | None]:
     """Return path of each output -> a place that has its very bytes, or None."""
     return {
         path: next((place for place in hashed.candidates[path] if hashed.digests[place] == file["sha256"]), None)
-        for stage in evidence.stages
-        for path, file in files_of(evidence.receipts[stage], "outputs").items()
+        for _, receipt in evidence.behind
+        for path, file in files_of(receipt, "outputs").items()
     }
 
 
@@ -108,9 +108,9 @@ def _strangers(workspace: Path, outputs: Mapping[str, Digest], files: Mapping[st
 def in_cache(evidence: Evidence, hashed: Hashed) -> list[Finding]:
     """Return whether the DVC cache's objects hold the bytes of their names; a missing object is no fault."""
     checks = []
-    for stage in evidence.stages:
+    for stage, receipt in evidence.behind:
         findings: list[Finding] = []
-        for path, file in files_of(evidence.receipts[stage], "outputs").items():
+        for path, file in files_of(receipt, "outputs").items():
             here = hashed.digests.get(object_path(evidence.cache, file["md5"])) if "md5" in file else None
             if here is not None:
                 sentence = f"the cache object {file['md5']} has other bytes; remove it, then `dvc pull` or run again"
@@ -120,7 +120,7 @@ def in_cache(evidence: Evidence, hashed: Hashed) -> list[Finding]:
         if place.exists():
             sentence = "the cached receipt was changed"
             findings += compare("cache", receipt_path(stage), name, md5(place.read_bytes()), sentence)
-        findings += _listings(evidence.cache, evidence.receipts[stage]["outputs"])
+        findings += _listings(evidence.cache, receipt["outputs"])
         checks += whole("cache", stage, findings, "every object has the bytes of its name")
     return checks
 
@@ -142,8 +142,8 @@ def _listings(cache: Path, outputs: Mapping[str, Digest]) -> list[Finding]:
 def nowhere(evidence: Evidence, places: Places) -> list[Finding]:
     """Return the stages of which some bytes are neither in the workspace nor in the cache, whole."""
     checks = []
-    for stage in evidence.stages:
-        missing = [path for path in files_of(evidence.receipts[stage], "outputs") if places[path] is None]
+    for stage, receipt in evidence.behind:
+        missing = [path for path in files_of(receipt, "outputs") if places[path] is None]
         if missing:
             count = f"{len(missing)} files have their bytes neither here nor in the cache"
             checks.append(unknown("bytes", stage, f"{count}, such as {missing[0]}; `dvc pull`"))

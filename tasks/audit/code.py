@@ -33,7 +33,7 @@ def key_of(receipt: Receipt) -> Key:
 
 def snapshots(evidence: Evidence, scratch: Path) -> dict[Key, Snapshot | None]:
     """Return the files that Git recorded for each state of the code; None where Git cannot give them."""
-    states = {key_of(evidence.receipts[stage]): evidence.receipts[stage]["git"] for stage in reversed(evidence.stages)}
+    states = {key_of(receipt): receipt["git"] for _, receipt in reversed(evidence.behind)}
     return {
         key: snapshot(evidence.workspace, state["commit"], state.get("diff"), scratch)
         for key, state in states.items()
@@ -43,14 +43,13 @@ def snapshots(evidence: Evidence, scratch: Path) -> dict[Key, Snapshot | None]:
 
 def commits(evidence: Evidence) -> list[Finding]:
     """Return whether Git has the commits, something leads to them, and the kept differences are the recorded ones."""
-    states = {stage: evidence.receipts[stage]["git"] for stage in evidence.stages}
-    checks = [
-        _commit(evidence.workspace, commit) for commit in sorted({str(state["commit"]) for state in states.values()})
-    ]
-    for stage, state in states.items():
-        if (diff := state.get("diff")) is not None:
+    names = sorted({str(receipt["git"]["commit"]) for _, receipt in evidence.behind})
+    checks = [_commit(evidence.workspace, name) for name in names]
+    for stage, receipt in evidence.behind:
+        recorded, diff = receipt["git"]["diff_sha256"], receipt["git"].get("diff")
+        if diff is not None:
             sentence = "the kept difference was changed"
-            checks += compare("commit", f"{stage}: diff", state["diff_sha256"], sha256_of(diff.encode()), sentence)
+            checks += compare("commit", f"{stage}: diff", recorded, sha256_of(diff.encode()), sentence)
     return checks
 
 
@@ -69,8 +68,7 @@ def _commit(workspace: Path, commit: str) -> Finding:
 def code(evidence: Evidence, states: States) -> list[Finding]:
     """Return whether each stage's code and params are, file by file, what Git recorded."""
     checks: list[Finding] = []
-    for stage in evidence.stages:
-        receipt = evidence.receipts[stage]
+    for stage, receipt in evidence.behind:
         state = states.get(key_of(receipt))
         if state is None:
             checks.append(unknown("code", stage, "Git cannot give the files of its commit"))
@@ -179,8 +177,7 @@ def _code_below(workspace: Path, path: str) -> list[str]:
 def sources_lock(evidence: Evidence, states: States) -> list[Finding]:
     """Return whether sources.lock, here or in Git, is the one that `fetch` read."""
     checks = []
-    for stage in evidence.stages:
-        receipt = evidence.receipts[stage]
+    for stage, receipt in evidence.behind:
         expected = files_of(receipt, "inputs").get(LOCK, {}).get("sha256")
         if expected is None:
             continue
@@ -203,25 +200,21 @@ def backdated(evidence: Evidence, states: States) -> list[Finding]:
 
     A file edited openly is a newer one and belongs to a run to come; that is no fault of this lineage.
     """
-    last = max(evidence.stages, key=lambda stage: evidence.receipts[stage]["started_at"])
-    receipt = evidence.receipts[last]
+    last, receipt = max(evidence.behind, key=lambda pair: pair[1]["started_at"])
     state = states.get(key_of(receipt))
     if state is None or edits_lost(receipt["git"]):
         return []
     names = [path for path in state.blobs if path.startswith(CODE) or path in (PARAMS, PIPELINE, LOCK)]
-    places = {evidence.workspace / path: content for path, content in state.read(names).items()}
-    edited = {place: old for place, old in places.items() if place.exists() and place.read_bytes() != old}
+    here = {path: evidence.workspace / path for path in names if (evidence.workspace / path).exists()}
+    then = state.read(list(here))
+    edited = [path for path, content in then.items() if here[path].read_bytes() != content]
     sentence = f"is older than {last} by its time stamp, and yet not what that stage saw"
     findings = [
-        failed("time stamps", _name(evidence, place), sha256_of(old), sha256_of(place.read_bytes()), sentence)
-        for place, old in edited.items()
-        if place.stat().st_mtime < _seconds(receipt)
+        failed("time stamps", path, sha256_of(then[path]), sha256_of(here[path].read_bytes()), sentence)
+        for path in edited
+        if here[path].stat().st_mtime < _seconds(receipt)
     ]
     return whole("time stamps", "workspace", findings, f"{len(edited)} files were edited openly since the run")
-
-
-def _name(evidence: Evidence, place: Path) -> str:
-    return place.relative_to(evidence.workspace).as_posix()
 
 
 def _seconds(receipt: Receipt) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import RECEIPTS, receipt_path
-from tasks.lineage.chain import Receipts
+from tasks.lineage.chain import Receipt, Receipts
 from tasks.running.dvc import md5
 
 Places = Mapping[str, Path | None]  # path of each output -> a place that has its very bytes, None where there is none
@@ -25,6 +25,11 @@ class Evidence:
     stages: Sequence[str]  # those behind the model, in the order in which they can run
     here: Mapping[str, bytes]  # stage -> its receipt in the workspace
     lock: Mapping[str, Any]  # dvc.lock; empty when it cannot be read
+
+    @property
+    def behind(self) -> list[tuple[str, Receipt]]:
+        """Return (stage, receipt) of the stages behind the model."""
+        return [(stage, self.receipts[stage]) for stage in self.stages]
 
     @property
     def current(self) -> list[str]:
