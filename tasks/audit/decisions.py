@@ -211,11 +211,9 @@ def without_version(log: Sequence[Decision], name: str, known: Mapping[str, str]
     for entry in log:
         candidate = entry["candidate"]
         if entry["model"] == name and candidate["model_sha256"] not in known:
-            subject, words = (
-                f"decision {entry['number']}",
-                f"version {candidate['version']} was decided on and is not registered",
-            )
-            findings.append(failed("inverse scan", subject, candidate["model_sha256"], "no such version", words))
+            sentence = f"version {candidate['version']} was decided on and is not registered"
+            subject, weights = f"decision {entry['number']}", candidate["model_sha256"]
+            findings.append(failed("inverse scan", subject, weights, "no such version", sentence))
     return findings
 
 

@@ -45,9 +45,9 @@ class Question:
         """Return the task of the run; versions before the key knew nothing but classifiers."""
         return str(self.receipts[f"gate@{self.judged}"]["params"].get("task", CLASSIFICATION))
 
-    def parent_of(self, name: str) -> str:
-        """Return the model from which a round was cut."""
-        return str(self.receipts[f"gate@{self.judged}"]["params"]["rounds"][name]["parent"])
+    def parent_of(self, name: str, stage: str) -> str:
+        """Return the parent of a round, by the params that a stage read."""
+        return str(self.receipts[stage]["params"]["rounds"][name]["parent"])
 
     def needs(self, stage: str, *roles: Role) -> dict[str, Path | None]:
         """Return path -> place of the files that a stage read and wrote (or those of the roles given)."""
@@ -111,17 +111,17 @@ def derive(question: Question) -> list[Finding]:
         checks += _checkpoints(question, name)
         if name != TEACHER:
             checks += _search(question, name) + _pruning(question, name)
-    for name in dict.fromkeys((TEACHER, question.parent_of(question.judged), question.judged)):
+    for name in dict.fromkeys(
+        (TEACHER, question.parent_of(question.judged, f"gate@{question.judged}"), question.judged)
+    ):
         if evaluation_of(name) in question.stages:  # else judged by a version that did not look at the parent
             checks += _metrics(question, name)
     return checks + _verdict(question)
 
 
 def _checkpoints(question: Question, name: str) -> list[Finding]:
-    needs, sentence = (
-        question.needs(RoundPaths(Path(), name).training_stage, "outputs"),
-        "the model is its best checkpoint",
-    )
+    needs = question.needs(RoundPaths(Path(), name).training_stage, "outputs")
+    sentence = "the model is its best checkpoint"
     return derived("checkpoints", name, needs, sentence, lambda: best_checkpoint(question.view, name))
 
 
@@ -138,7 +138,7 @@ def _search(question: Question, name: str) -> list[Finding]:
 
 
 def _pruning(question: Question, name: str) -> list[Finding]:
-    needs, parent = question.needs(f"prune@{name}"), question.parent_of(name)
+    needs, parent = question.needs(f"prune@{name}"), question.parent_of(name, f"prune@{name}")
     sentence = "follows bit for bit from its parent and its plan"
     return derived("pruning", name, needs, sentence, lambda: PRUNED[question.task](question.view, name, parent))
 

@@ -27,7 +27,7 @@ if __name__ == "__main__":
         apart = start(asked)()
     assert "torch" not in sys.modules, "the audit itself imported torch"
     assert apart == derive(asked), apart
-    print(sorted({f"{one.name} {one.result}" for one in apart}))
+    print(sorted({f"{finding.name} {finding.result}" for finding in apart}))
 """
 
 DIES = """

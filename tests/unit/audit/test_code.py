@@ -36,7 +36,9 @@ def git(folder: Path, *arguments: str) -> str:
 
 def lock_of(project: Path, *paths: str) -> dict[str, Any]:
     """Return dvc.lock as DVC writes it now for a stage with these code dependencies."""
-    return {"stages": {"gate@r1": {"deps": [{"path": one, "md5": full_digest(project / one)["md5"]} for one in paths]}}}
+    return {
+        "stages": {"gate@r1": {"deps": [{"path": path, "md5": full_digest(project / path)["md5"]} for path in paths]}}
+    }
 
 
 def findings(project: Path, lock: dict[str, Any]) -> list[Finding]:
