@@ -23,9 +23,10 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from tasks.artifacts import receipt_path
 from tasks.errors import UserError
 from tasks.git import commits_of, git_facts, has_git, snapshot
-from tasks.lineage.chain import RECEIPTS_FOLDER, files_of
+from tasks.lineage.chain import files_of
 from tasks.params.base import Params
 from tasks.params.file import load_params, read_yaml
 from tasks.params.recorded import recorded_params
@@ -294,7 +295,7 @@ def bring(
     """Copy receipts and needed files of a run below `into`, each with the bytes of its md5; return stage -> what is missing."""
     missing: dict[str, list[str]] = {}
     for stage in stages:
-        path = f"{RECEIPTS_FOLDER}/{stage}.json"
+        path = receipt_path(stage)
         outs = {out["path"]: out.get("md5") for out in lock.get("stages", {}).get(stage, {}).get("outs", [])}
         receipt = _read(outs.get(path), path, cache, workspace)
         if receipt is None:

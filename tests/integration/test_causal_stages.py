@@ -294,7 +294,7 @@ def faults(run: Run, view: Path) -> list[str]:
     """Return the names of what an audit finds wrong with the last round when it derives it again from these files."""
     params = run.params.model_dump(mode="json")
     found = [*rederive_causal.pruned(view, "r2", "r1"), *rederive.best_checkpoint(view, "r2")]
-    found += rederive_causal.measured(view, params, "artifacts/rounds/r2/evaluated", "r2")
+    found += rederive_causal.measured(view, params, "r2")
     return sorted({one.name for one in found})
 
 
@@ -302,7 +302,7 @@ def test_weights_and_numbers_are_derived_again_from_the_stored_files(run: Run, t
     shutil.copytree(run.artifacts, tmp_path / "artifacts")
     assert faults(run, tmp_path) == []
     params = run.params.model_dump(mode="json")
-    assert rederive_causal.measured(tmp_path, params, "artifacts/rounds/teacher/evaluated", "teacher") == []
+    assert rederive_causal.measured(tmp_path, params, "teacher") == []
 
     place = tmp_path / "artifacts/rounds/r2"
     samples = pd.read_parquet(place / f"evaluated/predictions/{SAMPLES}.parquet")

@@ -28,8 +28,8 @@ def recorded(run: str, path: str) -> Attack:
 
     def attack(project: Path) -> contextlib.AbstractContextManager[None]:
         with contextlib.closing(sqlite3.connect(project / STORE)) as connection:
-            found = connection.execute("SELECT run_uuid FROM runs WHERE name LIKE ?", (run,)).fetchall()
-        return one_byte(project / MLFLOW / found[-1][0] / "artifacts" / path)
+            rows = connection.execute("SELECT run_uuid FROM runs WHERE name LIKE ?", (run,)).fetchall()
+        return one_byte(project / MLFLOW / rows[-1][0] / "artifacts" / path)
 
     return attack
 
@@ -41,11 +41,11 @@ def cached(path: str) -> Attack:
         for receipt in sorted((project / "artifacts/receipts").iterdir()):
             outputs = read_json(receipt)["outputs"]
             files = {
-                f"{out}/{name}": one for out, entry in outputs.items() for name, one in entry.get("files", {}).items()
+                f"{out}/{name}": file for out, entry in outputs.items() for name, file in entry.get("files", {}).items()
             }
-            found = {**outputs, **files}.get(path)
-            if found is not None:
-                return one_byte(project / ".dvc/cache/files/md5" / found["md5"][:2] / found["md5"][2:])
+            output = {**outputs, **files}.get(path)
+            if output is not None:
+                return one_byte(project / ".dvc/cache/files/md5" / output["md5"][:2] / output["md5"][2:])
         raise AssertionError(f"no stage wrote {path}")
 
     return attack
@@ -86,7 +86,7 @@ def locked(stage: str, role: str, path: str) -> Attack:
 
     def attack(project: Path) -> contextlib.AbstractContextManager[None]:
         place = project / "dvc.lock"
-        entry = next(one for one in read_yaml(place)["stages"][stage][role] if one["path"] == path)
+        entry = next(dep for dep in read_yaml(place)["stages"][stage][role] if dep["path"] == path)
         old = entry["md5"]
         text = place.read_text(encoding="utf-8")
         start = text.index(f"  {stage}:\n")
@@ -175,11 +175,7 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
         "dvc.lock",
         f"{ROUNDS}/teacher/trained",
     ),
-    "dvc.lock code": (
-        locked("prune@r1", "deps", "tasks/models/architectures"),
-        "dvc.lock",
-        "tasks/models/architectures",
-    ),
+    "dvc.lock code": (locked("prune@r1", "deps", "tasks/models"), "dvc.lock", "tasks/models"),
     "dvc.lock receipt": (locked("gate@r3", "outs", "artifacts/receipts/gate@r3.json"), "dvc.lock", "gate@r3"),
     "dvc.lock params": (
         lambda p: replaced(p / "dvc.lock", "labelled_epochs: 30", "labelled_epochs: 31"),
@@ -298,10 +294,10 @@ IN_MLFLOW = ("alias", "merkle root", "mlflow files", "mlflow metrics", "mlflow p
 
 def batches() -> dict[str, list[str]]:
     """Return the attacks in groups of which no one hides another, by the name of the group."""
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for name, (_, check, subject) in ATTACKS.items():
         hides = check in ("commit", "decision log") or subject.startswith("refs/")
         in_store = check in IN_MLFLOW or name.startswith("recorded")
         group = name if hides else "Git" if name.endswith("in Git") else "MLflow" if in_store else "files"
-        found.setdefault(group, []).append(name)
-    return found
+        groups.setdefault(group, []).append(name)
+    return groups
