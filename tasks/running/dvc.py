@@ -1,7 +1,6 @@
 """The one door to DVC: the graph, what is up to date, and running one stage.
 
-Reading happens in this process (20 ms to 100 ms); whatever executes is a child process in a group of its own, so that it can be
-stopped, and so that it dies with us: it watches a pipe which closes when this process ends, however it ends.
+Reading happens in this process (20 ms to 100 ms); whatever executes is a child process that ends when this one does.
 """
 
 from __future__ import annotations
@@ -10,9 +9,7 @@ import collections
 import hashlib
 import json
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 import textwrap
 import threading
@@ -22,33 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from tasks import errors
+from tasks import children, errors
 from tasks.errors import StageError, UserError
 from tasks.params.file import read_yaml
 
 Outcome = Literal["executed", "restored", "skipped"]
 os.environ["DVC_NO_ANALYTICS"] = "1"
-ERROR_FILE_VARIABLE: Final = "COMPACTLM_ERROR_FILE"
-STARTED_VARIABLE: Final = "COMPACTLM_STAGE_STARTED"
 LAST_LINES: Final = 30
+# DVC ignores the interrupt while its command runs, so the command ends first and DVC still releases its locks.
 STOP_SECONDS: Final = 10.0
 BUSY: Final = ("Unable to acquire lock", "is busy", "has been locked")
 NETWORK: Final = ("Connection reset", "Connection refused", "timed out", "Temporary failure in name resolution")
 # For `dvc repro`: take nothing from a cache, put nothing there.
 ANEW: Final = ("--force", "--no-run-cache", "--no-commit")
-# Runs `dvc ARGUMENTS` and stops its whole process group when the pipe (first argument) closes. DVC ignores the interrupt
-# while its command runs, so the command ends first and DVC still releases its locks; what does not listen is killed.
-GUARDED_DVC: Final = f"""
-import os, signal, sys, threading, time
-def watch(pipe):
-    os.read(pipe, 1)
-    os.killpg(0, signal.SIGINT)
-    time.sleep({STOP_SECONDS})
-    os.killpg(0, signal.SIGKILL)
-threading.Thread(target=watch, args=(int(sys.argv[1]),), daemon=True).start()
-from dvc.cli import main
-sys.exit(main(sys.argv[2:]))
-"""
 
 
 class BusyError(StageError):
@@ -150,7 +133,7 @@ class StageRunner:
     def __init__(self, workspace: Path, env: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> None:
         self.workspace, self._options = workspace, list(options)
         self._env = dict(env or {})
-        self._running: dict[subprocess.Popen[str], int] = {}
+        self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
         self._stopped = False
 
@@ -161,7 +144,7 @@ class StageRunner:
         """
         with tempfile.TemporaryDirectory(prefix="compactlm-") as folder:
             error_file = Path(folder) / "error.json"
-            child = self._start(name, {**self._env, ERROR_FILE_VARIABLE: str(error_file)})
+            child = self._start(name, {**self._env, children.ERROR_FILE: str(error_file)})
             try:
                 outcome, lines = _follow(name, child, on_line)
             finally:
@@ -184,45 +167,34 @@ class StageRunner:
             self._stopped = True
             running = list(self._running)
         for child in running:
-            _end_group(child)
+            children.end(child, STOP_SECONDS)
 
     def _start(self, name: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
-        command = ["--wait-for-lock", "repro", "--single-item", *self._options, name]
-        ours, theirs = os.pipe()
-        # Children inherit `ours` (the end they watch) by pass_fds alone; `theirs` stays here and closes with us.
+        command = ["dvc", "--wait-for-lock", "repro", "--single-item", *self._options, name]
+        own = {"PATH": children.own_path(), children.STARTED: str(time.time()), "PYTHONUNBUFFERED": "1"}
+        # Under the lock, so that `stop` sees every child that was started.
         with self._lock:
             if self._stopped:
-                os.close(ours)
-                os.close(theirs)
                 raise StageError(name, "not started, the run is being stopped")
-            child = subprocess.Popen(
-                [sys.executable, "-c", GUARDED_DVC, str(ours), *command],
+            child = children.start(
+                command,
+                STOP_SECONDS,
                 cwd=self.workspace,
-                env={**os.environ, **env, **_own_python(), STARTED_VARIABLE: str(time.time()), "PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.DEVNULL,
+                env={**os.environ, **env, **own},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 encoding="utf-8",
                 errors="replace",
-                pass_fds=(ours,),
-                start_new_session=True,
             )
-            os.close(ours)
-            self._running[child] = theirs
+            self._running.add(child)
         return child
 
     def _finish(self, child: subprocess.Popen[str]) -> None:
-        if child.poll() is None:
-            _end_group(child)
+        children.end(child, STOP_SECONDS)
         if child.stdout is not None:
             child.stdout.close()
         with self._lock:
-            os.close(self._running.pop(child))
-
-
-def _own_python() -> dict[str, str]:
-    """Return a PATH on which `python`, as dvc.yaml writes it, is the one that runs us, activated or not."""
-    return {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])}
+            self._running.discard(child)
 
 
 def _follow(name: str, child: subprocess.Popen[str], on_line: Callable[[str], None]) -> tuple[Outcome, list[str]]:
@@ -242,18 +214,6 @@ def _follow(name: str, child: subprocess.Popen[str], on_line: Callable[[str], No
         on_line(line)
     child.wait()
     return outcome, list(last)
-
-
-def _end_group(child: subprocess.Popen[str]) -> None:
-    for number, patience in ((signal.SIGINT, STOP_SECONDS), (signal.SIGTERM, 2.0), (signal.SIGKILL, STOP_SECONDS)):
-        try:
-            os.killpg(child.pid, number)
-            child.wait(timeout=patience)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
-        return
 
 
 def _refusal(words: Mapping[str, Any]) -> UserError:

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Final, get_args, get_type_hints
 
+from tasks import children
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, ResourceError, StageError, UserError
 from tasks.files import write_json
 from tasks.lineage.receipts import collect_receipt
@@ -32,7 +33,6 @@ from tasks.running.launch import in_several, launch
 InPath = Annotated[Path, "input"]
 OutPath = Annotated[Path, "output"]
 
-ERROR_FILE_VARIABLE: Final = "COMPACTLM_ERROR_FILE"  # where the flow looks for the words of a refused stage
 STAGES: Final = (
     "fetch",
     "validate_data",
@@ -140,7 +140,7 @@ def run_of(stage: str, params: Params) -> Run:
 
 def _refuse(argv: Sequence[str], error: UserError) -> int:
     print(f"error: {error}", file=sys.stderr)  # noqa: T201
-    place = os.environ.get(ERROR_FILE_VARIABLE)
+    place = os.environ.get(children.ERROR_FILE)
     if place:
         words = {"stage": os.environ.get("DVC_STAGE", argv[0]), "kind": type(error).__name__, "message": str(error)}
         Path(place).write_text(json.dumps(words), encoding="utf-8")
@@ -149,7 +149,7 @@ def _refuse(argv: Sequence[str], error: UserError) -> int:
 
 def _process_start(fallback: float) -> float:
     """Return the wall-clock time at which this process's command began, if its launcher told, else `fallback`."""
-    return float(os.environ.get("COMPACTLM_STAGE_STARTED", fallback))
+    return float(os.environ.get(children.STARTED, fallback))
 
 
 def _keywords(run: Run) -> list[str]:
