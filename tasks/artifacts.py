@@ -26,6 +26,7 @@ BASELINES: Final = f"{ROOT}/baselines/quality.json"
 SELECTION: Final = f"{ROOT}/selection.json"
 REPORT: Final = f"{ROOT}/report.html"
 
+MEASURED: Final = ("validation_", "learnt_")  # how the numbers of a checkpoint in summary.json begin
 TRIED: Final = "tried"  # folder of the short trainings below `search`, by the candidate's number
 FINISHED: Final = "finished"  # folder of the full ones, by the place at which the candidate ranked
 
@@ -206,6 +207,11 @@ class RoundPaths:
     def verdict(self) -> Path:
         """Return the file of type Verdict."""
         return self.folder / "verdict.json"
+
+    @property
+    def random_init(self) -> Path:
+        """Return the file of type Quality of this shape trained from random weights; there if params ask for it."""
+        return self.folder / "random_init" / "quality.json"
 
 
 def receipt_path(stage: str) -> str:

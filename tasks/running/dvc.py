@@ -50,21 +50,54 @@ class Stage:
 
 def read_graph(workspace: Path) -> list[Stage]:
     """Return the stages of dvc.yaml in topological order, ties in the order of the file."""
+    with _open(workspace) as repo:
+        return _graph(repo)
+
+
+def pending(workspace: Path, stages: Iterable[Stage]) -> list[str]:
+    """Return the names of the stages that are not up to date, and of those that wait for them, in the given order.
+
+    A stage that waits may still turn out unchanged: its inputs may come out with the same bytes.
+    """
+    with _open(workspace) as repo:
+        return _pending(repo, stages)
+
+
+def read_state(workspace: Path) -> tuple[list[Stage], list[str]]:
+    """Return what `read_graph` and `pending` say, at the price of one look."""
+    with _open(workspace) as repo:
+        stages = _graph(repo)
+        return stages, _pending(repo, stages)
+
+
+def _open(workspace: Path) -> Any:
     from dvc.repo import Repo
 
-    with Repo(str(workspace)) as repo:
-        graph = repo.index.graph
-        found = {
-            # `name` and `def_path` are as written in dvc.yaml; other spellings depend on the current directory.
-            stage.name: Stage(
-                name=stage.name,
-                upstream=tuple(sorted(up.name for up in graph.successors(stage))),
-                deps=tuple(sorted(dep.def_path for dep in stage.deps)),
-                outs=tuple(sorted(out.def_path for out in stage.outs)),
-            )
-            for stage in repo.index.stages
-        }
-    return _in_order(found)
+    return Repo(str(workspace))
+
+
+def _graph(repo: Any) -> list[Stage]:
+    graph = repo.index.graph
+    stages = {
+        # `name` and `def_path` are as written in dvc.yaml; other spellings depend on the current directory.
+        stage.name: Stage(
+            name=stage.name,
+            upstream=tuple(sorted(up.name for up in graph.successors(stage))),
+            deps=tuple(sorted(dep.def_path for dep in stage.deps)),
+            outs=tuple(sorted(out.def_path for out in stage.outs)),
+        )
+        for stage in repo.index.stages
+    }
+    return _in_order(stages)
+
+
+def _pending(repo: Any, stages: Iterable[Stage]) -> list[str]:
+    changed = {address.rpartition(":")[2] for address in repo.status()}
+    waiting: list[str] = []
+    for stage in stages:
+        if stage.name in changed or any(name in waiting for name in stage.upstream):
+            waiting.append(stage.name)
+    return waiting
 
 
 def _in_order(stages: Mapping[str, Stage]) -> list[Stage]:
@@ -81,22 +114,6 @@ def _in_order(stages: Mapping[str, Stage]) -> list[Stage]:
     return list(done.values())
 
 
-def pending(workspace: Path, stages: Iterable[Stage]) -> list[str]:
-    """Return the names of the stages that are not up to date, and of those that wait for them, in the given order.
-
-    A stage that waits may still turn out unchanged: its inputs may come out with the same bytes.
-    """
-    from dvc.repo import Repo
-
-    with Repo(str(workspace)) as repo:
-        changed = {address.rpartition(":")[2] for address in repo.status()}
-    waiting: list[str] = []
-    for stage in stages:
-        if stage.name in changed or any(name in waiting for name in stage.upstream):
-            waiting.append(stage.name)
-    return waiting
-
-
 def read_lock(workspace: Path) -> dict[str, Any]:
     """Return the content of dvc.lock, empty when there is none."""
     lock = workspace / "dvc.lock"
@@ -105,23 +122,16 @@ def read_lock(workspace: Path) -> dict[str, Any]:
 
 def cache_folder(workspace: Path) -> Path:
     """Return the folder of DVC's local cache, wherever the configuration puts it."""
-    from dvc.repo import Repo
-
-    with Repo(str(workspace)) as repo:
+    with _open(workspace) as repo:
         return Path(repo.cache.local.path).parents[1]
 
 
 def stage_digests(workspace: Path) -> dict[str, str]:
     """Return the sha256 of each stage's entry in dvc.lock: its command, inputs, params and outputs."""
-    lock = workspace / "dvc.lock"
-    if not lock.exists():
-        return {}
-    entries = read_yaml(lock).get("stages", {})
-    return {name: _sha256(json.dumps(entry, sort_keys=True)) for name, entry in entries.items()}
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    entries = read_lock(workspace).get("stages", {})
+    return {
+        name: hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest() for name, entry in entries.items()
+    }
 
 
 class StageRunner:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from tasks.artifacts import MEASURED
 from tasks.data.blocks import Blocks
 from tasks.data.tokens import TokenSet
 from tasks.files import digest, file_sha256, read_json_lines, write_json
@@ -142,5 +143,4 @@ CLOSEST: Final = "validation_kl_nats_per_example"  # of the teacher from the stu
 LEARNT: Final = "learnt_kl_nats_per_example"  # the same of rows it trains on; far below CLOSEST it knows them by heart
 MOST_RIGHT: Final = "validation_accuracy"
 BLOCKS_NLL: Final = "validation_nll_nats_per_token"  # of language models
-MEASURED: Final = ("validation_", "learnt_")  # how the numbers of a checkpoint begin
 BETTER: Final = {CLOSEST: 1, MOST_RIGHT: -1, BLOCKS_NLL: 1}  # the sign that makes the best the smallest
