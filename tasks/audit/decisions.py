@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from tasks.artifacts import TEACHER
 from tasks.errors import UserError
 from tasks.files import read_json
 from tasks.gates.rules import Answer
@@ -27,7 +28,6 @@ from tasks.params.recorded import recorded_params
 from tasks.promotion.checks import OF_MODEL
 from tasks.promotion.decisions import LOG, REFS, Decision, faults, read_lines, read_refs
 from tasks.promotion.gate import judge_first, judge_promotion, judge_rollback
-from tasks.registry.records import TEACHER
 from tasks.registry.tracking import Tracker
 
 NAME: Final = "decision log"

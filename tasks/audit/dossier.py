@@ -13,7 +13,8 @@ from tasks.git import has_git
 from tasks.lineage.merkle import RECEIPTS_ROOT
 from tasks.promotion.decide import number_of, state_of
 from tasks.promotion.decisions import Decision, read_log
-from tasks.registry.tracking import FILES_SHA256, PREFIX, Tracker
+from tasks.registry.reading import PREFIX
+from tasks.registry.tracking import FILES_SHA256, Tracker
 
 
 @dataclass(frozen=True)

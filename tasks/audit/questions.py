@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow.parquet as pq
-
 from tasks.audit.dossier import Dossier, read_dossier
 from tasks.errors import UserError
 from tasks.files import file_sha256
@@ -59,6 +57,8 @@ def lineage_down(workspace: Path, thing: str) -> dict[str, Any]:
 
 def _sets_with(receipts: Receipts, row_id: str, workspace: Path, cache: Path) -> tuple[list[str], bool]:
     """Return the sets of a run that hold a row, and whether the bytes of all its sets were here to look into."""
+    import pyarrow.parquet as pq
+
     whole = True
     found = []
     for path, one in files_of(receipts["prepare"], "outputs").items():

@@ -7,11 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from tasks.artifacts import TEACHER
 from tasks.audit.dossier import Dossier, RoundRecord
 from tasks.lineage.chain import Receipts, files_of
 from tasks.lineage.checks import Finding, compare, failed, passed, unknown, whole
 from tasks.params.edit import flatten_params
-from tasks.registry.records import TEACHER, flatten_numbers, flatten_quality, flatten_search
+from tasks.registry.records import flatten_numbers, flatten_quality, flatten_search
 
 # name of a stored file -> the folder of the round that holds it
 EVIDENCE: Final = {

@@ -5,6 +5,7 @@ Live curves: a thread that reads steps.jsonl while a stage trains and records wh
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from tasks.running.dvc import Stage, read_state, stage_digests
 from tasks.running.start import only_run
 
 INTERVAL_SECONDS: Final = 3.0  # between two looks at a file that grows
+
+console = logging.getLogger("compactlm")  # what a person at the terminal sees; the command line listens to it
 
 
 def record_receipts(tracker: Tracker, run_id: str, workspace: Path, stages: Sequence[str]) -> str:
@@ -92,8 +95,10 @@ class Recorder:
             return runs
 
     def finish_unchanged(self) -> dict[str, str]:
-        """Record what is not recorded yet of a run in which every stage was up to date; return round -> run id."""
-        return self.finish(dict.fromkeys(self._stages, "skipped"))
+        """Record what is not recorded yet of a run in which every stage was up to date, and say so; return round -> run id."""
+        runs = self.finish(dict.fromkeys(self._stages, "skipped"))
+        console.info("nothing to do: all %d stages are up to date", len(self.stages))
+        return runs
 
     def _description(self, publication: Publication, outcomes: Mapping[str, str], root: str) -> dict[str, Any]:
         """Return what the record of this run in Git says."""

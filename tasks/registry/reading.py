@@ -104,12 +104,12 @@ class Reader(ABC):
 
     def run_points(self, run_id: str) -> dict[str, list[tuple[float, int]]]:
         """Return metric -> its points (value, step), in the order in which they came."""
-        return {key: self._store.points(run_id, key) for key in self._run(run_id).metrics}
+        return self._store.points(run_id, self._run(run_id).metrics)
 
     def steps_of(self, run_id: str, keys: Iterable[str]) -> set[tuple[str, int]]:
         """Return (metric, step) of every point a run has of these metrics."""
-        known = self._run(run_id).metrics
-        return {(key, step) for key in keys if key in known for _, step in self._store.points(run_id, key)}
+        known = self._store.points(run_id, {*keys}.intersection(self._run(run_id).metrics))
+        return {(key, step) for key, points in known.items() for _, step in points}
 
     # Models
 

@@ -101,8 +101,8 @@ def recorded_run(record: Mapping[str, Any], root: Path) -> FormerRun:
     """Return a run from its record in Git; ValidationError when its params are not of this version of the program."""
     params = recorded_params(record["params"])
     _write(root / LOCK, record["dvc_lock"].encode())
-    known = (record[key] for key in ("inputs_digest", "facts", "outcomes", "stages"))
-    return FormerRun(record["ref"], params, *known, root)
+    inputs, facts, outcomes = (record[key] for key in ("inputs_digest", "facts", "outcomes"))
+    return FormerRun(record["ref"], params, inputs, facts, outcomes, record["stages"], root)
 
 
 def committed_runs(workspace: Path, known: set[str], scratch: Path) -> list[FormerRun]:

@@ -6,8 +6,7 @@ Importing MLflow takes seconds, and who only looks does not need it. All writing
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -84,9 +83,10 @@ class ClientStore:
                 raise
             return None
 
-    def points(self, run_id: str, metric: str) -> list[tuple[float, int]]:
-        """Return the points (value, step) of a metric, in the order in which they came."""
-        return [(point.value, point.step) for point in self._client.get_metric_history(run_id, metric)]
+    def points(self, run_id: str, metrics: Iterable[str]) -> dict[str, list[tuple[float, int]]]:
+        """Return metric -> its points (value, step), in the order in which they came."""
+        history = self._client.get_metric_history
+        return {key: [(point.value, point.step) for point in history(run_id, key)] for key in metrics}
 
     def models(self, experiment: str, tags: Mapping[str, str]) -> list[LoggedModel]:
         """Return the logged models with all these tags, newest first."""
@@ -123,15 +123,19 @@ def _model(entry: Any) -> LoggedModel:
 
 
 class SqliteStore:
-    """A store in a SQLite file, asked the same; each question opens it anew, so any thread and process may ask."""
+    """A store in a SQLite file, asked the same."""
 
     def __init__(self, path: Path) -> None:
-        self._address = f"file:{quote(str(path))}?mode=rw"  # it may have to roll back what a kill has left
+        address = f"file:{quote(str(path))}?mode=rw"  # it may have to roll back what a kill has left
+        # Whoever shares a store between threads lets them take turns.
+        self._connection = sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS, check_same_thread=False)
+
+    def __del__(self) -> None:
+        self._connection.close()
 
     def rows(self, query: str, *values: object) -> list[Any]:
         """Return the rows that a query gives."""
-        with closing(sqlite3.connect(self._address, uri=True, timeout=WAIT_SECONDS)) as connection:
-            return connection.execute(query, values).fetchall()
+        return self._connection.execute(query, values).fetchall()
 
     def is_known(self) -> bool:
         """Return whether this is MLflow's store in a schema that is read here."""
@@ -160,11 +164,16 @@ class SqliteStore:
             dict(self.rows(f"SELECT key, value FROM {of} WHERE run_uuid = ?", run_id)) for of in ("tags", "params")
         )
         names = [key for (key,) in self.rows("SELECT key FROM latest_metrics WHERE run_uuid = ?", run_id)]
-        return Run(run_id, *found[0], tags, params, names)
+        status, place = found[0]
+        return Run(run_id, status, place, tags, params, names)
 
-    def points(self, run_id: str, metric: str) -> list[tuple[float, int]]:
-        query = "SELECT value, step, is_nan FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY timestamp, step, value"
-        return [(float("nan") if is_nan else value, step) for value, step, is_nan in self.rows(query, run_id, metric)]
+    def points(self, run_id: str, metrics: Iterable[str]) -> dict[str, list[tuple[float, int]]]:
+        points: dict[str, list[tuple[float, int]]] = {metric: [] for metric in metrics}
+        query = "SELECT key, value, step, is_nan FROM metrics WHERE run_uuid = ? ORDER BY timestamp, step, value"
+        for key, value, step, is_nan in self.rows(query, run_id):
+            if key in points:
+                points[key].append((float("nan") if is_nan else value, step))
+        return points
 
     def models(self, experiment: str, tags: Mapping[str, str]) -> list[LoggedModel]:
         query = "SELECT model_id FROM logged_models m WHERE lifecycle_stage = 'active' AND experiment_id = ?"

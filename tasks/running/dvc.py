@@ -65,7 +65,12 @@ def pending(workspace: Path, stages: Iterable[Stage]) -> list[str]:
 
 def read_state(workspace: Path) -> tuple[list[Stage], list[str]]:
     """Return what `read_graph` and `pending` say, at the price of one look."""
-    with _open(workspace) as repo:
+    from dvc.repo import lock_repo
+
+    with (
+        _open(workspace) as repo,
+        lock_repo(repo),
+    ):  # without the lock, DVC would read everything once more for the second
         stages = _graph(repo)
         return stages, _pending(repo, stages)
 
