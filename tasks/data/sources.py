@@ -140,8 +140,21 @@ def source_digest(source: str, key: str) -> str:
     return hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
 
 
+def is_locked(sources: dict[str, str], lock: Path) -> bool:
+    """Return whether the lock holds these sources (key -> source) as they are now."""
+    return not _changes(sources, lock)[1]
+
+
 def refresh_lock(sources: dict[str, str], lock: Path) -> list[str]:
     """Write the digests of `sources` (key -> source) to the lock; return a line for each that is new or changed."""
+    new, changed = _changes(sources, lock)
+    if changed:
+        write_json(lock, new)
+    return changed
+
+
+def _changes(sources: dict[str, str], lock: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Return what a lock of these sources holds now, and a line for each that the lock does not hold so."""
     old = read_json(lock) if lock.exists() else {}
     new = {key: {"source": source, "sha256": source_digest(source, key)} for key, source in sources.items()}
     changed = [
@@ -149,9 +162,7 @@ def refresh_lock(sources: dict[str, str], lock: Path) -> list[str]:
         for key, entry in new.items()
         if old.get(key) != entry
     ]
-    if changed:
-        write_json(lock, new)
-    return changed
+    return new, changed
 
 
 def check_lock(sources: dict[str, str], lock: Path) -> None:

@@ -18,12 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tasks.children import BACKEND, STRATEGY
 from tasks.errors import ResourceError
 from tasks.models.sharding import Shares
 
 Rows = NDArray[np.int64]
-BACKEND_VARIABLE: Final = "COMPACTLM_BACKEND"
-STRATEGY_VARIABLE: Final = "COMPACTLM_STRATEGY"
 BACKENDS: Final = {"cpu": "gloo", "cuda": "nccl"}  # what `auto` means, by kind of device
 PATIENCE: Final = timedelta(hours=12)  # others wait while the first measures; the launcher notices who dies
 
@@ -143,7 +142,7 @@ def local_device(device: str) -> torch.device:
 
 def join(device: torch.device, threads: int) -> Processes:
     """Return the group of this process once all of it have come here; ResourceError when its backend does not fit."""
-    backend = os.environ.get(BACKEND_VARIABLE, "auto")
+    backend = os.environ.get(BACKEND, "auto")
     if backend == "auto":
         backend = BACKENDS[device.type]
     if backend == "nccl" and device.type != "cuda":
@@ -161,6 +160,6 @@ def join(device: torch.device, threads: int) -> Processes:
             DistributedDataParallelKwargs(find_unused_parameters=True),
         ],
     )
-    sharded = os.environ.get(STRATEGY_VARIABLE) == "fsdp"
+    sharded = os.environ.get(STRATEGY) == "fsdp"
     shares = Shares(device, accelerator.num_processes) if sharded else None
     return Processes(accelerator.num_processes, accelerator.process_index, backend, accelerator, shares)

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Final, get_args, get_type_hints
 
+from tasks import children
 from tasks.entry import entry_of
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, ResourceError, StageError, UserError
 from tasks.files import write_json
@@ -35,7 +36,6 @@ from tasks.running.launch import in_several, launch
 InPath = Annotated[Path, "input"]
 OutPath = Annotated[Path, "output"]
 
-ERROR_FILE_VARIABLE: Final = "COMPACTLM_ERROR_FILE"  # where the flow looks for the words of a refused stage
 STAGES: Final = (
     "fetch",
     "validate_data",
@@ -153,7 +153,7 @@ def run_of(stage: str, params: Params) -> Run:
 
 def _refuse(argv: Sequence[str], error: UserError) -> int:
     print(f"error: {error}", file=sys.stderr)  # noqa: T201
-    place = os.environ.get(ERROR_FILE_VARIABLE)
+    place = os.environ.get(children.ERROR_FILE)
     if place:
         words = {"stage": os.environ.get("DVC_STAGE", argv[0]), "kind": type(error).__name__, "message": str(error)}
         Path(place).write_text(json.dumps(words), encoding="utf-8")
@@ -162,7 +162,7 @@ def _refuse(argv: Sequence[str], error: UserError) -> int:
 
 def _process_start(fallback: float) -> float:
     """Return the wall-clock time at which this process's command began, if its launcher told, else `fallback`."""
-    return float(os.environ.get("COMPACTLM_STAGE_STARTED", fallback))
+    return float(os.environ.get(children.STARTED, fallback))
 
 
 def _keywords(run: Run) -> list[str]:

@@ -11,6 +11,7 @@ import mlflow
 import pytest
 
 from tasks.params.file import load_params
+from tasks.promotion.first_champion import settle_champion
 from tasks.registry import publish
 from tasks.registry.listing import list_models
 from tasks.registry.live import Recorder
@@ -22,7 +23,8 @@ NAME = "compactlm-sentiment"
 
 
 def recorder(workspace: Path) -> Recorder:
-    return Recorder(workspace, load_params(workspace / "params.yaml"), read_graph(workspace), {"git_commit": "c"})
+    params = load_params(workspace / "params.yaml")
+    return Recorder(workspace, params, read_graph(workspace), {"git_commit": "c"}, settle_champion)
 
 
 def record(workspace: Path, outcome: str = "executed") -> dict[str, str]:

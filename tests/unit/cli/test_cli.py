@@ -13,6 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tasks.cli import app as cli
+from tasks.cli import show
 from tasks.cli.console import RunLines
 from tasks.errors import DataError, ParamsError, StageError
 from tasks.params.edit import planned_text, write_text
@@ -130,7 +131,7 @@ def test_exit_codes_tell_who_can_mend_it(
     def fails(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr(cli, "find_workspace", fails)
+    monkeypatch.setattr(show, "find_project", fails)
     assert end(monkeypatch, project, "status") == code
 
 
