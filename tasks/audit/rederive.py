@@ -6,7 +6,6 @@ What differs by task is in `classification.py` and `causal_lm.py`.
 
 from __future__ import annotations
 
-import importlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,9 +40,7 @@ def make_view(places: Places, into: Path) -> None:
             link.symlink_to(place.absolute())
 
 
-def derived(
-    name: str, subject: str, needs: Places, sentence: str, derive: Callable[[], list[Finding]]
-) -> list[Finding]:
+def derived(name: str, subject: str, needs: Places, sentence: str, derive: Callable[[], list[Finding]]) -> list[Finding]:
     """Return what `derive` finds wrong, UNKNOWN when a file it needs has no verified bytes, FAIL when it cannot be done."""
     missing = [path for path, place in needs.items() if place is None]
     if missing:
@@ -55,9 +52,7 @@ def derived(
         return [failed(name, subject, "files from which it follows", words, "cannot be derived")]
 
 
-def follows(
-    view: Path, folder: Path, name: str, parent: str, write: Callable[[Path, Plan, Path], None]
-) -> list[Finding]:
+def follows(view: Path, folder: Path, name: str, parent: str, write: Callable[[Path, Plan, Path], None]) -> list[Finding]:
     """Return where the pruned model in `folder`, of a round, is not bit for bit what follows from its parent and its plan.
 
     `write` writes the model that follows from the parent's folder and the plan into a third folder.
@@ -162,10 +157,10 @@ def _without_sentences(verdict: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def rerun(receipt: Receipt, params: Params, view: Path, out: Path) -> list[str]:
     """Run a stage again with the arguments of its receipt, on the files of a view, into `out`; return its output paths."""
-    from tasks.running.stage import run_of, stage_function
+    from tasks.running.stage import stage_function
 
     verb, *words = receipt["command"]
-    _, roles = stage_function(importlib.import_module(f"tasks.stages.{verb}"))
+    run, roles = stage_function(verb)
     arguments: dict[str, Any] = {}
     outputs = []
     for flag, value in zip(words[::2], words[1::2], strict=True):
@@ -179,5 +174,5 @@ def rerun(receipt: Receipt, params: Params, view: Path, out: Path) -> list[str]:
             arguments[name] = out / value
             arguments[name].parent.mkdir(parents=True, exist_ok=True)
             outputs.append(value)
-    run_of(verb, params)(params, **arguments)
+    run(params, **arguments)
     return outputs
