@@ -29,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # Every stage runs on these; a change of them is no reason to train again.
 GROUND = (
     "tasks.artifacts",
+    "tasks.children",
+    "tasks.entry",
     "tasks.errors",
     "tasks.files",
     "tasks.git",

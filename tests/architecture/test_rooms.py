@@ -90,7 +90,8 @@ def test_the_guide_names_every_room_and_no_path_that_is_not_there() -> None:
     assert [room for room in ROOMS if f"`{room}/`" not in text] == []
     paths = re.findall(r"`((?:tasks|flows|tests|params|docs)/[\w./*-]+)`", text)
     assert paths
-    assert [path for path in paths if not list(ROOT.glob(path))] == []
+    of_recipes = re.compile(r"/(VERB|NAME)\.py$")  # files that are yet to be written
+    assert [path for path in paths if not of_recipes.search(path) and not list(ROOT.glob(path))] == []
 
 
 def test_the_guide_answers_twelve_questions_with_a_place_each() -> None:
