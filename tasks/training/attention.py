@@ -39,14 +39,14 @@ def _attend(
     value_BKTD: Tensor,
     mask: Tensor | None,
     dropout: float = 0.0,
-    scaling: float | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
     """Return (B, T, H, D) and None, as transformers asks of an attention function; without a mask it is causal."""
     tokens, channels = query_BHTD.shape[2:]
+    scaling = more.get("scaling")
     short = tokens == key_BKTD.shape[2] and 1 < tokens <= LONGEST
     if mask is not None or dropout > 0.0 or not short or not torch.is_autocast_enabled("cpu"):
-        return fused(module, query_BHTD, key_BKTD, value_BKTD, mask, dropout=dropout, scaling=scaling, **more)
+        return fused(module, query_BHTD, key_BKTD, value_BKTD, mask, dropout=dropout, **more)
     blocks, heads = query_BHTD.shape[:2]
     pairs = blocks * key_BKTD.shape[1]  # of a block and a key-value head; its G query heads are rows of one product
     query, key, value = (states.to(torch.bfloat16).reshape(pairs, -1, channels) for states in (query_BHTD, key_BKTD, value_BKTD))
