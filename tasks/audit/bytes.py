@@ -68,7 +68,8 @@ def candidates(workspace: Path, cache: Path, receipts: Receipts, stages: Sequenc
     """Return path of each output of the stages -> the places where its bytes may be: the cache and the workspace."""
     files = {path: file for stage in stages for path, file in files_of(receipts[stage], "outputs").items()}
     return {
-        path: [*([object_path(cache, file["md5"])] if "md5" in file else []), workspace / path] for path, file in files.items()
+        path: [*([object_path(cache, file["md5"])] if "md5" in file else []), workspace / path]
+        for path, file in files.items()
     }
 
 

@@ -111,7 +111,9 @@ def derive(question: Question) -> list[Finding]:
         checks += _checkpoints(question, name)
         if name != TEACHER:
             checks += _search(question, name) + _pruning(question, name)
-    for name in dict.fromkeys((TEACHER, question.parent_of(question.judged, f"gate@{question.judged}"), question.judged)):
+    for name in dict.fromkeys(
+        (TEACHER, question.parent_of(question.judged, f"gate@{question.judged}"), question.judged)
+    ):
         if evaluation_of(name) in question.stages:  # else judged by a version that did not look at the parent
             checks += _metrics(question, name)
     return checks + _verdict(question)

@@ -36,7 +36,9 @@ class Evidence:
         """Return the stages of which the workspace still holds this very execution, by its receipt or by dvc.lock."""
         recorded = {stage: self.recorded[stage] for stage in self.stages}
         return [
-            stage for stage, receipt in recorded.items() if self.here.get(stage) == receipt or self.locked(stage) == md5(receipt)
+            stage
+            for stage, receipt in recorded.items()
+            if self.here.get(stage) == receipt or self.locked(stage) == md5(receipt)
         ]
 
     def locked(self, stage: str) -> str | None:

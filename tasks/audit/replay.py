@@ -105,7 +105,9 @@ class _Replay:
         self.tolerant = self.tolerant or not is_deterministic(receipt, again)
         self.environment |= set(environment(receipt, again))
         read = {path: file["sha256"] for path, file in files_of(receipt, "inputs").items()}
-        others = (path for path, sha256 in read.items() if self.made.get(path, sha256) != sha256 and not is_clocked(path))
+        others = (
+            path for path, sha256 in read.items() if self.made.get(path, sha256) != sha256 and not is_clocked(path)
+        )
         has_metrics = any(name.startswith("evaluate") for name in self.stages)
         context = Context(next(others, None), self.tolerant, has_metrics)
         return compare_stage(receipt, again, self.tree, self.places, context)

@@ -33,7 +33,11 @@ Say = Callable[[str], None]
 
 
 def audit(
-    workspace: Path, selector: str | None, say: Say = lambda _: None, again: Sequence[str] = (), tell: Say = lambda _: None
+    workspace: Path,
+    selector: str | None,
+    say: Say = lambda _: None,
+    again: Sequence[str] = (),
+    tell: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Return the report on one version: `result`, every check, the stages with their edges, and what it took.
 
