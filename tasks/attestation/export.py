@@ -23,8 +23,8 @@ from tasks.attestation.facts import Facts, exported_files, public_address
 from tasks.attestation.openlineage import events
 from tasks.attestation.provenance import PAYLOAD_TYPE, statement
 from tasks.attestation.signing import SigningKey, envelope, read_key, signed_manifest
-from tasks.audit.bytes import candidates
 from tasks.audit.dossier import Dossier, read_dossier
+from tasks.audit.evidence import candidates
 from tasks.audit.walk import audit
 from tasks.errors import UserError
 from tasks.files import READ_BYTES, digest, read_json, write_json
@@ -151,11 +151,12 @@ def _copy(
     workspace: Path, receipts: Receipts, stages: Sequence[str], wanted: Mapping[str, str], folder: Path
 ) -> dict[str, Digest]:
     """Return name -> sha256 and size_bytes of the files copied from wherever their very bytes are."""
-    places = candidates(workspace, cache_folder(workspace), receipts, stages)
+    cache = cache_folder(workspace)
     known = written({stage: receipts[stage] for stage in stages})
     files: dict[str, Digest] = {}
     for name, path in wanted.items():
-        if not any(_copied(place, folder / name, known[path]["sha256"]) for place in places[path]):
+        places = candidates(workspace, cache, path, known[path])
+        if not any(_copied(place, folder / name, known[path]["sha256"]) for place in places):
             sentence = "neither the workspace nor the cache has the bytes of its receipt; `dvc pull` brings them"
             raise UserError(f"{path}: {sentence}")
         files[name] = {"sha256": known[path]["sha256"], "size_bytes": known[path]["size_bytes"]}

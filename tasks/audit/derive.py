@@ -8,9 +8,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Final
 
 from tasks.artifacts import TEACHER, RoundPaths
-from tasks.audit import causal_lm, classification
-from tasks.audit.evidence import Places
-from tasks.audit.rederive import best_checkpoint, derived, judged
+from tasks.audit import causal_lm, classification, rederive
+from tasks.audit.evidence import Evidence
+from tasks.audit.rederive import derived
 from tasks.errors import StageError
-from tasks.lineage.chain import Receipts, Role, evaluation_of, files_of, rounds_of
+from tasks.lineage.chain import evaluation_of, rounds_of
 from tasks.lineage.checks import Finding
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION
 
@@ -30,32 +29,7 @@ PRUNED: Final = {CLASSIFICATION: classification.pruned, CAUSAL_LM: causal_lm.pru
 MEASURED: Final = {CLASSIFICATION: classification.measured, CAUSAL_LM: causal_lm.measured}
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is to be derived again: all that leads to the verdict on the round `judged`."""
-
-    receipts: Receipts
-    stages: Sequence[str]  # those behind the verdict, in the order in which they can run
-    judged: str
-    places: Places
-    view: Path  # a folder as `rederive.make_view` makes it of the places
-
-    @property
-    def task(self) -> str:
-        """Return the task of the run; versions before the key knew nothing but classifiers."""
-        return str(self.receipts[f"gate@{self.judged}"]["params"].get("task", CLASSIFICATION))
-
-    def parent_of(self, name: str, stage: str) -> str:
-        """Return the parent of a round, by the params that a stage read."""
-        return str(self.receipts[stage]["params"]["rounds"][name]["parent"])
-
-    def needs(self, stage: str, *roles: Role) -> dict[str, Path | None]:
-        """Return path -> place of the files that a stage read and wrote (or those of the roles given)."""
-        files = files_of(self.receipts[stage], *roles)
-        return {path: self.places[path] for path in files if path in self.places}
-
-
-Start = Callable[[Question], Callable[[], list[Finding]]]
+Start = Callable[[Evidence, Path], Callable[[], list[Finding]]]
 
 
 @contextmanager
@@ -65,7 +39,7 @@ def deriver() -> Iterator[Start]:
     Raises StageError, while waiting, when the other process ended without an answer.
     """
     if "torch" in sys.modules:
-        yield lambda question: partial(derive, question)
+        yield lambda evidence, view: partial(derive, evidence, view)
         return
     context = get_context("spawn")  # a fork would copy the locks of threads that it does not copy
     own_end, other_end = context.Pipe()
@@ -73,8 +47,8 @@ def deriver() -> Iterator[Start]:
     process.start()
     other_end.close()
 
-    def start(question: Question) -> Callable[[], list[Finding]]:
-        own_end.send(question)
+    def start(evidence: Evidence, view: Path) -> Callable[[], list[Finding]]:
+        own_end.send((evidence, view))
         return answer
 
     def answer() -> list[Finding]:
@@ -95,7 +69,7 @@ def _serve(asker: Connection) -> None:
     """Answer one question, with the imports under way before it comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the audit, which ends this process
     threading.Thread(target=_import).start()  # not here: a long question has to be taken off the pipe at once
-    asker.send(derive(asker.recv()))
+    asker.send(derive(*asker.recv()))
 
 
 def _import() -> None:
@@ -104,53 +78,47 @@ def _import() -> None:
     preload()
 
 
-def derive(question: Question) -> list[Finding]:
-    """Return whether weights, numbers and the verdict about the round `judged` follow from the files of the view."""
+def derive(evidence: Evidence, view: Path) -> list[Finding]:
+    """Return whether weights, numbers and the verdict follow from the files of a view, as `rederive.make_view` makes it."""
+    receipt = evidence.receipts[evidence.judged]
+    judged, task = evidence.judged.removeprefix("gate@"), receipt["params"].get("task", CLASSIFICATION)
     checks: list[Finding] = []
-    for name in rounds_of(question.stages):
-        checks += _checkpoints(question, name)
+    for name in rounds_of(evidence.stages):
+        checks += _checkpoints(evidence, view, name)
         if name != TEACHER:
-            checks += _search(question, name) + _pruning(question, name)
-    for name in dict.fromkeys(
-        (TEACHER, question.parent_of(question.judged, f"gate@{question.judged}"), question.judged)
-    ):
-        if evaluation_of(name) in question.stages:  # else judged by a version that did not look at the parent
-            checks += _metrics(question, name)
-    return checks + _verdict(question)
+            checks += _search(evidence, view, name) + _pruning(evidence, view, name, task)
+    for name in dict.fromkeys((TEACHER, receipt["params"]["rounds"][judged]["parent"], judged)):
+        if evaluation_of(name) in evidence.stages:  # else judged by a version that did not look at the parent
+            checks += _metrics(evidence, view, name, task)
+    needs, sentence = evidence.needs(evidence.judged), "the gate gives the same verdict again"
+    return checks + derived("verdict", evidence.judged, needs, sentence, lambda: rederive.judged(view, receipt))
 
 
-def _checkpoints(question: Question, name: str) -> list[Finding]:
-    needs = question.needs(RoundPaths(Path(), name).training_stage, "outputs")
+def _checkpoints(evidence: Evidence, view: Path, name: str) -> list[Finding]:
+    needs = evidence.needs(RoundPaths(view, name).training_stage, "outputs")
     sentence = "the model is its best checkpoint"
-    return derived("checkpoints", name, needs, sentence, lambda: best_checkpoint(question.view, name))
+    return derived("checkpoints", name, needs, sentence, lambda: rederive.best_checkpoint(view, name))
 
 
-def _search(question: Question, name: str) -> list[Finding]:
+def _search(evidence: Evidence, view: Path, name: str) -> list[Finding]:
     stage = f"distill@{name}"
-    if not question.receipts[stage]["params"]["rounds"][name].get("search"):
+    if not evidence.receipts[stage]["params"]["rounds"][name].get("search"):
         return []
-    needs = question.needs(stage, "outputs") | question.needs(f"prune@{name}", "outputs")
+    needs = evidence.needs(stage, "outputs") | evidence.needs(f"prune@{name}", "outputs")
     # What trial and finish wrote; in runs of before these stages nothing lies there.
     folder = f"{RoundPaths(Path(), name).search.as_posix()}/"
-    needs |= {path: place for path, place in question.needs(stage).items() if path.startswith(folder)}
+    needs |= {path: place for path, place in evidence.needs(stage).items() if path.startswith(folder)}
     sentence = "the ranking follows from the curves, and the best is taken"
-    return derived("search", name, needs, sentence, lambda: classification.searched(question.view, name))
+    return derived("search", name, needs, sentence, lambda: classification.searched(view, name))
 
 
-def _pruning(question: Question, name: str) -> list[Finding]:
-    needs, parent = question.needs(f"prune@{name}"), question.parent_of(name, f"prune@{name}")
-    sentence = "follows bit for bit from its parent and its plan"
-    return derived("pruning", name, needs, sentence, lambda: PRUNED[question.task](question.view, name, parent))
+def _pruning(evidence: Evidence, view: Path, name: str, task: str) -> list[Finding]:
+    stage, sentence = f"prune@{name}", "follows bit for bit from its parent and its plan"
+    parent = evidence.receipts[stage]["params"]["rounds"][name]["parent"]
+    return derived("pruning", name, evidence.needs(stage), sentence, lambda: PRUNED[task](view, name, parent))
 
 
-def _metrics(question: Question, name: str) -> list[Finding]:
-    stage = evaluation_of(name)
-    params, sentence = question.receipts[stage]["params"], "every number and interval follows from the predictions"
-    needs = question.needs(stage)
-    return derived("metrics", name, needs, sentence, lambda: MEASURED[question.task](question.view, params, name))
-
-
-def _verdict(question: Question) -> list[Finding]:
-    judge, sentence = f"gate@{question.judged}", "the gate gives the same verdict again"
-    receipt = question.receipts[judge]
-    return derived("verdict", judge, question.needs(judge), sentence, lambda: judged(question.view, receipt))
+def _metrics(evidence: Evidence, view: Path, name: str, task: str) -> list[Finding]:
+    stage, sentence = evaluation_of(name), "every number and interval follows from the predictions"
+    params = evidence.receipts[stage]["params"]
+    return derived("metrics", name, evidence.needs(stage), sentence, lambda: MEASURED[task](view, params, name))

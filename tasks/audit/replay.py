@@ -18,7 +18,7 @@ from typing import Any
 
 from tasks.artifacts import receipt_path
 from tasks.audit.code import Key, key_of
-from tasks.audit.evidence import Evidence, Places
+from tasks.audit.evidence import Evidence
 from tasks.audit.replayed import NAME, Context, compare_stage, environment, is_clocked, is_deterministic
 from tasks.errors import StageError, UserError
 from tasks.files import file_sha256, read_json
@@ -40,9 +40,9 @@ def chosen(stages: Sequence[str], patterns: Sequence[str]) -> list[str]:
 
 
 def replay(
-    evidence: Evidence, stages: Sequence[str], places: Places, into: Path, say: Tell, tell: Tell
+    evidence: Evidence, stages: Sequence[str], into: Path, say: Tell, tell: Tell
 ) -> tuple[list[Finding], dict[str, Any]]:
-    """Return what differs when `stages` run again, and what it took; `places` has the recorded bytes.
+    """Return what differs when `stages` run again, and what it took.
 
     A stage reads what this replay made where it made it, else the recorded bytes. `say` gets lines that replace each
     other, `tell` one line a stage.
@@ -53,7 +53,7 @@ def replay(
         (tree / ".dvc").mkdir(parents=True, exist_ok=True)
         cache = (into / "cache").as_posix()
         (tree / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
-        work = _Replay(evidence, stages, places, into, tree, stack)
+        work = _Replay(evidence, stages, into, tree, stack)
         for number, stage in enumerate(stages, start=1):
             head = f"replay {number}/{len(stages)} {stage}"
             say(head)
@@ -78,7 +78,6 @@ class _Replay:
 
     evidence: Evidence
     stages: Sequence[str]  # those to replay
-    places: Places
     top: Path  # of the worktree
     tree: Path  # where the project is in it
     stack: ExitStack  # of the processes that have loaded the code of a stage
@@ -110,7 +109,7 @@ class _Replay:
         )
         has_metrics = any(name.startswith("evaluate") for name in self.stages)
         context = Context(next(others, None), self.tolerant, has_metrics)
-        return compare_stage(receipt, again, self.tree, self.places, context)
+        return compare_stage(receipt, again, self.tree, self.evidence.places, context)
 
     def _check_out(self, receipt: Receipt) -> str | None:
         """Bring the worktree to the code of a stage, and return why that cannot be done."""
@@ -135,7 +134,7 @@ class _Replay:
             place = self.tree / path
             if path in self.made:
                 continue
-            source = self.places.get(path)
+            source = self.evidence.places.get(path)
             if path == LOCK:
                 copies = [copy for copy in (place, self.evidence.workspace / LOCK) if copy.is_file()]
                 source = next((copy for copy in copies if file_sha256(copy) == file["sha256"]), None)

@@ -8,25 +8,24 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import RECEIPTS, SELECTION, receipt_path
 from tasks.audit import approvals, code, decisions, lock, registry, replay
 from tasks.audit import bytes as outputs
-from tasks.audit.derive import Question, Start, deriver
+from tasks.audit.derive import Start, deriver
 from tasks.audit.dossier import Dossier, find_dossier, require_store
-from tasks.audit.evidence import Evidence, Places, receipts_here
+from tasks.audit.evidence import Evidence, read_evidence, receipts_here
 from tasks.audit.rederive import BROKEN, make_view
 from tasks.errors import UserError
-from tasks.lineage.chain import ancestors, edges, parse, producers, rounds_of
+from tasks.lineage.chain import edges, parse, producers, rounds_of
 from tasks.lineage.checks import EXIT_CODES, Finding, as_json, failed, overall, unknown
 from tasks.lineage.links import copies_agree, links, merkle
 from tasks.promotion.decisions import LOG
 from tasks.registry.runs import REFS, read_runs
 from tasks.registry.tracking import Tracker
-from tasks.running.dvc import cache_folder
 from tasks.running.start import AUDIT, only_run
 
 Say = Callable[[str], None]
@@ -62,14 +61,14 @@ def audit(
         last = f"gate@{dossier.round}"
         facts: dict[str, Any] = {"stages": [], "edges": [], "files": 0, "bytes": 0, "replay": None}
         if last in recorded:
-            evidence, broken = _evidence(workspace, recorded, last)
-            walked, places, counted = _walk(tracker, dossier, evidence, start, scratch, say)
-            checks += broken + walked
+            locked, broken = lock.read(workspace)
+            evidence = read_evidence(workspace, recorded, last, locked, say)
+            checks += broken + _walk(tracker, dossier, evidence, start, scratch, say)
             if again:
-                chosen, tree = replay.chosen(evidence.stages, again), scratch / "replay"
-                replayed, facts["replay"] = replay.replay(evidence, chosen, places, tree, say, tell)
+                chosen = replay.chosen(evidence.stages, again)
+                replayed, facts["replay"] = replay.replay(evidence, chosen, scratch / "replay", say, tell)
                 checks += replayed
-            facts |= {**_graph(evidence, checks), **counted}
+            facts |= {**_graph(evidence, checks), **evidence.count()}
         else:
             sentence = "no receipt tells how this model was judged; `compactlm run` records it"
             checks.append(unknown("receipts", last, sentence))
@@ -102,26 +101,15 @@ def _recorded(dossier: Dossier, workspace: Path) -> tuple[dict[str, bytes], list
     return recorded, broken
 
 
-def _evidence(workspace: Path, recorded: Mapping[str, bytes], last: str) -> tuple[Evidence, list[Finding]]:
-    """Return the evidence on the stages behind `last`, and a failure when dvc.lock cannot be read."""
-    receipts = {stage: parse(stage, content) for stage, content in recorded.items()}
-    stages, (locked, broken) = ancestors(receipts, last), lock.read(workspace)
-    here = receipts_here(workspace)
-    return Evidence(workspace, cache_folder(workspace), recorded, receipts, stages, here, locked), broken
-
-
 def _walk(
     tracker: Tracker, dossier: Dossier, evidence: Evidence, start: Start, scratch: Path, say: Say
-) -> tuple[list[Finding], Places, dict[str, int]]:
-    """Return every check of a lineage but its replay, where the recorded bytes are, and how much was read."""
-    hashed = outputs.hash_outputs(evidence, say)
-    places = outputs.good_places(evidence, hashed)
-    make_view(places, scratch / "view")
-    derived = start(Question(evidence.receipts, evidence.stages, dossier.round, places, scratch / "view"))
+) -> list[Finding]:
+    """Return every check of a lineage but its replay."""
+    make_view(evidence.places, scratch / "view")
+    derived = start(evidence, scratch / "view")
     checks = links(evidence.receipts, evidence.stages)
     checks += lock.whose_receipts(evidence) + lock.entries(evidence)
-    checks += outputs.in_workspace(evidence, hashed) + outputs.in_cache(evidence, hashed)
-    checks += outputs.nowhere(evidence, places)
+    checks += outputs.in_workspace(evidence) + outputs.in_cache(evidence) + outputs.nowhere(evidence)
     say("comparing code and params with Git")
     states = code.snapshots(evidence, scratch)
     checks += code.commits(evidence) + code.code(evidence, states) + code.locked_code(evidence, states)
@@ -131,8 +119,7 @@ def _walk(
     checks += _mlflow(dossier, evidence) + _decisions(tracker, dossier, scratch)
     say("deriving weights, metrics and verdict again")
     checks += derived()
-    checks += registry.inverse(dossier, evidence.receipts, _weights_of_versions(tracker, dossier, scratch))
-    return checks, places, hashed.count()
+    return checks + registry.inverse(dossier, evidence.receipts, _weights_of_versions(tracker, dossier, scratch))
 
 
 def _mlflow(dossier: Dossier, evidence: Evidence) -> list[Finding]:

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[2]
 ASKS = """
 import sys
 from pathlib import Path
-from tasks.audit.derive import Question, derive, deriver
+from tasks.audit.derive import derive, deriver
+from tasks.audit.evidence import Evidence
 
 RECEIPTS = {
     "teacher": {"outputs": {"artifacts/w": {"sha256": "0" * 64, "size_bytes": 1}}, "inputs": {}},
@@ -22,11 +23,12 @@ RECEIPTS = {
 
 if __name__ == "__main__":
     stages = ["teacher", "prune@r1", "distill@r1", "gate@r1"]
-    asked = Question(RECEIPTS, stages, "r1", {"artifacts/w": None}, Path(sys.argv[1]))
+    evidence = Evidence(Path(), Path(), {}, RECEIPTS, stages, {}, {}, {}, places={"artifacts/w": None})
+    asked = (evidence, Path(sys.argv[1]))
     with deriver() as start:
-        apart = start(asked)()
+        apart = start(*asked)()
     assert "torch" not in sys.modules, "the audit itself imported torch"
-    assert apart == derive(asked), apart
+    assert apart == derive(*asked), apart
     print(sorted({f"{finding.name} {finding.result}" for finding in apart}))
 """
 
@@ -42,7 +44,7 @@ class Deadly(dict):
 
 if __name__ == "__main__":
     with derive.deriver() as start:
-        answer = start(derive.Question(Deadly(), [], "r1", {}, Path()))
+        answer = start(Deadly(), Path())
         try:
             answer()
         except StageError as error:

@@ -46,7 +46,7 @@ def findings(project: Path, lock: dict[str, Any]) -> list[Finding]:
     state = {"commit": git(project, "rev-parse", "HEAD").strip(), "dirty": False, "diff_sha256": None, "diff": None}
     copies = {"gate@r1": RECEIPT}
     receipts: Any = {"gate@r1": {"stage": "gate@r1", "git": state}}
-    evidence = Evidence(project, project / "cache", copies, receipts, ["gate@r1"], copies, lock)
+    evidence = Evidence(project, project / "cache", copies, receipts, ["gate@r1"], copies, lock, {}, {})
     scratch = project.with_name("scratch")
     scratch.mkdir()
     return locked_code(evidence, snapshots(evidence, scratch))
