@@ -8,18 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.data.checks import (
-    Checked,
-    Expectation,
-    Suites,
-    described,
-    fails,
-    few_copies,
-    members_of,
-    one_set_each,
-    short_texts,
-    values_between,
-)
+from tasks.data import checks
+from tasks.data.checks import Checked, Expectation, Suites
 from tasks.data.documents import document_ids, make_document_sets, read_documents
 from tasks.data.read import EXAMPLES
 from tasks.data.sources import MAIN
@@ -52,12 +42,12 @@ def checked(fetched: Path, data: Values, limits: Values) -> Checked:
     documents = _document_frame(main)
     suites: Suites = {"1-documents": (documents, _document_checks(documents, limits))}
     sha256 = digest(fetched)["sha256"]
-    if fails(suites):
+    if checks.fails(suites):
         return Checked(data["source"], sha256, suites)
     sets = _cut(main, fetched, data)
-    members = members_of(sets)
-    suites = {**suites, "2-sets": (members, [one_set_each("document", members)])}
-    return Checked(data["source"], sha256, suites, described(sets, {}))
+    members = checks.members_of(sets)
+    suites = {**suites, "2-sets": (members, [checks.one_set_each("document", members)])}
+    return Checked(data["source"], sha256, suites, checks.described(sets, {}))
 
 
 def _document_frame(raw: pd.DataFrame) -> pd.DataFrame:
@@ -76,7 +66,7 @@ def _document_checks(documents: pd.DataFrame, limits: Values) -> list[Expectatio
     too_few = [few] if len(documents) < least else []
     return [
         Expectation("documents", "expect_table_row_count_to_be_between", {"min_value": least}, too_few),
-        values_between("empty_texts", "characters", [blank] if len(empty) else [], min_value=1),
-        short_texts(documents, limits["max_characters"], "document"),
-        few_copies(documents, limits["max_duplicate_share"], "document"),
+        checks.values_between("empty_texts", "characters", [blank] if len(empty) else [], min_value=1),
+        checks.short_texts(documents, limits["max_characters"], "document"),
+        checks.few_copies(documents, limits["max_duplicate_share"], "document"),
     ]

@@ -13,7 +13,7 @@ from tasks.data.read import EXAMPLES, examples, shorten, texts_are
 
 @dataclass(frozen=True)
 class Expectation:
-    """One expectation on one frame: what it is called, GX's name and arguments of it, and what to say if it fails."""
+    """One expectation on one frame: what it is called, GX's name and arguments of it, and what to say of the file if it fails."""
 
     name: str
     expectation: str
@@ -45,18 +45,18 @@ def values_between(name: str, column: str, problems: list[str], **limits: float)
     return Expectation(name, "expect_column_values_to_be_between", {"column": column, **limits}, problems)
 
 
-def short_texts(rows: pd.DataFrame, longest: int, thing: str, where: str = "") -> Expectation:
+def short_texts(rows: pd.DataFrame, longest: int, thing: str) -> Expectation:
     """Return the check that no text has more characters than `longest`; `rows` has `row` and `characters`."""
     long = rows[rows["characters"] > longest]
     shown = ", ".join(f"{thing} {row.row} ({row.characters})" for row in long.head(EXAMPLES).itertuples())
     words = (
-        f"{where}{texts_are(len(long))} longer than {longest} characters "
+        f"{texts_are(len(long))} longer than {longest} characters "
         f"(validate_data.max_characters): {shown}. Cut them, or raise the limit."
     )
     return values_between("long_texts", "characters", [words] if len(long) else [], max_value=longest)
 
 
-def few_copies(rows: pd.DataFrame, most: float, thing: str, where: str = "") -> Expectation:
+def few_copies(rows: pd.DataFrame, most: float, thing: str) -> Expectation:
     """Return the check that at most this share of the rows repeats an earlier text."""
     again, problems = int(rows["row_id"].duplicated().sum()), []
     share = again / max(1, len(rows))
@@ -64,7 +64,7 @@ def few_copies(rows: pd.DataFrame, most: float, thing: str, where: str = "") -> 
         times = rows["row_id"].value_counts().sort_index(kind="stable").sort_values(ascending=False, kind="stable")
         text = rows.loc[rows["row_id"] == times.index[0], "text"].iloc[0]
         problems = [
-            f"{where}{again} of {len(rows)} {thing}s ({share:.1%}) repeat an earlier text, e.g. {shorten(text)!r} x "
+            f"{again} of {len(rows)} {thing}s ({share:.1%}) repeat an earlier text, e.g. {shorten(text)!r} x "
             f"{times.iloc[0]}; at most {most:.1%} may (validate_data.max_duplicate_share). Delete the copies."
         ]
     limit = {"column": "row_id", "min_value": 1.0 - most - 1e-9}
@@ -76,10 +76,10 @@ def unique_texts(name: str, problems: list[str]) -> Expectation:
     return Expectation(name, "expect_column_values_to_be_unique", {"column": "row_id"}, problems)
 
 
-def one_set_each(thing: str, members: pd.DataFrame, where: str = "") -> Expectation:
-    """Return the check that no text, or document, stands in two sets; `where` begins the sentence about those that do."""
+def one_set_each(thing: str, members: pd.DataFrame) -> Expectation:
+    """Return the check that no text, or document, stands in two sets."""
     twice = members[members["row_id"].duplicated(keep=False)].sort_values(["row_id", "set"])
-    words = f"{where}{twice['row_id'].nunique()} {thing}s in two sets, e.g. {examples(twice, 'set')}"
+    words = f"{twice['row_id'].nunique()} {thing}s in two sets, e.g. {examples(twice, 'set')}"
     return unique_texts(f"one_set_a_{thing}", [words] if len(twice) else [])
 
 

@@ -9,19 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.data import read
-from tasks.data.checks import (
-    Checked,
-    Expectation,
-    described,
-    fails,
-    few_copies,
-    members_of,
-    one_set_each,
-    short_texts,
-    unique_texts,
-    values_between,
-)
+from tasks.data import checks, read
+from tasks.data.checks import Checked, Expectation
 from tasks.data.frames import cleaned_rows, rows_sha256
 from tasks.data.near import near_held
 from tasks.data.read import EXAMPLES, shorten, texts_are
@@ -32,7 +21,7 @@ from tasks.data.typos import with_typo_set
 from tasks.errors import DataError
 from tasks.files import file_sha256
 
-# `data` and `limits` are the sections data and validate_data of params.yaml as plain values, `file` a name for messages.
+# `data` and `limits` are the sections data and validate_data of params.yaml as plain values.
 Values = Mapping[str, Any]
 
 
@@ -61,41 +50,38 @@ def save_set_tokens(
 
 def checked(fetched: Path, data: Values, limits: Values) -> Checked:
     """Return what is checked of the fetched file; later suites need the earlier ones to hold."""
-    path = data_file(fetched)
-    file, table = path.name, read.read_table(path)
+    file = data_file(fetched)
+    table = read.read_table(file)
     suites: dict[str, tuple[pd.DataFrame, list[Expectation]]] = {}
-    so_far = partial(Checked, file, file_sha256(path), suites)
-    suites["1-file"] = (table, _file_checks(file, table, data["columns"]))
-    if fails(suites):
+    so_far = partial(Checked, file.name, file_sha256(file), suites)
+    suites["1-file"] = (table, _file_checks(table, data["columns"]))
+    if checks.fails(suites):
         return so_far()
     rows = _row_frame(table, data)
-    suites["2-rows"] = (rows, _row_checks(file, table, rows, data, limits))
+    suites["2-rows"] = (rows, _row_checks(table, rows, data, limits))
     if any(check.problems for check in suites["2-rows"][1] if check.name in ("labels", "empty_texts")):
         return so_far()
     raw = read.to_rows(table, data)
     classes = _class_frame(raw, data)
-    suites["3-classes"] = (classes, _class_checks(file, classes, limits))
+    suites["3-classes"] = (classes, _class_checks(classes, limits))
     if data["columns"]["split"]:
-        suites["4-splits"] = (split_texts(raw, data), _split_checks(file, raw, data))
-    if fails(suites):
+        suites["4-splits"] = (split_texts(raw, data), _split_checks(raw, data))
+    if checks.fails(suites):
         return so_far()
     try:
         sets = make_sets(raw, data)
     except DataError as error:
-        return so_far(problems=[f"{file}: {error}"])
+        return so_far(problems=[str(error)])
     members = _member_frame(sets, data["near_duplicate_similarity"])
-    suites["5-sets"] = (members, _set_checks(file, members, data["near_duplicate_similarity"]))
-    return so_far(sets=described(sets, data["labels"]))
+    suites["5-sets"] = (members, _set_checks(members, data["near_duplicate_similarity"]))
+    return so_far(sets=checks.described(sets, data["labels"]))
 
 
-def _file_checks(file: str, table: pd.DataFrame, columns: Mapping[str, str | None]) -> list[Expectation]:
+def _file_checks(table: pd.DataFrame, columns: Mapping[str, str | None]) -> list[Expectation]:
     """Return a check for each column that must be there."""
     return [
         Expectation(
-            f"column_{role}",
-            "expect_column_to_exist",
-            {"column": name},
-            read.missing_columns(file, table, {role: name}),
+            f"column_{role}", "expect_column_to_exist", {"column": name}, read.missing_columns(table, {role: name})
         )
         for role, name in columns.items()
         if name is not None
@@ -115,29 +101,28 @@ def _row_frame(table: pd.DataFrame, data: Values) -> pd.DataFrame:
     return frame
 
 
-def _row_checks(file: str, table: pd.DataFrame, rows: pd.DataFrame, data: Values, limits: Values) -> list[Expectation]:
+def _row_checks(table: pd.DataFrame, rows: pd.DataFrame, data: Values, limits: Values) -> list[Expectation]:
     """Return the checks on single rows and on how often texts repeat."""
     allowed = {"column": "label", "value_set": list(read.label_codes(data["labels"]))}
-    unknown = read.unknown_labels(file, table, data)
-    most, where = limits["max_conflicting_share"], f"{file}: "
-    clashes = {"column": "conflicting", "max_value": most}
+    most = limits["max_conflicting_share"]
+    clashing = {"column": "conflicting", "max_value": most}
     return [
-        Expectation("labels", "expect_column_values_to_be_in_set", allowed, unknown),
-        values_between("empty_texts", "characters", read.empty_texts(file, table, data), min_value=1),
-        short_texts(rows, limits["max_characters"], "row", where),
-        few_copies(rows, limits["max_duplicate_share"], "row", where),
-        Expectation("conflicting_labels", "expect_column_mean_to_be_between", clashes, _conflicting(file, rows, most)),
+        Expectation("labels", "expect_column_values_to_be_in_set", allowed, read.unknown_labels(table, data)),
+        checks.values_between("empty_texts", "characters", read.empty_texts(table, data), min_value=1),
+        checks.short_texts(rows, limits["max_characters"], "row"),
+        checks.few_copies(rows, limits["max_duplicate_share"], "row"),
+        Expectation("conflicting_labels", "expect_column_mean_to_be_between", clashing, _conflicting(rows, most)),
     ]
 
 
-def _conflicting(file: str, rows: pd.DataFrame, limit: float) -> list[str]:
+def _conflicting(rows: pd.DataFrame, limit: float) -> list[str]:
     clash = rows[rows["conflicting"] > 0].sort_values(["row_id", "row"])
     share = len(clash) / max(1, len(rows))
     if share <= limit:
         return []
     shown = ", ".join(f"row {row.row} {shorten(row.text)!r} ({row.label})" for row in clash.head(2).itertuples())
     return [
-        f"{file}: {len(clash)} of {len(rows)} rows ({share:.1%}) have a text that also stands there with another "
+        f"{len(clash)} of {len(rows)} rows ({share:.1%}) have a text that also stands there with another "
         f"label, e.g. {shown}; at most {limit:.1%} may (validate_data.max_conflicting_share). Correct the labels."
     ]
 
@@ -150,7 +135,7 @@ def _class_frame(raw: pd.DataFrame, data: Values) -> pd.DataFrame:
     return pd.DataFrame({"class": list(counts), "rows": list(counts.values()), "share": shares})
 
 
-def _class_checks(file: str, classes: pd.DataFrame, limits: Values) -> list[Expectation]:
+def _class_checks(classes: pd.DataFrame, limits: Values) -> list[Expectation]:
     """Return the checks on the number of rows a class has and on their balance."""
     least, most = limits["min_rows_per_class"], limits["max_class_share"]
     counts = ", ".join(f"{name} {rows}" for name, rows in zip(classes["class"], classes["rows"], strict=True))
@@ -158,35 +143,31 @@ def _class_checks(file: str, classes: pd.DataFrame, limits: Values) -> list[Expe
     many = classes.loc[classes["share"] > most, "class"].tolist()
     total = int(classes["rows"].sum())
     too_few = (
-        f"{file}: {total} rows belong to the task ({counts}); each class needs at least {least} "
+        f"{total} rows belong to the task ({counts}); each class needs at least {least} "
         f"(validate_data.min_rows_per_class), and {' and '.join(few)} has fewer. Add rows; see data.task_sources too."
     )
     unbalanced = (
-        f"{file}: {' and '.join(many)} is more than {most:.0%} of the {total} rows of the task ({counts}; "
+        f"{' and '.join(many)} is more than {most:.0%} of the {total} rows of the task ({counts}; "
         "validate_data.max_class_share); a model would learn to answer it always. Add rows of the other classes."
     )
     return [
-        values_between("rows_per_class", "rows", [too_few] if few else [], min_value=least),
-        values_between("balance", "share", [unbalanced] if many else [], max_value=most),
+        checks.values_between("rows_per_class", "rows", [too_few] if few else [], min_value=least),
+        checks.values_between("balance", "share", [unbalanced] if many else [], max_value=most),
     ]
 
 
-def _split_checks(file: str, raw: pd.DataFrame, data: Values) -> list[Expectation]:
+def _split_checks(raw: pd.DataFrame, data: Values) -> list[Expectation]:
     """Return the checks on a split that the file itself gives."""
-    unknown, repeated = (
-        [f"{file}: {problem}" for problem in problems_of(raw, data)]
-        for problems_of in (unknown_splits, repeated_over_splits)
-    )
     allowed = {"column": "split", "value_set": list(SPLITS)}
     return [
-        Expectation("splits", "expect_column_values_to_be_in_set", allowed, unknown),
-        unique_texts("one_split_a_text", repeated),
+        Expectation("splits", "expect_column_values_to_be_in_set", allowed, unknown_splits(raw, data)),
+        checks.unique_texts("one_split_a_text", repeated_over_splits(raw, data)),
     ]
 
 
 def _member_frame(sets: Mapping[str, pd.DataFrame], threshold: float) -> pd.DataFrame:
     """Return set, row_id, text, held_out (1.0: near-duplicate of the held-out text `near`) and near of each member."""
-    members = members_of({name: rows for name, rows in sets.items() if name != "calibration"})  # it is part of train
+    members = checks.members_of({name: rows for name, rows in sets.items() if name != "calibration"})  # part of train
     seen = members["set"].isin(["train", "transfer"])
     trained, held = members[seen], members[~seen]
     near = near_held(trained["text"].tolist(), held["text"].tolist(), threshold)
@@ -197,17 +178,17 @@ def _member_frame(sets: Mapping[str, pd.DataFrame], threshold: float) -> pd.Data
     return members
 
 
-def _set_checks(file: str, members: pd.DataFrame, threshold: float) -> list[Expectation]:
+def _set_checks(members: pd.DataFrame, threshold: float) -> list[Expectation]:
     """Return the checks that no set leaks into another."""
     near = members[members["held_out"] > 0].sort_values("row_id")
     shown = "; ".join(f"{shorten(row.text)!r} ~ {shorten(row.near)!r}" for row in near.head(EXAMPLES).itertuples())
     words = (
-        f"{file}: {texts_are(len(near))} of train or transfer nearly equal to one of validation, test or an "
+        f"{texts_are(len(near))} of train or transfer nearly equal to one of validation, test or an "
         f"evaluation set (at least {threshold:g} of their words shared; data.near_duplicate_similarity): {shown}. "
         "Put both into the same split, or set data.columns.split: null to split by content."
     )
     none = {"column": "held_out", "max_value": 0.0}
     return [
-        one_set_each("text", members, f"{file}: "),
+        checks.one_set_each("text", members),
         Expectation("near_duplicates_held_out", "expect_column_max_to_be_between", none, [words] if len(near) else []),
     ]

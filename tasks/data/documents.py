@@ -38,9 +38,9 @@ def read_documents(place: Path, columns: Mapping[str, Any] | None, key: str) -> 
     if columns is None:
         raise DataError(f"{key}.columns: {file.name} is a table; name its columns, e.g. {{text: text, source: null}}")
     table = read_table(file)
-    problems = missing_columns(file.name, table, columns)
+    problems = missing_columns(table, columns)
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError("\n".join(f"{file.name}: {problem}" for problem in problems))
     source = table[columns["source"]] if columns["source"] else pd.Series("data", index=table.index, dtype=str)
     return pd.DataFrame({"text": table[columns["text"]].map(tidy), "source": source})
 

@@ -46,11 +46,9 @@ def read_rows(path: Path, data: Mapping[str, Any]) -> pd.DataFrame:
     `data` is the section `data` of params.yaml as plain values.
     """
     table = read_table(path)
-    problems = missing_columns(path.name, table, data["columns"])
-    if not problems:
-        problems = unknown_labels(path.name, table, data) + empty_texts(path.name, table, data)
+    problems = missing_columns(table, data["columns"]) or unknown_labels(table, data) + empty_texts(table, data)
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError("\n".join(f"{path.name}: {problem}" for problem in problems))
     return to_rows(table, data)
 
 
@@ -73,18 +71,18 @@ def label_codes(labels: Mapping[int, str]) -> dict[str, int]:
     return {str(number): number for number in labels} | {name: number for number, name in labels.items()}
 
 
-def missing_columns(file: str, table: pd.DataFrame, columns: Mapping[str, str | None]) -> list[str]:
+def missing_columns(table: pd.DataFrame, columns: Mapping[str, str | None]) -> list[str]:
     """Return a sentence for each column that `data.columns` names and the table lacks."""
     names = [str(name) for name in table.columns]
     return [
-        f"{file}: no column {name!r}, which data.columns.{role} names{did_you_mean(name, names, 0.5)} "
+        f"no column {name!r}, which data.columns.{role} names{did_you_mean(name, names, 0.5)} "
         f"The file has: {', '.join(names)}. Correct data.columns in params.yaml or the file."
         for role, name in columns.items()
         if name is not None and name not in names
     ]
 
 
-def unknown_labels(file: str, table: pd.DataFrame, data: Mapping[str, Any]) -> list[str]:
+def unknown_labels(table: pd.DataFrame, data: Mapping[str, Any]) -> list[str]:
     """Return a sentence about labels that `data.labels` does not list, or nothing."""
     column, text = data["columns"]["label"], table[data["columns"]["text"]]
     values = table[column].str.strip()
@@ -96,12 +94,12 @@ def unknown_labels(file: str, table: pd.DataFrame, data: Mapping[str, Any]) -> l
     examples = ", ".join(f"row {index + 1} {shorten(text[index])!r}" for index in bad.index[:EXAMPLES])
     allowed = ", ".join(f"{number} or {name}" for number, name in sorted(data["labels"].items()))
     return [
-        f"{file}: column {column!r} has {_rows(len(bad))} with an unknown label ({counts}), "
+        f"column {column!r} has {_rows(len(bad))} with an unknown label ({counts}), "
         f"e.g. {examples}. Allowed: {allowed}. Correct them, or add the class to data.labels."
     ]
 
 
-def empty_texts(file: str, table: pd.DataFrame, data: Mapping[str, Any]) -> list[str]:
+def empty_texts(table: pd.DataFrame, data: Mapping[str, Any]) -> list[str]:
     """Return a sentence about rows without text once cleaned, or nothing."""
     column = data["columns"]["text"]
     bad = table.index[[not clean_text(text) for text in table[column]]]
@@ -109,7 +107,7 @@ def empty_texts(file: str, table: pd.DataFrame, data: Mapping[str, Any]) -> list
         return []
     numbers = ", ".join(str(index + 1) for index in bad[:EXAMPLES])
     return [
-        f"{file}: column {column!r} has {_rows(len(bad))} with an empty text (row {numbers}"
+        f"column {column!r} has {_rows(len(bad))} with an empty text (row {numbers}"
         f"{', ...' if len(bad) > EXAMPLES else ''}, counted from 1 without the header). Every row needs words: "
         "fill them in or delete the rows."
     ]

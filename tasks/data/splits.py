@@ -33,8 +33,9 @@ def make_sets(raw: pd.DataFrame, data: Mapping[str, Any]) -> dict[str, pd.DataFr
     taken = {row for chosen in evaluation.values() for row in chosen["row_id"]}
     task = task_rows(rows[~rows["row_id"].isin(taken)], data)
     if data["columns"]["split"]:
-        for problem in unknown_splits(raw, data) + repeated_over_splits(raw, data):
-            raise DataError(problem)
+        problems = unknown_splits(raw, data) + repeated_over_splits(raw, data)
+        if problems:
+            raise DataError("\n".join(problems))
     else:
         split = split_of(task["row_id"].tolist(), task["text"].tolist(), data["splits"], threshold)
         task = task.assign(split=split)

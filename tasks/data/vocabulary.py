@@ -19,16 +19,8 @@ from tasks.errors import DataError, ParamsError
 from tasks.files import file_sha256, read_json
 
 PREFIX = "##"
-SPECIAL_IDS: Final = (
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "sep_token_id",
-    "cls_token_id",
-    "mask_token_id",
-    "unk_token_id",
-    "decoder_start_token_id",
-)
+SPECIAL: Final = ("bos", "eos", "pad", "sep", "cls", "mask", "unk", "decoder_start")
+SPECIAL_IDS: Final = tuple(f"{name}_token_id" for name in SPECIAL)  # as a config.json calls them
 
 
 def count_pieces(ids: NDArray[np.int32], size: int) -> NDArray[np.int64]:

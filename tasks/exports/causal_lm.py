@@ -79,10 +79,13 @@ def _gguf_parity(model: Any, out: Path, texts: list[str], tokens: list[list[int]
         exact = [_logits(model, ids) for ids in tokens]
         rounded = [_logits(rounded_to_float16(model), ids) for ids in tokens]
         answers = fresh.answers()
+    packed = [answer.logits for answer in answers]
     parity = {
-        "gguf_texts_tokenised_alike": sum(a.own.tolist() == ids for a, ids in zip(answers, tokens, strict=True)),
-        "gguf_max_difference": max(max_difference(a.logits, b) for a, b in zip(answers, rounded, strict=True)),
-        "gguf_rounding_max_difference": max(max_difference(a.logits, b) for a, b in zip(answers, exact, strict=True)),
+        "gguf_texts_tokenised_alike": sum(
+            answer.own.tolist() == ids for answer, ids in zip(answers, tokens, strict=True)
+        ),
+        "gguf_max_difference": max(map(max_difference, packed, rounded)),
+        "gguf_rounding_max_difference": max(map(max_difference, packed, exact)),
         "gguf_bytes": (out / GGUF_FILE).stat().st_size,
     }
     say(f"export: {GGUF_FILE} differs by {parity['gguf_max_difference']:.1e} from the same weights in float16")

@@ -36,7 +36,8 @@ def run(params: ClassificationParams | CausalLMParams, *, data: InPath, out: Out
     for result in results:
         detail, words = result.pop("detail"), result.pop("problems")
         if not result["success"]:
-            problems += words or [f"{checked.file}: {result['name']}: {detail}"]
+            problems += words or [f"{result['name']}: {detail}"]
+    problems = [f"{checked.file}: {problem}" for problem in problems]
     summary = {"file": checked.file, "sha256": checked.sha256, "sets": checked.sets, "success": not problems}
     write_json(out / "summary.json", {**summary, "expectations": results, "problems": problems})
     if problems:
