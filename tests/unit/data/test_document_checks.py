@@ -47,8 +47,7 @@ def test_every_fault_is_said_with_its_place_and_nothing_is_cut(tmp_path: Path) -
     assert [problem for _, checks in checked.suites.values() for check in checks for problem in check.problems] == [
         "15 documents; at least 20 are asked (validate_data.min_documents). Add some.",
         "1 documents without text, e.g. number 11. Fill them in or delete them.",
-        "1 text is longer than 100 characters (validate_data.max_characters): document 12 (101). "
-        "Cut them, or raise the limit.",
+        "1 text is longer than 100 characters (validate_data.max_characters): document 12 (101). Cut them, or raise the limit.",
         "3 of 15 documents (20.0%) repeat an earlier text, e.g. 'document number 0' x 3; at most 5.0% may "
         "(validate_data.max_duplicate_share). Delete the copies.",
     ]
