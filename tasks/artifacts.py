@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, NotRequired, TypedDict
 
 from tasks.files import write_json
 
@@ -42,12 +42,15 @@ class Interval(TypedDict):
 
 
 class SetQuality(TypedDict):
-    """One set of quality.json: slice -> metric -> Interval (and `support`), variant -> metric -> Interval."""
+    """One set of quality.json: slice -> metric -> Interval (and `support`), variant -> metric -> Interval.
+
+    Rivals and random starts of a classifier have no variants.
+    """
 
     rows: int
     rows_sha256: str
     slices: dict[str, dict[str, Any]]
-    variants: dict[str, dict[str, Any]]
+    variants: NotRequired[dict[str, dict[str, Any]]]
 
 
 class Quality(TypedDict):
@@ -60,13 +63,17 @@ class Quality(TypedDict):
 
 
 class Latency(TypedDict):
-    """Student and teacher in one process, interleaved; `ratio_p50` is student / teacher."""
+    """Student and teacher in one process, interleaved; `ratio_p50` is student / teacher.
+
+    `tokens_per_second` is a language model's.
+    """
 
     latency_ms_p50: float
     latency_ms_p95: float
     teacher_latency_ms_p50: float
     teacher_latency_ms_p95: float
     ratio_p50: float
+    tokens_per_second: NotRequired[float]
 
 
 class Cost(TypedDict, total=False):

@@ -12,7 +12,7 @@ import pandas as pd
 
 from tasks.artifacts import SetQuality
 from tasks.files import write_json
-from tasks.measuring.quality import interval_of_mean, measure_slices
+from tasks.measuring.quality import Draws, interval_of_mean, measure_slices
 from tests.quality_builder import quality, quality_set, rivals_quality
 
 ROWS = {"test": 964, "imdb": 300, "validation": 380, "test_typos": 964}
@@ -199,20 +199,13 @@ def described(frame: pd.DataFrame, agree_on: str | None) -> SetQuality:
     }
     teacher = predictions("teacher", agree_on, MODELS["teacher"][0][agree_on])["prediction"] if agree_on else None
     slices = measure_slices(
-        labels,
-        logits,
-        None if teacher is None else teacher.to_numpy(),
-        masks,
-        bins=15,
-        resamples=100,
-        confidence=0.95,
-        seed=0,
+        labels, logits, None if teacher is None else teacher.to_numpy(), masks, 15, Draws(100, 0.95, 0)
     )
     return quality_set(slices, len(frame), _ids_sha256(frame["row_id"]))
 
 
 def _int8(frame: pd.DataFrame) -> dict[str, float]:
-    return interval_of_mean((frame["label"] == frame["prediction"]).to_numpy()[4:], 100, 0.95, 0)
+    return interval_of_mean((frame["label"] == frame["prediction"]).to_numpy()[4:], Draws(100, 0.95, 0))
 
 
 def _cost(path: Path, who: str, params: int, embeddings: int, flops: float, latency: tuple[float, float]) -> None:

@@ -18,17 +18,17 @@ from tasks.data.blocks import block_ids, load_blocks
 from tasks.data.frames import rows_sha256
 from tasks.files import file_sha256, read_json
 from tasks.lineage.checks import Finding, compare
-from tasks.measuring.causal_lm import SAMPLES, agreed_pieces
 from tasks.measuring.perplexity import measure_blocks, repetition_rate
-from tasks.measuring.quality import interval_of_mean
+from tasks.measuring.predictions import SAMPLES
+from tasks.measuring.quality import Draws, interval_of_mean
 
 
 def pruned(view: Path, name: str, parent: str) -> list[Finding]:
     """Return where a round's pruned model is not, bit for bit, what follows from its parent and its plan."""
     from tasks.models.checkpoint import save_causal_lm
+    from tasks.pruning.causal_lm import student_from_plan
     from tasks.pruning.cut import write_tokenizer
     from tasks.pruning.shapes import Plan
-    from tasks.stages.causal_lm_prune import student_from_plan
 
     place, source = view / f"artifacts/rounds/{name}/pruned", view / f"artifacts/rounds/{parent}/trained/model"
     record = read_json(place / "plan.json")
@@ -55,27 +55,18 @@ def measured(view: Path, params: Mapping[str, Any], evaluated: str, who: str) ->
     report = read_json(folder / "quality.json")
     weights = file_sha256(view / f"artifacts/rounds/{who}/trained/model/model.safetensors")
     found = compare("metrics", f"{who}: model_sha256", weights, report["model_sha256"], "measured on another model")
-    draws = {"resamples": how["bootstrap_resamples"], "confidence": how["confidence"], "seed": params["seed"]}
+    draws = Draws(how["bootstrap_resamples"], how["confidence"], params["seed"])
     for name, entry in report["sets"].items():
         rows = pd.read_parquet(folder / f"predictions/{name}.parquet")
         theirs = pd.read_parquet(view / f"artifacts/rounds/teacher/evaluated/predictions/{name}.parquet")
         subject = f"{who}: {name}"
         found += _blocks(subject, rows, entry, view / "artifacts/rounds/teacher/tokens", name)
-        agreed, pieces = agreed_pieces(rows, theirs)
-        again = measure_blocks(
-            rows["nll_nats"].to_numpy(),
-            rows["tokens"].to_numpy(),
-            agreed,
-            theirs["nll_nats"].to_numpy(),
-            rows["bytes"].to_numpy(),
-            pieces,
-            **draws,
-        )
+        again = measure_blocks(rows, theirs, draws)
         found += differences(subject, {"overall": again}, entry["slices"])
         if "greedy" in entry["variants"]:
             samples = pd.read_parquet(folder / f"predictions/{SAMPLES}.parquet")["sample"]
             rates = np.array([repetition_rate(sample.tolist()) for sample in samples])
-            rate = interval_of_mean(rates, *draws.values())
+            rate = interval_of_mean(rates, draws)
             found += differences(subject, {"repetition_rate": rate}, entry["variants"]["greedy"])
     return found
 

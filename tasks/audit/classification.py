@@ -14,8 +14,9 @@ from tasks.audit.rederive import differences, same_model
 from tasks.data.frames import rows_sha256
 from tasks.files import file_sha256, read_json, read_json_lines
 from tasks.lineage.checks import Finding, compare
-from tasks.measuring.classification import INT8_COLUMN, measure_int8
-from tasks.measuring.quality import measure_slices
+from tasks.measuring.predictions import INT8_COLUMN
+from tasks.measuring.quality import Draws, measure_slices
+from tasks.measuring.rows import measure_int8
 
 
 def pruned(view: Path, name: str, parent: str) -> list[Finding]:
@@ -41,7 +42,8 @@ def _pruned(view: Path, name: str, folder: str, parent: str) -> list[Finding]:
 
     from tasks.models.checkpoint import save_classifier
     from tasks.models.masks import apply_masks
-    from tasks.pruning.cut import MASKS_FILE, student_from_plan, write_tokenizer
+    from tasks.pruning.classification import student_from_plan
+    from tasks.pruning.cut import MASKS_FILE, write_tokenizer
     from tasks.pruning.shapes import Plan
 
     place, source = view / folder, view / f"artifacts/rounds/{parent}/trained/model"
@@ -87,6 +89,7 @@ def measured(view: Path, params: Mapping[str, Any], evaluated: str, who: str) ->
         found += compare(
             "metrics", f"{who}: model_sha256", weights, report["model_sha256"], "measured on another model"
         )
+    draws = Draws(params["evaluate"]["bootstrap_resamples"], params["evaluate"]["confidence"], params["seed"])
     for name, entry in sets.items():
         rows = _predictions((folder / "predictions" / who if rival else folder / "predictions") / f"{name}.parquet")
         teacher = (
@@ -102,23 +105,13 @@ def measured(view: Path, params: Mapping[str, Any], evaluated: str, who: str) ->
             rows["logits"],
             teacher["logits"].argmax(axis=1) if teacher else None,
             slices,
-            bins=params["evaluate"]["calibration_bins"],
-            resamples=params["evaluate"]["bootstrap_resamples"],
-            confidence=params["evaluate"]["confidence"],
-            seed=params["seed"],
+            params["evaluate"]["calibration_bins"],
+            draws,
         )
         found += differences(subject, again, entry["slices"])
         # Earlier versions told the accuracy alone, and kept no choices that it could be derived from.
         if teacher and "agreement" in entry["variants"].get("onnx_int8", {}):
-            rounded = measure_int8(
-                rows["label"],
-                rows[INT8_COLUMN],
-                rows["prediction"],
-                teacher[INT8_COLUMN],
-                resamples=params["evaluate"]["bootstrap_resamples"],
-                confidence=params["evaluate"]["confidence"],
-                seed=params["seed"],
-            )
+            rounded = measure_int8(rows["label"], rows[INT8_COLUMN], rows["prediction"], teacher[INT8_COLUMN], draws)
             found += differences(subject, {"onnx_int8": rounded}, entry["variants"])
     return found
 

@@ -19,7 +19,7 @@ from tasks.lineage.chain import Receipt
 from tasks.lineage.checks import Finding, compare, failed, unknown, whole
 from tasks.params.base import Params
 from tasks.params.recorded import recorded_params
-from tasks.training.keeper import BETTER
+from tasks.training.metrics import BETTER
 
 TOLERANCE: Final = 2e-6  # reports round to six decimals, and the last bit may differ between processors
 BROKEN: Final = (KeyError, ValueError, TypeError, IndexError, OSError, RuntimeError, AssertionError)

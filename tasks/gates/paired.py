@@ -1,4 +1,5 @@
-"""What two models' predictions on the same rows prove about the difference of their accuracies.
+"""What two models' predictions on the same rows or blocks prove about the difference of their accuracies, or the ratio of
+their perplexities.
 
 A row counts as `lost` (the reference is right, the model wrong), `gained` (the other way round) or neither. The difference
 of accuracies is (gained - lost) / rows, so a resample of rows is one draw of two counts: nothing needs to be indexed.
@@ -35,7 +36,7 @@ class Pairs:
     def possible(self) -> bool:
         """Return whether these can be counts of rows at all."""
         parts = (self.lost, self.gained, self.flipped)
-        return all(0 <= one <= self.rows for one in parts) and self.lost + self.gained <= self.flipped
+        return all(0 <= part <= self.rows for part in parts) and self.lost + self.gained <= self.flipped
 
     @property
     def difference(self) -> float:
@@ -56,11 +57,11 @@ class Difference:
 
 def count_pairs(labels: NDArray[np.generic], predictions: NDArray[np.generic], reference: NDArray[np.generic]) -> Pairs:
     """Return the counts of three arrays of classes of shape (N,), in the same order of rows."""
-    mine, theirs = predictions == labels, reference == labels
+    right, reference_right = predictions == labels, reference == labels
     return Pairs(
         rows=len(labels),
-        lost=int((theirs & ~mine).sum()),
-        gained=int((mine & ~theirs).sum()),
+        lost=int((reference_right & ~right).sum()),
+        gained=int((right & ~reference_right).sum()),
         flipped=int((predictions != reference).sum()),
     )
 
@@ -187,8 +188,8 @@ def perplexity_ratio(
 ) -> Ratio | str:
     """Return perplexity / reference perplexity by paired bootstrap over blocks, or the sentence why nothing is proven.
 
-    Both models are summed over the same drawn blocks, so what makes a block hard cancels. Ends and p-values as in
-    `tasks.gates.paired`: (1 + resamples at or beyond max_ratio) / (1 + resamples), and the order statistics that agree.
+    Both models are summed over the same drawn blocks, so what makes a block hard cancels. Ends and p-values as of
+    `paired_bootstrap`: (1 + resamples at or beyond max_ratio) / (1 + resamples), and the order statistics that agree.
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 15.
     """
     trouble = _trouble(pairs, max_ratio)
@@ -217,14 +218,14 @@ def _resampled(difference_N: Floats, tokens_N: Floats, resamples: int, seed: int
 
 
 def _trouble(pairs: BlockPairs, max_ratio: float) -> str | None:
-    mine, theirs, tokens = pairs.nll_nats_N, pairs.reference_nats_N, pairs.tokens_N
-    if not mine.shape == theirs.shape == tokens.shape or tokens.ndim != 1:
-        return f"the models were measured on other blocks: {mine.shape}, {theirs.shape}, {tokens.shape}"
+    nats, reference, tokens = pairs.nll_nats_N, pairs.reference_nats_N, pairs.tokens_N
+    if not nats.shape == reference.shape == tokens.shape or tokens.ndim != 1:
+        return f"the models were measured on other blocks: {nats.shape}, {reference.shape}, {tokens.shape}"
     if len(tokens) < MIN_BLOCKS:
         return f"{len(tokens)} blocks are too few; at least {MIN_BLOCKS} are needed for an interval"
     if not np.issubdtype(tokens.dtype, np.integer) or (tokens < 1).any():
         return "a block has no tokens"
-    if not all(np.isfinite(one).all() and (one >= 0.0).all() for one in (mine, theirs)):
+    if not all(np.isfinite(sums).all() and (sums >= 0.0).all() for sums in (nats, reference)):
         return "a sum of negative log-likelihoods is not a finite number of nats"
     if not (math.isfinite(max_ratio) and max_ratio > 0.0):
         return f"{max_ratio} is no ratio of perplexities"

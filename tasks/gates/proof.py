@@ -22,6 +22,16 @@ class Finding:
     p_value: float | None
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What a sentence tells: both models' metric, the finding on their pairs, and the result."""
+
+    measured: float
+    reference: float
+    finding: Finding
+    result: str
+
+
 def find(rule: Rule, pairs: Pairs | BlockPairs, seed: int) -> Finding | str:
     """Return what the pairs say, or why they prove nothing.
 
@@ -40,10 +50,10 @@ def find(rule: Rule, pairs: Pairs | BlockPairs, seed: int) -> Finding | str:
     assert rule.test is not None  # the schema asks for it
     sign = -1.0 if rule.bound == "max_drop" else 1.0
     margin = -sign * rule.threshold
-    found = TESTS[rule.test](pairs, margin, confidence, rule.resamples, seed)
-    ends = sorted((sign * found.low, sign * found.high))
-    p_value = found.p_value if rule.prove == "kept" else found.p_broken
-    return Finding(sign * found.value, ends[0], ends[1], pairs.rows, p_value)
+    difference = TESTS[rule.test](pairs, margin, confidence, rule.resamples, seed)
+    low, high = sorted((sign * difference.low, sign * difference.high))
+    p_value = difference.p_value if rule.prove == "kept" else difference.p_broken
+    return Finding(sign * difference.value, low, high, pairs.rows, p_value)
 
 
 def decide(rules: list[Rule], findings: list[Finding | str]) -> list[tuple[str, float | None]]:
@@ -51,19 +61,18 @@ def decide(rules: list[Rule], findings: list[Finding | str]) -> list[tuple[str, 
 
     p-values are adjusted after Holm over the whole family, undecided slices counted.
     """
-    raw = [1.0 if isinstance(one, str) or one.p_value is None else one.p_value for one in findings]
-    adjusted = holm(raw)
-    return [_decide(rule, one, p_value) for rule, one, p_value in zip(rules, findings, adjusted, strict=True)]
+    raw = [1.0 if isinstance(finding, str) or finding.p_value is None else finding.p_value for finding in findings]
+    return [_decide(*each) for each in zip(rules, findings, holm(raw), strict=True)]
 
 
-def _decide(rule: Rule, found: Finding | str, p_value: float) -> tuple[str, float | None]:
-    if isinstance(found, str):
+def _decide(rule: Rule, finding: Finding | str, p_value: float) -> tuple[str, float | None]:
+    if isinstance(finding, str):
         return "hold", None
-    kept = keeps(rule, found.value)
+    kept = keeps(rule, finding.value)
     if rule.confidence is None:
         return ("pass" if kept else "fail"), None
-    if found.p_value is None:  # churn: the exact upper bound is the proof
-        shown = keeps(rule, found.high)
+    if finding.p_value is None:  # churn: the exact upper bound is the proof
+        shown = keeps(rule, finding.high)
         return ("fail" if not kept else "pass" if shown else "hold"), None
     shown = p_value <= 1.0 - rule.confidence
     if rule.prove == "broken":
@@ -71,54 +80,52 @@ def _decide(rule: Rule, found: Finding | str, p_value: float) -> tuple[str, floa
     return ("fail" if not kept else "pass" if shown else "hold"), p_value
 
 
-def describe(
-    rule: Rule, pairs: Pairs | BlockPairs, measured: float, reference: float, found: Finding, result: str
-) -> str:
+def describe(rule: Rule, pairs: Pairs | BlockPairs, comparison: Comparison) -> str:
     """Return what was found and asked, in words."""
     if isinstance(pairs, BlockPairs):
-        return _describe_ratio(rule, pairs, measured, reference, found, result)
+        return _describe_ratio(rule, pairs, comparison)
     if rule.metric == "churn":
-        return _describe_churn(rule, pairs, found, result)
-    asked = f"at {'most' if rule.bound == 'max_drop' else 'least'} {100 * rule.threshold:g} points " + (
-        "below" if rule.bound == "max_drop" else "above"
-    )
-    sign = -1.0 if rule.bound == "max_drop" else 1.0
+        return _describe_churn(rule, pairs, comparison)
+    drop = rule.bound == "max_drop"
+    sign = -1.0 if drop else 1.0
+    asked = f"at {'most' if drop else 'least'} {100 * rule.threshold:g} points {'below' if drop else 'above'}"
     start = (
-        f"{subject(rule)}: {formatted(rule.metric, measured)}, {points(sign * found.value)} {possessive(rule.versus)} "
-        f"{formatted(rule.metric, reference)} on {pairs.rows} rows ({pairs.lost} lost, {pairs.gained} gained)"
+        f"{subject(rule)}: {formatted(rule.metric, comparison.measured)}, {points(sign * comparison.finding.value)} "
+        f"{possessive(rule.versus)} {formatted(rule.metric, comparison.reference)} on {pairs.rows} rows "
+        f"({pairs.lost} lost, {pairs.gained} gained)"
     )
     assert rule.confidence is not None
-    ends = sorted((sign * found.low, sign * found.high))
-    sure = f"with {100 * rule.confidence:g} % confidence no worse than {points(ends[0])}"
-    if rule.prove == "broken":
-        sure = f"with {100 * rule.confidence:g} % confidence no better than {points(ends[1])}"
-    if result == "hold":
+    low, high = sorted((sign * comparison.finding.low, sign * comparison.finding.high))
+    end = f"better than {points(high)}" if rule.prove == "broken" else f"worse than {points(low)}"
+    sure = f"with {100 * rule.confidence:g} % confidence no {end}"
+    if comparison.result == "hold":
         return f"{start}; {sure}, which does not show the {asked} that is asked: more rows or a better model would"
     return f"{start}; {sure}; {asked} is asked"
 
 
-def _describe_ratio(
-    rule: Rule, pairs: BlockPairs, measured: float, reference: float, found: Finding, result: str
-) -> str:
+def _describe_ratio(rule: Rule, pairs: BlockPairs, comparison: Comparison) -> str:
     assert rule.confidence is not None  # blocks are paired for a proof alone
+    finding = comparison.finding
     start = (
-        f"{subject(rule)}: {formatted(rule.metric, measured)}, {100 * found.value:.1f} % of {possessive(rule.versus)} "
-        f"{formatted(rule.metric, reference)} on {pairs.rows} blocks of {int(pairs.tokens_N.sum()):,} tokens"
+        f"{subject(rule)}: {formatted(rule.metric, comparison.measured)}, {100 * finding.value:.1f} % of "
+        f"{possessive(rule.versus)} {formatted(rule.metric, comparison.reference)} on {pairs.rows} blocks of "
+        f"{int(pairs.tokens_N.sum()):,} tokens"
     )
-    least = rule.prove == "broken"
-    end = f"{'least' if least else 'most'} {100 * (found.low if least else found.high):.1f} %"
+    end = f"least {100 * finding.low:.1f} %" if rule.prove == "broken" else f"most {100 * finding.high:.1f} %"
     asked = f"at most {100 * rule.threshold:g} % is asked"
-    more = ", which is not shown: more blocks or a better model would" if result == "hold" else ""
+    more = ", which is not shown: more blocks or a better model would" if comparison.result == "hold" else ""
     return f"{start}; with {100 * rule.confidence:g} % confidence at {end}; {asked}{more}"
 
 
-def _describe_churn(rule: Rule, pairs: Pairs, found: Finding, result: str) -> str:
+def _describe_churn(rule: Rule, pairs: Pairs, comparison: Comparison) -> str:
     start = (
-        f"{subject(rule)}: {pairs.flipped} of {pairs.rows} rows, {100 * found.value:.1f} %, differ from "
+        f"{subject(rule)}: {pairs.flipped} of {pairs.rows} rows, {100 * comparison.finding.value:.1f} %, differ from "
         f"{possessive(rule.versus)} predictions"
     )
     asked = f"at most {100 * rule.threshold:g} % is asked"
     if rule.confidence is None:
         return f"{start}; {asked}"
-    sure = f"with {100 * rule.confidence:g} % confidence at most {100 * found.high:.1f} %"
-    return f"{start}; {sure}; {asked}" + (", which is not shown: more rows would" if result == "hold" else "")
+    sure = f"with {100 * rule.confidence:g} % confidence at most {100 * comparison.finding.high:.1f} %"
+    return f"{start}; {sure}; {asked}" + (
+        ", which is not shown: more rows would" if comparison.result == "hold" else ""
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tasks.models.architectures import FAMILIES, adapter_of, stop_dropout
+from tasks.models.architectures import FAMILIES, adapter_of
 from tasks.models.architectures.family import Config
 from tasks.models.shapes import Shape
 
@@ -27,12 +27,6 @@ def flops_per_token(config: Config, tokens: int) -> int:
     """Return the FLOPs of one forward pass over a block of T tokens, head included, divided by T."""
     family = adapter_of(config)
     return family.flops_per_example(config, tokens, family.shape(config)["vocabulary"]) // tokens
-
-
-def without_dropout(model: Any) -> Any:
-    """Return the model with its dropout off for good: soft targets already keep a small student from over-fitting."""
-    stop_dropout(model)
-    return model
 
 
 def touch_read_rows_alone(model: Any) -> None:

@@ -17,7 +17,7 @@ from tasks.params.gates import Gate, Promotion, check_gates
 from tasks.params.parts import CAUSAL_LM as CAUSAL_LM
 from tasks.params.parts import CLASSIFICATION as CLASSIFICATION
 from tasks.params.parts import Confidence, Count, Name, PartOf, Positive, Section, Share, refusal
-from tasks.params.rounds import AnyRound, Criterion, Search, Trials, check_round, trials_of
+from tasks.params.rounds import AnyRound, Criterion, Loss, Search, Trials, check_round, trials_of
 
 
 class Splits(Section):
@@ -54,7 +54,7 @@ class ExtraLoss(Section):
 class AnyDistill(AnyTraining):
     """How the student learns from the teacher; the names of losses are those of `tasks.training.losses.LOSSES`."""
 
-    loss: Literal["forward_kl", "jensen_shannon", "reverse_kl"]
+    loss: Loss
     temperature: Annotated[float, Field(gt=0.0)]
     kd_weight: Share
     accumulate: Positive  # parts in which a batch is computed: less memory, the same gradient

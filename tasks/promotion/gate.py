@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from tasks.files import file_sha256, read_json
 from tasks.gates.causal_lm import gather_blocks
-from tasks.gates.classification import Gathered, Model, gather
+from tasks.gates.classification import gather
 from tasks.gates.costs import cost_evidence
+from tasks.gates.evidence import Gathered, Model
 from tasks.gates.judge import identity, judge
 from tasks.gates.rules import Answer, Asked, Rule
-from tasks.measuring.causal_lm import SAMPLES
+from tasks.measuring.predictions import SAMPLES
 from tasks.params.base import Params
 from tasks.params.classification import ClassificationParams
 from tasks.params.gates import rule_of

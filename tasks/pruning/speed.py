@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
+from tasks.measuring import subject
 from tasks.measuring.latency import compare_latencies
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import classifier_from_config
 from tasks.params.rounds import Round
-from tasks.pruning.planner import Candidate, reachable, shapes_within
+from tasks.pruning.planner import Candidate, Size, Space, reachable, shapes_within
 from tasks.pruning.planning import Config, Measure, space_of
 
 TRIES: Final = 7  # steps of the bisection: of a range of 1 to 100 it leaves 4 %
@@ -27,12 +29,7 @@ def measure_front(target: Round, config: Config, measure: Measure, clock: Clock)
     largest one that is fast enough. `clock` times a shape.
     """
     assert target.speedup is not None
-    adapter, space = adapter_of(config), space_of(config, target.axes)
-
-    def flops(shape: Mapping[str, int]) -> int:
-        found: int = adapter.flops_per_example(adapter.resized(config, shape), measure.tokens, measure.classes)
-        return found
-
+    space, flops = space_of(config, target.axes), partial(measure.flops, config)
     low, high = reachable(space, flops)
     timed: list[dict[str, float]] = []
     for _ in range(TRIES):
@@ -50,7 +47,7 @@ def measure_front(target: Round, config: Config, measure: Measure, clock: Clock)
     return timed
 
 
-def _least_lost(space: Any, flops: Callable[[Mapping[str, int]], int], budget: int) -> Candidate | None:
+def _least_lost(space: Space, flops: Size, budget: int) -> Candidate | None:
     return next(iter(shapes_within(space, flops, budget) or shapes_within(space, flops, budget, WIDE)), None)
 
 
@@ -62,7 +59,7 @@ def random_weights_clock(config: Config, teacher: Config, tokens: int, repeats: 
 
     def clock(shape: dict[str, int]) -> Timing:
         student = classifier_from_config(adapter_of(config).resized(config, shape)).eval()
-        record = compare_latencies(student, other, {}, [1], tokens, repeats)["torch"]["1"]
+        record = compare_latencies(student, other, {}, subject.Timing([1], tokens, repeats))["torch"]["1"]
         return {"latency_ms": record["latency_ms_p50"], "teacher_latency_ms": record["teacher_latency_ms_p50"]}
 
     return clock

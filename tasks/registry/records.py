@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.files import file_sha256, read_json, read_json_lines
-from tasks.training.keeper import MEASURED
+from tasks.training.metrics import MEASURED
 
 TEACHER: Final = "teacher"
 # The stages behind one evaluated round; the teacher's evaluation is round r0.

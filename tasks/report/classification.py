@@ -1,240 +1,288 @@
-"""The later sections of the report: slices, rivals, training curves, and where each thing came from.
-
-The section of the report on searches: the candidates of a round, how they ranked, and which one was taken.
-"""
+"""The report of a classifier."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from tasks.report.charts import curve, thinned
-from tasks.report.parts import NOTHING, count, digest, interval, milliseconds, ratio, size, table, text, value_of
+from markupsafe import Markup
 
-Story = Mapping[str, Any]
-_WORST: Final = 10
-_PACKAGES: Final = ("torch", "transformers", "onnxruntime", "scikit-learn", "numpy", "dvc", "mlflow", "prefect")
-_INT8: Final = (
+from tasks.report.charts import Point, front
+from tasks.report.page import (
+    MAIN_SET,
+    Form,
+    Story,
+    batches_of,
+    cost_of,
+    cost_rows,
+    curves,
+    document,
+    focus,
+    header,
+    names_of,
+    origin,
+    overall,
+    overall_of,
+    refusal,
+    rounds_section,
+    verdicts,
+)
+from tasks.report.parts import (
+    NOTHING,
+    Cell,
+    Row,
+    Table,
+    count,
+    filled,
+    interval,
+    milliseconds,
+    percent,
+    ratio,
+    share,
+    size,
+    tables_section,
+    value_of,
+)
+
+TFIDF: Final = "tfidf_logistic"
+RIVALS: Final = {TFIDF: "TF-IDF + logistic regression"}
+MOST_SLICES: Final = 10
+SIZES: Final[tuple[tuple[str, str, Form], ...]] = (
+    ("parameters", "params_total", count),
+    ("not in embeddings", "params_non_embedding", count),
+    ("weights", "size_bytes", size),
+    ("ONNX", "size_bytes_onnx", size),
+    ("ONNX int8", "size_bytes_onnx_int8", size),
+)
+FORMATS: Final = {"torch": "PyTorch", "onnx": "ONNX", "onnx_int8": "ONNX int8"}
+INT8: Final = (
     ("accuracy", "accuracy"),
     ("of the teacher's accuracy", "accuracy_ratio"),
     ("chooses as the teacher", "agreement"),
     ("chooses as in PyTorch", "agreement_fp32"),
 )
-_RIVALS: Final = {"tfidf_logistic": "TF-IDF + logistic regression"}
 
 
-def slices(story: Story, name: str) -> str:
-    """Return the slices on which a round lost most accuracy against the teacher, largest loss first."""
-    losses = []
-    rows: list[list[str]] = []
-    student, teacher = (story["models"][model]["quality"]["sets"] for model in (name, "teacher"))
-    for set_name in student:
-        for slice_name, mine in student[set_name]["slices"].items():
-            theirs = value_of(teacher, set_name, "slices", slice_name, "accuracy")
-            is_whole = slice_name != "overall" and mine["support"] == student[set_name]["slices"]["overall"]["support"]
-            if mine["support"] and theirs and not is_whole:  # the one source of a set is the set again
-                lost = theirs["value"] - mine["accuracy"]["value"]
-                losses.append((lost, set_name, slice_name, mine, theirs))
-    losses.sort(key=lambda one: (-round(one[0], 9), one[1], one[2]))
-    worst = [one for one in losses if one[0] > 0][:_WORST]
-    if not worst:
-        return f"<section><h2>Slices that lost most</h2><p>{text(name)} loses on none of them.</p></section>\n"
-    for lost, set_name, slice_name, mine, theirs in worst:
-        bar = f'<span class="track"><span class="bar" style="width:{100 * lost / worst[0][0]:.0f}%"></span></span>'
-        label = f"{text(slice_name)}<small>{text(set_name)}</small>"
-        scores = [interval(theirs), interval(mine["accuracy"])]
-        rows.append([label, f"{mine['support']:,}", *scores, f"{100 * lost:.1f}{bar}"])
-    caption = f"Accuracy of {name} against the teacher. Few rows make wide intervals: read a loss together with them."
-    header = ["slice", "rows", "teacher", text(name), "points lost"]
-    return f"<section><h2>Slices that lost most</h2>\n{table(caption, header, rows)}</section>\n"
-
-
-def rivals(story: Story, name: str, sets: Sequence[str]) -> str:
-    """Return the table of what one could use instead: a linear model, the teacher in int8, a random start."""
-    header = ["", *[f"accuracy on {text(s)}" for s in sets], "bytes", "latency, batch 1", "latency, batch 32"]
-    rows = [
-        _model_row(story, name, "torch", name, sets),
-        _model_row(story, name, "onnx_int8", f"{name}<small>ONNX Runtime, int8</small>", sets),
-        _model_row(story, "teacher", "onnx_int8", "teacher<small>ONNX Runtime, int8</small>", sets),
-        _model_row(story, "teacher", "torch", "teacher", sets),
+def render(story: Story) -> str:
+    """Return the whole page."""
+    title, name, sets = headline(story), focus(story), set_names(story)
+    accuracy = (f"Accuracy on {MAIN_SET}", share(_accuracy(story, name)), share(_accuracy(story, "teacher")))
+    sections = [
+        header(story, title, accuracy, "Latency, batch 1"),
+        _front(story),
+        _rounds(story),
+        searches(story),
+        verdicts(story),
+        _slices(story, name),
+        _rivals(story, name, sets),
+        _int8(story, MAIN_SET),
+        curves(story),
+        origin(story),
     ]
-    for rival, measured in sorted(story["rivals"].items()):
-        words = _RIVALS.get(rival, rival.replace("random_init_", "random start, shape of ").replace("_", " "))
-        cells = [interval(value_of(measured, "sets", s, "slices", "overall", "accuracy")) for s in sets]
-        rows.append([text(words), *cells, NOTHING, NOTHING, NOTHING])
-    caption = "Like with like: compare PyTorch with PyTorch and int8 with int8. A dash: not measured."
-    return f"<section><h2>Honest rivals</h2>\n{table(caption, header, rows)}</section>\n"
+    return document(f"{story['name']}: {title}", sections)
 
 
-def int8(story: Story, set_name: str) -> str:
-    """Return the table of what each model is as int8, beside the teacher as int8."""
-    names = ["teacher", *story["rounds"]]
-    quality = {
-        name: value_of(story["models"][name]["quality"], "sets", set_name, "variants", "onnx_int8") for name in names
-    }
-    rows = [["bytes", *[size(value_of(story["models"][name]["cost"], "size_bytes_onnx_int8")) for name in names]]]
-    costs = {name: story["models"][name]["cost"] for name in names}
-    whole = value_of(costs["teacher"], "size_bytes_onnx_int8")
-    smaller = [ratio(whole, value_of(costs[name], "size_bytes_onnx_int8")) for name in names]
-    rows.append(["times smaller", *[NOTHING if one is None else f"{one:.1f}" for one in smaller]])
-    for batch in ("1", "32"):
-        shares = [value_of(costs[name], "latency", "onnx_int8", batch, "ratio_p50") for name in names]
-        rows.append([f"times faster, batch {batch}", *[f"{1 / one:.1f}" if one else NOTHING for one in shares]])
-    for words, key in _INT8:
-        rows.append([f"{words}<small>{text(set_name)}</small>", *[interval(value_of(quality[n], key)) for n in names]])
-    caption = "ONNX Runtime with dynamic int8 on both sides, on one thread."
-    return f"<section><h2>As int8</h2>\n{table(caption, ['', *map(text, names)], rows)}</section>\n"
+def headline(story: Story) -> str:
+    """Return the verdict in one sentence."""
+    chosen = story["selection"]["selected"]
+    if chosen is None:
+        return refusal(story)
+    smaller = ratio(cost_of(story, "teacher", "params_total"), cost_of(story, chosen, "params_total"))
+    kept = ratio(_accuracy(story, chosen), _accuracy(story, "teacher"))
+    size_words = f"is {smaller:.1f} times smaller than its teacher" if smaller else "passes its gates"
+    kept_words = f" and keeps {percent(kept)} of its accuracy on {MAIN_SET}" if kept else ""
+    return f"{chosen} {size_words}{kept_words}."
 
 
-def _model_row(story: Story, model: str, kind: str, words: str, sets: Sequence[str]) -> list[str]:
-    quality, cost = story["models"][model]["quality"], story["models"][model]["cost"]
-    place = ("slices", "overall") if kind == "torch" else ("variants", kind)
-    cells = [interval(value_of(quality, "sets", s, *place, "accuracy")) for s in sets]
-    weight = value_of(cost, "size_bytes" if kind == "torch" else f"size_bytes_{kind}")
-    latency = [milliseconds(value_of(cost, "latency", kind, batch, "latency_ms_p50")) for batch in ("1", "32")]
-    label = f"{text(model)}<small>PyTorch</small>" if kind == "torch" else words
-    return [label, *cells, size(weight), *latency]
+def set_names(story: Story) -> list[str]:
+    """Return the evaluation sets, test first and validation last."""
+    names = story["models"]["teacher"]["quality"]["sets"]
+    return sorted(names, key=lambda name: (name == "validation", name != MAIN_SET, name))
 
 
-def curves(story: Story) -> str:
-    """Return a panel a model with its loss and validation accuracy over the steps."""
-    panels = []
-    for name in ("teacher", *story["rounds"]):
-        steps = story["models"][name]["steps"]
-        loss = thinned([(float(one["step"]), float(one["loss"])) for one in steps if "loss" in one])
-        accuracy = [
-            (float(one["step"]), float(one["validation_accuracy"])) for one in steps if "validation_accuracy" in one
-        ]
-        best = value_of(story["models"][name]["summary"], "best_checkpoint")
-        kept = f' <span class="note">kept {text(best)}</span>' if best else ""
-        panels.append(f"<figure><h3>{text(name)}{kept}</h3>{curve(name, loss, accuracy)}{_by_heart(steps)}</figure>")
-    return f'<section><h2>Training</h2><div class="panels">{"".join(panels)}</div></section>\n'
+def _accuracy(story: Story, model: str, set_name: str = MAIN_SET) -> float | None:
+    value: float | None = value_of(overall(story, model, set_name, "accuracy"), "value")
+    return value
 
 
-def _by_heart(steps: Sequence[Mapping[str, Any]]) -> str:
-    """Return how near to its teacher the last checkpoint was on validation, and on rows that it trained on."""
-    last = next((one for one in reversed(steps) if "learnt_kl_nats_per_example" in one), None)
-    if last is None:
-        return ""
-    validation, learnt = (last[f"{rows}_kl_nats_per_example"] for rows in ("validation", "learnt"))
-    words = f"KL to the teacher {validation:.3f} on validation, {learnt:.3f} on rows it learnt from"
-    return f"<figcaption>{words}</figcaption>"
+def _front(story: Story) -> Markup:
+    points = []
+    for name in names_of(story):
+        accuracy, params = overall(story, name, MAIN_SET, "accuracy"), cost_of(story, name, "params_total")
+        if accuracy is None or not params:
+            continue
+        int8 = value_of(story["models"][name]["quality"], "sets", MAIN_SET, "variants", "onnx_int8", "accuracy")
+        kind = "teacher" if name == "teacher" else "chosen" if name == story["selection"]["selected"] else "round"
+        latency = cost_of(story, name, "latency", "torch", "1", "latency_ms_p50")
+        points.append(Point(name, params, accuracy, latency, int8, kind))
+    if not points:
+        return Markup()
+    rival = value_of(story["rivals"], TFIDF, "sets", MAIN_SET, "slices", "overall", "accuracy", "value")
+    line = (RIVALS[TFIDF], rival) if rival is not None else None
+    level = percent(value_of(story["models"]["teacher"]["quality"], "confidence")).replace(".0", "")
+    wide, narrow = (front(points, line, width, MAIN_SET) for width in (980, 358))
+    return filled("front.html.j2", wide=wide, narrow=narrow, level=level)
 
 
-def origin(story: Story) -> str:
-    """Return where each thing came from: data, models, code, environment, and each stage's receipt."""
-    validation, receipts = story["validation"], story["receipts"]
-    passed = sum(one["success"] for one in validation["expectations"])
-    facts = [
-        ("data", f"{text(validation['file'])}, sha256 {digest(validation['sha256'])}"),
-        ("checks of the data", f"{passed} of {len(validation['expectations'])} expectations hold"),
-        ("seed", text(story["seed"])),
-    ]
-    models = [(name, story["models"][name]) for name in ("teacher", *story["rounds"])]
-    weights = {name: value_of(model["quality"], "model_sha256") for name, model in models}
-    facts += [(f"weights of {text(name)}", f"sha256 {digest(found)}") for name, found in weights.items()]
-    facts += _environment(receipts)
-    listed = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in facts)
-    return (
-        '<section><h2>Where each thing came from</h2>\n<dl class="origin">'
-        + listed
-        + "</dl>\n"
-        + _sets_table(validation, story["data"])
-        + _receipts_table(receipts)
-        + "</section>\n"
+def _rounds(story: Story) -> Markup:
+    names = names_of(story)
+    rows: list[Row] = [["size"], *cost_rows(story, SIZES)]
+    if any("sparsity" in story["models"][name]["cost"] for name in names):
+        rows.append(["weights at zero", *[_zeros(story["models"][name]["cost"]) for name in names]])
+    rows += [["cost of an answer"], *cost_rows(story, [("FLOPs an example", "flops_per_example", count)])]
+    for kind, words in FORMATS.items():
+        for batch in batches_of(story, kind):
+            label = Cell(f"latency, batch {batch}", f"{words}, median")
+            rows.append([label, *[_latency(story, name, kind, batch) for name in names]])
+    for set_name in set_names(story):
+        rows += _quality_rows(story, set_name, names)
+    threads = cost_of(story, "teacher", "threads")
+    note = f", latency on {threads:g} thread{'s' if threads != 1 else ''}" if threads else ""
+    return rounds_section(story, f"Small print: intervals, and the ratio to the teacher{note}.", rows)
+
+
+def _zeros(cost: Mapping[str, Any]) -> str | Cell:
+    """Return how many weights of a masked model are zero, with both denominators; a dash where none was masked."""
+    masked = cost.get("sparsity")
+    if masked is None:
+        return NOTHING
+    return Cell(
+        f"{100 * masked['sparsity_of_masked']:.1f}% of {masked['weights_masked']:,} in layers",
+        f"{100 * masked['sparsity_of_total']:.1f}% of all parameters; no faster in a dense runtime",
     )
 
 
-def _environment(receipts: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return facts on code and packages; several values are all shown, for stages may come from different commits."""
-    commits = {(one["git"]["commit"], one["git"]["dirty"]) for one in receipts if value_of(one, "git", "commit")}
-    found = [
-        (
-            "git commit",
-            "<br>".join(
-                f"<code>{text(commit)}</code>{' with local changes' if dirty else ''}"
-                for commit, dirty in sorted(commits)
-            )
-            or NOTHING,
-        )
+def _latency(story: Story, name: str, kind: str, batch: str) -> Cell:
+    median, against = (cost_of(story, name, "latency", kind, batch, key) for key in ("latency_ms_p50", "ratio_p50"))
+    faster = f"{1 / against:.1f}\N{MULTIPLICATION SIGN} faster" if against and name != "teacher" else ""
+    return Cell(milliseconds(median), faster)
+
+
+def _quality_rows(story: Story, set_name: str, names: list[str]) -> list[Row]:
+    rows = value_of(story["models"]["teacher"]["quality"], "sets", set_name, "rows")
+    reference = _accuracy(story, "teacher", set_name)
+    return [
+        [f"{set_name}, {rows:,} rows" if rows is not None else set_name],
+        ["accuracy", *[interval(overall(story, name, set_name, "accuracy")) for name in names]],
+        ["of the teacher's", *[percent(ratio(_accuracy(story, name, set_name), reference)) for name in names]],
+        ["agrees with teacher", *[interval(overall(story, name, set_name, "agreement")) for name in names]],
+        ["calibration error", *[interval(overall(story, name, set_name, "calibration_error")) for name in names]],
     ]
-    systems = sorted({f"Python {one['environment']['python']}, {one['environment']['platform']}" for one in receipts})
-    if systems:
-        found.append(("run on", "<br>".join(map(text, systems))))
-    for package in _PACKAGES:
-        versions = sorted({v for one in receipts if (v := value_of(one, "environment", "packages", package))})
-        if versions:
-            found.append((text(package), text(", ".join(versions))))
-    return found
 
 
-def _sets_table(validation: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    rows = []
-    for name, found in sorted(validation["sets"].items(), key=lambda item: -item[1]["rows"]):
-        classes = ", ".join(f"{text(label)} {number:,}" for label, number in found["classes"].items()) or "no labels"
-        tokens = value_of(data, "sets", name, "tokens")
-        rows.append(
-            [
-                text(name),
-                text(", ".join(found["sources"])),
-                classes,
-                f"{found['rows']:,}",
-                f"{tokens:,}" if tokens is not None else NOTHING,
-            ]
-        )
-    return table("Sets of the data", ["set", "sources", "classes", "rows", "tokens"], rows, numbers_from=3)
+def searches(story: Story) -> Markup:
+    """Return a table for each round that searched for its shape; nothing where none did."""
+    records = [(name, story["models"][name].get("search")) for name in story["rounds"]]
+    tables = [_candidates(name, search) for name, search in records if search]
+    return tables_section("Candidates, ranked after a short distillation", *tables) if tables else Markup()
 
 
-def _receipts_table(receipts: Sequence[Mapping[str, Any]]) -> str:
-    if not receipts:
-        return '<p class="note">No receipts were given, so there are no times and no commits here.</p>'
+def _candidates(name: str, search: Mapping[str, Any]) -> Table:
+    key = f"best_{search['metric']}"
     rows = [
         [
-            text(one["stage"]),
-            text(one["started_at"]),
-            f"{one['compute_seconds']:,.1f} s",
-            f"{one['startup_seconds']:,.1f} s",
-            size(one.get("peak_memory_bytes")),
-            text(one.get("device") or NOTHING),
-            text(one.get("precision") or NOTHING),
-            f"<code>{text((value_of(one, 'git', 'commit') or NOTHING)[:10])}</code>",
+            Cell(f"candidate {each['candidate']}", "taken" if each["candidate"] == search["chosen"] else ""),
+            *[f"{size:,}" for size in each["shape_after"].values()],
+            count(each["params_total"]),
+            f"{each['loss']:.2f}",
+            str(each["rank_before"]),
+            f"{each['short'][key]:.4f}",
+            str(each["rank_after"]),
+            f"{each['finished'][key]:.4f}" if each["finished"] else NOTHING,
         ]
-        for one in sorted(receipts, key=lambda one: (one["started_at"], one["stage"]))
+        for each in sorted(search["candidates"], key=lambda each: int(each["rank_after"]))
     ]
-    header = ["stage", "started", "work", "start-up", "peak memory", "device", "precision", "commit"]
-    return table("Receipts: what each stage of this result took, whenever it ran", header, rows)
-
-
-def searches(story: Story) -> str:
-    """Return a table for each round that searched for its shape; nothing where none did."""
-    found = [(name, story["models"][name].get("search")) for name in story["rounds"]]
-    tables = "".join(_table(name, search) for name, search in found if search)
-    return f"<section><h2>Candidates, ranked after a short distillation</h2>\n{tables}</section>\n" if tables else ""
-
-
-def _table(name: str, search: Mapping[str, Any]) -> str:
-    key = f"best_{search['metric']}"
-    rows = []
-    for one in sorted(search["candidates"], key=lambda one: int(one["rank_after"])):
-        mark = "<small>taken</small>" if one["candidate"] == search["chosen"] else ""
-        finished = f"{one['finished'][key]:.4f}" if one["finished"] else NOTHING
-        sizes = [f"{size:,}" for size in one["shape_after"].values()]
-        rows.append(
-            [
-                f"candidate {one['candidate']}{mark}",
-                *sizes,
-                count(one["params_total"]),
-                f"{one['loss']:.2f}",
-                str(one["rank_before"]),
-                f"{one['short'][key]:.4f}",
-                str(one["rank_after"]),
-                finished,
-            ]
-        )
-    axes = [text(axis) for axis in search["candidates"][0]["shape_after"]]
+    axes = search["candidates"][0]["shape_after"]
     header = ["", *axes, "parameters", "planned loss", "rank before", "KL, short", "rank after", "KL, finished"]
     caption = (
         f"{name}: KL of the teacher from the student, nats per validation row; smaller is better. The best {search['keep']} "
         "were finished with the whole budget of the round."
     )
-    return table(caption, header, rows)
+    return Table(caption, header, rows)
+
+
+def _slices(story: Story, name: str) -> Markup:
+    """Return the slices on which a round lost most accuracy against the teacher, largest loss first."""
+    losses = []
+    student, teacher = (story["models"][model]["quality"]["sets"] for model in (name, "teacher"))
+    for set_name in student:
+        for slice_name, part in student[set_name]["slices"].items():
+            before = value_of(teacher, set_name, "slices", slice_name, "accuracy")
+            is_whole = slice_name != "overall" and part["support"] == student[set_name]["slices"]["overall"]["support"]
+            if part["support"] and before and not is_whole:  # the one source of a set is the set again
+                losses.append((before["value"] - part["accuracy"]["value"], set_name, slice_name, part, before))
+    losses.sort(key=lambda loss: (-round(loss[0], 9), loss[1], loss[2]))
+    worst = [loss for loss in losses if loss[0] > 0][:MOST_SLICES]
+    caption = f"Accuracy of {name} against the teacher. Few rows make wide intervals: read a loss together with them."
+    rows = [
+        [
+            Cell(slice_name, set_name),
+            f"{part['support']:,}",
+            interval(before),
+            interval(part["accuracy"]),
+            Cell(f"{100 * lost:.1f}", bar=100 * lost / worst[0][0]),
+        ]
+        for lost, set_name, slice_name, part, before in worst
+    ]
+    if not worst:
+        caption = f"{name} loses on none of them."
+    return tables_section(
+        "Slices that lost most", Table(caption, ["slice", "rows", "teacher", name, "points lost"], rows)
+    )
+
+
+def _rivals(story: Story, name: str, sets: Sequence[str]) -> Markup:
+    """Return the table of what one could use instead: a linear model, the teacher in int8, a random start."""
+    header = ["", *[f"accuracy on {s}" for s in sets], "bytes", "latency, batch 1", "latency, batch 32"]
+    rows = [
+        _model_row(story, name, "torch", Cell(name, "PyTorch"), sets),
+        _model_row(story, name, "onnx_int8", Cell(name, "ONNX Runtime, int8"), sets),
+        _model_row(story, "teacher", "onnx_int8", Cell("teacher", "ONNX Runtime, int8"), sets),
+        _model_row(story, "teacher", "torch", Cell("teacher", "PyTorch"), sets),
+    ]
+    others = [
+        (Cell(RIVALS.get(rival, rival.replace("_", " "))), quality)
+        for rival, quality in sorted(story["rivals"].items())
+    ]
+    others += [
+        (Cell(f"random start, shape of {of}", "the same budget of distillation"), quality)
+        for of, quality in story["random_init"].items()
+    ]
+    for label, quality in others:
+        rows.append([label, *[interval(overall_of(quality, s, "accuracy")) for s in sets], NOTHING, NOTHING, NOTHING])
+    caption = "Like with like: compare PyTorch with PyTorch and int8 with int8. A dash: not measured."
+    return tables_section("Honest rivals", Table(caption, header, rows))
+
+
+def _model_row(story: Story, model: str, kind: str, label: Cell, sets: Sequence[str]) -> Row:
+    quality, in_torch = story["models"][model]["quality"], kind == "torch"
+    place = ("slices", "overall") if in_torch else ("variants", kind)
+    return [
+        label,
+        *[interval(value_of(quality, "sets", s, *place, "accuracy")) for s in sets],
+        size(cost_of(story, model, "size_bytes" if in_torch else f"size_bytes_{kind}")),
+        *[milliseconds(cost_of(story, model, "latency", kind, batch, "latency_ms_p50")) for batch in ("1", "32")],
+    ]
+
+
+def _int8(story: Story, set_name: str) -> Markup:
+    """Return the table of what each model is as int8, beside the teacher as int8."""
+    names = names_of(story)
+    sizes = {name: cost_of(story, name, "size_bytes_onnx_int8") for name in names}
+    smaller = [ratio(sizes["teacher"], sizes[name]) for name in names]
+    rows: list[Row] = [
+        ["bytes", *map(size, sizes.values())],
+        ["times smaller", *[NOTHING if times is None else f"{times:.1f}" for times in smaller]],
+    ]
+    for batch in ("1", "32"):
+        ratios = [cost_of(story, name, "latency", "onnx_int8", batch, "ratio_p50") for name in names]
+        rows.append(
+            [f"times faster, batch {batch}", *[f"{1 / against:.1f}" if against else NOTHING for against in ratios]]
+        )
+    for words, key in INT8:
+        place = ("sets", set_name, "variants", "onnx_int8", key)
+        cells = [interval(value_of(story["models"][name]["quality"], *place)) for name in names]
+        rows.append([Cell(words, set_name), *cells])
+    return tables_section(
+        "As int8", Table("ONNX Runtime with dynamic int8 on both sides, on one thread.", ["", *names], rows)
+    )

@@ -10,6 +10,7 @@ import argparse
 import errno
 import functools
 import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -142,10 +143,11 @@ def _seen_by(stage: str, params: Params) -> Params:
 def run_of(stage: str, params: Params) -> Run:
     """Return the function that does a stage's work for the task of the params; both take the same arguments.
 
-    `tasks.<stage>` works for classifiers, `tasks.causal.<stage>` for language models.
+    `tasks.stages.causal_lm_<stage>` works for language models where there is one, else `tasks.stages.<stage>`.
     """
-    name = f"causal_lm_{stage}" if isinstance(params, CausalLMParams) else stage
-    run: Run = importlib.import_module(f"tasks.stages.{name}").run
+    twin = f"tasks.stages.causal_lm_{stage}"
+    of_causal_lm = isinstance(params, CausalLMParams) and importlib.util.find_spec(twin) is not None
+    run: Run = importlib.import_module(twin if of_causal_lm else f"tasks.stages.{stage}").run
     return run
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tasks.artifacts import FINISHED, TRIED
 from tasks.files import read_json, write_json
-from tasks.training.keeper import CLOSEST
+from tasks.training.metrics import CLOSEST
 
 SEARCH_FILE: Final = "search.json"
 CURVES: Final = "search"  # folder of the curves beside it: short-<number>.jsonl, finished-<number>.jsonl

@@ -1,7 +1,4 @@
-"""Extra losses of a distillation, beside the one on logits: what the teacher's layers hold, and how its tokens relate.
-
-What passes inside a model: the states of its layers row by row, and the queries, keys and values of its last layer.
-"""
+"""Extra losses of a distillation, beside the one on logits: what the teacher's layers hold, and how its tokens relate."""
 
 from __future__ import annotations
 
@@ -23,19 +20,10 @@ from tasks.models.architectures import adapter_of, num_layers
 from tasks.models.architectures.layout import FUSED
 from tasks.models.checkpoint import load_classifier, read_config
 from tasks.models.devices import Device
-from tasks.models.predict import predict_batches
-from tasks.params.classification import Distill
-from tasks.training.hidden import (
-    HIDDEN_LOSSES,
-    KINDS,
-    Projection,
-    fit_projection,
-    fixed_weight,
-    layer_pairs,
-    relation_kl,
-    row_states,
-)
-from tasks.training.teacher_cache import States
+from tasks.params.classification import Distill, Hidden, Relations
+from tasks.training.hidden import KINDS, StateMatch, fit_match, fixed_weight, layer_pairs, relation_kl, row_states
+from tasks.training.lesson import Lesson, Student
+from tasks.training.teacher_cache import States, predict_states, reads
 
 Rows = NDArray[np.int64]
 SAMPLE_ROWS: Final = 2048  # on which a projection is fitted and the teacher's channels are standardised
@@ -64,57 +52,32 @@ class Extra(Protocol):
 
 @dataclass
 class HiddenMatch:
-    """The student's row states, projected, against the cached standardised states of the teacher."""
+    """The student's row states against those that are cached of the teacher."""
 
     weight: float | None
     until_share: float
-    name: str
     layers: list[int]  # of the student, counted from 1
     reads: str
     states: States
-    mean_LKE: Tensor
-    deviation_LKE: Tensor
-    projection: Projection
+    match: StateMatch
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the loss of each row, shape (B,); see `HIDDEN_LOSSES`."""
-        found = [row_states(batch.hidden_states[layer], batch.mask_BT, self.reads) for layer in self.layers]
-        wanted = torch.from_numpy(self.states[batch.rows]).to(self.mean_LKE.device)
-        wanted_BLKE = (wanted - self.mean_LKE) / self.deviation_LKE
-        return HIDDEN_LOSSES[self.name](self.projection(torch.stack(found, dim=1)), wanted_BLKE)
+        own = [row_states(batch.hidden_states[layer], batch.mask_BT, self.reads) for layer in self.layers]
+        cached_BLKE = torch.from_numpy(self.states[batch.rows]).to(self.match.mean_LKE.device)
+        return self.match(torch.stack(own, dim=1), cached_BLKE)
 
 
 def hidden_match(
-    student: Any,
-    data: TokenSet,
-    states: States,
-    layers: list[int],
-    device: Device,
-    *,
-    name: str,
-    weight: float | None,
-    until_share: float,
+    student: Any, data: TokenSet, states: States, layers: list[int], device: Device, section: Hidden
 ) -> HiddenMatch:
     """Return the loss with its projection fitted on rows spread over the data; the student's first bits are its own."""
     rows = np.unique(np.linspace(0, len(data) - 1, min(SAMPLE_ROWS, len(data))).astype(np.int64))
-    sample = rows_of(data, rows)
-    found = np.empty((len(rows), len(layers), len(KINDS), student.config.hidden_size), dtype=np.float32)
+    own = np.empty((len(rows), len(layers), len(KINDS), student.config.hidden_size), dtype=np.float32)
     plain = Device(device.device, "fp32", device.threads)
-    predict_states(student, sample, layers, SAMPLE_BATCH_ROWS, plain, found)
-    wanted = torch.from_numpy(states[rows])
-    mean_LKE, deviation_LKE = wanted.mean(dim=0), wanted.std(dim=0, correction=0).clamp(min=1e-3)
-    projection = fit_projection(torch.from_numpy(found), (wanted - mean_LKE) / deviation_LKE).to(device.device)
-    return HiddenMatch(
-        weight,
-        until_share,
-        name,
-        layers,
-        reads(student),
-        states,
-        mean_LKE.to(device.device),
-        deviation_LKE.to(device.device),
-        projection,
-    )
+    predict_states(student, rows_of(data, rows), layers, SAMPLE_BATCH_ROWS, plain, own)
+    match = fit_match(section.loss, torch.from_numpy(own), torch.from_numpy(states[rows]), device.device)
+    return HiddenMatch(fixed_weight(section.weight), section.until_share, layers, reads(student), states, match)
 
 
 @dataclass
@@ -145,20 +108,12 @@ class RelationMatch:
         return torch.stack([relation_kl(s, t, batch.mask_BT, self.heads) for s, t in pairs]).mean(dim=0)
 
 
-def relation_match(
-    student: Any,
-    tokenizer: Path,
-    teacher: Path,
-    device: Device,
-    *,
-    weight: float | None,
-    until_share: float,
-    heads: int,
-) -> RelationMatch:
-    """Return the loss with the teacher of a folder beside the student, whose tokenizer lies in another."""
+def relation_match(student: Student, teacher: Path, device: Device, section: Relations) -> RelationMatch:
+    """Return the loss with the teacher of a folder beside the student."""
     model = load_classifier(teacher).requires_grad_(False).to(device.device)
-    ids = torch.from_numpy(ids_at_teacher(*(read_json(f / "tokenizer.json") for f in (tokenizer, teacher))))
-    return RelationMatch(weight, until_share, heads, LastRelations(student), model, ids.to(device.device), device)
+    ids = torch.from_numpy(ids_at_teacher(*(read_json(f / "tokenizer.json") for f in (student.folder, teacher))))
+    weight, listening = fixed_weight(section.weight), LastRelations(student.model)
+    return RelationMatch(weight, section.until_share, section.heads, listening, model, ids.to(device.device), device)
 
 
 class Extras:
@@ -166,82 +121,35 @@ class Extras:
 
     def __init__(self, losses: Sequence[Extra]) -> None:
         self._losses, self.active = losses, list(losses)
-        projections = [one.projection for one in losses if isinstance(one, HiddenMatch)]
+        projections = [extra.match.projection for extra in losses if isinstance(extra, HiddenMatch)]
         #: what trains beside the student and is thrown away
         self.module = nn.ModuleList(projections) if projections else None
 
     def begin(self, share: float) -> None:
         """Hear which share of the steps is done."""
-        self.active = [one for one in self._losses if share < one.until_share]
+        self.active = [extra for extra in self._losses if share < extra.until_share]
 
 
 def make_extras(
     section: Distill,
-    student: Any,
+    student: Student,
     data: TokenSet,
     frames: Mapping[str, pd.DataFrame],
-    folders: Mapping[str, Path],
+    lesson: Lesson,
     device: Device,
 ) -> Extras:
-    """Return the extra losses of a section; `folders` are the `logits`, the `teacher`, and the student's `tokenizer`."""
+    """Return the extra losses of a section; `data` are the tokens of the rows, `frames` their sets."""
     losses: list[Extra] = []
     if section.hidden is not None:
-        config = read_config(folders["teacher"])
+        config = read_config(lesson.teacher)
         depth = adapter_of(config).shape(config)["layers"]
-        pairs = layer_pairs(num_layers(student), depth, section.hidden.layers)
-        states = States(folders["logits"], frames, [theirs for _, theirs in pairs])
-        losses.append(
-            hidden_match(
-                student,
-                data,
-                states,
-                [ours for ours, _ in pairs],
-                device,
-                name=section.hidden.loss,
-                weight=fixed_weight(section.hidden.weight),
-                until_share=section.hidden.until_share,
-            )
-        )
+        pairs = layer_pairs(num_layers(student.model), depth, section.hidden.layers)
+        own, teachers = ([pair[side] for pair in pairs] for side in (0, 1))
+        states = States(lesson.logits, frames, teachers)
+        losses.append(hidden_match(student.model, data, states, own, device, section.hidden))
     if section.relations is not None:
-        losses.append(
-            relation_match(
-                student,
-                folders["tokenizer"],
-                folders["teacher"],
-                device,
-                heads=section.relations.heads,
-                weight=fixed_weight(section.relations.weight),
-                until_share=section.relations.until_share,
-            )
-        )
+        losses.append(relation_match(student, lesson.teacher, device, section.relations))
     return Extras(losses)
-
-
-def reads(model: Any) -> str:
-    """Return which token the classifier reads: the `first` or the `last` of a row."""
-    return str(adapter_of(model.config.to_dict()).READS)
-
-
-def predict_states(
-    model: Any,
-    tokens: TokenSet,
-    layers: Sequence[int],
-    batch_rows: int,
-    device: Device,
-    into: NDArray[Any],
-    on_batch: Callable[[int], None] | None = None,
-) -> NDArray[np.float32]:
-    """Return float32 logits (rows, classes), and write the states of the layers `into` (rows, layers, kinds, channels).
-
-    Layers are counted from 1; rows are in their order. Both come from one pass over the rows.
-    """
-    logits = np.zeros((len(tokens), model.config.num_labels), dtype=np.float32)
-    batches = predict_batches(model, tokens, batch_rows, device, on_batch, output_hidden_states=True)
-    for rows, mask_BT, outputs in batches:
-        states = [row_states(outputs.hidden_states[layer], mask_BT, reads(model)) for layer in layers]
-        into[rows] = torch.stack(states, dim=1).cpu().numpy()
-        logits[rows] = outputs.logits.float().cpu().numpy()
-    return logits
 
 
 class LastRelations:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import UserError
-from tasks.gates.classification import read_predictions
+from tasks.measuring.predictions import read_rows
 from tasks.measuring.quality import interval, resample_counts
 from tasks.params.base import Params
 from tasks.params.classification import ClassificationParams
@@ -121,7 +121,7 @@ def _right(evaluated: Path, rows: dict[str, list[str]]) -> Right:
     """Return which rows a model is right about, and keep their ids in `rows`; UserError if a set has other rows there."""
     found = {}
     for path in sorted((evaluated / "predictions").glob("*.parquet")):
-        table = read_predictions(path)
+        table = read_rows(path)
         if table is None:
             raise UserError(f"{path}: not predictions; evaluate again: `compactlm run`")
         ids = [str(row) for row in table["row_id"]]

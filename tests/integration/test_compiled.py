@@ -62,7 +62,7 @@ def test_a_killed_one_goes_on_to_the_same_bits(
     assert stage(params, "distill", *paths, "--out", "whole") == 0
     monkeypatch.setattr("tasks.training.scratch.SAVE_EVERY_SECONDS", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.stages.distill.Progress.update", killed_at(9))
+        patch.setattr("tasks.progress.Progress.update", killed_at(9))
         with pytest.raises(KilledError):
             stage(params, "distill", *paths, "--out", "again")
     assert stage(params, "distill", *paths, "--out", "again") == 0
@@ -123,7 +123,7 @@ def test_a_killed_language_model_goes_on_to_the_same_bits(workspace: Path, monke
     teach(out=Path("whole"))
     monkeypatch.setattr("tasks.training.scratch.SAVE_EVERY_SECONDS", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.training.causal_lm.Progress.update", killed_at(9))
+        patch.setattr("tasks.progress.Progress.update", killed_at(9))
         with pytest.raises(KilledError):
             teach(out=Path("again"))
     assert any(Path(".compactlm/scratch").rglob("*")), "nothing to go on from"

@@ -21,7 +21,7 @@ from tasks.params.base import Launcher
 from tasks.params.classification import ClassificationParams
 from tasks.params.file import check_params
 from tasks.running import launch
-from tasks.training.loop import Learning, Schedule
+from tasks.training.loop import Course, Learning, Schedule
 from tests.integration.test_extra_losses_stage import HIDDEN, RELATIONS, params_of
 from tests.integration.trainings import assert_same_training, language_model, stage, student_of
 
@@ -104,7 +104,8 @@ def test_with_shares_each_process_holds_half_of_the_weights_and_of_the_optimiser
         device = pick("cpu", "fp32", 1)
         model = load_classifier(tiny_families / "bert/teacher")
         schedule = Schedule(1e-3, 0.1, 0.0, 1.0, 1, 0)
-        learning = Learning(model, None, lambda one, ids: one(input_ids=ids).logits.square().mean(), schedule, device)
+        course = Course([], lambda one, ids: one(input_ids=ids).logits.square().mean(), schedule)
+        learning = Learning(model, course, device)
         learning.step_loss(torch.ones((4, 8), dtype=torch.int64)).backward()
         learning.optimiser.step()
         whole = sum(p.numel() for p in model.parameters())

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from tasks.files import read_json, write_json
-from tasks.report.page import headline
+from tasks.params.file import apply_overrides
+from tasks.report.classification import headline
 from tasks.running.stage import main
 from tests.example_run import build_run, gate_arguments
 
@@ -36,9 +37,9 @@ def _gate(artifacts: Path, name: str) -> dict[str, Any]:
     return verdict
 
 
-def _finish(artifacts: Path) -> str:
+def _finish(artifacts: Path, described: Path = ROOT / "params.yaml") -> str:
     """Run the gates that have no verdict yet, select and report; return the page."""
-    params, rounds = ["--params", str(ROOT / "params.yaml")], artifacts / "rounds"
+    params, rounds = ["--params", str(described)], artifacts / "rounds"
     for name in ("r1", "r2", "r3"):
         if not (rounds / name / "verdict.json").is_file():
             _gate(artifacts, name)
@@ -247,6 +248,22 @@ def test_the_page_is_whole_self_contained_and_the_same_again(artifacts: Path) ->
     for words in ("r3 is 7.9 times smaller", "TF-IDF + logistic regression", "distill@r1", "at least 97 % is asked"):
         assert words in page
     assert "distill@r9" not in page  # a round params.yaml no longer has
+
+
+def test_a_random_start_is_among_the_rivals(artifacts: Path, tmp_path: Path) -> None:
+    quality = read_json(artifacts / "rounds/r2/evaluated/quality.json")
+    for entry in quality["sets"].values():
+        entry["slices"]["overall"]["accuracy"] = {"value": 0.1234, "low": 0.1, "high": 0.2}
+        entry.pop("variants", None)
+    write_json(artifacts / "rounds/r3/random_init/quality.json", quality)
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    described = tmp_path / "params.yaml"
+    described.write_text(apply_overrides(text, ["baselines.random_init=[r3]"], "params.yaml"), encoding="utf-8")
+    page, without = _finish(artifacts, described), _finish(artifacts)
+    _, label, rest = page.partition("random start, shape of r3")
+    assert label
+    assert rest.partition("</tr>")[0].count("0.123<small>0.100\N{EN DASH}0.200") == 4, "a number a set"
+    assert "random start" not in without
 
 
 def test_text_from_outside_is_escaped(artifacts: Path) -> None:

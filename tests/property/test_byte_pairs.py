@@ -29,9 +29,10 @@ from tasks.models.checkpoint import (
     save_causal_lm,
     save_classifier,
 )
-from tasks.pruning.cut import student_from_plan, write_tokenizer
+from tasks.pruning.causal_lm import student_from_plan as causal_student
+from tasks.pruning.classification import student_from_plan
+from tasks.pruning.cut import write_tokenizer
 from tasks.pruning.shapes import Plan
-from tasks.stages.causal_lm_prune import student_from_plan as causal_student
 from tests.causal import config_of, sentences
 from tests.families import CONFIGS, END, roberta_tokenizer
 from tests.property.test_families import everything

@@ -21,11 +21,11 @@ from tasks.models.architectures import adapter_of, without_layers
 from tasks.models.causal_lm import count_parameters, flops_per_token
 from tasks.models.checkpoint import load_causal_lm, read_config, save_causal_lm
 from tasks.pruning.calibration import BlockCalibration
+from tasks.pruning.causal_lm import student_from_plan
 from tasks.pruning.criteria import CRITERIA, keep_best
 from tasks.pruning.cut import make_plan
 from tasks.pruning.depth import blocks, protected_ends
 from tasks.pruning.shapes import Plan
-from tasks.stages.causal_lm_prune import student_from_plan
 from tests.causal import DECODERS, write_decoder
 from tests.families import FFN, HEADS, LAYERS
 from tests.property.test_families import CPU, drawn_heads, everything, ignore_heads, ignore_inputs

@@ -17,7 +17,7 @@ from tasks.measuring.cost import peak_memory_bytes
 from tasks.models.checkpoint import causal_lm_from_config
 from tasks.models.devices import Device
 from tasks.models.predict import Head, next_tokens, predicting
-from tasks.training.causal_lm import blocks_loss
+from tasks.training.causal_lm import Imitated, blocks_loss
 from tasks.training.chunked_loss import Recipe, causal_loss, token_loss
 from tasks.training.losses import LOSSES
 from tests.causal import config_of
@@ -181,7 +181,7 @@ def test_the_gradients_of_parts_are_those_of_the_batch_of_two_plain_models(name:
     expected = torch.autograd.grad(plain, list(model.parameters()))
 
     device, recipe = Device(torch.device("cpu"), "fp32", 1), Recipe("forward_kl", 1.0, 1.0, 5, torch.float32)
-    loss = blocks_loss(model, teacher, recipe, device, lambda rows: ids[torch.from_numpy(rows)])
+    loss = blocks_loss(model, Imitated(teacher), recipe, device, lambda rows: ids[torch.from_numpy(rows)])
     values = []
     for rows in np.array_split(np.arange(6), 3):
         part = loss(model, rows) / 3

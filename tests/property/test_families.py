@@ -26,8 +26,9 @@ from tasks.models.checkpoint import attend_plainly, load_classifier, pad_id, rea
 from tasks.models.devices import Device
 from tasks.models.predict import predict_logits
 from tasks.pruning.calibration import Calibration
+from tasks.pruning.classification import student_from_plan
 from tasks.pruning.criteria import CRITERIA, keep_best
-from tasks.pruning.cut import make_plan, student_from_plan
+from tasks.pruning.cut import make_plan
 from tasks.pruning.shapes import Plan
 from tasks.registry.served_model import TextClassifier
 from tests.families import CONFIGS, ENCODERS, FFN, HEADS, LAYERS, write_family

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tasks.files import read_json
 from tasks.models.architectures import bert, num_layers, without_layers
 from tasks.models.checkpoint import load_classifier, read_config
-from tasks.pruning.cut import student_from_plan
+from tasks.pruning.classification import student_from_plan
 from tasks.pruning.shapes import Plan
 
 HEAD_SIZE = 8

@@ -19,7 +19,7 @@ from tasks.params.rounds import Round
 from tasks.pruning.planner import GOOD, Candidate, distance, most_different
 from tasks.pruning.planning import Measure, candidates, possible_shapes, searched_shapes
 from tasks.training.candidates import order_of, ranked, take_best
-from tasks.training.keeper import CLOSEST
+from tasks.training.metrics import CLOSEST
 from tests.families import CONFIGS
 
 TRAINING = {"parent": "teacher", "labelled_epochs": 1, "transfer_epochs": 1.0, "learning_rate": 1.0e-4}

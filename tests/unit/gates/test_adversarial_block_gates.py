@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 
 from tasks.gates.causal_lm import gather_blocks
-from tasks.gates.classification import Model
+from tasks.gates.evidence import Model
 from tasks.gates.judge import judge
 from tasks.gates.rules import Rule
-from tasks.measuring.causal_lm import SAMPLES
 from tasks.measuring.perplexity import repetition_rate
+from tasks.measuring.predictions import SAMPLES
 from tests.gate_evidence import cell
 
 BLOCKS, TOKENS = 60, 20

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.gates.classification import Model, gather
+from tasks.gates.classification import gather
+from tasks.gates.evidence import Model
 from tasks.gates.judge import judge
 from tasks.gates.rules import CHECKS, Asked, Measurement, Rule
 from tasks.lineage.merkle import receipts_root

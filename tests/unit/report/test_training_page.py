@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.report.classification import curves
+from tasks.report.page import curves
 
 
 def _story(**learnt: float) -> dict[str, Any]:
