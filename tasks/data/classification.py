@@ -91,12 +91,7 @@ def checked(fetched: Path, data: Values, limits: Values) -> Checked:
 def _file_checks(file: str, table: pd.DataFrame, columns: Mapping[str, str | None]) -> list[Expectation]:
     """Return a check for each column that must be there."""
     return [
-        Expectation(
-            f"column_{role}",
-            "expect_column_to_exist",
-            {"column": name},
-            read.missing_columns(file, table, {role: name}),
-        )
+        Expectation(f"column_{role}", "expect_column_to_exist", {"column": name}, read.missing_columns(file, table, {role: name}))
         for role, name in columns.items()
         if name is not None
     ]
@@ -174,8 +169,7 @@ def _class_checks(file: str, classes: pd.DataFrame, limits: Values) -> list[Expe
 def _split_checks(file: str, raw: pd.DataFrame, data: Values) -> list[Expectation]:
     """Return the checks on a split that the file itself gives."""
     unknown, repeated = (
-        [f"{file}: {problem}" for problem in problems_of(raw, data)]
-        for problems_of in (unknown_splits, repeated_over_splits)
+        [f"{file}: {problem}" for problem in problems_of(raw, data)] for problems_of in (unknown_splits, repeated_over_splits)
     )
     allowed = {"column": "split", "value_set": list(SPLITS)}
     return [

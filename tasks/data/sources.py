@@ -105,9 +105,7 @@ def data_file(place: Path, key: str = "data.source") -> Path:
     files = sorted(path for path in place.rglob("*") if path.suffix in TABLES)
     if len(files) != 1:
         names = ", ".join(path.name for path in files) or "none"
-        raise SourceError(
-            f"params.yaml: {key}: {place}: one .csv, .tsv, .parquet or .jsonl file is needed; found {names}"
-        )
+        raise SourceError(f"params.yaml: {key}: {place}: one .csv, .tsv, .parquet or .jsonl file is needed; found {names}")
     return files[0]
 
 
@@ -140,8 +138,21 @@ def source_digest(source: str, key: str) -> str:
     return hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
 
 
+def is_locked(sources: dict[str, str], lock: Path) -> bool:
+    """Return whether the lock holds these sources (key -> source) as they are now."""
+    return not _changes(sources, lock)[1]
+
+
 def refresh_lock(sources: dict[str, str], lock: Path) -> list[str]:
     """Write the digests of `sources` (key -> source) to the lock; return a line for each that is new or changed."""
+    new, changed = _changes(sources, lock)
+    if changed:
+        write_json(lock, new)
+    return changed
+
+
+def _changes(sources: dict[str, str], lock: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Return what a lock of these sources holds now, and a line for each that the lock does not hold so."""
     old = read_json(lock) if lock.exists() else {}
     new = {key: {"source": source, "sha256": source_digest(source, key)} for key, source in sources.items()}
     changed = [
@@ -149,9 +160,7 @@ def refresh_lock(sources: dict[str, str], lock: Path) -> list[str]:
         for key, entry in new.items()
         if old.get(key) != entry
     ]
-    if changed:
-        write_json(lock, new)
-    return changed
+    return new, changed
 
 
 def check_lock(sources: dict[str, str], lock: Path) -> None:

@@ -18,12 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tasks.children import BACKEND, STRATEGY
 from tasks.errors import ResourceError
 from tasks.models.sharding import Shares
 
 Rows = NDArray[np.int64]
-BACKEND_VARIABLE: Final = "COMPACTLM_BACKEND"
-STRATEGY_VARIABLE: Final = "COMPACTLM_STRATEGY"
 BACKENDS: Final = {"cpu": "gloo", "cuda": "nccl"}  # what `auto` means, by kind of device
 PATIENCE: Final = timedelta(hours=12)  # others wait while the first measures; the launcher notices who dies
 
@@ -32,12 +31,7 @@ class Processes:
     """The group of processes that this one trains in; `rank` counts from 0, and the first writes every file."""
 
     def __init__(
-        self,
-        count: int = 1,
-        rank: int = 0,
-        backend: str | None = None,
-        accelerator: Any = None,
-        shares: Shares | None = None,
+        self, count: int = 1, rank: int = 0, backend: str | None = None, accelerator: Any = None, shares: Shares | None = None
     ) -> None:
         """Take the group, and with `shares` how it cuts the model that it trains into one share for each process."""
         self.count, self.rank, self.backend, self._accelerator = count, rank, backend, accelerator
@@ -129,21 +123,17 @@ def local_device(device: str) -> torch.device:
     if device == "cpu":
         return torch.device(device)
     if device != "cuda":
-        raise ResourceError(
-            f"params.yaml: runtime.device: {device!r} is one device; runtime.launcher takes cuda, cpu or auto"
-        )
+        raise ResourceError(f"params.yaml: runtime.device: {device!r} is one device; runtime.launcher takes cuda, cpu or auto")
     number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if number >= there:
         wanted = os.environ["LOCAL_WORLD_SIZE"]
-        raise ResourceError(
-            f"params.yaml: runtime.launcher.processes: {wanted}, and this machine has {there} GPUs: one each"
-        )
+        raise ResourceError(f"params.yaml: runtime.launcher.processes: {wanted}, and this machine has {there} GPUs: one each")
     return torch.device("cuda", number)
 
 
 def join(device: torch.device, threads: int) -> Processes:
     """Return the group of this process once all of it have come here; ResourceError when its backend does not fit."""
-    backend = os.environ.get(BACKEND_VARIABLE, "auto")
+    backend = os.environ.get(BACKEND, "auto")
     if backend == "auto":
         backend = BACKENDS[device.type]
     if backend == "nccl" and device.type != "cuda":
@@ -161,6 +151,6 @@ def join(device: torch.device, threads: int) -> Processes:
             DistributedDataParallelKwargs(find_unused_parameters=True),
         ],
     )
-    sharded = os.environ.get(STRATEGY_VARIABLE) == "fsdp"
+    sharded = os.environ.get(STRATEGY) == "fsdp"
     shares = Shares(device, accelerator.num_processes) if sharded else None
     return Processes(accelerator.num_processes, accelerator.process_index, backend, accelerator, shares)

@@ -11,7 +11,6 @@ from tasks.git import has_git
 from tasks.params.base import Params
 from tasks.promotion.decide import Request, decide, reconcile
 from tasks.promotion.decisions import read_log
-from tasks.promotion.gate import judge_first
 from tasks.registry.tracking import Tracker
 
 console = logging.getLogger("compactlm")
@@ -42,6 +41,9 @@ def settle_champion(tracker: Tracker, params: Params, version: str, selected: st
             adopted: dict[str, Any] = {"verdict": "pass", "sentence": "adopted as it was found", "rules": []}
             decide(tracker, name, Request("adopt", found, reason, ACTOR), lambda *_: adopted)
         else:
+            # Judging imports what evaluations need, and most runs have a champion already.
+            from tasks.promotion.gate import judge_first
+
             verdict = read_json(tracker.workspace / "artifacts" / "rounds" / selected / "verdict.json")
             ask = Request("first", version, f"first champion: {selected} is the smallest round whose gates pass", ACTOR)
             entry = decide(tracker, name, ask, lambda candidate, _: judge_first(tracker, params, candidate, verdict))
