@@ -150,11 +150,6 @@ class RoundPaths:
         )  # this shape from random weights, if asked for
         self.verdict: Final = self.folder / "verdict.json"  # of type Verdict
 
-    @property
-    def random_init(self) -> Path:
-        """Return the file of type Quality of this shape trained from random weights; there if params ask for it."""
-        return self.folder / "random_init" / "quality.json"
-
 
 def receipt_path(stage: str) -> str:
     """Return the path of a stage's receipt below the project."""

@@ -17,7 +17,7 @@ from tasks.params.gates import Gate, Promotion, check_gates
 from tasks.params.parts import CAUSAL_LM as CAUSAL_LM
 from tasks.params.parts import CLASSIFICATION as CLASSIFICATION
 from tasks.params.parts import Confidence, Count, Name, PartOf, Positive, Section, Share, refusal
-from tasks.params.rounds import AnyRound, Criterion, Search, Trials, check_round, trials_of
+from tasks.params.rounds import AnyRound, Criterion, Loss, Search, Trials, check_round, trials_of
 
 
 class Splits(Section):
@@ -36,15 +36,6 @@ class AnyTraining(Section):
     checkpoints: Positive
 
 
-class AnyDistill(AnyTraining):
-    """How the student learns from the teacher; the names of losses are those of `tasks.training.losses.LOSSES`."""
-
-    loss: Literal["forward_kl", "jensen_shannon", "reverse_kl"]
-    temperature: Annotated[float, Field(gt=0.0)]
-    kd_weight: Share
-    accumulate: Positive  # parts in which a batch is computed: less memory, the same gradient
-
-
 def _weight(value: object) -> object:
     if value == "dynamic" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf):
         return value
@@ -60,13 +51,23 @@ class ExtraLoss(Section):
     until_share: PartOf
 
 
-def check_parts(name: str, extra: ExtraLoss | None, accumulate: int) -> None:
-    """Raise ValueError where the dynamic weight of an extra loss would be a ratio of each part of a batch."""
-    if extra is not None and extra.weight == "dynamic" and accumulate > 1:
-        raise ValueError(
-            f"{name}.weight: dynamic would be another ratio in each of the {accumulate} parts of a batch; "
-            "give a number, or set accumulate: 1"
-        )
+class AnyDistill(AnyTraining):
+    """How the student learns from the teacher; the names of losses are those of `tasks.training.losses.LOSSES`."""
+
+    loss: Loss
+    temperature: Annotated[float, Field(gt=0.0)]
+    kd_weight: Share
+    accumulate: Positive  # parts in which a batch is computed: less memory, the same gradient
+
+    @model_validator(mode="after")
+    def _parts_weigh_as_the_whole(self) -> Self:
+        for name, extra in self:
+            if isinstance(extra, ExtraLoss) and extra.weight == "dynamic" and self.accumulate > 1:
+                raise ValueError(
+                    f"{name}.weight: dynamic would be another ratio in each of the {self.accumulate} parts of a batch; "
+                    "give a number, or set accumulate: 1"
+                )
+        return self
 
 
 class Prune(Section):

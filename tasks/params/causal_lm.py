@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, ExtraLoss, Params, Splits, check_parts
+from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, ExtraLoss, Params, Splits
 from tasks.params.parts import Count, LearningRate, Name, Positive, Section, Share, Source
 from tasks.params.rounds import AnyRound, Sizes
 
@@ -120,7 +120,6 @@ class CausalDistill(AnyDistill, Training):
     def _states_need_the_teacher_beside(self) -> Self:
         if self.hidden is not None and self.cache is not None:
             raise ValueError("hidden: compares with a teacher that runs beside the student; set cache: null")
-        check_parts("hidden", self.hidden, self.accumulate)
         return self
 
     @model_validator(mode="after")

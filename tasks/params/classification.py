@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, ExtraLoss, Params, Splits, check_parts
+from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, ExtraLoss, Params, Splits
 from tasks.params.parts import Count, LearningRate, Name, PartOf, Positive, Section, Share, Source, did_you_mean
 from tasks.params.rounds import Round, Search, check_rows
 
@@ -134,12 +134,6 @@ class Distill(AnyDistill):
     relations: Relations | None
     batch_rows: Positive
     average: Annotated[float, Field(gt=0.0, lt=1.0)] | None
-
-    @model_validator(mode="after")
-    def _parts_weigh_as_the_whole(self) -> Self:
-        check_parts("hidden", self.hidden, self.accumulate)
-        check_parts("relations", self.relations, self.accumulate)
-        return self
 
 
 class Evaluate(AnyEvaluate):

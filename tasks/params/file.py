@@ -58,13 +58,14 @@ def check_params(values: object, file: str) -> Params:
 
 def _explain(detail: Any, task: str) -> str:
     """Return one fault of pydantic's as `key: what is wrong, what is allowed`."""
-    key = ".".join(str(part) for part in detail["loc"])
+    key, name = ".".join(str(part) for part in detail["loc"]), str(detail["loc"][-1] if detail["loc"] else "")
+    reason = refusal(task, name)
     if detail["type"] == "extra_forbidden":
         allowed = _fields_at(detail["loc"][:-1], SCHEMAS[task])
-        name = str(detail["loc"][-1])
-        reason = refusal(task, name)
         hint = f"; {reason};" if reason else did_you_mean(name, allowed)
         return f"{key}: unknown key{hint} allowed here: {', '.join(allowed)}"
+    if detail["type"] == "none_required" and reason:
+        return f"{key}: {reason}"
     if detail["type"] == "missing":
         return f"{key}: missing; every value must be given"
     if detail["type"] == "value_error":

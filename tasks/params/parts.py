@@ -13,7 +13,7 @@ CAUSAL_LM: Final = "causal_lm"
 
 # task -> what it cannot do that another can -> why not, and what there is instead. Every refusal is worded here.
 CANNOT: Final[Mapping[str, Mapping[str, str]]] = {
-    CLASSIFICATION: {},
+    CLASSIFICATION: {"cache": "of a classifier all logits are cached; write cache: null"},
     CAUSAL_LM: {
         "compare": "compare shows accuracies of classifiers; a language model's rounds stand side by side in the report",
         "export": (

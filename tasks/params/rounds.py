@@ -11,6 +11,7 @@ from tasks.models.shapes import AXES
 from tasks.params.parts import Count, LearningRate, Positive, Section
 
 Criterion = Literal["activation", "magnitude_l1", "magnitude_l2", "random", "taylor", "wanda"]
+Loss = Literal["forward_kl", "jensen_shannon", "reverse_kl"]
 Times = Annotated[float, Field(gt=1.0, allow_inf_nan=False)]
 BUDGETS = ("params_total", "ratio", "flops_per_example", "speedup")
 

@@ -33,7 +33,7 @@ UNPACKED = 8  # bytes of fp32 for each of a .gguf file's, at four bits a weight
 
 def check(params: Params, workspace: Path) -> None:
     """Raise a UserError when sources, shapes or free disk space would stop the run later."""
-    check_disk(SOURCES[params.task](params), workspace)
+    check_disk(CHECKS[params.task](params), workspace)
 
 
 def _check_classifier(params: ClassificationParams) -> int:
@@ -70,7 +70,7 @@ def _check_causal_lm(params: CausalLMParams) -> int:
     return weights_bytes
 
 
-SOURCES: Final[Mapping[str, Callable[[Any], int]]] = {CLASSIFICATION: _check_classifier, CAUSAL_LM: _check_causal_lm}
+CHECKS: Final[Mapping[str, Callable[[Any], int]]] = {CLASSIFICATION: _check_classifier, CAUSAL_LM: _check_causal_lm}
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:

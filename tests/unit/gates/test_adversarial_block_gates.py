@@ -19,6 +19,7 @@ from tasks.gates.rules import Rule
 from tasks.measuring.perplexity import repetition_rate
 from tasks.measuring.predictions import SAMPLES
 from tests.gate_evidence import cell
+from tests.quality_builder import quality_set
 
 BLOCKS, TOKENS = 60, 20
 PLAIN = Rule("perplexity", "test", "overall", "teacher", "max_ratio", 1.2, "block")
@@ -62,7 +63,7 @@ def evaluation(ratio: float, varies: float, seed: int) -> tuple[Frames, dict[str
     frames[SAMPLES] = pd.DataFrame({"sample": [np.array([1, 2, 3, 4] * 4 + [row] * 8) for row in range(8)]})
     rates = [repetition_rate(one.tolist()) for one in frames[SAMPLES]["sample"]]
     for name in SETS:
-        sets[name] = {"rows": BLOCKS, "rows_sha256": name, "slices": {"overall": told_of(frames[name])}, "variants": {}}
+        sets[name] = quality_set({"overall": told_of(frames[name])}, BLOCKS, name)
     sets["test"]["variants"] = {"greedy": {"repetition_rate": {"value": round(float(np.mean(rates)), 6)}}}
     return frames, sets
 

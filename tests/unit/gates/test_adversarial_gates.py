@@ -19,6 +19,7 @@ from tasks.gates.rules import CHECKS, Asked, Measurement, Rule
 from tasks.lineage.merkle import receipts_root
 from tasks.measuring.quality import accuracy
 from tests.gate_evidence import LAST, Records, answers, cell, encoded
+from tests.quality_builder import quality_set
 
 ROWS = 400
 PROVEN = Rule(
@@ -80,7 +81,7 @@ def report(of: pd.DataFrame) -> dict[str, Any]:
         rows = of[[name == "overall" or name in names for names in of["slices"]]]
         value = accuracy(rows["label"].to_numpy(), rows["prediction"].to_numpy()) if len(rows) else 0.0
         slices[name] = {"support": len(rows), "accuracy": {"value": value}}
-    return {"test": {"rows": len(of), "rows_sha256": "a" * 64, "slices": slices}}
+    return {"test": quality_set(slices, len(of), "a" * 64)}
 
 
 def honest(*rules: Rule | Asked, lost: int = 8, gained: int = 8) -> Case:

@@ -171,6 +171,14 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
         ("evaluate.prompt_tokens", 30, "prompt_tokens + new_tokens must be at most data.block_tokens = 32"),
         ("data.columns", {"text": "text", "source": None}, "text_sources chooses by columns.source, which is null"),
         ("baselines.random_init", ["r9"], "baselines.random_init: 'r9' is not a round"),
+        ("rounds.r1.search", {}, "rounds.r1.search: unknown key; rounds of a language model do not search; allowed here"),
+        ("rounds.r1.granularity", "n_m", "rounds.r1.granularity: unknown key; masks are for classifiers; a round of a"),
+        (
+            "trials.rounds",
+            ["r1"],
+            "rounds of a language model do not search; write trials: {rounds: [], candidates: [], places: []}",
+        ),
+        ("gates.0", {**SHOWN, "slice": "negation"}, "gates.0: language models have neither slices nor the rival tfidf_lo"),
     ],
 )
 def test_what_does_not_belong_is_refused_with_its_key(tmp_path: Path, key: str, value: Any, words: str) -> None:
@@ -189,6 +197,10 @@ def test_a_classifier_is_not_asked_for_perplexity() -> None:
     with pytest.raises(
         ParamsError, match=r"gates\.\d+\.metric: 'perplexity' is not measured of classifiers; allowed: acc"
     ):
+        check_params(values, "params.yaml")
+    del values["gates"][-1]
+    values["distill"]["cache"] = {"top_k": 256, "tokens": 1000}
+    with pytest.raises(ParamsError, match=r"distill\.cache: of a classifier all logits are cached; write cache: null"):
         check_params(values, "params.yaml")
 
 
