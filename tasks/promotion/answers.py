@@ -18,7 +18,9 @@ from tasks.promotion.approval import TIME, canonical, digest_of, open_proposals,
 from tasks.promotion.decisions import read_log
 from tasks.promotion.keys import own_public_key, sign
 
-FOLDER: Final = "approvals"  # <first 16 of the proposal's digest>/<answer>-<key>.json: files of two people never conflict
+FOLDER: Final = (
+    "approvals"  # <first 16 of the proposal's digest>/<answer>-<key>.json: files of two people never conflict
+)
 
 
 def find_proposal(workspace: Path, model: str, numbers: Mapping[str, str], version: str | None) -> dict[str, Any]:
@@ -30,7 +32,9 @@ def find_proposal(workspace: Path, model: str, numbers: Mapping[str, str], versi
     if len(meant) == 1:
         return meant[0]
     listed = ", ".join(f"{model}/{known[sha256]}" for sha256 in found) or "none; `compactlm promote` makes one"
-    raise UserError(f"{model}{f'/{version}' if version else ''}: say which proposal is meant; waiting for approval: {listed}")
+    raise UserError(
+        f"{model}{f'/{version}' if version else ''}: say which proposal is meant; waiting for approval: {listed}"
+    )
 
 
 def signed_answer(proposal: Mapping[str, Any], decision: str, reason: str, key: Path) -> dict[str, Any]:
@@ -43,7 +47,14 @@ def signed_answer(proposal: Mapping[str, Any], decision: str, reason: str, key: 
             f"--key {key}: {line} is not the key of an approver; approvers: {allowed} (params.yaml: promotion.approval.approvers)"
         )
     at = datetime.now(UTC).strftime(TIME)
-    said = {"proposal": digest_of(proposal), "decision": decision, "name": names[0], "key": line, "at": at, "reason": reason}
+    said = {
+        "proposal": digest_of(proposal),
+        "decision": decision,
+        "name": names[0],
+        "key": line,
+        "at": at,
+        "reason": reason,
+    }
     signed = {"statement": said, "signature": sign(canonical(said), key)}
     return _counting(signed, proposal)
 

@@ -29,12 +29,16 @@ def compare_versions(
         raise UserError(refusal(params.task, "compare"))
     sets = ["test", *params.data.further_sets, "validation"]
     runs = {"student": second["run_id"], "champion": first["run_id"], "teacher": second["teacher_run_id"]}
-    models = {who: model for who, run in runs.items() if (model := read_model(tracker, who, run, set(sets))) is not None}
+    models = {
+        who: model for who, run in runs.items() if (model := read_model(tracker, who, run, set(sets))) is not None
+    }
     found: list[dict[str, Any]] = []
     for name in sets:
         known = models["student"].sets.get(name, {}).get("slices", {}) if "student" in models else {}
         names = ["overall", *sorted(one for one in known if one != "overall")]
-        rules = [Rule("accuracy", name, one, "champion", "max_drop", 0.0, "warn", confidence=CONFIDENCE) for one in names]
+        rules = [
+            Rule("accuracy", name, one, "champion", "max_drop", 0.0, "warn", confidence=CONFIDENCE) for one in names
+        ]
         evidence, pairs, _ = gather(rules, models, len(params.data.labels), params.evaluate.calibration_bins)
         for one in names:
             count = pairs["champion", name, one]
@@ -44,7 +48,9 @@ def compare_versions(
             assert isinstance(count, Pairs)  # accuracies are counted row by row
             if count.rows:
                 mine, theirs = (evidence[who, "accuracy", name, one].value for who in ("student", "champion"))
-                found.append({"set": name, "slice": one, "doubt": None, "a": theirs, "b": mine, **_change(count, params.seed)})
+                found.append(
+                    {"set": name, "slice": one, "doubt": None, "a": theirs, "b": mine, **_change(count, params.seed)}
+                )
     return found
 
 

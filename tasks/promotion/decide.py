@@ -88,7 +88,9 @@ def decide(tracker: Tracker, name: str, ask: Request, judge: Judge) -> Decision:
     raise UserError(f"{name}: {ATTEMPTS} other decisions came first; try again when fewer promotions are under way")
 
 
-def check_ask(ask: Request, candidate: Mapping[str, Any], before: Mapping[str, Any], log: Sequence[Decision], name: str) -> None:
+def check_ask(
+    ask: Request, candidate: Mapping[str, Any], before: Mapping[str, Any], log: Sequence[Decision], name: str
+) -> None:
     """Raise UserError for what is no question for a gate: nothing to change, or no champion to go back from."""
     champion = before["champion"]
     if champion is not None and champion["model_sha256"] == candidate["model_sha256"]:
@@ -98,7 +100,12 @@ def check_ask(ask: Request, candidate: Mapping[str, Any], before: Mapping[str, A
 
 
 def content(
-    tracker: Tracker, name: str, ask: Request, candidate: dict[str, Any], before: dict[str, Any], verdict: dict[str, Any]
+    tracker: Tracker,
+    name: str,
+    ask: Request,
+    candidate: dict[str, Any],
+    before: dict[str, Any],
+    verdict: dict[str, Any],
 ) -> dict[str, Any]:
     """Return a decision's content; a refused one leaves champion and previous as they were."""
     done = verdict["verdict"] == "pass"

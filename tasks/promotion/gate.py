@@ -51,7 +51,12 @@ def judge_first(
 
 
 def _judge(
-    tracker: Tracker, params: Params, candidate: Version, champion: Version | None, given: list[dict[str, Any]], known: Answers
+    tracker: Tracker,
+    params: Params,
+    candidate: Version,
+    champion: Version | None,
+    given: list[dict[str, Any]],
+    known: Answers,
 ) -> dict[str, Any]:
     """Return the verdict of what is `given` and of the rules of `promotion` together."""
     asked = [rule_of(gate) for gate in params.promotion.gates]
@@ -139,7 +144,9 @@ def _bytes(tracker: Tracker, candidate: Version) -> dict[str, Any]:
     if candidate["model_id"]:
         path = tracker.local_model(candidate["model_id"]) / "artifacts" / "model" / "model.safetensors"
     if path is None or not path.is_file():
-        return _check("weights", "hold", f"weights: version {candidate['version']} has no model.safetensors in the registry")
+        return _check(
+            "weights", "hold", f"weights: version {candidate['version']} has no model.safetensors in the registry"
+        )
     if file_sha256(path) != candidate["model_sha256"]:
         return _check("weights", "fail", f"weights: {path} is not the file that was evaluated; its sha256 differs")
     return _check("weights", "pass", "weights: the registered file is the one that was evaluated")
@@ -149,7 +156,9 @@ def _round(tracker: Tracker, params: Params, candidate: Version) -> dict[str, An
     """Return the round's own verdict, held if it was judged by other rules than params.yaml has now."""
     path = tracker.local_file(candidate["run_id"], "evidence/verdict.json") if candidate["run_id"] else None
     if path is None:
-        return _check("round", "hold", f"gates: version {candidate['version']} has no verdict; `compactlm run` makes one")
+        return _check(
+            "round", "hold", f"gates: version {candidate['version']} has no verdict; `compactlm run` makes one"
+        )
     verdict = read_json(path)
     asked = [identity(rule_of(gate)) for gate in params.gates]
     judged = [{key: one.get(key) for key in rule} for one, rule in zip(verdict["rules"], asked, strict=False)]

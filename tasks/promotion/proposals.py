@@ -97,7 +97,9 @@ def _answered(workspace: Path, verdict: dict[str, Any], facts: dict[str, Any], a
             "expires_at": (at + timedelta(hours=facts["policy"]["ttl_hours"])).strftime(TIME),
         }
         words = f"approval: waiting for {facts['policy']['quorum']} of {', '.join(facts['policy']['approvers'])}"
-        return _ruled(verdict, "hold", words + (f" anew, because {stale}" if stale else ""), _record("waiting", opened, []))
+        return _ruled(
+            verdict, "hold", words + (f" anew, because {stale}" if stale else ""), _record("waiting", opened, [])
+        )
     now = at.strftime(TIME)
     statements, unread = read_statements(workspace, digest_of(proposal))
     approving, rejecting, faults = tally(statements, proposal, now)
