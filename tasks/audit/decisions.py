@@ -26,7 +26,7 @@ from tasks.lineage.checks import Finding, compare, failed, passed, unknown, whol
 from tasks.params.base import Params
 from tasks.params.recorded import recorded_params
 from tasks.promotion.checks import OF_MODEL
-from tasks.promotion.decisions import LOG, REFS, Decision, faults, read_lines, read_refs
+from tasks.promotion.decisions import LOG, REFS, Decision, VersionRecord, faults, read_lines, read_refs, version_record
 from tasks.promotion.gate import judge_first, judge_promotion, judge_rollback
 from tasks.registry.tracking import Tracker
 
@@ -88,7 +88,7 @@ def chain(log: Sequence[Decision], name: str) -> list[Finding]:
 class Evaluation:
     """One recorded evaluation of a model: the version as decisions name it, digests of its predictions, its verdict."""
 
-    version: Mapping[str, Any]
+    version: VersionRecord
     predictions: Mapping[str, str]  # file, such as test.parquet -> sha256 by the receipt
     verdict: Mapping[str, Any]
 
@@ -103,16 +103,15 @@ def evaluations(
     found = []
     for number, tags in versions.items():
         if tags.get("model_sha256") == sha256:
-            named = {key: tags.get(key) for key in ("model_sha256", "round", "model_id", "run_id", "teacher_run_id")}
             others = tracker.find_runs({"kind": "round", "model_id": tags["model_id"]})
             for run_id in dict.fromkeys([tags["run_id"], *others]):
-                teacher = tracker.run_tags(run_id).get("teacher_run_id")
-                version = {"version": number, **named, "run_id": run_id, "teacher_run_id": teacher}
-                found.append(_evaluation(tracker, version, run_id, tags["round"], scratch))
+                named = version_record(number, tags)
+                named["run_id"], named["teacher_run_id"] = run_id, tracker.run_tags(run_id).get("teacher_run_id")
+                found.append(_evaluation(tracker, named, run_id, tags["round"], scratch))
     return found
 
 
-def _evaluation(tracker: Tracker, version: Mapping[str, Any], run_id: str, name: str, scratch: Path) -> Evaluation:
+def _evaluation(tracker: Tracker, version: VersionRecord, run_id: str, name: str, scratch: Path) -> Evaluation:
     stage = "evaluate_teacher" if name == TEACHER else f"evaluate@{name}"
     receipt = tracker.run_files(run_id, f"receipts/{stage}.json", scratch)
     verdict = tracker.run_files(run_id, "evidence/verdict.json", scratch)
@@ -136,7 +135,7 @@ def decision(
     student = used["student"]
     run_id = student.version["teacher_run_id"]
     if run_id:
-        used["teacher"] = _evaluation(tracker, {}, run_id, TEACHER, scratch)
+        used["teacher"] = _evaluation(tracker, student.version, run_id, TEACHER, scratch)
     subject = f"decision {entry['number']}"
     found: list[Finding] = []
     for name, sha256 in read.items():

@@ -153,7 +153,7 @@ def test_a_champion_that_moved_meanwhile_is_judged_against_anew(tracker: Tracker
         if len(seen) == 1:  # somebody without our lease decides while we judge
             log = read_log(tracker.workspace)
             other = promotion.describe(tracker, NAME, "9")
-            taken = promotion.content(tracker, NAME, ask("9"), other, state_of(log, NAME), PASS)
+            taken = promotion.content(NAME, ask("9"), other, PASS, log)
             assert decisions.commit(tracker.workspace, sealed(taken, log))
         return PASS
 
