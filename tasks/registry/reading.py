@@ -94,9 +94,9 @@ class Reader(ABC):
         """Return the id of the run's parent run."""
         return self._run(run_id).tags.get("mlflow.parentRunId") or None
 
-    def has_run(self, run_id: str) -> bool:
+    def has_run(self, run_id: str | None) -> bool:
         """Return whether there is such a run."""
-        return self._store.run(run_id) is not None
+        return self._store.run(run_id) is not None if run_id else False
 
     def run_params(self, run_id: str) -> dict[str, str]:
         """Return the params of a run."""
