@@ -94,7 +94,9 @@ class Cutter(ABC):
     def blocks(self, num_kept: int) -> list[set[int]]:
         """Return the blocks of layers of which one may go, so that so many layers stay."""
 
-    def cut(self, target: dict[str, int], folder: Path, change: Callable[[Any], dict[str, Any]]) -> tuple[dict[str, Any], int]:
+    def cut(
+        self, target: dict[str, int], folder: Path, change: Callable[[Any], dict[str, Any]]
+    ) -> tuple[dict[str, Any], int]:
         """Write model/ and plan.json below `folder`; return the plan's record and the parameters of the student.
 
         `change` may change the student before it is written, and returns what plan.json says of it.
@@ -106,7 +108,9 @@ class Cutter(ABC):
         if count not in self.chosen:
             self.chosen[count] = choose_layers(num_layers(self.model), self.blocks(count), self.ranking.missed)
         layers, missed = self.chosen[count]
-        plan = make_plan(self.ranking.scores, layers, target, pieces, adapter_of(config).head_groups(config), self.merge)
+        plan = make_plan(
+            self.ranking.scores, layers, target, pieces, adapter_of(config).head_groups(config), self.merge
+        )
         student = self.student(plan)
         more = change(student)
         self.save(student, parent, folder / "model")
@@ -194,4 +198,6 @@ def write_tokenizer(parent: Path, plan: Plan, out: Path) -> None:
     if wordpiece:
         (out / "vocab.txt").write_text("\n".join(pieces_in_order(tokenizer)) + "\n", encoding="utf-8")
     elif (out / "tokenizer_config.json").exists():
-        write_json(out / "tokenizer_config.json", smaller_settings(read_json(out / "tokenizer_config.json"), plan.vocabulary))
+        write_json(
+            out / "tokenizer_config.json", smaller_settings(read_json(out / "tokenizer_config.json"), plan.vocabulary)
+        )

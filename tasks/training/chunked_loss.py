@@ -79,7 +79,9 @@ class _ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
                         told = other.hidden_ND[group][chunk] @ other.weight_VD.T
                     elif other is not None:
                         told = other[group][chunk]
-                    total += _fill_slope(hidden[chunk] @ weight.T, told, targets_N[group][chunk], recipe, slope_NV[chunk])
+                    total += _fill_slope(
+                        hidden[chunk] @ weight.T, told, targets_N[group][chunk], recipe, slope_NV[chunk]
+                    )
                 gradient_ND[group] = slope_NV @ weight
                 product_VD = slope_NV.T @ hidden
                 gradient_VD = product_VD if gradient_VD is None else gradient_VD.to(weight_VD.dtype).add_(product_VD)
@@ -121,7 +123,9 @@ def _group_tokens(weight_VD: Tensor, chunk_tokens: int) -> int:
     return max(1, tokens // chunk_tokens) * chunk_tokens
 
 
-def _fill_slope(logits_NV: Tensor, told: Tensor | TopK | None, targets_N: Tensor, recipe: Recipe, slope_NV: Tensor) -> Tensor:
+def _fill_slope(
+    logits_NV: Tensor, told: Tensor | TopK | None, targets_N: Tensor, recipe: Recipe, slope_NV: Tensor
+) -> Tensor:
     """Return the summed loss of a chunk, fp64, and write its gradient with respect to the logits into `slope_NV`.
 
     On a CPU it goes by so few rows that what they need stays in its cache; each row is by itself, so the numbers are the same.
@@ -137,7 +141,9 @@ def _fill_slope(logits_NV: Tensor, told: Tensor | TopK | None, targets_N: Tensor
     return total
 
 
-def _value_and_slope(logits_NV: Tensor, told: Tensor | TopK | None, targets_N: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+def _value_and_slope(
+    logits_NV: Tensor, told: Tensor | TopK | None, targets_N: Tensor, recipe: Recipe
+) -> tuple[Tensor, Tensor]:
     """Return the summed loss of a chunk and its gradient with respect to the logits; `told` are the teacher's, or its best."""
     if told is not None and recipe.loss == "forward_kl" and recipe.temperature == 1.0:
         if not isinstance(told, TopK):

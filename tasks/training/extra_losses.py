@@ -68,7 +68,9 @@ class HiddenMatch:
         return self.match(torch.stack(own, dim=1), cached_BLKE)
 
 
-def hidden_match(student: Any, data: TokenSet, states: States, layers: list[int], device: Device, section: Hidden) -> HiddenMatch:
+def hidden_match(
+    student: Any, data: TokenSet, states: States, layers: list[int], device: Device, section: Hidden
+) -> HiddenMatch:
     """Return the loss with its projection fitted on rows spread over the data; the student's first bits are its own."""
     rows = np.unique(np.linspace(0, len(data) - 1, min(SAMPLE_ROWS, len(data))).astype(np.int64))
     own = np.empty((len(rows), len(layers), len(KINDS), student.config.hidden_size), dtype=np.float32)
@@ -129,7 +131,12 @@ class Extras:
 
 
 def make_extras(
-    section: Distill, student: Student, data: TokenSet, frames: Mapping[str, pd.DataFrame], lesson: Lesson, device: Device
+    section: Distill,
+    student: Student,
+    data: TokenSet,
+    frames: Mapping[str, pd.DataFrame],
+    lesson: Lesson,
+    device: Device,
 ) -> Extras:
     """Return the extra losses of a section; `data` are the tokens of the rows, `frames` their sets."""
     losses: list[Extra] = []

@@ -220,7 +220,9 @@ def _update(learning: Learning, rows: Rows, rate: float, device: Device) -> floa
     return total
 
 
-def make_optimiser(model: Any, schedule: Schedule, device: Device, beside: nn.Module | None = None) -> torch.optim.AdamW:
+def make_optimiser(
+    model: Any, schedule: Schedule, device: Device, beside: nn.Module | None = None
+) -> torch.optim.AdamW:
     """Return AdamW over the model and what trains beside it; weight decay on the model's matrices only, as is usual."""
     matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
@@ -230,7 +232,9 @@ def make_optimiser(model: Any, schedule: Schedule, device: Device, beside: nn.Mo
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=device.device.type in ("cpu", "cuda"))
 
 
-def _state(learning: Learning, average: Average | None, step: int, running: list[float], device: Device) -> dict[str, Any]:
+def _state(
+    learning: Learning, average: Average | None, step: int, running: list[float], device: Device
+) -> dict[str, Any]:
     learning.bring_home()
     beside = learning.beside
     return {
