@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.audit import rederive
-from tasks.audit.classification import searched
+from tasks.audit.classification import pruned, searched
 from tasks.errors import ParamsError
 from tasks.files import read_json, read_json_lines, write_json
 from tasks.models.architectures import adapter_of
@@ -169,7 +169,7 @@ def test_the_stages_of_a_search_say_what_they_did(searched_round: Round) -> None
 
 
 def test_an_audit_follows_the_candidates_and_their_ranking(searched_round: Round) -> None:
-    assert rederive.pruned(searched_round.workspace, "r1", "teacher") == []
+    assert pruned(searched_round.workspace, "r1", "teacher") == []
     assert rederive.best_checkpoint(searched_round.workspace, "r1") == []
     assert searched(searched_round.workspace, "r1") == []
 
@@ -228,7 +228,7 @@ def test_a_candidate_that_does_not_follow_from_its_plan_is_found(searched_round:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    found = [check.subject for check in rederive.pruned(tmp_path, "r1", "teacher")]
+    found = [check.subject for check in pruned(tmp_path, "r1", "teacher")]
     assert found == [f"{folder}/model.safetensors"]
 
 
