@@ -43,7 +43,6 @@ class CausalLMCutter(Cutter):
     save = staticmethod(save_causal_lm)
 
     def student(self, plan: Plan) -> Any:
-        """Return the student that follows from the parent and a plan."""
         return student_from_plan(self.origin.parent, plan)
 
     def pieces(self, size: int) -> list[int]:
@@ -54,7 +53,6 @@ class CausalLMCutter(Cutter):
         return kept_ids(read_json(parent / "tokenizer.json"), counts, size, config)
 
     def blocks(self, num_kept: int) -> list[set[int]]:
-        """Return the blocks of layers of which one may go."""
         return blocks(num_layers(self.model), num_kept, *protected_ends(num_kept))
 
 
