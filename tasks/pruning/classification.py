@@ -35,7 +35,6 @@ class ClassifierCutter(Cutter):
     save = staticmethod(save_classifier)
 
     def student(self, plan: Plan) -> Any:
-        """Return the student that follows from the parent and a plan."""
         return student_from_plan(self.origin.parent, plan)
 
     def pieces(self, size: int) -> list[int]:
@@ -46,7 +45,6 @@ class ClassifierCutter(Cutter):
         return kept_ids(read_json(self.origin.parent / "tokenizer.json"), train + transfer, size, config)
 
     def blocks(self, num_kept: int) -> list[set[int]]:
-        """Return the blocks of layers of which one may go."""
         return blocks(num_layers(self.model), num_kept)
 
 

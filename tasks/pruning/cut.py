@@ -24,6 +24,7 @@ from tasks.pruning.shapes import Plan
 from tasks.pruning.slicing import slice_weights
 
 Missed = Callable[[list[set[int]]], list[float]]  # how much the model would miss each block of layers
+Change = Callable[[Any], dict[str, Any]]  # of a student before it is written; what it returns stands in plan.json
 SCORES_FILE: Final = "scores.safetensors"
 MASKS_FILE: Final = "masks.safetensors"
 CANDIDATES: Final = "candidates"  # of a round with `search`: the folder below its pruned/, and the key in plan.json
@@ -94,46 +95,34 @@ class Cutter(ABC):
     def blocks(self, num_kept: int) -> list[set[int]]:
         """Return the blocks of layers of which one may go, so that so many layers stay."""
 
-    def cut(
-        self, target: dict[str, int], folder: Path, change: Callable[[Any], dict[str, Any]]
-    ) -> tuple[dict[str, Any], int]:
-        """Write model/ and plan.json below `folder`; return the plan's record and the parameters of the student.
-
-        `change` may change the student before it is written, and returns what plan.json says of it.
-        """
+    def cut(self, target: dict[str, int], folder: Path, change: Change) -> tuple[dict[str, Any], int]:
+        """Write model/ and plan.json below `folder`; return the plan's record and the parameters of the student."""
         parent, count = self.origin.parent, target["layers"]
         config = read_config(parent)
-        size = int(config["vocab_size"])
+        adapter, size = adapter_of(config), int(config["vocab_size"])
         pieces = list(range(size)) if target["vocabulary"] == size else self.pieces(target["vocabulary"])
         if count not in self.chosen:
             self.chosen[count] = choose_layers(num_layers(self.model), self.blocks(count), self.ranking.missed)
         layers, missed = self.chosen[count]
-        plan = make_plan(
-            self.ranking.scores, layers, target, pieces, adapter_of(config).head_groups(config), self.merge
-        )
+        plan = make_plan(self.ranking.scores, layers, target, pieces, adapter.head_groups(config), self.merge)
         student = self.student(plan)
         more = change(student)
         self.save(student, parent, folder / "model")
         write_tokenizer(parent, plan, folder / "model")
-        record = self._record(plan, folder)
+        record = {
+            "criterion": self.ranking.criterion,
+            "parent_sha256": file_sha256(parent / "model.safetensors"),
+            "scores_sha256": file_sha256(self.out / SCORES_FILE),
+            "model_sha256": file_sha256(folder / "model" / "model.safetensors"),
+            "shape_before": adapter.shape(config),
+            "shape_after": plan.shape(),
+            "keep": plan.to_json(),
+        }
         write_json(folder / "plan.json", {**record, self.ranking.missed_key: missed, **more})
         total = self.measure.parameters(config, target)
         assert total == student.num_parameters(), "the plan's arithmetic and the model disagree"
         say(f"{self.round}: {self.model.num_parameters():,} -> {total:,} parameters; layers kept: {layers}")
         return record, total
-
-    def _record(self, plan: Plan, folder: Path) -> dict[str, Any]:
-        """Return what plan.json says of a plan, besides how much each block of layers is missed."""
-        config = read_config(self.origin.parent)
-        return {
-            "criterion": self.ranking.criterion,
-            "parent_sha256": file_sha256(self.origin.parent / "model.safetensors"),
-            "scores_sha256": file_sha256(self.out / SCORES_FILE),
-            "model_sha256": file_sha256(folder / "model" / "model.safetensors"),
-            "shape_before": adapter_of(config).shape(config),
-            "shape_after": plan.shape(),
-            "keep": plan.to_json(),
-        }
 
 
 def choose_layers(total: int, candidates: list[set[int]], missed: Missed) -> tuple[list[int], dict[str, float]]:
@@ -198,6 +187,4 @@ def write_tokenizer(parent: Path, plan: Plan, out: Path) -> None:
     if wordpiece:
         (out / "vocab.txt").write_text("\n".join(pieces_in_order(tokenizer)) + "\n", encoding="utf-8")
     elif (out / "tokenizer_config.json").exists():
-        write_json(
-            out / "tokenizer_config.json", smaller_settings(read_json(out / "tokenizer_config.json"), plan.vocabulary)
-        )
+        write_json(out / "tokenizer_config.json", smaller_settings(read_json(out / "tokenizer_config.json"), plan.vocabulary))

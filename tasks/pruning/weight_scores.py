@@ -7,7 +7,6 @@ To let another criterion rank single weights, write a function and an entry of `
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any, Final
 
 import torch
@@ -17,6 +16,7 @@ from tasks.errors import ParamsError
 from tasks.models.masks import keep_largest, keep_largest_by_row, keep_n_of_m, products
 from tasks.params.rounds import Round
 from tasks.pruning.calibration import Calibration
+from tasks.pruning.depth import listening
 from tasks.pruning.statistics import TokenNorm
 
 ByProduct = dict[str, Tensor]  # of each matrix product of the layers, by its name
@@ -42,9 +42,8 @@ class WeightCalibration(Calibration):
             def listener(norm: TokenNorm, mask_BT: Tensor = mask_BT) -> Callable[..., None]:
                 return lambda _module, inputs: norm.add(inputs[0], mask_BT)
 
-            with ExitStack() as listening, torch.inference_mode():
-                for name, module in self.products().items():
-                    listening.callback(module.register_forward_pre_hook(listener(norms[name])).remove)
+            hooks = [m.register_forward_pre_hook(listener(norms[name])) for name, m in self.products().items()]
+            with listening(hooks), torch.inference_mode():
                 self._run(ids_BT, mask_BT)
         return {name: norm.root() for name, norm in norms.items()}
 
@@ -105,8 +104,7 @@ def make_masks(statistics: WeightCalibration, target: Round, criterion: str) -> 
         return {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in weights.items()}
     scores = WEIGHT_CRITERIA[criterion](statistics)
     return {
-        name: _oriented(module, _mask(scores[name], target, criterion, name)).contiguous()
-        for name, module in modules.items()
+        name: _oriented(module, _mask(scores[name], target, criterion, name)).contiguous() for name, module in modules.items()
     }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -21,7 +21,7 @@ from tasks.models.architectures.layout import FUSED
 from tasks.models.checkpoint import load_classifier, read_config
 from tasks.models.devices import Device
 from tasks.params.classification import Distill, Hidden, Relations
-from tasks.training.hidden import KINDS, StateMatch, fit_match, fixed_weight, layer_pairs, relation_kl, row_states
+from tasks.training.hidden import KINDS, fit_match, fixed_weight, layer_pairs, relation_kl, row_states
 from tasks.training.lesson import Lesson, Student
 from tasks.training.teacher_cache import States, predict_states, reads
 
@@ -50,70 +50,52 @@ class Extra(Protocol):
         """Return the loss of each row, shape (B,)."""
 
 
-@dataclass
 class HiddenMatch:
     """The student's row states against those that are cached of the teacher."""
 
-    weight: float | None
-    until_share: float
-    layers: list[int]  # of the student, counted from 1
-    reads: str
-    states: States
-    match: StateMatch
+    def __init__(
+        self, student: Any, tokens: TokenSet, layers: list[int], states: States, device: Device, section: Hidden
+    ) -> None:
+        """Fit the projection on rows spread over the `tokens`; the student's first bits are its own.
+
+        `layers` are those of the student, counted from 1, and `states` those of the teacher's that go with them.
+        """
+        self.weight, self.until_share = fixed_weight(section.weight), section.until_share
+        self._layers, self._states, self._reads = layers, states, reads(student)
+        rows = np.unique(np.linspace(0, len(tokens) - 1, min(SAMPLE_ROWS, len(tokens))).astype(np.int64))
+        own = np.empty((len(rows), len(layers), len(KINDS), student.config.hidden_size), dtype=np.float32)
+        plain = Device(device.device, "fp32", device.threads)
+        predict_states(student, rows_of(tokens, rows), layers, SAMPLE_BATCH_ROWS, plain, own)
+        self.match = fit_match(section.loss, torch.from_numpy(own), torch.from_numpy(states[rows]), device.device)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the loss of each row, shape (B,); see `HIDDEN_LOSSES`."""
-        own = [row_states(batch.hidden_states[layer], batch.mask_BT, self.reads) for layer in self.layers]
-        cached_BLKE = torch.from_numpy(self.states[batch.rows]).to(self.match.mean_LKE.device)
+        own = [row_states(batch.hidden_states[layer], batch.mask_BT, self._reads) for layer in self._layers]
+        cached_BLKE = torch.from_numpy(self._states[batch.rows]).to(self.match.mean_LKE.device)
         return self.match(torch.stack(own, dim=1), cached_BLKE)
 
 
-def hidden_match(
-    student: Any, data: TokenSet, states: States, layers: list[int], device: Device, section: Hidden
-) -> HiddenMatch:
-    """Return the loss with its projection fitted on rows spread over the data; the student's first bits are its own."""
-    rows = np.unique(np.linspace(0, len(data) - 1, min(SAMPLE_ROWS, len(data))).astype(np.int64))
-    own = np.empty((len(rows), len(layers), len(KINDS), student.config.hidden_size), dtype=np.float32)
-    plain = Device(device.device, "fp32", device.threads)
-    predict_states(student, rows_of(data, rows), layers, SAMPLE_BATCH_ROWS, plain, own)
-    match = fit_match(section.loss, torch.from_numpy(own), torch.from_numpy(states[rows]), device.device)
-    return HiddenMatch(fixed_weight(section.weight), section.until_share, layers, reads(student), states, match)
-
-
-@dataclass
 class RelationMatch:
     """Query, key and value relations of the student's last layer against those of the teacher's, which runs beside it.
 
     The teacher reads the student's own pieces, all of which it knows: only so have both the same tokens.
     """
 
-    weight: float | None
-    until_share: float
-    heads: int
-    student: LastRelations
-    teacher: Any
-    teacher_ids: Tensor  # the teacher's id of each id of the student's
-    device: Device
-    heard: LastRelations = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Listen to the teacher."""
-        self.heard = LastRelations(self.teacher)
+    def __init__(self, student: Student, teacher: Path, device: Device, section: Relations) -> None:
+        """Listen to the student, and to the teacher of a folder."""
+        self.weight, self.until_share = fixed_weight(section.weight), section.until_share
+        self._heads, self._device = section.heads, device
+        self._teacher = load_classifier(teacher).requires_grad_(False).to(device.device)
+        ids = ids_at_teacher(*(read_json(folder / "tokenizer.json") for folder in (student.folder, teacher)))
+        self._teacher_ids = torch.from_numpy(ids).to(device.device)  # of each id of the student's
+        self._both = LastRelations(student.model), LastRelations(self._teacher)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean of the three `relation_kl` of each row, shape (B,), nats."""
-        with torch.no_grad(), self.device.autocast():
-            self.teacher(input_ids=self.teacher_ids[batch.ids_BT], attention_mask=batch.mask_BT)
-        pairs = zip(self.student.seen, self.heard.seen, strict=True)
-        return torch.stack([relation_kl(s, t, batch.mask_BT, self.heads) for s, t in pairs]).mean(dim=0)
-
-
-def relation_match(student: Student, teacher: Path, device: Device, section: Relations) -> RelationMatch:
-    """Return the loss with the teacher of a folder beside the student."""
-    model = load_classifier(teacher).requires_grad_(False).to(device.device)
-    ids = torch.from_numpy(ids_at_teacher(*(read_json(f / "tokenizer.json") for f in (student.folder, teacher))))
-    weight, listening = fixed_weight(section.weight), LastRelations(student.model)
-    return RelationMatch(weight, section.until_share, section.heads, listening, model, ids.to(device.device), device)
+        with torch.no_grad(), self._device.autocast():
+            self._teacher(input_ids=self._teacher_ids[batch.ids_BT], attention_mask=batch.mask_BT)
+        pairs = zip(*(relations.seen for relations in self._both), strict=True)
+        return torch.stack([relation_kl(s, t, batch.mask_BT, self._heads) for s, t in pairs]).mean(dim=0)
 
 
 class Extras:
@@ -131,14 +113,9 @@ class Extras:
 
 
 def make_extras(
-    section: Distill,
-    student: Student,
-    data: TokenSet,
-    frames: Mapping[str, pd.DataFrame],
-    lesson: Lesson,
-    device: Device,
+    section: Distill, student: Student, tokens: TokenSet, frames: Mapping[str, pd.DataFrame], lesson: Lesson, device: Device
 ) -> Extras:
-    """Return the extra losses of a section; `data` are the tokens of the rows, `frames` their sets."""
+    """Return the extra losses of a section; `tokens` are those of all rows, `frames` their sets."""
     losses: list[Extra] = []
     if section.hidden is not None:
         config = read_config(lesson.teacher)
@@ -146,9 +123,9 @@ def make_extras(
         pairs = layer_pairs(num_layers(student.model), depth, section.hidden.layers)
         own, teachers = ([pair[side] for pair in pairs] for side in (0, 1))
         states = States(lesson.logits, frames, teachers)
-        losses.append(hidden_match(student.model, data, states, own, device, section.hidden))
+        losses.append(HiddenMatch(student.model, tokens, own, states, device, section.hidden))
     if section.relations is not None:
-        losses.append(relation_match(student, lesson.teacher, device, section.relations))
+        losses.append(RelationMatch(student, lesson.teacher, device, section.relations))
     return Extras(losses)
 
 
@@ -156,16 +133,10 @@ class LastRelations:
     """Listens to the last layer of a model; `seen` holds query, key and value of its latest forward pass, (B, T, X)."""
 
     def __init__(self, model: Any) -> None:
-        self._modules: list[nn.Module] = adapter_of(model.config.to_dict()).relations(model)
         self._outputs: dict[int, Tensor] = {}
+        self._modules: list[nn.Module] = adapter_of(model.config.to_dict()).relations(model)
         for number, module in enumerate(self._modules):
-            module.register_forward_hook(self._listener(number))
-
-    def _listener(self, number: int) -> Callable[..., None]:
-        def listen(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            self._outputs[number] = output
-
-        return listen
+            module.register_forward_hook(lambda _m, _i, output, n=number: self._outputs.__setitem__(n, output))
 
     @property
     def seen(self) -> list[Tensor]:

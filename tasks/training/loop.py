@@ -100,9 +100,9 @@ def train(
         model.load_state_dict(state["model"])
     model.train()
     learning = Learning(model, course, device)
-    average = None if schedule.average is None else Average(model, schedule.average)
+    average = learning.average
     if state is not None:
-        _restore(state, learning, average, device)
+        learning.restore(state)
     num_steps = len(course.batches)
     checkpoint_steps = schedule.checkpoint_steps(num_steps)
     record_every = max(1, num_steps // RECORDS)
@@ -129,9 +129,9 @@ def train(
                 store.record({"step": done, **on_checkpoint(model, done)})
             model.train()
         if processes.of_first(store.due):
-            saved = _state(learning, average, done, running, device)
+            saved = learning.state()
             if processes.first:
-                store.save(saved)
+                store.save({**saved, "step": done, "running": running})
     processes.end_others()
 
 
@@ -155,12 +155,13 @@ class Learning:
     """
 
     def __init__(self, model: Any, course: Course, device: Device) -> None:
-        self._processes = device.processes
+        self._device, self._processes = device, device.processes
         self.model, self.beside, self.schedule = model, course.beside, course.schedule
         shares = self._processes.shares
         self.trained = model if shares is None else shares.to_cut(model, self._processes.first)
         self.step_loss = self._processes.wrap(_Step(self.trained, course))
         self.optimiser = make_optimiser(self.trained, course.schedule, device, course.beside)
+        self.average = None if self.schedule.average is None else Average(model, self.schedule.average)
 
     def bring_home(self) -> None:
         """Give the first process's model the weights as they are now."""
@@ -176,19 +177,38 @@ class Learning:
             if shares is not None and not torch.isfinite(shares.whole(norm)):
                 raise RuntimeError("the norm of the gradients is not finite")
 
-    def optimiser_state(self) -> dict[str, Any]:
-        """Return the optimiser's state as `restore_optimiser` takes it, whole."""
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs to go on, whole also where each process holds a share."""
+        self.bring_home()
         shares = self._processes.shares
-        if shares is None:
-            return dict(self.optimiser.state_dict())
-        return shares.optimiser_state(self.step_loss, self.optimiser)
+        optimiser = self.optimiser.state_dict() if shares is None else shares.optimiser_state(self.step_loss, self.optimiser)
+        return {
+            "model": self.model.state_dict(),
+            "beside": {} if self.beside is None else self.beside.state_dict(),
+            "optimiser": optimiser,
+            "average": {} if self.average is None else self.average.state(),
+            "rng": self._processes.gather([torch.get_rng_state(), *self._device_rng()]),
+        }
 
-    def restore_optimiser(self, state: dict[str, Any]) -> None:
-        """Go on from a state of the optimiser."""
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state, whose weights the model has already."""
+        if self.beside is not None:
+            self.beside.load_state_dict(state["beside"])
         if self._processes.shares is None:
-            self.optimiser.load_state_dict(state)
+            self.optimiser.load_state_dict(state["optimiser"])
         else:
-            self._processes.shares.restore_optimiser(self.step_loss, self.optimiser, state)
+            self._processes.shares.restore_optimiser(self.step_loss, self.optimiser, state["optimiser"])
+        host, *device = state["rng"][self._processes.rank]
+        torch.set_rng_state(host)
+        for generator in device:
+            torch.cuda.set_rng_state(generator, self._device.device)
+        if self.average is not None:
+            self.average.restore(state["average"])
+
+    def _device_rng(self) -> list[Tensor]:
+        """Return the generator state of the accelerator, which dropout draws from there."""
+        where = self._device.device
+        return [torch.cuda.get_rng_state(where)] if where.type == "cuda" else []
 
 
 def _update(learning: Learning, rows: Rows, rate: float, device: Device) -> float:
@@ -220,9 +240,7 @@ def _update(learning: Learning, rows: Rows, rate: float, device: Device) -> floa
     return total
 
 
-def make_optimiser(
-    model: Any, schedule: Schedule, device: Device, beside: nn.Module | None = None
-) -> torch.optim.AdamW:
+def make_optimiser(model: Any, schedule: Schedule, device: Device, beside: nn.Module | None = None) -> torch.optim.AdamW:
     """Return AdamW over the model and what trains beside it; weight decay on the model's matrices only, as is usual."""
     matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
@@ -230,39 +248,3 @@ def make_optimiser(
     if beside is not None:
         groups.append({"params": list(beside.parameters()), "weight_decay": 0.0})
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=device.device.type in ("cpu", "cuda"))
-
-
-def _state(
-    learning: Learning, average: Average | None, step: int, running: list[float], device: Device
-) -> dict[str, Any]:
-    learning.bring_home()
-    beside = learning.beside
-    return {
-        "step": step,
-        "running": running,
-        "model": learning.model.state_dict(),
-        "beside": {} if beside is None else beside.state_dict(),
-        "optimiser": learning.optimiser_state(),
-        "average": {} if average is None else average.state(),
-        "rng": device.processes.gather([torch.get_rng_state(), *_device_rng(device)]),
-    }
-
-
-def _restore(state: dict[str, Any], learning: Learning, average: Average | None, device: Device) -> None:
-    if learning.beside is not None:
-        learning.beside.load_state_dict(state["beside"])
-    learning.restore_optimiser(state["optimiser"])
-    _restore_rng(state["rng"][device.processes.rank], device)
-    if average is not None:
-        average.restore(state["average"])
-
-
-def _device_rng(device: Device) -> list[Tensor]:
-    """Return the generator state of the accelerator, which dropout draws from there."""
-    return [torch.cuda.get_rng_state(device.device)] if device.device.type == "cuda" else []
-
-
-def _restore_rng(states: list[Tensor], device: Device) -> None:
-    torch.set_rng_state(states[0])
-    if device.device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device.device)
