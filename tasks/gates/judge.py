@@ -171,7 +171,12 @@ def _usable_pairs(rule: Rule, known: _Evidence) -> Pairs | BlockPairs | str:
 
 
 def _proven(
-    rule: Rule, finding: Finding | str, pairs: Pairs | BlockPairs | None, known: _Evidence, result: str, p_value: float | None
+    rule: Rule,
+    finding: Finding | str,
+    pairs: Pairs | BlockPairs | None,
+    known: _Evidence,
+    result: str,
+    p_value: float | None,
 ) -> _Outcome:
     if isinstance(finding, str) or pairs is None:
         return _Outcome(result, f"{subject(rule)}: cannot be decided: {finding}")
@@ -284,4 +289,6 @@ def _sentence(rule: Rule, value: float, measured: float | None, reference: float
         wanted = "points above" if rule.bound == "min_gain" else "points below"
         return f"{got}, {points(change)} {other}; {most} {100 * rule.threshold:g} {wanted} is asked"
     wanted = "above" if rule.bound == "min_gain" else "below"
-    return f"{got}, {formatted(rule.metric, abs(change))} {direction} {other}; {most} {rule.threshold:g} {wanted} is asked"
+    return (
+        f"{got}, {formatted(rule.metric, abs(change))} {direction} {other}; {most} {rule.threshold:g} {wanted} is asked"
+    )

@@ -126,4 +126,6 @@ def _describe_churn(rule: Rule, pairs: Pairs, comparison: Comparison) -> str:
     if rule.confidence is None:
         return f"{start}; {asked}"
     sure = f"with {100 * rule.confidence:g} % confidence at most {100 * comparison.finding.high:.1f} %"
-    return f"{start}; {sure}; {asked}" + (", which is not shown: more rows would" if comparison.result == "hold" else "")
+    return f"{start}; {sure}; {asked}" + (
+        ", which is not shown: more rows would" if comparison.result == "hold" else ""
+    )

@@ -58,7 +58,14 @@ OF_CAUSAL_LM: Final = ONLY_CAUSAL_LM | {
 
 SHARES: Final = frozenset({"accuracy", "macro_f1", "calibration_error", "agreement", "churn", "repetition_rate"})
 COUNTS: Final = frozenset(
-    {"params_total", "params_non_embedding", "size_bytes", "flops_per_example", "flops_per_token", "latency_ms_p50_batch_1"}
+    {
+        "params_total",
+        "params_non_embedding",
+        "size_bytes",
+        "flops_per_example",
+        "flops_per_token",
+        "latency_ms_p50_batch_1",
+    }
 )
 ROUNDING: Final = 1e-12  # 0.83 - 0.80 is a little less than 0.03 in floating point
 NAMES: Final = {
@@ -133,7 +140,11 @@ class Rule:
         """Return one rule for each slice of `names` that matches the pattern; the rule itself without a pattern."""
         if self.slices is None:
             return [self]
-        return [replace(self, slice=name, slices=None) for name in names if name != "overall" and fnmatchcase(name, self.slices)]
+        return [
+            replace(self, slice=name, slices=None)
+            for name in names
+            if name != "overall" and fnmatchcase(name, self.slices)
+        ]
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,9 @@ def _rounds(story: Story) -> Markup:
         rows.append([f"tokens a second, batch {batch}", *map(count, speeds)])
     for set_name in story["models"]["teacher"]["quality"]["sets"]:
         rows += _quality_rows(story, set_name, names)
-    caption = "Small print: bootstrap intervals over blocks. Perplexities are per token of the teacher's, for every round."
+    caption = (
+        "Small print: bootstrap intervals over blocks. Perplexities are per token of the teacher's, for every round."
+    )
     return rounds_section(story, caption, rows)
 
 

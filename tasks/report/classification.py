@@ -226,7 +226,9 @@ def _slices(story: Story, name: str) -> Markup:
     ]
     if not worst:
         caption = f"{name} loses on none of them."
-    return tables_section("Slices that lost most", Table(caption, ["slice", "rows", "teacher", name, "points lost"], rows))
+    return tables_section(
+        "Slices that lost most", Table(caption, ["slice", "rows", "teacher", name, "points lost"], rows)
+    )
 
 
 def _rivals(story: Story, name: str, sets: Sequence[str]) -> Markup:
@@ -238,7 +240,10 @@ def _rivals(story: Story, name: str, sets: Sequence[str]) -> Markup:
         _model_row(story, "teacher", "onnx_int8", Cell("teacher", "ONNX Runtime, int8"), sets),
         _model_row(story, "teacher", "torch", Cell("teacher", "PyTorch"), sets),
     ]
-    others = [(Cell(RIVALS.get(rival, rival.replace("_", " "))), quality) for rival, quality in sorted(story["rivals"].items())]
+    others = [
+        (Cell(RIVALS.get(rival, rival.replace("_", " "))), quality)
+        for rival, quality in sorted(story["rivals"].items())
+    ]
     others += [
         (Cell(f"random start, shape of {of}", "the same budget of distillation"), quality)
         for of, quality in story["random_init"].items()
@@ -271,9 +276,13 @@ def _int8(story: Story, set_name: str) -> Markup:
     ]
     for batch in ("1", "32"):
         ratios = [cost_of(story, name, "latency", "onnx_int8", batch, "ratio_p50") for name in names]
-        rows.append([f"times faster, batch {batch}", *[f"{1 / against:.1f}" if against else NOTHING for against in ratios]])
+        rows.append(
+            [f"times faster, batch {batch}", *[f"{1 / against:.1f}" if against else NOTHING for against in ratios]]
+        )
     for words, key in INT8:
         place = ("sets", set_name, "variants", "onnx_int8", key)
         cells = [interval(value_of(story["models"][name]["quality"], *place)) for name in names]
         rows.append([Cell(words, set_name), *cells])
-    return tables_section("As int8", Table("ONNX Runtime with dynamic int8 on both sides, on one thread.", ["", *names], rows))
+    return tables_section(
+        "As int8", Table("ONNX Runtime with dynamic int8 on both sides, on one thread.", ["", *names], rows)
+    )

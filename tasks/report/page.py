@@ -9,7 +9,19 @@ from markupsafe import Markup
 
 from tasks.artifacts import Cost, Quality, Verdict
 from tasks.report.charts import curve, thinned
-from tasks.report.parts import NOTHING, Cell, Row, Table, count, filled, milliseconds, ratio, size, tables_section, value_of
+from tasks.report.parts import (
+    NOTHING,
+    Cell,
+    Row,
+    Table,
+    count,
+    filled,
+    milliseconds,
+    ratio,
+    size,
+    tables_section,
+    value_of,
+)
 
 MAIN_SET: Final = "test"
 STATE: Final = {"pass": "ready", "fail": "refused by a gate", "hold": "undecided"}
@@ -85,9 +97,12 @@ def refusal(story: Story) -> str:
 def header(story: Story, title: str, quality: tuple[str, str, str], latency: str) -> Markup:
     """Return the head of the page; `quality` is a fact of its own: words, the round's number, the teacher's."""
     name, selection = focus(story), story["selection"]
-    facts = [(words, form(cost_of(story, name, key)), form(cost_of(story, "teacher", key))) for words, key, form in FACTS]
+    facts = [
+        (words, form(cost_of(story, name, key)), form(cost_of(story, "teacher", key))) for words, key, form in FACTS
+    ]
     median = [
-        milliseconds(cost_of(story, name, "latency", "torch", "1", key)) for key in ("latency_ms_p50", "teacher_latency_ms_p50")
+        milliseconds(cost_of(story, name, "latency", "torch", "1", key))
+        for key in ("latency_ms_p50", "teacher_latency_ms_p50")
     ]
     choice = selection.get("sentence") or (
         f"{selection['num_candidates']} rounds were judged; the choice is the {selection['rule']}"
@@ -111,7 +126,9 @@ def rounds_section(story: Story, caption: str, rows: Sequence[Row]) -> Markup:
     names, chosen = names_of(story), story["selection"]["selected"]
     header: Row = ["", *[Cell(name, "selected" if name == chosen else "") for name in names]]
     marks = [Cell(story["models"][name]["verdict"]["verdict"], kind="mark") for name in story["rounds"]]
-    return tables_section("Teacher and rounds", Table(caption, header, [["verdict", Cell("", "the reference"), *marks], *rows]))
+    return tables_section(
+        "Teacher and rounds", Table(caption, header, [["verdict", Cell("", "the reference"), *marks], *rows])
+    )
 
 
 def cost_rows(story: Story, costs: Iterable[tuple[str, str, Form]]) -> list[Row]:
@@ -145,7 +162,9 @@ def curves(
     panels = []
     for name in names_of(story):
         steps = story["models"][name]["steps"]
-        loss, measured = ([(float(step["step"]), float(step[key])) for step in steps if key in step] for key in ("loss", metric))
+        loss, measured = (
+            [(float(step["step"]), float(step[key])) for step in steps if key in step] for key in ("loss", metric)
+        )
         panels.append(
             {
                 "name": name,
