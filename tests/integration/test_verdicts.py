@@ -15,6 +15,7 @@ import pytest
 from tasks.files import read_json, write_json
 from tasks.params.file import apply_overrides
 from tasks.report.classification import headline
+from tasks.report.story import Story
 from tasks.running.stage import main
 from tests.example_run import build_run, gate_arguments
 
@@ -274,4 +275,5 @@ def test_text_from_outside_is_escaped(artifacts: Path) -> None:
 def test_the_headline_is_the_verdict(artifacts: Path) -> None:
     _finish(artifacts)
     models = {name: {"cost": {}, "quality": {}, "verdict": {"verdict": "pass"}} for name in ("teacher", "r1")}
-    assert headline({"selection": {"selected": "r1"}, "models": models, "rounds": ["r1"]}) == "r1 passes its gates."
+    story = Story("toy", 0, models, {}, {}, {"selected": "r1"}, {}, {}, [])
+    assert headline(story) == "r1 passes its gates."

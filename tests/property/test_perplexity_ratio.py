@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.gates.paired import MIN_BLOCKS, BlockPairs, Ratio, perplexity_ratio
+from tasks.gates.paired import MIN_BLOCKS, BlockPairs, Estimate, perplexity_ratio
 from tasks.measuring.perplexity import exponential, nll_per_token
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -22,9 +22,9 @@ def blocks(seed: int, count: int = 60) -> BlockPairs:
     return BlockPairs(tokens * hard, tokens * hard * rng.uniform(0.9, 1.1, count), tokens)
 
 
-def ratio(pairs: BlockPairs, *arguments: float, **named: int) -> Ratio:
+def ratio(pairs: BlockPairs, *arguments: float, **named: int) -> Estimate:
     found = perplexity_ratio(pairs, *arguments, **named)
-    assert isinstance(found, Ratio), found
+    assert isinstance(found, Estimate), found
     return found
 
 
