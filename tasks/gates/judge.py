@@ -13,7 +13,7 @@ from numbers import Real
 from typing import Any, Final
 
 from tasks.gates.paired import BlockPairs, Pairs
-from tasks.gates.proof import Comparison, Finding, decide, describe, find
+from tasks.gates.proof import Finding, decide, describe, find
 from tasks.gates.rules import (
     COUNTS,
     SHARES,
@@ -145,45 +145,31 @@ def _excess(rule: Rule, value: float | None) -> float:
 
 def _judge_pairs(rules: list[Rule], known: _Evidence) -> list[_Outcome]:
     """Return the outcomes of paired rules of one family."""
-    findings: list[Finding | str] = []
-    pairs: list[Pairs | BlockPairs | None] = []
-    for rule in rules:
-        given = _usable_pairs(rule, known)
-        pairs.append(None if isinstance(given, str) else given)
-        findings.append(given if isinstance(given, str) else find(rule, given, known.seed))
-    return [
-        _proven(rule, finding, pair, known, *decision)
-        for rule, finding, pair, decision in zip(rules, findings, pairs, decide(rules, findings), strict=True)
-    ]
+    findings = [_finding(rule, known) for rule in rules]
+    outcomes = []
+    for rule, finding, (result, p_value) in zip(rules, findings, decide(rules, findings), strict=True):
+        if isinstance(finding, str):
+            outcomes.append(_Outcome(result, f"{subject(rule)}: cannot be decided: {finding}"))
+            continue
+        measured, reference = map(_number, known.sides(rule))
+        words = describe(rule, finding, measured or 0.0, reference or 0.0, result)
+        ends = (finding.pairs.rows, finding.low, finding.high, p_value)
+        outcomes.append(_Outcome(result, words, finding.value, measured, reference, *ends))
+    return outcomes
 
 
-def _usable_pairs(rule: Rule, known: _Evidence) -> Pairs | BlockPairs | str:
+def _finding(rule: Rule, known: _Evidence) -> Finding | str:
     """Return what two models say of the same rows, or why it proves nothing: a metric must be sound before its difference is."""
+    pairs = known.pairs.get((rule.versus or "", rule.set or "", rule.slice), "there are no predictions to pair")
     trouble = _bound_trouble(rule)
-    given = known.pairs.get((rule.versus or "", rule.set or "", rule.slice), "there are no predictions to pair")
-    if isinstance(given, Pairs) and not given.possible:
-        given = f"{given} cannot be counts of rows"
-    if not isinstance(given, str) and given.rows < max(1, rule.min_support):
-        given = f"{given.rows} rows are too few; at least {rule.min_support} are asked"
-    if trouble is None and not isinstance(given, str) and rule.metric != "churn":
-        trouble = _sides_trouble(rule, known)
-    return trouble or given
-
-
-def _proven(
-    rule: Rule,
-    finding: Finding | str,
-    pairs: Pairs | BlockPairs | None,
-    known: _Evidence,
-    result: str,
-    p_value: float | None,
-) -> _Outcome:
-    if isinstance(finding, str) or pairs is None:
-        return _Outcome(result, f"{subject(rule)}: cannot be decided: {finding}")
-    measured, reference = map(_number, known.sides(rule))
-    words = describe(rule, pairs, Comparison(measured or 0.0, reference or 0.0, finding, result))
-    numbers = (finding.value, measured, reference, finding.support, finding.low, finding.high, p_value)
-    return _Outcome(result, words, *numbers)
+    if trouble is not None or isinstance(pairs, str):
+        return trouble or str(pairs)
+    if isinstance(pairs, Pairs) and not pairs.possible:
+        return f"{pairs} cannot be counts of rows"
+    if pairs.rows < max(1, rule.min_support):
+        return f"{pairs.rows} rows are too few; at least {rule.min_support} are asked"
+    trouble = None if rule.metric == "churn" else _sides_trouble(rule, known)
+    return trouble or find(rule, pairs, known.seed)
 
 
 def identity(rule: Rule | Asked) -> dict[str, Any]:
@@ -289,6 +275,4 @@ def _sentence(rule: Rule, value: float, measured: float | None, reference: float
         wanted = "points above" if rule.bound == "min_gain" else "points below"
         return f"{got}, {points(change)} {other}; {most} {100 * rule.threshold:g} {wanted} is asked"
     wanted = "above" if rule.bound == "min_gain" else "below"
-    return (
-        f"{got}, {formatted(rule.metric, abs(change))} {direction} {other}; {most} {rule.threshold:g} {wanted} is asked"
-    )
+    return f"{got}, {formatted(rule.metric, abs(change))} {direction} {other}; {most} {rule.threshold:g} {wanted} is asked"

@@ -45,14 +45,14 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A difference of accuracies with its interval, and the p-value of `the true one is at most the margin below`."""
+class Estimate:
+    """A difference of accuracies or a ratio of perplexities, with one-sided ends and what is shown of the bound that is asked."""
 
     value: float
     low: float
     high: float
-    p_value: float  # small: shown to be above -margin
-    p_broken: float  # small: shown to be below -margin
+    p_value: float  # small: the bound is shown to be kept (above -margin, below the largest ratio)
+    p_broken: float  # small: it is shown to be broken
 
 
 def count_pairs(labels: NDArray[np.generic], predictions: NDArray[np.generic], reference: NDArray[np.generic]) -> Pairs:
@@ -66,7 +66,7 @@ def count_pairs(labels: NDArray[np.generic], predictions: NDArray[np.generic], r
     )
 
 
-def paired_bootstrap(pairs: Pairs, margin: float, confidence: float, resamples: int, seed: int) -> Difference:
+def paired_bootstrap(pairs: Pairs, margin: float, confidence: float, resamples: int, seed: int) -> Estimate:
     """Return the difference by percentile bootstrap over rows; `margin` is the allowed drop (a gain asked for is a negative one).
 
     Drawing N rows with replacement and counting the lost and gained among them is one multinomial draw. The p-value is
@@ -84,7 +84,7 @@ def paired_bootstrap(pairs: Pairs, margin: float, confidence: float, resamples: 
     return _guarded(pairs, margin, confidence, low, high, kept, broken)
 
 
-def exact_mcnemar(pairs: Pairs, margin: float, confidence: float, _resamples: int = 0, _seed: int = 0) -> Difference:
+def exact_mcnemar(pairs: Pairs, margin: float, confidence: float, _resamples: int = 0, _seed: int = 0) -> Estimate:
     """Return the difference by McNemar's exact test: given how many rows differ, the gained ones are binomial.
 
     A drop of `margin` means that a share (1 - margin * N / differing) / 2 of the differing rows is gained; with margin 0
@@ -105,9 +105,7 @@ def exact_mcnemar(pairs: Pairs, margin: float, confidence: float, _resamples: in
     return _guarded(pairs, margin, confidence, low, high, kept, float(bdtr(pairs.gained, differing, gained_share)))
 
 
-def _guarded(
-    pairs: Pairs, margin: float, confidence: float, low: float, high: float, kept: float, broken: float
-) -> Difference:
+def _guarded(pairs: Pairs, margin: float, confidence: float, low: float, high: float, kept: float, broken: float) -> Estimate:
     """Return the difference with ends and p-values at least as cautious as the exact bound of the lost rows alone.
 
     Both tests take the number of differing rows as it was seen. Where a handful differ that is too sure (without one lost
@@ -118,11 +116,11 @@ def _guarded(
     high = max(high, _most(pairs.gained, pairs.rows, confidence) - lost)
     kept = max(kept, float(bdtr(pairs.lost, pairs.rows, min(1.0, max(0.0, gained + margin)))))
     broken = max(broken, float(bdtr(pairs.gained, pairs.rows, min(1.0, max(0.0, lost - margin)))))
-    return Difference(pairs.difference, low, high, kept, broken)
+    return Estimate(pairs.difference, low, high, kept, broken)
 
 
 # One function and one entry add a test.
-TESTS: Final[dict[str, Callable[[Pairs, float, float, int, int], Difference]]] = {
+TESTS: Final[dict[str, Callable[[Pairs, float, float, int, int], Estimate]]] = {
     "paired_bootstrap": paired_bootstrap,
     "mcnemar": exact_mcnemar,
 }
@@ -172,20 +170,9 @@ class BlockPairs:
         return len(self.tokens_N)
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """A ratio of perplexities with one-sided interval ends, and the p-values of `above max_ratio` and `below max_ratio`."""
-
-    value: float
-    low: float
-    high: float
-    p_value: float  # small: shown to be below max_ratio
-    p_broken: float  # small: shown to be above it
-
-
 def perplexity_ratio(
     pairs: BlockPairs, max_ratio: float, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> Ratio | str:
+) -> Estimate | str:
     """Return perplexity / reference perplexity by paired bootstrap over blocks, or the sentence why nothing is proven.
 
     Both models are summed over the same drawn blocks, so what makes a block hard cancels. Ends and p-values as of
@@ -203,7 +190,7 @@ def perplexity_ratio(
     place = max(0, math.floor((1.0 - confidence) * (resamples + 1) + 1e-9) - 1)
     ends = (difference_N.sum() / pairs.tokens_N.sum(), logs_R[place], logs_R[resamples - 1 - place])
     value, low, high = (float(exponential(end)) for end in ends)
-    return Ratio(value, low, high, kept, broken)
+    return Estimate(value, low, high, kept, broken)
 
 
 def _resampled(difference_N: Floats, tokens_N: Floats, resamples: int, seed: int) -> Floats:

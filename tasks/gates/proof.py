@@ -13,23 +13,13 @@ REPORTED_CONFIDENCE: Final = 0.95  # of the interval that is shown where the rul
 
 @dataclass(frozen=True)
 class Finding:
-    """What one rule found on one slice; `p_value` is that of the statement the rule wants proven."""
+    """What the pairs of one rule say on one slice; `p_value` is that of the statement the rule wants proven."""
 
     value: float
     low: float
     high: float
-    support: int
     p_value: float | None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What a sentence tells: both models' metric, the finding on their pairs, and the result."""
-
-    measured: float
-    reference: float
-    finding: Finding
-    result: str
+    pairs: Pairs | BlockPairs
 
 
 def find(rule: Rule, pairs: Pairs | BlockPairs, seed: int) -> Finding | str:
@@ -43,17 +33,17 @@ def find(rule: Rule, pairs: Pairs | BlockPairs, seed: int) -> Finding | str:
         if isinstance(ratio, str):
             return ratio
         p_value = ratio.p_value if rule.prove == "kept" else ratio.p_broken
-        return Finding(ratio.value, ratio.low, ratio.high, pairs.rows, p_value)
+        return Finding(ratio.value, ratio.low, ratio.high, p_value, pairs)
     if rule.metric == "churn":
         low, high = share_interval(pairs.flipped, pairs.rows, confidence)
-        return Finding(pairs.flipped / pairs.rows, low, high, pairs.rows, None)
+        return Finding(pairs.flipped / pairs.rows, low, high, None, pairs)
     assert rule.test is not None  # the schema asks for it
     sign = -1.0 if rule.bound == "max_drop" else 1.0
     margin = -sign * rule.threshold
     difference = TESTS[rule.test](pairs, margin, confidence, rule.resamples, seed)
     low, high = sorted((sign * difference.low, sign * difference.high))
     p_value = difference.p_value if rule.prove == "kept" else difference.p_broken
-    return Finding(sign * difference.value, low, high, pairs.rows, p_value)
+    return Finding(sign * difference.value, low, high, p_value, pairs)
 
 
 def decide(rules: list[Rule], findings: list[Finding | str]) -> list[tuple[str, float | None]]:
@@ -80,52 +70,42 @@ def _decide(rule: Rule, finding: Finding | str, p_value: float) -> tuple[str, fl
     return ("fail" if not kept else "pass" if shown else "hold"), p_value
 
 
-def describe(rule: Rule, pairs: Pairs | BlockPairs, comparison: Comparison) -> str:
-    """Return what was found and asked, in words."""
+def describe(rule: Rule, finding: Finding, measured: float, reference: float, result: str) -> str:
+    """Return what was found and asked, in words; `measured` and `reference` are the metric of both models."""
+    pairs = finding.pairs
+    if isinstance(pairs, Pairs) and rule.metric == "churn":
+        return _describe_churn(rule, finding, pairs, result)
+    assert rule.confidence is not None  # the schema asks for it
+    sure, broken = f"with {100 * rule.confidence:g} % confidence", rule.prove == "broken"
+    start, other = f"{subject(rule)}: {formatted(rule.metric, measured)}", formatted(rule.metric, reference)
     if isinstance(pairs, BlockPairs):
-        return _describe_ratio(rule, pairs, comparison)
-    if rule.metric == "churn":
-        return _describe_churn(rule, pairs, comparison)
+        end = f"least {100 * finding.low:.1f} %" if broken else f"most {100 * finding.high:.1f} %"
+        more = ", which is not shown: more blocks or a better model would" if result == "hold" else ""
+        return (
+            f"{start}, {100 * finding.value:.1f} % of {possessive(rule.versus)} {other} on {pairs.rows} blocks of "
+            f"{int(pairs.tokens_N.sum()):,} tokens; {sure} at {end}; at most {100 * rule.threshold:g} % is asked{more}"
+        )
     drop = rule.bound == "max_drop"
     sign = -1.0 if drop else 1.0
+    low, high = sorted((sign * finding.low, sign * finding.high))
     asked = f"at {'most' if drop else 'least'} {100 * rule.threshold:g} points {'below' if drop else 'above'}"
-    start = (
-        f"{subject(rule)}: {formatted(rule.metric, comparison.measured)}, {points(sign * comparison.finding.value)} "
-        f"{possessive(rule.versus)} {formatted(rule.metric, comparison.reference)} on {pairs.rows} rows "
-        f"({pairs.lost} lost, {pairs.gained} gained)"
+    end = f"better than {points(high)}" if broken else f"worse than {points(low)}"
+    tail = f"; {asked} is asked"
+    if result == "hold":
+        tail = f", which does not show the {asked} that is asked: more rows or a better model would"
+    return (
+        f"{start}, {points(sign * finding.value)} {possessive(rule.versus)} {other} on {pairs.rows} rows "
+        f"({pairs.lost} lost, {pairs.gained} gained); {sure} no {end}{tail}"
     )
-    assert rule.confidence is not None
-    low, high = sorted((sign * comparison.finding.low, sign * comparison.finding.high))
-    end = f"better than {points(high)}" if rule.prove == "broken" else f"worse than {points(low)}"
-    sure = f"with {100 * rule.confidence:g} % confidence no {end}"
-    if comparison.result == "hold":
-        return f"{start}; {sure}, which does not show the {asked} that is asked: more rows or a better model would"
-    return f"{start}; {sure}; {asked} is asked"
 
 
-def _describe_ratio(rule: Rule, pairs: BlockPairs, comparison: Comparison) -> str:
-    assert rule.confidence is not None  # blocks are paired for a proof alone
-    finding = comparison.finding
+def _describe_churn(rule: Rule, finding: Finding, pairs: Pairs, result: str) -> str:
     start = (
-        f"{subject(rule)}: {formatted(rule.metric, comparison.measured)}, {100 * finding.value:.1f} % of "
-        f"{possessive(rule.versus)} {formatted(rule.metric, comparison.reference)} on {pairs.rows} blocks of "
-        f"{int(pairs.tokens_N.sum()):,} tokens"
-    )
-    end = f"least {100 * finding.low:.1f} %" if rule.prove == "broken" else f"most {100 * finding.high:.1f} %"
-    asked = f"at most {100 * rule.threshold:g} % is asked"
-    more = ", which is not shown: more blocks or a better model would" if comparison.result == "hold" else ""
-    return f"{start}; with {100 * rule.confidence:g} % confidence at {end}; {asked}{more}"
-
-
-def _describe_churn(rule: Rule, pairs: Pairs, comparison: Comparison) -> str:
-    start = (
-        f"{subject(rule)}: {pairs.flipped} of {pairs.rows} rows, {100 * comparison.finding.value:.1f} %, differ from "
+        f"{subject(rule)}: {pairs.flipped} of {pairs.rows} rows, {100 * finding.value:.1f} %, differ from "
         f"{possessive(rule.versus)} predictions"
     )
     asked = f"at most {100 * rule.threshold:g} % is asked"
     if rule.confidence is None:
         return f"{start}; {asked}"
-    sure = f"with {100 * rule.confidence:g} % confidence at most {100 * comparison.finding.high:.1f} %"
-    return f"{start}; {sure}; {asked}" + (
-        ", which is not shown: more rows would" if comparison.result == "hold" else ""
-    )
+    sure = f"with {100 * rule.confidence:g} % confidence at most {100 * finding.high:.1f} %"
+    return f"{start}; {sure}; {asked}" + (", which is not shown: more rows would" if result == "hold" else "")

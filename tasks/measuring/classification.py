@@ -16,7 +16,7 @@ from tasks.measuring.cost import cost_of
 from tasks.measuring.latency import compare_latencies
 from tasks.measuring.predictions import INT8_COLUMN, of_teacher, write_predictions
 from tasks.measuring.quality import Ints
-from tasks.measuring.rows import measure, measure_int8, measures_of
+from tasks.measuring.rows import learnt_words, measure, measure_int8
 from tasks.measuring.subject import RowSettings, Subject, Teacher, quality_of
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import load_classifier
@@ -31,14 +31,15 @@ INT8_SET: Final = "test"  # int8 is a variant of the same model: one set tells w
 
 def measure_sets(subject: Subject, teacher: Teacher, settings: RowSettings, out: Path, device: Device) -> Quality:
     """Return the content of quality.json; the predictions of every set are written below `out`."""
-    how = measures_of(settings, read_sets(subject.sets, ["train", "transfer"]).values())
+    learnt = learnt_words(read_sets(subject.sets, ["train", "transfer"]).values())
     entries: dict[str, SetQuality] = {}
     for name, frame in read_sets(subject.sets, settings.sets).items():
         tokens = _tokens_of(subject, name, frame, settings.max_tokens)
         progress = Progress(f"evaluate@{subject.round} {name}", len(tokens), "rows")
         logits = predict_logits(subject.model, tokens, BATCH_ROWS, device, progress.update)
         chosen = logits.argmax(axis=1)
-        entries[name], predictions = measure(frame, logits, _teachers(teacher, name, frame, chosen), how)
+        teachers = _teachers(teacher, name, frame, chosen)
+        entries[name], predictions = measure(frame, logits, teachers, learnt, settings)
         if subject.exported is not None:
             entries[name]["variants"] = {}
             if name == INT8_SET:
@@ -46,9 +47,9 @@ def measure_sets(subject: Subject, teacher: Teacher, settings: RowSettings, out:
                 int8 = predictions[INT8_COLUMN] = session.predict(tokens, BATCH_ROWS).argmax(axis=1)
                 teachers = _teachers(teacher, name, frame, int8, INT8_COLUMN)
                 labels = frame["label"].to_numpy(dtype=np.int64)
-                entries[name]["variants"]["onnx_int8"] = measure_int8(labels, int8, chosen, teachers, how.draws)
+                entries[name]["variants"]["onnx_int8"] = measure_int8(labels, int8, chosen, teachers, settings.draws)
         write_predictions(predictions, out / "predictions", name)
-    return quality_of(subject, how.draws.confidence, entries)
+    return quality_of(subject, settings.draws.confidence, entries)
 
 
 def measure_cost(subject: Subject, teacher: Teacher, settings: RowSettings) -> Cost:
@@ -62,9 +63,7 @@ def measure_cost(subject: Subject, teacher: Teacher, settings: RowSettings) -> C
         cost["sparsity"] = masked
     cost["size_bytes_onnx"] = (exported / FP32_FILE).stat().st_size
     cost["size_bytes_onnx_int8"] = (exported / INT8_FILE).stat().st_size
-    cost["flops_per_example"] = adapter_of(config).flops_per_example(
-        config, settings.timing.tokens, len(settings.labels)
-    )
+    cost["flops_per_example"] = adapter_of(config).flops_per_example(config, settings.timing.tokens, len(settings.labels))
     beside = subject.model if subject.folder == teacher.folder else load_classifier(teacher.folder)
     files = {kind: (exported / file, teacher_exported / file) for kind, file in ONNX_FILES.items()}
     cost["latency"] = compare_latencies(subject.model, beside, files, settings.timing)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,39 +16,27 @@ from tasks.measuring.slices import document_frequency, masks_of, slice_names, sl
 from tasks.measuring.subject import RowSettings
 
 
-@dataclass(frozen=True)
-class Measures:
-    """How to measure; the same for every model, so that their intervals compare and their resamples pair."""
-
-    label_names: Sequence[str]
-    frequency: Mapping[str, int]
-    rare_share: float
-    bins: int
-    draws: Draws
-
-
-def measures_of(settings: RowSettings, learnt_from: Iterable[pd.DataFrame]) -> Measures:
-    """Return how a run measures; rare words are those rare in the texts `learnt_from`."""
-    return Measures(
-        label_names=[settings.labels[i] for i in sorted(settings.labels)],
-        frequency=document_frequency(text for frame in learnt_from for text in frame["text"]),
-        rare_share=settings.rare_share,
-        bins=settings.bins,
-        draws=settings.draws,
-    )
+def learnt_words(learnt_from: Iterable[pd.DataFrame]) -> Mapping[str, int]:
+    """Return in how many of the texts that were learnt from each word occurs; rare words are those rare there."""
+    return document_frequency(text for frame in learnt_from for text in frame["text"])
 
 
 def measure(
-    frame: pd.DataFrame, logits: NDArray[np.floating[Any]], teacher_predictions: Ints | None, how: Measures
+    frame: pd.DataFrame,
+    logits: NDArray[np.floating[Any]],
+    teacher_predictions: Ints | None,
+    learnt: Mapping[str, int],
+    how: RowSettings,
 ) -> tuple[SetQuality, pd.DataFrame]:
     """Return the set's entry of quality.json (without variants) and its predictions, as docs/artifacts.md has them.
 
-    `frame` has row_id, text, label and source; logits (N, C) and teacher_predictions (N,) are in its order.
+    `frame` has row_id, text, label and source; logits (N, C) and teacher_predictions (N,) are in its order; `learnt` are the
+    `learnt_words`.
     """
     labels = frame["label"].to_numpy(dtype=np.int64)
-    sources = frame["source"].astype(str).tolist()
-    rows = slices_of(frame["text"].tolist(), labels.tolist(), sources, how.label_names, how.frequency, how.rare_share)
-    masks = masks_of(rows, slice_names(how.label_names, sources))
+    sources, names = frame["source"].astype(str).tolist(), [how.labels[i] for i in sorted(how.labels)]
+    rows = slices_of(frame["text"].tolist(), labels.tolist(), sources, names, learnt, how.rare_share)
+    masks = masks_of(rows, slice_names(names, sources))
     entry: SetQuality = {
         "rows": len(frame),
         "rows_sha256": rows_sha256(frame["row_id"]),

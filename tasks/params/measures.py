@@ -14,37 +14,22 @@ from tasks.params.classification import ClassificationParams
 
 def row_settings(params: ClassificationParams) -> RowSettings:
     """Return how a classifier is measured."""
-    return RowSettings(
-        sets=params.data.measured_sets,
-        labels=params.data.labels,
-        max_tokens=params.data.max_tokens,
-        rare_share=params.evaluate.rare_token_share,
-        bins=params.evaluate.calibration_bins,
-        draws=_draws(params),
-        timing=_timing(params),
-    )
+    data, how = params.data, params.evaluate
+    rows = (data.measured_sets, data.labels, data.max_tokens, how.rare_token_share, how.calibration_bins)
+    return RowSettings(*rows, *_shared(params))
 
 
 def block_settings(params: CausalLMParams) -> BlockSettings:
     """Return how a language model is measured."""
-    return BlockSettings(
-        sets=params.measured_sets(),
-        batch_blocks=params.evaluate.batch_blocks,
-        prompts=params.evaluate.prompts,
-        prompt_tokens=params.evaluate.prompt_tokens,
-        new_tokens=params.evaluate.new_tokens,
-        draws=_draws(params),
-        timing=_timing(params),
-    )
+    how = params.evaluate
+    blocks = (params.measured_sets(), how.batch_blocks, how.prompts, how.prompt_tokens, how.new_tokens)
+    return BlockSettings(*blocks, *_shared(params))
+
+
+def _shared(params: ClassificationParams | CausalLMParams) -> tuple[Draws, Timing]:
+    how = params.evaluate
+    draws = Draws(how.bootstrap_resamples, how.confidence, params.seed)
+    return draws, Timing(how.latency_batches, how.latency_tokens, how.latency_repeats)
 
 
 SETTINGS: Final[dict[str, Callable[[Any], Any]]] = {CLASSIFICATION: row_settings, CAUSAL_LM: block_settings}
-
-
-def _draws(params: ClassificationParams | CausalLMParams) -> Draws:
-    return Draws(params.evaluate.bootstrap_resamples, params.evaluate.confidence, params.seed)
-
-
-def _timing(params: ClassificationParams | CausalLMParams) -> Timing:
-    how = params.evaluate
-    return Timing(how.latency_batches, how.latency_tokens, how.latency_repeats)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,6 +36,11 @@ class Point:
         return min(values), max(values)
 
     @property
+    def label(self) -> str:
+        """Return parameters and latency in short."""
+        return count(self.params) + (f" · {milliseconds(self.latency_ms)}" if self.latency_ms is not None else "")
+
+    @property
     def in_words(self) -> str:
         """Return all of it in a line."""
         latency = f", {milliseconds(self.latency_ms)}" if self.latency_ms is not None else ""
@@ -44,67 +49,47 @@ class Point:
         return f"{self.name}: {count(self.params)} parameters, {value} ({low} to {high}){latency}{int8}"
 
 
-@dataclass(frozen=True)
-class Box:
-    """Where a plot lies in its picture, in pixels."""
-
-    left: float
-    right: float
-    top: float
-    bottom: float
-
-
 def front(points: Sequence[Point], line: tuple[str, float] | None, width: int, set_name: str) -> Markup:
     """Return the front: parameters (log) against accuracy, bubbles by latency, `line` a rival without parameters."""
-    box = Box(46, width - 22, 44, 352)
+    left, right, top, bottom = 46, width - 22, 44, 352
     values = [end for p in points for end in p.ends] + ([line[1]] if line else [])
     pad = max(0.005, 0.08 * (max(values) - min(values)))
-    y, ticks = linear(min(values) - pad, max(values) + pad, box.bottom, box.top)
+    y, ticks = linear(min(values) - pad, max(values) + pad, bottom, top)
     logs = [math.log10(p.params) for p in points]
-    margin = max(0.12, (max(logs) - min(logs)) * 0.7 * LABEL_WIDTH / (box.right - box.left))
+    margin = max(0.12, (max(logs) - min(logs)) * 0.7 * LABEL_WIDTH / (right - left))
     start, end = min(logs) - margin, max(logs) + margin
 
     def x(params: float) -> float:
-        return box.left + (math.log10(params) - start) / (end - start) * (box.right - box.left)
+        return left + (math.log10(params) - start) / (end - start) * (right - left)
 
     longest = max([p.latency_ms or 0.0 for p in points] + [1e-9])
-    bubbles: list[dict[str, Any]] = []
-    for p in sorted(points, key=lambda p: p.params):
-        bubble = _bubble(p, x(p.params), y, longest)
-        last = bubbles[-1] if bubbles else None
-        bubble["below"] = last is not None and bubble["x"] - last["x"] < LABEL_WIDTH and not last["below"]
-        bubble["label_y"] = y(p.ends[0]) + 16 if bubble["below"] else y(p.ends[1]) - 21
-        bubbles.append(bubble)
     return filled(
         "front.svg.j2",
         width=width,
-        box=box,
-        title=f"Accuracy on {set_name} against parameters",
-        words="; ".join([p.in_words for p in points] + ([f"{line[0]}: {share(line[1])}"] if line else [])),
+        left=left,
+        right=right,
+        bottom=bottom,
         set_name=set_name,
+        words="; ".join([p.in_words for p in points] + ([f"{line[0]}: {share(line[1])}"] if line else [])),
+        x=x,
+        y=y,
         y_ticks=[(y(tick), share(tick)) for tick in ticks],
         x_ticks=[(x(tick), count(tick)) for tick in _log_ticks(10**start, 10**end, 4 if width < 500 else 9)],
-        rival={"y": y(line[1]), "words": f"{line[0]} {share(line[1])}"} if line else None,
-        bubbles=bubbles,
+        rival=(line[1], f"{line[0]} {share(line[1])}") if line else None,
+        bubbles=[
+            (p, max(SMALLEST_BUBBLE, LARGEST_BUBBLE * math.sqrt((p.latency_ms or 0.0) / longest)), label_y)
+            for p, label_y in _labelled(points, x, y)
+        ],
     )
 
 
-def _bubble(p: Point, x: float, y: Scale, longest: float) -> dict[str, Any]:
-    """Return where a model's circle, whiskers and diamond stand, and what its label says."""
-    radius = max(SMALLEST_BUBBLE, LARGEST_BUBBLE * math.sqrt((p.latency_ms or 0.0) / longest))
-    aside = x + max(radius, 5) + 7
-    sides = [(x, p.accuracy), *([(aside, p.int8)] if p.int8 else [])]
-    return {
-        "x": x,
-        "y": y(p.accuracy["value"]),
-        "radius": radius,
-        "kind": p.kind,
-        "name": p.name,
-        "words": p.in_words,
-        "label": count(p.params) + (f" · {milliseconds(p.latency_ms)}" if p.latency_ms is not None else ""),
-        "whiskers": [(place, y(interval["low"]), y(interval["high"])) for place, interval in sides],
-        "diamond": (aside, y(p.int8["value"]) - 4.5) if p.int8 else None,
-    }
+def _labelled(points: Sequence[Point], x: Scale, y: Scale) -> Iterator[tuple[Point, float]]:
+    """Yield the points from left to right with the height of their label: below a model where it would hit its neighbour's."""
+    last, was_below = -math.inf, False
+    for p in sorted(points, key=lambda p: p.params):
+        was_below = x(p.params) - last < LABEL_WIDTH and not was_below
+        last = x(p.params)
+        yield p, y(p.ends[0]) + 16 if was_below else y(p.ends[1]) - 21
 
 
 def curve(
@@ -115,33 +100,22 @@ def curve(
     best_of: Callable[[Iterable[float]], float] = max,
 ) -> Markup:
     """Return one model's training curves: loss a step above, what was measured at each checkpoint below."""
-    width, left, right = 280, 42, 244
-    last = max([step for step, _ in (*loss, *measured)] + [1.0])
-    panels = [
-        _panel("loss", loss, Box(left, right, 26, 104), last, lambda value: f"{value:g}"),
-        {**_panel(metric, measured, Box(left, right, 136, 204), last, share), "dots": True},
-    ]
+    left, right, last = 42, 244, max([step for step, _ in (*loss, *measured)] + [1.0])
+    panels = []
+    for label, series, top, bottom in (("loss", loss, 26, 104), (metric, measured, 136, 204)):
+        panel: dict[str, Any] = {"label": label, "top": top, "bottom": bottom, "points": [], "dots": series is measured}
+        if series:
+            values = [value for _, value in series]
+            pad = 0.1 * (max(values) - min(values)) or 0.01
+            y, ticks = linear(min(values) - pad, max(values) + pad, bottom, top, most=4)
+            form = share if panel["dots"] else "{:g}".format
+            panel["points"] = [(left + step / last * (right - left), y(value)) for step, value in series]
+            panel |= {"y_ticks": [(y(tick), form(tick)) for tick in ticks], "end": f"{values[-1]:.3f}"}
+        panels.append(panel)
     best = f", best {metric} {share(best_of(v for _, v in measured))}" if measured else ""
-    return filled(
-        "curve.svg.j2",
-        width=width,
-        title=f"Training of {name}",
-        words=f"{last:.0f} steps{best}",
-        panels=panels,
-        x_ticks=[(left, "0"), (right, f"{last:,.0f} steps")],
-    )
-
-
-def _panel(label: str, series: Series, box: Box, last: float, form: Callable[[float], str]) -> dict[str, Any]:
-    """Return where the points of a series from step 0 to `last` stand, and its axis; no points where there is none."""
-    panel: dict[str, Any] = {"label": label, "box": box, "points": [], "y_ticks": [], "dots": False}
-    if not series:
-        return panel
-    values = [value for _, value in series]
-    pad = 0.1 * (max(values) - min(values)) or 0.01
-    y, ticks = linear(min(values) - pad, max(values) + pad, box.bottom, box.top, most=4)
-    points = [(box.left + step / last * (box.right - box.left), y(value)) for step, value in series]
-    return {**panel, "points": points, "y_ticks": [(y(tick), form(tick)) for tick in ticks], "end": f"{values[-1]:.3f}"}
+    x_ticks = [(left, "0"), (right, f"{last:,.0f} steps")]
+    words = f"{last:.0f} steps{best}"
+    return filled("curve.svg.j2", name=name, words=words, left=left, right=right, panels=panels, x_ticks=x_ticks)
 
 
 def thinned(series: Series, most: int = 120) -> list[tuple[float, float]]:

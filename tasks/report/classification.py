@@ -7,26 +7,9 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from tasks.report import page
 from tasks.report.charts import Point, front
-from tasks.report.page import (
-    MAIN_SET,
-    Form,
-    Story,
-    batches_of,
-    cost_of,
-    cost_rows,
-    curves,
-    document,
-    focus,
-    header,
-    names_of,
-    origin,
-    overall,
-    overall_of,
-    refusal,
-    rounds_section,
-    verdicts,
-)
+from tasks.report.page import MAIN_SET
 from tasks.report.parts import (
     NOTHING,
     Cell,
@@ -37,58 +20,54 @@ from tasks.report.parts import (
     interval,
     milliseconds,
     percent,
-    ratio,
     share,
     size,
     tables_section,
-    value_of,
 )
+from tasks.report.story import Story, ratio, value_of
 
 TFIDF: Final = "tfidf_logistic"
 RIVALS: Final = {TFIDF: "TF-IDF + logistic regression"}
 MOST_SLICES: Final = 10
-SIZES: Final[tuple[tuple[str, str, Form], ...]] = (
+SIZES: Final[page.Costs] = (
     ("parameters", "params_total", count),
     ("not in embeddings", "params_non_embedding", count),
     ("weights", "size_bytes", size),
     ("ONNX", "size_bytes_onnx", size),
     ("ONNX int8", "size_bytes_onnx_int8", size),
 )
+FLOPS: Final[page.Costs] = (("FLOPs an example", "flops_per_example", count),)
 FORMATS: Final = {"torch": "PyTorch", "onnx": "ONNX", "onnx_int8": "ONNX int8"}
-INT8: Final = (
-    ("accuracy", "accuracy"),
-    ("of the teacher's accuracy", "accuracy_ratio"),
-    ("chooses as the teacher", "agreement"),
-    ("chooses as in PyTorch", "agreement_fp32"),
-)
+WHOLE: Final = ("slices", "overall")
+INT8: Final = ("variants", "onnx_int8")
 
 
 def render(story: Story) -> str:
     """Return the whole page."""
-    title, name, sets = headline(story), focus(story), set_names(story)
-    accuracy = (f"Accuracy on {MAIN_SET}", share(_accuracy(story, name)), share(_accuracy(story, "teacher")))
+    title, sets = headline(story), set_names(story)
+    student, teacher = (share(story.overall(name, MAIN_SET, "accuracy")) for name in (story.focus, "teacher"))
     sections = [
-        header(story, title, accuracy, "Latency, batch 1"),
+        page.header(story, title, (f"Accuracy on {MAIN_SET}", student, teacher), "Latency, batch 1"),
         _front(story),
-        _rounds(story),
-        searches(story),
-        verdicts(story),
-        _slices(story, name),
-        _rivals(story, name, sets),
-        _int8(story, MAIN_SET),
-        curves(story),
-        origin(story),
+        _rounds(story, sets),
+        searches({name: model["search"] for name, model in story.models.items()}),
+        page.verdicts(story),
+        _slices(story, story.focus),
+        _rivals(story, story.focus, sets),
+        _int8(story),
+        page.curves(story.models),
+        page.origin(story),
     ]
-    return document(f"{story['name']}: {title}", sections)
+    return page.document(f"{story.name}: {title}", sections)
 
 
 def headline(story: Story) -> str:
     """Return the verdict in one sentence."""
-    chosen = story["selection"]["selected"]
+    chosen = story.selection["selected"]
     if chosen is None:
-        return refusal(story)
-    smaller = ratio(cost_of(story, "teacher", "params_total"), cost_of(story, chosen, "params_total"))
-    kept = ratio(_accuracy(story, chosen), _accuracy(story, "teacher"))
+        return page.refusal(story)
+    smaller = story.times_less(chosen, "params_total")
+    kept = ratio(*[story.overall(name, MAIN_SET, "accuracy") for name in (chosen, "teacher")])
     size_words = f"is {smaller:.1f} times smaller than its teacher" if smaller else "passes its gates"
     kept_words = f" and keeps {percent(kept)} of its accuracy on {MAIN_SET}" if kept else ""
     return f"{chosen} {size_words}{kept_words}."
@@ -96,49 +75,47 @@ def headline(story: Story) -> str:
 
 def set_names(story: Story) -> list[str]:
     """Return the evaluation sets, test first and validation last."""
-    names = story["models"]["teacher"]["quality"]["sets"]
+    names = story.models["teacher"]["quality"]["sets"]
     return sorted(names, key=lambda name: (name == "validation", name != MAIN_SET, name))
-
-
-def _accuracy(story: Story, model: str, set_name: str = MAIN_SET) -> float | None:
-    value: float | None = value_of(overall(story, model, set_name, "accuracy"), "value")
-    return value
 
 
 def _front(story: Story) -> Markup:
     points = []
-    for name in names_of(story):
-        accuracy, params = overall(story, name, MAIN_SET, "accuracy"), cost_of(story, name, "params_total")
-        if accuracy is None or not params:
-            continue
-        int8 = value_of(story["models"][name]["quality"], "sets", MAIN_SET, "variants", "onnx_int8", "accuracy")
-        kind = "teacher" if name == "teacher" else "chosen" if name == story["selection"]["selected"] else "round"
-        latency = cost_of(story, name, "latency", "torch", "1", "latency_ms_p50")
-        points.append(Point(name, params, accuracy, latency, int8, kind))
+    for name in story.models:
+        accuracy, params = story.measured(name, MAIN_SET, *WHOLE, "accuracy"), story.cost(name, "params_total")
+        if accuracy is not None and params:
+            kind = {"teacher": "teacher", story.selection["selected"]: "chosen"}.get(name, "round")
+            latency = story.cost(name, "latency", "torch", "1", "latency_ms_p50")
+            points.append(Point(name, params, accuracy, latency, story.measured(name, MAIN_SET, *INT8, "accuracy"), kind))
     if not points:
         return Markup()
-    rival = value_of(story["rivals"], TFIDF, "sets", MAIN_SET, "slices", "overall", "accuracy", "value")
+    rival = value_of(story.rivals, TFIDF, "sets", MAIN_SET, *WHOLE, "accuracy", "value")
     line = (RIVALS[TFIDF], rival) if rival is not None else None
-    level = percent(value_of(story["models"]["teacher"]["quality"], "confidence")).replace(".0", "")
+    level = percent(value_of(story.models["teacher"]["quality"], "confidence")).replace(".0", "")
     wide, narrow = (front(points, line, width, MAIN_SET) for width in (980, 358))
     return filled("front.html.j2", wide=wide, narrow=narrow, level=level)
 
 
-def _rounds(story: Story) -> Markup:
-    names = names_of(story)
-    rows: list[Row] = [["size"], *cost_rows(story, SIZES)]
-    if any("sparsity" in story["models"][name]["cost"] for name in names):
-        rows.append(["weights at zero", *[_zeros(story["models"][name]["cost"]) for name in names]])
-    rows += [["cost of an answer"], *cost_rows(story, [("FLOPs an example", "flops_per_example", count)])]
+def _rounds(story: Story, sets: Sequence[str]) -> Markup:
+    rows: list[Row] = [["size"], *page.cost_rows(story, SIZES)]
+    if any("sparsity" in model["cost"] for model in story.models.values()):
+        rows.append(["weights at zero", *[_zeros(model["cost"]) for model in story.models.values()]])
+    rows += [["cost of an answer"], *page.cost_rows(story, FLOPS)]
     for kind, words in FORMATS.items():
-        for batch in batches_of(story, kind):
-            label = Cell(f"latency, batch {batch}", f"{words}, median")
-            rows.append([label, *[_latency(story, name, kind, batch) for name in names]])
-    for set_name in set_names(story):
-        rows += _quality_rows(story, set_name, names)
-    threads = cost_of(story, "teacher", "threads")
+        for batch in page.batches_of(story, kind):
+            cells = [_latency(story, name, kind, batch) for name in story.models]
+            rows.append([Cell(f"latency, batch {batch}", f"{words}, median"), *cells])
+    for set_name in sets:
+        count_of_rows = value_of(story.models["teacher"]["quality"], "sets", set_name, "rows")
+        accuracies = [story.overall(name, set_name, "accuracy") for name in story.models]
+        rows.append([f"{set_name}, {count_of_rows:,} rows" if count_of_rows is not None else set_name])
+        rows += page.metric_rows(story, set_name, WHOLE, {"accuracy": "accuracy"})
+        rows.append(["of the teacher's", *[percent(ratio(accuracy, accuracies[0])) for accuracy in accuracies]])
+        further = {"agrees with teacher": "agreement", "calibration error": "calibration_error"}
+        rows += page.metric_rows(story, set_name, WHOLE, further)
+    threads = story.cost("teacher", "threads")
     note = f", latency on {threads:g} thread{'s' if threads != 1 else ''}" if threads else ""
-    return rounds_section(story, f"Small print: intervals, and the ratio to the teacher{note}.", rows)
+    return page.rounds_section(story, f"Small print: intervals, and the ratio to the teacher{note}.", rows)
 
 
 def _zeros(cost: Mapping[str, Any]) -> str | Cell:
@@ -153,36 +130,23 @@ def _zeros(cost: Mapping[str, Any]) -> str | Cell:
 
 
 def _latency(story: Story, name: str, kind: str, batch: str) -> Cell:
-    median, against = (cost_of(story, name, "latency", kind, batch, key) for key in ("latency_ms_p50", "ratio_p50"))
+    median, against = (story.cost(name, "latency", kind, batch, key) for key in ("latency_ms_p50", "ratio_p50"))
     faster = f"{1 / against:.1f}\N{MULTIPLICATION SIGN} faster" if against and name != "teacher" else ""
     return Cell(milliseconds(median), faster)
 
 
-def _quality_rows(story: Story, set_name: str, names: list[str]) -> list[Row]:
-    rows = value_of(story["models"]["teacher"]["quality"], "sets", set_name, "rows")
-    reference = _accuracy(story, "teacher", set_name)
-    return [
-        [f"{set_name}, {rows:,} rows" if rows is not None else set_name],
-        ["accuracy", *[interval(overall(story, name, set_name, "accuracy")) for name in names]],
-        ["of the teacher's", *[percent(ratio(_accuracy(story, name, set_name), reference)) for name in names]],
-        ["agrees with teacher", *[interval(overall(story, name, set_name, "agreement")) for name in names]],
-        ["calibration error", *[interval(overall(story, name, set_name, "calibration_error")) for name in names]],
-    ]
-
-
-def searches(story: Story) -> Markup:
-    """Return a table for each round that searched for its shape; nothing where none did."""
-    records = [(name, story["models"][name].get("search")) for name in story["rounds"]]
-    tables = [_candidates(name, search) for name, search in records if search]
+def searches(records: Mapping[str, Mapping[str, Any] | None]) -> Markup:
+    """Return a table for each round that searched for its shape, of its search.json; nothing where none did."""
+    tables = [_candidates(name, search) for name, search in records.items() if search]
     return tables_section("Candidates, ranked after a short distillation", *tables) if tables else Markup()
 
 
 def _candidates(name: str, search: Mapping[str, Any]) -> Table:
     key = f"best_{search['metric']}"
-    rows = [
+    rows: list[Row] = [
         [
             Cell(f"candidate {each['candidate']}", "taken" if each["candidate"] == search["chosen"] else ""),
-            *[f"{size:,}" for size in each["shape_after"].values()],
+            *[f"{width:,}" for width in each["shape_after"].values()],
             count(each["params_total"]),
             f"{each['loss']:.2f}",
             str(each["rank_before"]),
@@ -204,85 +168,65 @@ def _candidates(name: str, search: Mapping[str, Any]) -> Table:
 def _slices(story: Story, name: str) -> Markup:
     """Return the slices on which a round lost most accuracy against the teacher, largest loss first."""
     losses = []
-    student, teacher = (story["models"][model]["quality"]["sets"] for model in (name, "teacher"))
-    for set_name in student:
-        for slice_name, part in student[set_name]["slices"].items():
-            before = value_of(teacher, set_name, "slices", slice_name, "accuracy")
-            is_whole = slice_name != "overall" and part["support"] == student[set_name]["slices"]["overall"]["support"]
+    for set_name, entry in story.models[name]["quality"]["sets"].items():
+        for slice_name, part in entry["slices"].items():
+            before = story.measured("teacher", set_name, "slices", slice_name, "accuracy")
+            is_whole = slice_name != "overall" and part["support"] == entry["slices"]["overall"]["support"]
             if part["support"] and before and not is_whole:  # the one source of a set is the set again
                 losses.append((before["value"] - part["accuracy"]["value"], set_name, slice_name, part, before))
     losses.sort(key=lambda loss: (-round(loss[0], 9), loss[1], loss[2]))
     worst = [loss for loss in losses if loss[0] > 0][:MOST_SLICES]
-    caption = f"Accuracy of {name} against the teacher. Few rows make wide intervals: read a loss together with them."
-    rows = [
+    rows: list[Row] = [
         [
             Cell(slice_name, set_name),
             f"{part['support']:,}",
-            interval(before),
-            interval(part["accuracy"]),
+            *map(interval, (before, part["accuracy"])),
             Cell(f"{100 * lost:.1f}", bar=100 * lost / worst[0][0]),
         ]
         for lost, set_name, slice_name, part, before in worst
     ]
-    if not worst:
-        caption = f"{name} loses on none of them."
-    return tables_section(
-        "Slices that lost most", Table(caption, ["slice", "rows", "teacher", name, "points lost"], rows)
-    )
+    caption = f"Accuracy of {name} against the teacher. Few rows make wide intervals: read a loss together with them."
+    table = Table(caption if rows else f"{name} loses on none of them.", ["slice", "rows", "teacher", name, "points lost"], rows)
+    return tables_section("Slices that lost most", table)
 
 
 def _rivals(story: Story, name: str, sets: Sequence[str]) -> Markup:
     """Return the table of what one could use instead: a linear model, the teacher in int8, a random start."""
-    header = ["", *[f"accuracy on {s}" for s in sets], "bytes", "latency, batch 1", "latency, batch 32"]
-    rows = [
-        _model_row(story, name, "torch", Cell(name, "PyTorch"), sets),
-        _model_row(story, name, "onnx_int8", Cell(name, "ONNX Runtime, int8"), sets),
-        _model_row(story, "teacher", "onnx_int8", Cell("teacher", "ONNX Runtime, int8"), sets),
-        _model_row(story, "teacher", "torch", Cell("teacher", "PyTorch"), sets),
-    ]
-    others = [
-        (Cell(RIVALS.get(rival, rival.replace("_", " "))), quality)
-        for rival, quality in sorted(story["rivals"].items())
-    ]
-    others += [
-        (Cell(f"random start, shape of {of}", "the same budget of distillation"), quality)
-        for of, quality in story["random_init"].items()
-    ]
-    for label, quality in others:
-        rows.append([label, *[interval(overall_of(quality, s, "accuracy")) for s in sets], NOTHING, NOTHING, NOTHING])
+    rows: list[Row] = []
+    for model, kind in ((name, "torch"), (name, "onnx_int8"), ("teacher", "onnx_int8"), ("teacher", "torch")):
+        place, key, words = (
+            (WHOLE, "size_bytes", "PyTorch") if kind == "torch" else (INT8, f"size_bytes_{kind}", "ONNX Runtime, int8")
+        )
+        accuracies = [interval(story.measured(model, set_name, *place, "accuracy")) for set_name in sets]
+        latencies = [story.cost(model, "latency", kind, batch, "latency_ms_p50") for batch in ("1", "32")]
+        rows.append([Cell(model, words), *accuracies, size(story.cost(model, key)), *map(milliseconds, latencies)])
+    others = {Cell(RIVALS.get(rival, rival.replace("_", " "))): entry for rival, entry in sorted(story.rivals.items())}
+    for round_name, quality in story.random_init.items():
+        others[Cell(f"random start, shape of {round_name}", "the same budget of distillation")] = quality
+    for label, quality in others.items():
+        accuracies = [interval(value_of(quality, "sets", set_name, *WHOLE, "accuracy")) for set_name in sets]
+        rows.append([label, *accuracies, NOTHING, NOTHING, NOTHING])
+    header = ["", *[f"accuracy on {set_name}" for set_name in sets], "bytes", "latency, batch 1", "latency, batch 32"]
     caption = "Like with like: compare PyTorch with PyTorch and int8 with int8. A dash: not measured."
     return tables_section("Honest rivals", Table(caption, header, rows))
 
 
-def _model_row(story: Story, model: str, kind: str, label: Cell, sets: Sequence[str]) -> Row:
-    quality, in_torch = story["models"][model]["quality"], kind == "torch"
-    place = ("slices", "overall") if in_torch else ("variants", kind)
-    return [
-        label,
-        *[interval(value_of(quality, "sets", s, *place, "accuracy")) for s in sets],
-        size(cost_of(story, model, "size_bytes" if in_torch else f"size_bytes_{kind}")),
-        *[milliseconds(cost_of(story, model, "latency", kind, batch, "latency_ms_p50")) for batch in ("1", "32")],
-    ]
-
-
-def _int8(story: Story, set_name: str) -> Markup:
+def _int8(story: Story) -> Markup:
     """Return the table of what each model is as int8, beside the teacher as int8."""
-    names = names_of(story)
-    sizes = {name: cost_of(story, name, "size_bytes_onnx_int8") for name in names}
-    smaller = [ratio(sizes["teacher"], sizes[name]) for name in names]
+    smaller = [story.times_less(name, "size_bytes_onnx_int8") for name in story.models]
     rows: list[Row] = [
-        ["bytes", *map(size, sizes.values())],
+        ["bytes", *[size(story.cost(name, "size_bytes_onnx_int8")) for name in story.models]],
         ["times smaller", *[NOTHING if times is None else f"{times:.1f}" for times in smaller]],
     ]
     for batch in ("1", "32"):
-        ratios = [cost_of(story, name, "latency", "onnx_int8", batch, "ratio_p50") for name in names]
-        rows.append(
-            [f"times faster, batch {batch}", *[f"{1 / against:.1f}" if against else NOTHING for against in ratios]]
-        )
-    for words, key in INT8:
-        place = ("sets", set_name, "variants", "onnx_int8", key)
-        cells = [interval(value_of(story["models"][name]["quality"], *place)) for name in names]
-        rows.append([Cell(words, set_name), *cells])
-    return tables_section(
-        "As int8", Table("ONNX Runtime with dynamic int8 on both sides, on one thread.", ["", *names], rows)
-    )
+        shares = [story.cost(name, "latency", "onnx_int8", batch, "ratio_p50") for name in story.models]
+        rows.append([f"times faster, batch {batch}", *[f"{1 / each:.1f}" if each else NOTHING for each in shares]])
+    metrics = {
+        "accuracy": "accuracy",
+        "of the teacher's accuracy": "accuracy_ratio",
+        "chooses as the teacher": "agreement",
+        "chooses as in PyTorch": "agreement_fp32",
+    }
+    rows += [[Cell(str(row[0]), MAIN_SET), *row[1:]] for row in page.metric_rows(story, MAIN_SET, INT8, metrics)]
+    caption = "ONNX Runtime with dynamic int8 on both sides, on one thread."
+    return tables_section("As int8", Table(caption, ["", *story.models], rows))

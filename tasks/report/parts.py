@@ -40,8 +40,14 @@ class Table:
 
 @functools.cache
 def _templates() -> Environment:
-    layout = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
-    made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, **layout)
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     made.filters["px"] = lambda place: f"{place:.1f}"
     return made
 
@@ -91,17 +97,3 @@ def interval(value: Mapping[str, float] | None) -> str | Cell:
     if value is None:
         return NOTHING
     return Cell(share(value["value"]), f"{share(value['low'])}\N{EN DASH}{share(value['high'])}")
-
-
-def value_of(place: Mapping[str, Any] | None, *keys: str) -> Any:
-    """Return what lies below `keys`, or None where one is missing."""
-    for key in keys:
-        if not isinstance(place, Mapping) or key not in place:
-            return None
-        place = place[key]
-    return place
-
-
-def ratio(number: float | None, other: float | None) -> float | None:
-    """Return number / other, or None where that says nothing."""
-    return number / other if number is not None and other else None

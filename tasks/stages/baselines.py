@@ -12,7 +12,7 @@ from tasks.data.frames import read_sets
 from tasks.files import write_json
 from tasks.measuring.predictions import write_predictions
 from tasks.measuring.rivals import fit_tfidf_logistic
-from tasks.measuring.rows import measure, measures_of
+from tasks.measuring.rows import learnt_words, measure
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION
 from tasks.params.causal_lm import CausalLMParams
 from tasks.params.classification import ClassificationParams
@@ -42,11 +42,10 @@ def tfidf_rival(params: ClassificationParams, sets: Path, out: Path) -> tuple[di
     rival = fit_tfidf_logistic(
         texts["train"], labels["train"], texts["validation"], labels["validation"], len(params.data.labels)
     )
-    learnt_from = [frames["train"], frames["transfer"]]
-    how = measures_of(row_settings(params), learnt_from)
+    learnt, how = learnt_words([frames["train"], frames["transfer"]]), row_settings(params)
     entries = {}
     for name, frame in read_sets(sets, params.data.measured_sets).items():
-        entries[name], predictions = measure(frame, rival.logits(frame["text"].tolist()), None, how)
+        entries[name], predictions = measure(frame, rival.logits(frame["text"].tolist()), None, learnt, how)
         write_predictions(predictions, out, name)
     test = entries["test"]["slices"]["overall"]["accuracy"]["value"]
     say(f"baselines: {TFIDF} C {rival.penalty:g}: test accuracy {test:.3f}")

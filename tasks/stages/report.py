@@ -12,14 +12,11 @@ from typing import Any, Final
 from tasks.files import read_json, read_json_lines
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
 from tasks.report import causal_lm, classification
-from tasks.report.page import ModelRecord, Story
+from tasks.report.story import ModelRecord, Story
 from tasks.running.stage import InPath, OutPath
 
 RENDER: Final[dict[str, Callable[[Story], str]]] = {CLASSIFICATION: classification.render, CAUSAL_LM: causal_lm.render}
-HEADLINE: Final[dict[str, Callable[[Story], str]]] = {
-    CLASSIFICATION: classification.headline,
-    CAUSAL_LM: causal_lm.headline,
-}
+HEADLINE: Final[dict[str, Callable[[Story], str]]] = {CLASSIFICATION: classification.headline, CAUSAL_LM: causal_lm.headline}
 
 
 def run(
@@ -36,18 +33,17 @@ def run(
     """Return the verdict in one sentence and the size of the page."""
     names = list(params.rounds)
     random_starts = {name: rounds / name / "random_init" / "quality.json" for name in params.baselines.random_init}
-    story: Story = {
-        "name": params.registry.model_name,
-        "seed": params.seed,
-        "rounds": names,
-        "models": {name: read_model(rounds / name) for name in ("teacher", *names)},
-        "rivals": read_json(baselines / "quality.json")["rivals"],
-        "random_init": {name: read_json(path) for name, path in random_starts.items()},
-        "selection": read_json(selection),
-        "validation": read_json(validation),
-        "data": read_json(data),
-        "receipts": read_receipts(Path(receipts) if receipts else None, names),
-    }
+    story = Story(
+        name=params.registry.model_name,
+        seed=params.seed,
+        models={name: read_model(rounds / name) for name in ("teacher", *names)},
+        rivals=read_json(baselines / "quality.json")["rivals"],
+        random_init={name: read_json(path) for name, path in random_starts.items()},
+        selection=read_json(selection),
+        validation=read_json(validation),
+        data=read_json(data),
+        receipts=read_receipts(Path(receipts) if receipts else None, names),
+    )
     page = RENDER[params.task](story)
     out.write_text(page, encoding="utf-8")
     return {"headline": HEADLINE[params.task](story), "page_bytes": len(page.encode())}

@@ -15,6 +15,7 @@ import pytest
 from tasks.files import read_json, write_json
 from tasks.params.file import apply_overrides
 from tasks.report.classification import headline
+from tasks.report.story import Story
 from tasks.running.stage import main
 from tests.example_run import build_run, gate_arguments
 
@@ -139,9 +140,7 @@ def _predicted(frame: pd.DataFrame) -> pd.DataFrame:
     ("change", "words"),
     [(_fewer, "different rows"), (_relabelled, "different labels"), (_predicted, "not the largest of its logits")],
 )
-def test_tampered_predictions_are_held(
-    artifacts: Path, change: Callable[[pd.DataFrame], pd.DataFrame], words: str
-) -> None:
+def test_tampered_predictions_are_held(artifacts: Path, change: Callable[[pd.DataFrame], pd.DataFrame], words: str) -> None:
     path = artifacts / "rounds/r3/evaluated/predictions/test.parquet"
     change(pd.read_parquet(path)).to_parquet(path, index=False)
     verdict = _gate(artifacts, "r3")
@@ -172,10 +171,7 @@ def test_rows_of_data_that_was_never_validated_are_held(artifacts: Path) -> None
 
 
 def test_a_round_is_set_beside_its_parent(artifacts: Path) -> None:
-    found = {
-        name: next(one for one in _gate(artifacts, name)["rules"] if one.get("versus") == "parent")
-        for name in ("r1", "r3")
-    }
+    found = {name: next(one for one in _gate(artifacts, name)["rules"] if one.get("versus") == "parent") for name in ("r1", "r3")}
     told = {name: read_json(artifacts / "rounds" / name / "evaluated/quality.json") for name in ("teacher", "r2")}
     accuracy = {name: one["sets"]["test"]["slices"]["overall"]["accuracy"]["value"] for name, one in told.items()}
     assert found["r1"]["reference"] == pytest.approx(accuracy["teacher"], abs=1e-6)
@@ -274,4 +270,5 @@ def test_text_from_outside_is_escaped(artifacts: Path) -> None:
 def test_the_headline_is_the_verdict(artifacts: Path) -> None:
     _finish(artifacts)
     models = {name: {"cost": {}, "quality": {}, "verdict": {"verdict": "pass"}} for name in ("teacher", "r1")}
-    assert headline({"selection": {"selected": "r1"}, "models": models, "rounds": ["r1"]}) == "r1 passes its gates."
+    story = Story("toy", 0, models, {}, {}, {"selected": "r1"}, {}, {}, [])
+    assert headline(story) == "r1 passes its gates."
