@@ -1,24 +1,49 @@
-"""`compactlm`: run the pipeline, see what it made, serve it on a schedule."""
+"""`compactlm`: run the pipeline, see what it made, decide what is served. Every command stands here with an example."""
 
 from __future__ import annotations
 
 import sys
-import time
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Final
 
 import typer
 
-from tasks.cli.console import Json, err, out, print_json
-from tasks.cli.export import add_export_command
-from tasks.cli.lineage import add_lineage_commands
-from tasks.cli.project import find_project, params_of
-from tasks.cli.promotion import add_promotion_commands
-from tasks.cli.run import add_run_command
-from tasks.cli.shapes import add_shape_commands
-from tasks.cli.show import add_show_commands
+from tasks.cli.approvals import approve, reject
+from tasks.cli.console import err
+from tasks.cli.export import export
+from tasks.cli.lineage import audit, diff, lineage, publish
+from tasks.cli.promotion import compare, gate, history, promote, rollback
+from tasks.cli.run import run
+from tasks.cli.serve import serve, ui
+from tasks.cli.shapes import measure, shapes
+from tasks.cli.show import models, report, status
+from tasks.cli.watch import watch
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, CompactlmError, UserError
 
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED: Final = 130
+COMMANDS: Final[dict[Callable[..., None], str]] = {
+    gate: "compactlm gate compactlm-sentiment@challenger",
+    promote: "compactlm promote compactlm-sentiment/2",
+    approve: "compactlm approve compactlm-sentiment@challenger --key ~/.ssh/id_ed25519",
+    reject: 'compactlm reject compactlm-sentiment/2 --reason "slow on long texts"',
+    rollback: 'compactlm rollback --reason "too many wrong refunds"',
+    history: "compactlm history --check",
+    watch: "compactlm watch --port 8765",
+    compare: "compactlm compare champion challenger",
+    audit: "compactlm audit compactlm-sentiment@champion --html audit.html",
+    lineage: "compactlm lineage --down artifacts/data/sets/train.parquet",
+    publish: "compactlm publish --rebuild",
+    diff: "compactlm diff compactlm-sentiment/1 compactlm-sentiment/2",
+    export: "compactlm export compactlm-sentiment@champion --out exported --key signer.pem",
+    shapes: "compactlm shapes --json",
+    measure: "compactlm measure r3",
+    run: "compactlm run --set rounds.r3.layers=2",
+    status: "compactlm status --json",
+    models: "compactlm models --json",
+    report: "compactlm report --open",
+    serve: 'compactlm serve --cron "0 2 * * *"',
+    ui: "compactlm ui",
+}
 
 app = typer.Typer(
     name="compactlm",
@@ -27,12 +52,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Make a language model smaller, and prove what was made.",
 )
-add_promotion_commands(app)
-add_lineage_commands(app)
-add_export_command(app)
-add_shape_commands(app)
-add_run_command(app)
-add_show_commands(app)
+for command, example in COMMANDS.items():
+    app.command(epilog=f"Example: {example}")(command)
 
 
 def main() -> None:
@@ -48,57 +69,3 @@ def main() -> None:
     except KeyboardInterrupt:
         err.print("interrupted; `compactlm run` goes on where this stopped")
         sys.exit(EXIT_INTERRUPTED)
-
-
-@app.command(epilog='Example: compactlm serve --cron "0 2 * * *"')
-def serve(
-    cron: Annotated[str, typer.Option(help="When to run, as five cron fields.")] = "0 2 * * *",
-    overlap: Annotated[
-        Literal["skip", "enqueue"], typer.Option(help="What to do with a tick while a run is under way.")
-    ] = "skip",
-    audit_cron: Annotated[
-        str | None,
-        typer.Option(help="When to audit the champion as well, such as '0 6 * * *'; a fault fails its flow run."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Run on a schedule from this machine until Ctrl-C; a tick with nothing to do adds nothing."""
-    from flows.server import configure, prefect_server
-    from tasks.running.start import check_run
-
-    workspace = find_project()
-    check_run(params_of(workspace), workspace)
-    configure(workspace)
-    from flows import deploy
-
-    deploy.check_cron(cron)
-    if audit_cron is not None:
-        deploy.check_cron(audit_cron, "--audit-cron")
-    with prefect_server() as url:
-        facts = {
-            "cron": cron,
-            "audit_cron": audit_cron,
-            "overlap": overlap,
-            "prefect": url,
-            "workspace": str(workspace),
-        }
-        print_json(facts) if as_json else out.print(f"serving {workspace} at '{cron}'; runs are shown at {url}")
-        sys.stdout.flush()
-        deploy.serve(workspace, cron, f"{url}/api", overlap, audit_cron)
-
-
-@app.command(epilog="Example: compactlm ui")
-def ui(as_json: Json = False) -> None:
-    """Open the pages of Prefect and MLflow over this workspace's records until Ctrl-C."""
-    from flows.server import configure, mlflow_page, prefect_server
-    from tasks.registry.reading import default_uri
-
-    workspace = find_project()
-    params_of(workspace)
-    configure(workspace)
-    with prefect_server() as prefect, mlflow_page(default_uri(workspace)) as mlflow:
-        facts = {"prefect": prefect, "mlflow": mlflow}
-        print_json(facts) if as_json else out.print(f"Prefect: {prefect}\nMLflow:  {mlflow}\nCtrl-C ends both")
-        sys.stdout.flush()
-        while True:
-            time.sleep(3600)

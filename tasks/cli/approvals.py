@@ -26,12 +26,6 @@ Print = Annotated[
 DEFAULT_KEY = Path("~/.ssh/id_ed25519")
 
 
-def add_approval_commands(app: typer.Typer) -> None:
-    """Add approve and reject to the command line."""
-    app.command(epilog="Example: compactlm approve compactlm-sentiment@challenger --key ~/.ssh/id_ed25519")(approve)
-    app.command(epilog='Example: compactlm reject compactlm-sentiment/2 --reason "slow on long texts"')(reject)
-
-
 def approve(
     selector: Selector = None,
     key: Key = DEFAULT_KEY,

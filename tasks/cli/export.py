@@ -12,11 +12,6 @@ from tasks.cli.lineage import Model
 from tasks.cli.project import find_project
 
 
-def add_export_command(app: typer.Typer) -> None:
-    """Add the command of this file to the program."""
-    app.command(epilog="Example: compactlm export compactlm-sentiment@champion --out exported --key signer.pem")(export)
-
-
 def export(
     folder: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="A new or empty folder.")],
     model: Model = None,

@@ -26,14 +26,6 @@ SHOWN: Final = 12  # lines of a section, for people
 SHA256_CHARACTERS: Final = 64
 
 
-def add_lineage_commands(app: typer.Typer) -> None:
-    """Add the commands of this file to the program."""
-    app.command(epilog="Example: compactlm audit compactlm-sentiment@champion --html audit.html")(audit)
-    app.command(epilog="Example: compactlm lineage --down artifacts/data/sets/train.parquet")(lineage)
-    app.command(epilog="Example: compactlm publish --rebuild")(publish)
-    app.command("diff", epilog="Example: compactlm diff compactlm-sentiment/1 compactlm-sentiment/2")(diff)
-
-
 def audit(
     model: Model = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with the lineage.")] = None,

@@ -8,26 +8,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from tasks.cli.approvals import add_approval_commands
 from tasks.cli.console import Json, out, print_json
 from tasks.cli.project import find_project, open_registry, params_of
-from tasks.cli.watch import watch
 from tasks.errors import UserError
 
 Version = Annotated[
     str, typer.Argument(metavar="MODEL[@ALIAS|/VERSION]", help="Which version; also VERSION or ALIAS alone.")
 ]
-
-
-def add_promotion_commands(app: typer.Typer) -> None:
-    """Add gate, promote, approve, reject, rollback, history, watch and compare to the command line."""
-    app.command(epilog="Example: compactlm gate compactlm-sentiment@challenger")(gate)
-    app.command(epilog="Example: compactlm promote compactlm-sentiment/2")(promote)
-    add_approval_commands(app)
-    app.command(epilog='Example: compactlm rollback --reason "too many wrong refunds"')(rollback)
-    app.command(epilog="Example: compactlm history --check")(history)
-    app.command(epilog="Example: compactlm watch --port 8765")(watch)
-    app.command(epilog="Example: compactlm compare champion challenger")(compare)
 
 
 def gate(version: Version = "challenger", as_json: Json = False) -> None:

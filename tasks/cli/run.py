@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from tasks.params.base import Params
 
 
-def add_run_command(app: typer.Typer) -> None:
-    """Add the command of this file to the program."""
-    app.command(epilog="Example: compactlm run --set rounds.r3.layers=2")(run)
-
-
 def run(
     params: Annotated[Path | None, typer.Option(help="Use this description of a run instead of params.yaml.")] = None,
     set_: Annotated[

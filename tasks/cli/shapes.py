@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 SHOWN: Final = 20  # candidates, for people
 
 
-def add_shape_commands(app: typer.Typer) -> None:
-    """Add the commands of this file to the program."""
-    app.command(epilog="Example: compactlm shapes --json")(shapes)
-    app.command(epilog="Example: compactlm measure r3")(measure)
-
-
 def shapes(
     round_name: Annotated[
         str | None,

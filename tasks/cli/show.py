@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from tasks.artifacts import RoundPaths
 
 
-def add_show_commands(app: typer.Typer) -> None:
-    """Add the commands of this file to the program."""
-    app.command(epilog="Example: compactlm status --json")(status)
-    app.command(epilog="Example: compactlm models --json")(models)
-    app.command(epilog="Example: compactlm report --open")(report)
-
-
 def status(as_json: Json = False) -> None:
     """Show which stages are up to date and where the time of the last run with work to do went."""
     from tasks.artifacts import RoundPaths

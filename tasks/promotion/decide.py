@@ -88,8 +88,8 @@ def decide(tracker: Tracker, name: str, request: Request, judge: Judge) -> Decis
             candidate = describe(tracker, name, request.version)
             check_request(request, candidate, log, name)
             verdict = judge(candidate, state_of(log, name)["champion"])
-            facts = {"git": git_state(workspace), "at": now()}
-            entry = sealed(content(name, request, candidate, verdict, log) | facts, log)
+            decision = content(name, request, candidate, verdict, log)
+            entry = sealed({**decision, "git": git_state(workspace)}, log)
             if not commit(workspace, entry):
                 continue
             mirror(workspace, read_log(workspace))
@@ -121,6 +121,7 @@ def content(
         "verdict": verdict,
         "reason": request.reason,
         "actor": request.actor,
+        "at": now(),
         "before": before,
         **after,
     }
