@@ -83,18 +83,7 @@ def mlflow_page(uri: str) -> Iterator[str]:
         return
     port = free_port()
     url = f"http://{LOOPBACK}:{port}"
-    command = [
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        uri,
-        "--host",
-        LOOPBACK,
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
+    command = ["mlflow", "server", "--backend-store-uri", uri, "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
     with _server(command, QUIET_MLFLOW) as child:
         _wait("MLflow", child, f"{url}/health")
         yield url

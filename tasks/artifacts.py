@@ -145,9 +145,7 @@ class RoundPaths:
         self.quality: Final = self.evaluated / "quality.json"  # of type Quality
         self.cost: Final = self.evaluated / "cost.json"  # of type Cost
         self.predictions: Final = self.evaluated / "predictions"  # row by row, a file a set
-        self.random_init: Final = (
-            self.folder / "random_init/quality.json"
-        )  # this shape from random weights, if asked for
+        self.random_init: Final = self.folder / "random_init/quality.json"  # this shape from random weights, if asked for
         self.verdict: Final = self.folder / "verdict.json"  # of type Verdict
 
 

@@ -118,9 +118,7 @@ def switch(worktree: Path, commit: str, diff: str | None) -> bool:
     if git(worktree, *NO_HOOKS, "checkout", "--quiet", "--force", "--detach", commit).returncode != 0:
         return False
     # In the index too, so that the next switch takes away the files it adds.
-    return (
-        not diff or git(worktree, "apply", "--index", "--whitespace=nowarn", "-", given=diff.encode()).returncode == 0
-    )
+    return not diff or git(worktree, "apply", "--index", "--whitespace=nowarn", "-", given=diff.encode()).returncode == 0
 
 
 def commits_of(workspace: Path, path: str) -> list[str]:
@@ -148,12 +146,7 @@ def git(
 ) -> subprocess.CompletedProcess[bytes]:
     """Return how a Git command in a folder ended, with its bytes; every one of this program goes through here."""
     return subprocess.run(
-        ["git", *arguments],
-        cwd=folder,
-        env={**os.environ, **(env or {})},
-        input=given,
-        capture_output=True,
-        check=False,
+        ["git", *arguments], cwd=folder, env={**os.environ, **(env or {})}, input=given, capture_output=True, check=False
     )
 
 

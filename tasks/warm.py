@@ -96,9 +96,7 @@ def _preload() -> None:
     import tasks.running.stage  # noqa: F401
 
 
-def _start(
-    listener: socket.socket, selector: selectors.BaseSelector, children: dict[int, tuple[int, socket.socket]]
-) -> None:
+def _start(listener: socket.socket, selector: selectors.BaseSelector, children: dict[int, tuple[int, socket.socket]]) -> None:
     connection, _ = listener.accept()
     message, streams, _, _ = socket.recv_fds(connection, REQUEST_BYTES, STREAMS)
     child = os.fork()

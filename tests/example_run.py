@@ -25,27 +25,9 @@ MODELS: dict[str, tuple[dict[str, float], int, int, float, tuple[float, float]]]
         1.4e9,
         (16.3, 310.0),
     ),
-    "r1": (
-        {"test": 0.86, "imdb": 0.82, "validation": 0.865, "test_typos": 0.82},
-        11_402_114,
-        6_340_608,
-        6.6e8,
-        (8.1, 150.0),
-    ),
-    "r2": (
-        {"test": 0.865, "imdb": 0.80, "validation": 0.86, "test_typos": 0.82},
-        5_302_786,
-        3_203_072,
-        2.8e8,
-        (4.0, 70.0),
-    ),
-    "r3": (
-        {"test": 0.865, "imdb": 0.77, "validation": 0.85, "test_typos": 0.81},
-        2_861_570,
-        1_635_072,
-        1.6e8,
-        (1.9, 31.0),
-    ),
+    "r1": ({"test": 0.86, "imdb": 0.82, "validation": 0.865, "test_typos": 0.82}, 11_402_114, 6_340_608, 6.6e8, (8.1, 150.0)),
+    "r2": ({"test": 0.865, "imdb": 0.80, "validation": 0.86, "test_typos": 0.82}, 5_302_786, 3_203_072, 2.8e8, (4.0, 70.0)),
+    "r3": ({"test": 0.865, "imdb": 0.77, "validation": 0.85, "test_typos": 0.81}, 2_861_570, 1_635_072, 1.6e8, (1.9, 31.0)),
 }
 TFIDF = {"test": 0.78, "imdb": 0.79, "validation": 0.79, "test_typos": 0.75}
 PARENTS = {"r1": "teacher", "r2": "r1", "r3": "r2"}
@@ -198,9 +180,7 @@ def described(frame: pd.DataFrame, agree_on: str | None) -> SetQuality:
         for name in ("overall", *SLICES, "length:medium")
     }
     teacher = predictions("teacher", agree_on, MODELS["teacher"][0][agree_on])["prediction"] if agree_on else None
-    slices = measure_slices(
-        labels, logits, None if teacher is None else teacher.to_numpy(), masks, 15, Draws(100, 0.95, 0)
-    )
+    slices = measure_slices(labels, logits, None if teacher is None else teacher.to_numpy(), masks, 15, Draws(100, 0.95, 0))
     return quality_set(slices, len(frame), _ids_sha256(frame["row_id"]))
 
 
@@ -254,9 +234,7 @@ def _train(place: Path, best: float, seed: int) -> None:
             )
     place.mkdir(parents=True)
     (place / "steps.jsonl").write_text("".join(lines), encoding="utf-8")
-    write_json(
-        place / "summary.json", {"steps": 400, "best_checkpoint": "step-000400", "best_validation_accuracy": best}
-    )
+    write_json(place / "summary.json", {"steps": 400, "best_checkpoint": "step-000400", "best_validation_accuracy": best})
 
 
 def _receipt(path: Path, stage: str, minute: int) -> None:

@@ -49,9 +49,7 @@ class ExportRequest:
     openlineage: str | None
 
 
-def export_model(
-    workspace: Path, selector: str | None, request: ExportRequest, say: Say = lambda _: None
-) -> dict[str, Any]:
+def export_model(workspace: Path, selector: str | None, request: ExportRequest, say: Say = lambda _: None) -> dict[str, Any]:
     """Return what was written: folder, files with digests, signing key's fingerprint; the folder is whole or absent.
 
     Raises UserError when the folder exists, the audit fails, bytes are missing, or the events are not taken.
@@ -120,9 +118,7 @@ def _dossier(workspace: Path, report: Mapping[str, Any], scratch: Path) -> Dossi
     return dossier
 
 
-def _collect(
-    workspace: Path, dossier: Dossier, report: Mapping[str, Any], request: ExportRequest, folder: Path
-) -> Facts:
+def _collect(workspace: Path, dossier: Dossier, report: Mapping[str, Any], request: ExportRequest, folder: Path) -> Facts:
     """Return the facts of a version, its files copied into `folder`, each through the digest of its receipt."""
     receipts = {stage: parse(stage, content) for stage, content in dossier.receipts.items()}
     stages = ancestors(receipts, f"gate@{dossier.round}")

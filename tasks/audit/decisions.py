@@ -179,9 +179,7 @@ def _judged_again(tracker: Tracker, entry: Decision, used: Mapping[str, Evaluati
     return whole("decision", subject, findings, f"{len(rules)} rules give the same results on the stored files")
 
 
-def _verdict_again(
-    tracker: Tracker, entry: Decision, used: Mapping[str, Evaluation], scratch: Path
-) -> Mapping[str, Any] | str:
+def _verdict_again(tracker: Tracker, entry: Decision, used: Mapping[str, Evaluation], scratch: Path) -> Mapping[str, Any] | str:
     """Return the verdict of the rules of that time on the stored files, or why it cannot be made."""
     student = used["student"]
     if entry["kind"] == "rollback":

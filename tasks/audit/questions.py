@@ -158,10 +158,7 @@ def _facts(receipts: Receipts, last: str) -> Sections:
     for stage in ancestors(receipts, last):
         receipt = receipts[stage]
         facts["code"] |= receipt.get("code", {})
-        facts["git"] |= {
-            f"{stage}: commit": receipt["git"]["commit"],
-            f"{stage}: diff_sha256": receipt["git"]["diff_sha256"],
-        }
+        facts["git"] |= {f"{stage}: commit": receipt["git"]["commit"], f"{stage}: diff_sha256": receipt["git"]["diff_sha256"]}
         facts["environment"] |= _environment(receipt)
         section = "data" if stage in ("fetch", "validate_data", "prepare") else "files"
         facts[section] |= {path: file["sha256"] for path, file in files_of(receipt, "outputs").items()}

@@ -40,9 +40,7 @@ def make_view(places: Places, into: Path) -> None:
             link.symlink_to(place.absolute())
 
 
-def derived(
-    name: str, subject: str, needs: Places, sentence: str, derive: Callable[[], list[Finding]]
-) -> list[Finding]:
+def derived(name: str, subject: str, needs: Places, sentence: str, derive: Callable[[], list[Finding]]) -> list[Finding]:
     """Return what `derive` finds wrong, UNKNOWN when a file it needs has no verified bytes, FAIL when it cannot be done."""
     missing = [path for path, place in needs.items() if place is None]
     if missing:
@@ -54,9 +52,7 @@ def derived(
         return [failed(name, subject, "files from which it follows", words, "cannot be derived")]
 
 
-def follows(
-    view: Path, folder: Path, name: str, parent: str, write: Callable[[Path, Plan, Path], None]
-) -> list[Finding]:
+def follows(view: Path, folder: Path, name: str, parent: str, write: Callable[[Path, Plan, Path], None]) -> list[Finding]:
     """Return where the pruned model in `folder`, of a round, is not bit for bit what follows from its parent and its plan.
 
     `write` writes the model that follows from the parent's folder and the plan into a third folder.

@@ -14,15 +14,10 @@ from tasks.cli.project import find_project, params_of
 from tasks.errors import UserError
 
 Selector = Annotated[
-    str | None,
-    typer.Argument(metavar="MODEL[@ALIAS|/VERSION]", help="What is proposed; not needed if it is one thing."),
+    str | None, typer.Argument(metavar="MODEL[@ALIAS|/VERSION]", help="What is proposed; not needed if it is one thing.")
 ]
-Key = Annotated[
-    Path, typer.Option(help="Your private ed25519 key: OpenSSH or PEM, or the .pub file of one in your agent.")
-]
-Print = Annotated[
-    bool, typer.Option("--print", help="Print the signed answer, for the form in Prefect; write no file.")
-]
+Key = Annotated[Path, typer.Option(help="Your private ed25519 key: OpenSSH or PEM, or the .pub file of one in your agent.")]
+Print = Annotated[bool, typer.Option("--print", help="Print the signed answer, for the form in Prefect; write no file.")]
 DEFAULT_KEY = Path("~/.ssh/id_ed25519")
 
 

@@ -17,9 +17,7 @@ from tasks.errors import UserError
 
 Model = Annotated[
     str | None,
-    typer.Argument(
-        metavar="[MODEL[@ALIAS|/VERSION]]", help="Which version; without one, the champion of params.yaml's model."
-    ),
+    typer.Argument(metavar="[MODEL[@ALIAS|/VERSION]]", help="Which version; without one, the champion of params.yaml's model."),
 ]
 
 SHOWN: Final = 12  # lines of a section, for people
@@ -30,12 +28,10 @@ def audit(
     model: Model = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with the lineage.")] = None,
     replay: Annotated[
-        bool,
-        typer.Option("--replay", help="Also run its stages again from their commits, without any cache, and compare."),
+        bool, typer.Option("--replay", help="Also run its stages again from their commits, without any cache, and compare.")
     ] = False,
     stages: Annotated[
-        str,
-        typer.Option("--stages", metavar="NAMES", help="Replay these only, such as prune@r1,prune@r2 or 'prune@*'."),
+        str, typer.Option("--stages", metavar="NAMES", help="Replay these only, such as prune@r1,prune@r2 or 'prune@*'.")
     ] = "",
     as_json: Json = False,
 ) -> None:
@@ -69,9 +65,7 @@ def lineage(
     up: Annotated[bool, typer.Option("--up", help="What the model rests on, from the data on; the default.")] = False,
     down: Annotated[
         str | None,
-        typer.Option(
-            "--down", metavar="THING", help="The models that rest on a digest, a commit, a path, a source or a row."
-        ),
+        typer.Option("--down", metavar="THING", help="The models that rest on a digest, a commit, a path, a source or a row."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -84,9 +78,7 @@ def lineage(
             raise UserError("--down asks about every model: leave out the model and --up")
         answer = lineage_down(workspace, down)
         lines = [f"{_title(row)}: {len(row['because'])} times, first {row['because'][0]}" for row in answer["models"]]
-        lines += [
-            f"{_title(row)}: its data sets are not here to look for a row; `dvc pull`" for row in answer["unread"]
-        ]
+        lines += [f"{_title(row)}: its data sets are not here to look for a row; `dvc pull`" for row in answer["unread"]]
         lines = lines or [f"no registered model rests on {down}"]
     else:
         answer = lineage_up(workspace, model)

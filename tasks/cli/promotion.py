@@ -12,9 +12,7 @@ from tasks.cli.console import Json, out, print_json
 from tasks.cli.project import find_project, open_registry, params_of
 from tasks.errors import UserError
 
-Version = Annotated[
-    str, typer.Argument(metavar="MODEL[@ALIAS|/VERSION]", help="Which version; also VERSION or ALIAS alone.")
-]
+Version = Annotated[str, typer.Argument(metavar="MODEL[@ALIAS|/VERSION]", help="Which version; also VERSION or ALIAS alone.")]
 
 
 def gate(version: Version = "challenger", as_json: Json = False) -> None:
@@ -34,9 +32,7 @@ def gate(version: Version = "challenger", as_json: Json = False) -> None:
 
 
 def promote(
-    version: Version = "challenger",
-    reason: Annotated[str, typer.Option(help="Why, for the log.")] = "",
-    as_json: Json = False,
+    version: Version = "challenger", reason: Annotated[str, typer.Option(help="Why, for the log.")] = "", as_json: Json = False
 ) -> None:
     """Make a version champion if its gates pass and, where params.yaml asks for it, people approved it.
 
@@ -75,9 +71,7 @@ def rollback(
 
 
 def history(
-    check: Annotated[
-        bool, typer.Option("--check", help="Compare the log with its other copy and with MLflow.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Compare the log with its other copy and with MLflow.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Bring log copies and aliases to what was decided.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print every decision as a page of markdown.")] = False,
     as_json: Json = False,
@@ -149,9 +143,7 @@ def _tell(entry: dict[str, Any], as_json: bool) -> None:
     from tasks.promotion.proposals import how_to, is_waiting
 
     if is_waiting(entry):
-        raise UserError(
-            f"decision {entry['number']}: {words}: {verdict['sentence']}. {how_to(verdict['approval']['proposal'])}"
-        )
+        raise UserError(f"decision {entry['number']}: {words}: {verdict['sentence']}. {how_to(verdict['approval']['proposal'])}")
     if entry["outcome"] != "done":
         raise UserError(f"decision {entry['number']}: {words} is refused: {verdict['sentence']}")
     if not as_json:

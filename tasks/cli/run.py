@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 def run(
     params: Annotated[Path | None, typer.Option(help="Use this description of a run instead of params.yaml.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value; repeatable.")
-    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value; repeatable.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Stages to run at the same time.")] = 1,
     as_json: Json = False,
 ) -> None:

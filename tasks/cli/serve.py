@@ -18,8 +18,7 @@ def serve(
         Literal["skip", "enqueue"], typer.Option(help="What to do with a tick while a run is under way.")
     ] = "skip",
     audit_cron: Annotated[
-        str | None,
-        typer.Option(help="When to audit the champion as well, such as '0 6 * * *'; a fault fails its flow run."),
+        str | None, typer.Option(help="When to audit the champion as well, such as '0 6 * * *'; a fault fails its flow run.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -36,13 +35,7 @@ def serve(
     if audit_cron is not None:
         deploy.check_cron(audit_cron, "--audit-cron")
     with prefect_server() as url:
-        facts = {
-            "cron": cron,
-            "audit_cron": audit_cron,
-            "overlap": overlap,
-            "prefect": url,
-            "workspace": str(workspace),
-        }
+        facts = {"cron": cron, "audit_cron": audit_cron, "overlap": overlap, "prefect": url, "workspace": str(workspace)}
         print_json(facts) if as_json else out.print(f"serving {workspace} at '{cron}'; runs are shown at {url}")
         sys.stdout.flush()
         deploy.serve(workspace, cron, f"{url}/api", overlap, audit_cron)

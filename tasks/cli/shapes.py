@@ -25,8 +25,7 @@ SHOWN: Final = 20  # candidates, for people
 
 def shapes(
     round_name: Annotated[
-        str | None,
-        typer.Argument(metavar="[ROUND]", help="A round with a budget: list every shape within 5 % below it."),
+        str | None, typer.Argument(metavar="[ROUND]", help="A round with a budget: list every shape within 5 % below it.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -177,9 +176,7 @@ def _timed(params: Params, name: str) -> dict[str, Any]:
     config = _teacher_config(params)
     earlier = {other: rounds[other] for other in list(rounds)[: list(rounds).index(name)]}
     if target.parent != "teacher" and rounds[target.parent].search is not None:
-        raise ParamsError(
-            f"rounds.{name}.parent: {target.parent} has its shape only after its search; give it that shape"
-        )
+        raise ParamsError(f"rounds.{name}.parent: {target.parent} has its shape only after its search; give it that shape")
     # The shape of the round itself follows from what is measured here.
     solved = check_shapes(params.model_copy(update={"rounds": earlier}), config) if target.parent != "teacher" else {}
     parent = _parent_config(config, target, solved)

@@ -36,9 +36,7 @@ def status(as_json: Json = False) -> None:
     facts = {"last_state": last["state"], **{key: last.get(key) for key in keys}}
     solving = {name: target for name, target in params.rounds.items() if getattr(target, "budgets", None)}
     paths = {name: RoundPaths(workspace, name) for name in solving}
-    searches = {
-        name: _content(paths[name].found_shape) for name, target in solving.items() if getattr(target, "search", None)
-    }
+    searches = {name: _content(paths[name].found_shape) for name, target in solving.items() if getattr(target, "search", None)}
     solved = {name: _solved(paths[name], searches.get(name, {})) for name in solving}
     if as_json:
         return print_json({"stages": rows, "solved_shapes": solved, "searches": searches, **facts})
@@ -101,9 +99,7 @@ def models(as_json: Json = False) -> None:
     for row in rows:
         if row["random_init"] is not None:
             metric, value = _on_test(row["random_init"])
-            out.print(
-                f"version {row['version']}: its shape trained from random weights has {metric} {value:.3f} on test"
-            )
+            out.print(f"version {row['version']}: its shape trained from random weights has {metric} {value:.3f} on test")
         if row["sparsity"] is not None:
             out.print(
                 f"version {row['version']}: {row['sparsity']['sparsity_of_masked']:.1%} of the weights in layers and "
@@ -128,9 +124,7 @@ def _model_rows(workspace: Path) -> list[dict[str, Any]]:
     return list_models(Tracker(workspace, params_of(workspace).registry.model_name))
 
 
-def report(
-    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False, as_json: Json = False
-) -> None:
+def report(open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False, as_json: Json = False) -> None:
     """Write the report of the last run with the decisions about its models, as they are now, and print where it is."""
     from tasks.promotion.report import write_report
 

@@ -19,9 +19,7 @@ SECRET = "COMPACTLM_WEBHOOK_SECRET"
 
 
 def watch(
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Where to take MLflow's webhooks; 0 takes a free one.")
-    ] = 8765,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to take MLflow's webhooks; 0 takes a free one.")] = 8765,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     every: Annotated[float, typer.Option(min=0.01, help="Minutes between checks that no webhook asks for.")] = 30.0,
     register: Annotated[
@@ -39,9 +37,7 @@ def watch(
     params_of(workspace)
     secret = os.environ.get(SECRET, "")
     if len(secret) < 16:
-        raise UserError(
-            f"{SECRET}: a secret of at least 16 characters is needed in the environment: openssl rand -hex 32"
-        )
+        raise UserError(f"{SECRET}: a secret of at least 16 characters is needed in the environment: openssl rand -hex 32")
     configure(workspace)
     from flows.watch import receiving, watch
     from tasks.promotion.webhook import EVENTS

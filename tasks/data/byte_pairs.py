@@ -54,9 +54,7 @@ def _plain_bytes(token: str) -> int:
     return 1 if BYTE_FALLBACK.fullmatch(token) else len(token.replace("▁", " ").encode())
 
 
-def choose_tokens(
-    tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, needed: Iterable[int] = ()
-) -> list[int]:
+def choose_tokens(tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, needed: Iterable[int] = ()) -> list[int]:
     """Return the ids to keep, ascending: added tokens, the bytes, `needed`, then by count, each with all its parts.
 
     A token whose missing parts find no room is passed over; ties go to the lower id. Raises ParamsError when what must stay

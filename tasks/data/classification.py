@@ -80,9 +80,7 @@ def checked(fetched: Path, data: Values, limits: Values) -> Checked:
 def _file_checks(table: pd.DataFrame, columns: Mapping[str, str | None]) -> list[Expectation]:
     """Return a check for each column that must be there."""
     return [
-        Expectation(
-            f"column_{role}", "expect_column_to_exist", {"column": name}, read.missing_columns(table, {role: name})
-        )
+        Expectation(f"column_{role}", "expect_column_to_exist", {"column": name}, read.missing_columns(table, {role: name}))
         for role, name in columns.items()
         if name is not None
     ]

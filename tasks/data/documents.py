@@ -100,7 +100,5 @@ def _chosen(main: pd.DataFrame, sources: list[str] | None) -> pd.DataFrame:
     known = sorted(main["source"].unique())
     for source in sources:
         if source not in known:
-            raise DataError(
-                f"data.text_sources: no document has the source {source!r}; there are {', '.join(known[:10])}"
-            )
+            raise DataError(f"data.text_sources: no document has the source {source!r}; there are {', '.join(known[:10])}")
     return main[main["source"].isin(sources)]

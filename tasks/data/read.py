@@ -32,9 +32,7 @@ def read_table(path: Path) -> pd.DataFrame:
     if path.suffix == ".jsonl":
         return _read_jsonl(path, text)
     try:
-        table = pd.read_csv(
-            io.StringIO(text), sep="\t" if path.suffix == ".tsv" else ",", dtype=str, keep_default_na=False
-        )
+        table = pd.read_csv(io.StringIO(text), sep="\t" if path.suffix == ".tsv" else ",", dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{path.name}: not readable as a table: {error}; mend the file") from None
     return table.fillna("").reset_index(drop=True)
@@ -132,9 +130,7 @@ def texts_are(count: int) -> str:
 
 def examples(rows: pd.DataFrame, column: str) -> str:
     """Return the first few texts and where they stand, for a message."""
-    return "; ".join(
-        f"{shorten(text)!r} in {place}" for text, place in rows[["text", column]].head(EXAMPLES).to_numpy()
-    )
+    return "; ".join(f"{shorten(text)!r} in {place}" for text, place in rows[["text", column]].head(EXAMPLES).to_numpy())
 
 
 def _rows(count: int) -> str:

@@ -60,9 +60,7 @@ def segments_of(blocks: Blocks, tokenizer: Mapping[str, Any], tokenizer_file: Pa
         parts = np.split(block, np.sort(np.concatenate([ends, ends + 1])))[::2]
         texts.append([coder.decode(part.tolist(), skip_special_tokens=False) for part in parts])
     tokens = np.full(len(blocks), blocks.shape[1] - 1, dtype=np.int64)
-    return pd.DataFrame(
-        {"row_id": block_ids(blocks), "texts": texts, "tokens": tokens, "bytes": block_bytes(blocks, tokenizer)}
-    )
+    return pd.DataFrame({"row_id": block_ids(blocks), "texts": texts, "tokens": tokens, "bytes": block_bytes(blocks, tokenizer)})
 
 
 def windows_of(segments: pd.DataFrame, tokenizer_file: Path, end_id: int, block_tokens: int) -> Windows:

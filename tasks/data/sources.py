@@ -105,9 +105,7 @@ def data_file(place: Path, key: str = "data.source") -> Path:
     files = sorted(path for path in place.rglob("*") if path.suffix in TABLES)
     if len(files) != 1:
         names = ", ".join(path.name for path in files) or "none"
-        raise SourceError(
-            f"params.yaml: {key}: {place}: one .csv, .tsv, .parquet or .jsonl file is needed; found {names}"
-        )
+        raise SourceError(f"params.yaml: {key}: {place}: one .csv, .tsv, .parquet or .jsonl file is needed; found {names}")
     return files[0]
 
 

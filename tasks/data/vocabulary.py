@@ -60,9 +60,7 @@ def check_prunable(tokenizer: Mapping[str, Any], size: int) -> None:
         )
 
 
-def kept_ids(
-    tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, config: Mapping[str, Any]
-) -> list[int]:
+def kept_ids(tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, config: Mapping[str, Any]) -> list[int]:
     """Return the `size` ids to keep, ascending, of a model whose tokens were counted; `config` names its special ids.
 
     Raises ParamsError when the tokenizer is of another kind, or `size` beyond what it can be.

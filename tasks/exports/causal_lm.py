@@ -81,9 +81,7 @@ def _gguf_parity(model: Any, out: Path, texts: list[str], tokens: list[list[int]
         answers = fresh.answers()
     packed = [answer.logits for answer in answers]
     parity = {
-        "gguf_texts_tokenised_alike": sum(
-            answer.own.tolist() == ids for answer, ids in zip(answers, tokens, strict=True)
-        ),
+        "gguf_texts_tokenised_alike": sum(answer.own.tolist() == ids for answer, ids in zip(answers, tokens, strict=True)),
         "gguf_max_difference": max(map(max_difference, packed, rounded)),
         "gguf_rounding_max_difference": max(map(max_difference, packed, exact)),
         "gguf_bytes": (out / GGUF_FILE).stat().st_size,

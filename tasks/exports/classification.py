@@ -50,20 +50,14 @@ def export(model: Path, texts: list[str], data: Mapping[str, Any], threads: int,
 
 def golden_texts(texts: list[str], lengths: list[int], max_tokens: int) -> list[str]:
     """Return the texts, long ones cut to so few characters that no user of the model cuts them elsewhere."""
-    return [
-        text if length < max_tokens else text[: max_tokens // 4] for text, length in zip(texts, lengths, strict=False)
-    ]
+    return [text if length < max_tokens else text[: max_tokens // 4] for text, length in zip(texts, lengths, strict=False)]
 
 
 def golden_answers(texts: list[str], logits: Logits, names: Mapping[int, str]) -> dict[str, Any]:
     """Return the content of golden.json: texts with the logits and the label that every copy of the model must give."""
     finite = np.nan_to_num(logits.astype(np.float64), nan=np.finfo(np.float64).max)  # JSON has no NaN
     rows = [
-        {
-            "text": text,
-            "label": str(names[int(row.argmax())]),
-            "logits": [round(value, DECIMALS) for value in row.tolist()],
-        }
+        {"text": text, "label": str(names[int(row.argmax())]), "logits": [round(value, DECIMALS) for value in row.tolist()]}
         for text, row in zip(texts, finite, strict=True)
     ]
     return {"rows": rows, "atol": ATOL}

@@ -13,13 +13,7 @@ from typing import Any, Final
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a stage reads what `fetch` brought, never the network
 
 import torch
-from transformers import (
-    AttentionInterface,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-)
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from tasks.errors import SourceError

@@ -23,12 +23,7 @@ Rows = NDArray[np.int64]
 
 
 def predict_batches(
-    model: Any,
-    tokens: TokenSet,
-    batch_rows: int,
-    device: Device,
-    on_batch: Callable[[int], None] | None = None,
-    **wanted: bool,
+    model: Any, tokens: TokenSet, batch_rows: int, device: Device, on_batch: Callable[[int], None] | None = None, **wanted: bool
 ) -> Iterator[tuple[Rows, Tensor, Any]]:
     """Yield the rows of each batch, their mask (B, T), and the model's outputs without gradients; every row once.
 

@@ -31,12 +31,7 @@ class Processes:
     """The group of processes that this one trains in; `rank` counts from 0, and the first writes every file."""
 
     def __init__(
-        self,
-        count: int = 1,
-        rank: int = 0,
-        backend: str | None = None,
-        accelerator: Any = None,
-        shares: Shares | None = None,
+        self, count: int = 1, rank: int = 0, backend: str | None = None, accelerator: Any = None, shares: Shares | None = None
     ) -> None:
         """Take the group, and with `shares` how it cuts the model that it trains into one share for each process."""
         self.count, self.rank, self.backend, self._accelerator = count, rank, backend, accelerator
@@ -128,15 +123,11 @@ def local_device(device: str) -> torch.device:
     if device == "cpu":
         return torch.device(device)
     if device != "cuda":
-        raise ResourceError(
-            f"params.yaml: runtime.device: {device!r} is one device; runtime.launcher takes cuda, cpu or auto"
-        )
+        raise ResourceError(f"params.yaml: runtime.device: {device!r} is one device; runtime.launcher takes cuda, cpu or auto")
     number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if number >= there:
         wanted = os.environ["LOCAL_WORLD_SIZE"]
-        raise ResourceError(
-            f"params.yaml: runtime.launcher.processes: {wanted}, and this machine has {there} GPUs: one each"
-        )
+        raise ResourceError(f"params.yaml: runtime.launcher.processes: {wanted}, and this machine has {there} GPUs: one each")
     return torch.device("cuda", number)
 
 

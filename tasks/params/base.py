@@ -39,9 +39,7 @@ class AnyTraining(Section):
 def _weight(value: object) -> object:
     if value == "dynamic" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf):
         return value
-    raise ValueError(
-        f"got {value!r}; dynamic (the ratio of the two losses, at each step) or a number above 0 is allowed"
-    )
+    raise ValueError(f"got {value!r}; dynamic (the ratio of the two losses, at each step) or a number above 0 is allowed")
 
 
 class ExtraLoss(Section):

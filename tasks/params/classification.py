@@ -74,9 +74,7 @@ class Data(Section):
     def _typos_are_of_a_set(self) -> Self:
         sets = ["validation", "test", *self.evaluation_sets]
         if self.typos is not None and self.typos.of not in sets:
-            raise ValueError(
-                f"typos.of: {self.typos.of!r} is not one of {', '.join(sets)}{did_you_mean(self.typos.of, sets)}"
-            )
+            raise ValueError(f"typos.of: {self.typos.of!r} is not one of {', '.join(sets)}{did_you_mean(self.typos.of, sets)}")
         if self.typos is not None and f"{self.typos.of}_typos" in sets:
             raise ValueError(f"evaluation_sets: {self.typos.of}_typos is the name of the set that `typos` makes")
         return self
@@ -185,9 +183,7 @@ class ClassificationParams(Params):
         for name, target in self.rounds.items():
             check_rows(f"rounds.{name}", target, self.data.transfer.rows + self.data.transfer.spliced_rows)
             if target.search is not None and self.runtime.launcher is not None:
-                raise ValueError(
-                    f"rounds.{name}.search trains each candidate in one process; set runtime.launcher: null"
-                )
+                raise ValueError(f"rounds.{name}.search trains each candidate in one process; set runtime.launcher: null")
         for name in self.baselines.random_init:
             if self.rounds[name].granularity != "structured":
                 raise ValueError(f"baselines.random_init: {name!r} keeps its parent's shape and masks trained weights")

@@ -20,22 +20,9 @@ from tasks.gates.rules import (
     Asked,
     Rule,
 )
-from tasks.params.parts import (
-    CAUSAL_LM,
-    CLASSIFICATION,
-    MODELS,
-    Confidence,
-    Finite,
-    Positive,
-    Section,
-    did_you_mean,
-    refusal,
-)
+from tasks.params.parts import CAUSAL_LM, CLASSIFICATION, MODELS, Confidence, Finite, Positive, Section, did_you_mean, refusal
 
-MEASURED: Final[Mapping[str, Collection[str]]] = {
-    CLASSIFICATION: METRICS.keys() - ONLY_CAUSAL_LM,
-    CAUSAL_LM: OF_CAUSAL_LM,
-}
+MEASURED: Final[Mapping[str, Collection[str]]] = {CLASSIFICATION: METRICS.keys() - ONLY_CAUSAL_LM, CAUSAL_LM: OF_CAUSAL_LM}
 ANSWERED: Final[Mapping[str, Collection[str]]] = {CLASSIFICATION: CHECKS, CAUSAL_LM: CHECKS_OF_CAUSAL_LM}
 
 
@@ -166,17 +153,11 @@ def check_gates(task: str, gates: Sequence[Gate], of_promotion: Sequence[Gate], 
             if gate.check is not None and CHECKS[gate.check] != where:
                 raise ValueError(f"{where}.{place}.check: {gate.check} is asked in {CHECKS[gate.check]}")
     if any(gate.versus == "champion" for gate in gates):
-        raise ValueError(
-            "gates: who is champion is known to the registry only; ask `versus: champion` in promotion.gates"
-        )
+        raise ValueError("gates: who is champion is known to the registry only; ask `versus: champion` in promotion.gates")
     if any(gate.versus in ("tfidf_logistic", "parent") for gate in of_promotion):
-        raise ValueError(
-            "promotion.gates: versus tfidf_logistic and parent are asked in gates; here it is teacher or champion"
-        )
+        raise ValueError("promotion.gates: versus tfidf_logistic and parent are asked in gates; here it is teacher or champion")
     if any(gate.metric and not METRICS[gate.metric] and gate.metric not in COUNTS for gate in of_promotion):
-        raise ValueError(
-            f"promotion.gates: differences of exports are asked in gates; here {', '.join(sorted(COUNTS))}"
-        )
+        raise ValueError(f"promotion.gates: differences of exports are asked in gates; here {', '.join(sorted(COUNTS))}")
 
 
 def _check_gate(task: str, where: str, gate: Gate, sets: Sequence[str]) -> None:

@@ -75,6 +75,5 @@ class _WatchedMapping(dict[str, Any]):
 
 def _refuse(stage: str, key: str) -> NoReturn:
     raise StageError(
-        stage,
-        f"{PIPELINE}: {stage} does not list {key}, which it reads; add it to its params, or a change of it goes unnoticed",
+        stage, f"{PIPELINE}: {stage} does not list {key}, which it reads; add it to its params, or a change of it goes unnoticed"
     )

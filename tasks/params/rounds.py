@@ -105,13 +105,9 @@ class AnyRound(Section):
         if len(budgets) > 1:
             raise ValueError(f"{' and '.join(budgets)}: one budget at a time")
         if missing and not budgets:
-            raise ValueError(
-                f"{', '.join(missing)}: missing; give every axis, or one of {', '.join(self.budget_names)}"
-            )
+            raise ValueError(f"{', '.join(missing)}: missing; give every axis, or one of {', '.join(self.budget_names)}")
         if budgets and not missing:
-            raise ValueError(
-                f"{next(iter(budgets))}: all axes are given, so nothing is left to solve; drop one of them"
-            )
+            raise ValueError(f"{next(iter(budgets))}: all axes are given, so nothing is left to solve; drop one of them")
 
 
 class Round(AnyRound):
@@ -146,9 +142,7 @@ class Round(AnyRound):
             raise ValueError(f"{idle[0]}: belongs to granularity: unstructured or n_m")
         self.check_budget()
         if self.search is not None and not self.budgets:
-            raise ValueError(
-                f"search: all axes are given, so there is one shape; drop some and give one of {', '.join(BUDGETS)}"
-            )
+            raise ValueError(f"search: all axes are given, so there is one shape; drop some and give one of {', '.join(BUDGETS)}")
         if self.search is not None and self.speedup is not None:
             raise ValueError(
                 "search: few shapes are measured for speedup, so there are none to search among; "
@@ -216,9 +210,7 @@ def _check_masks(target: Round) -> None:
     if getattr(target, needed) is None or target.schedule is None or getattr(target, other) is not None:
         raise ValueError(f"granularity: {kind} needs {needed} and schedule, and takes no {other}")
     if target.criterion in (None, "activation"):
-        raise ValueError(
-            "criterion: masks rank single weights; give magnitude_l1, magnitude_l2, random, taylor or wanda"
-        )
+        raise ValueError("criterion: masks rank single weights; give magnitude_l1, magnitude_l2, random, taylor or wanda")
     if target.schedule != "single" and (kind == "n_m" or target.criterion not in ("magnitude_l1", "magnitude_l2")):
         raise ValueError(
             f"schedule: {target.schedule} masks more and more while the student trains, by magnitude and unstructured; "

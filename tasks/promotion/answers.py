@@ -30,9 +30,7 @@ def find_proposal(workspace: Path, model: str, numbers: Mapping[str, str], versi
     if len(meant) == 1:
         return meant[0]
     listed = ", ".join(f"{model}/{known[sha256]}" for sha256 in proposals) or "none; `compactlm promote` makes one"
-    raise UserError(
-        f"{model}{f'/{version}' if version else ''}: say which proposal is meant; waiting for approval: {listed}"
-    )
+    raise UserError(f"{model}{f'/{version}' if version else ''}: say which proposal is meant; waiting for approval: {listed}")
 
 
 def signed_answer(proposal: Mapping[str, Any], decision: str, reason: str, key: Path) -> dict[str, Any]:

@@ -99,18 +99,14 @@ def approval_faults(
     number = decision.get("number")
     approval = decision["verdict"].get("approval")
     if approval is None:
-        asked = (
-            policy is not None and decision["kind"] in ("promote", "first", "adopt") and decision["outcome"] == "done"
-        )
+        asked = policy is not None and decision["kind"] in ("promote", "first", "adopt") and decision["outcome"] == "done"
         return [f"decision {number} has no approval, though one was asked for"] if asked else []
     if not _is_whole(approval):
         return [f"decision {number}: its approval is not whole"]
     proposal, wrong = approval["proposal"], []
     if approval["digest"] != digest_of(proposal):
         wrong.append("the proposal was changed: its digest is not that of its content")
-    wrong += [
-        f"the proposal is about another {what}" for what, here in _subject(decision).items() if proposal[what] != here
-    ]
+    wrong += [f"the proposal is about another {what}" for what, here in _subject(decision).items() if proposal[what] != here]
     if policy is not None and policy != proposal["policy"]:
         wrong.append("who may approve, and how many must, is not what was asked for")
     if authors is not None and sorted(authors) != proposal["authors"]:

@@ -31,9 +31,7 @@ def policy_of(approval: Approval, folder: Path) -> dict[str, Any]:
     if len(set(keys.values())) < len(keys):
         raise UserError(f"{where}: two approvers have the same key; everybody needs a key of their own")
     if len(keys) < approval.quorum:
-        raise UserError(
-            f"params.yaml: promotion.approval.quorum: {approval.quorum}, but {where} has {len(keys)} approvers"
-        )
+        raise UserError(f"params.yaml: promotion.approval.quorum: {approval.quorum}, but {where} has {len(keys)} approvers")
     return {**approval.model_dump(mode="json"), "approvers": keys}
 
 

@@ -97,9 +97,7 @@ def clean_git(receipts: Receipts, last: str) -> Answer:
     commits = ", ".join(sorted({str(git["commit"])[:8] for git in states.values() if git.get("commit")}))
     edited = [stage for stage, git in states.items() if git.get("dirty") is True]
     if edited:
-        words = (
-            f"{len(edited)} of {len(stages)} stages ran on files that differ from commit {commits}, e.g. {edited[-1]}"
-        )
+        words = f"{len(edited)} of {len(stages)} stages ran on files that differ from commit {commits}, e.g. {edited[-1]}"
         return Answer("fail", f"{words}; commit first, then run, to be sure what made the model")
     unknown = [stage for stage, git in states.items() if not git.get("commit") or git.get("dirty") is not False]
     if unknown:
@@ -107,9 +105,7 @@ def clean_git(receipts: Receipts, last: str) -> Answer:
     return Answer("pass", f"all {len(stages)} stages ran on files as they are in commit {commits}")
 
 
-def lineage(
-    copies: Mapping[str, bytes], receipts: Receipts, last: str, root: str | None, stored: Mapping[str, str]
-) -> Answer:
+def lineage(copies: Mapping[str, bytes], receipts: Receipts, last: str, root: str | None, stored: Mapping[str, str]) -> Answer:
     """Return whether receipts lead from `last`, the gate of a round, to the data without a gap, and are the recorded ones.
 
     `stored` are digests of what the registry has: end of the path under which a stage of the round wrote it -> sha256.

@@ -18,9 +18,7 @@ from tasks.registry.reading import Reader
 CONFIDENCE: Final = 0.975  # one-sided at each end: 95 % between them
 
 
-def compare_versions(
-    tracker: Reader, params: Params, first: VersionRecord, second: VersionRecord
-) -> list[dict[str, Any]]:
+def compare_versions(tracker: Reader, params: Params, first: VersionRecord, second: VersionRecord) -> list[dict[str, Any]]:
     """Return a row for each set and slice: accuracies `a` and `b`, their difference with a 95 % interval, rows that changed.
 
     A set on which the two cannot be paired has one row with a `doubt`, a sentence that says why.
@@ -35,9 +33,7 @@ def compare_versions(
     for name in sets:
         known = models["student"].sets.get(name, {}).get("slices", {}) if "student" in models else {}
         slices = ["overall", *sorted(known.keys() - {"overall"})]
-        rules = [
-            Rule("accuracy", name, part, "champion", "max_drop", 0.0, "warn", confidence=CONFIDENCE) for part in slices
-        ]
+        rules = [Rule("accuracy", name, part, "champion", "max_drop", 0.0, "warn", confidence=CONFIDENCE) for part in slices]
         evidence, pairs, _ = gather(rules, models, len(params.data.labels), params.evaluate.calibration_bins)
         for part in slices:
             count = pairs["champion", name, part]

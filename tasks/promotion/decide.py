@@ -16,17 +16,7 @@ from typing import Any, Final
 from tasks.errors import UserError
 from tasks.lineage.receipts import git_state
 from tasks.promotion.decision_page import as_markdown
-from tasks.promotion.decisions import (
-    Decision,
-    VersionRecord,
-    commit,
-    lease,
-    mirror,
-    now,
-    read_log,
-    sealed,
-    version_record,
-)
+from tasks.promotion.decisions import Decision, VersionRecord, commit, lease, mirror, now, read_log, sealed, version_record
 from tasks.registry.reading import Reader, ours
 from tasks.registry.tracking import Tracker
 

@@ -44,12 +44,7 @@ def version_record(number: str, tags: Mapping[str, str]) -> VersionRecord:
     """Return what decisions say of a version with these tags."""
     model, run, teacher = (tags.get(key) for key in ("model_id", "run_id", "teacher_run_id"))
     return VersionRecord(
-        version=number,
-        model_sha256=tags["model_sha256"],
-        round=tags["round"],
-        model_id=model,
-        run_id=run,
-        teacher_run_id=teacher,
+        version=number, model_sha256=tags["model_sha256"], round=tags["round"], model_id=model, run_id=run, teacher_run_id=teacher
     )
 
 

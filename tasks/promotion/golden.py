@@ -30,9 +30,7 @@ def reproduced(rows: Sequence[Row], logits: NDArray[np.floating[Any]], atol: flo
         return Answer("fail", f"a fresh process gives {logits.shape} logits where {wanted.shape} are golden")
     difference = float(np.abs(logits.astype(np.float64) - wanted).max())
     if not difference <= atol:
-        return Answer(
-            "fail", f"a fresh process gives logits that differ by {difference:.2g}; at most {atol:g} is allowed"
-        )
+        return Answer("fail", f"a fresh process gives logits that differ by {difference:.2g}; at most {atol:g} is allowed")
     return Answer("pass", f"a fresh process gives the {len(rows)} golden answers, logits within {atol:g}")
 
 

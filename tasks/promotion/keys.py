@@ -52,9 +52,7 @@ def own_public_key(path: Path) -> str:
     beside = path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
     if beside.is_file():
         return public_key(beside.read_text(encoding="utf-8"))
-    raise UserError(
-        f"--key {path}: it has a passphrase and there is no {beside}; make it: ssh-keygen -y -f {path} > {beside}"
-    )
+    raise UserError(f"--key {path}: it has a passphrase and there is no {beside}; make it: ssh-keygen -y -f {path} > {beside}")
 
 
 def sign(message: bytes, path: Path) -> str:

@@ -31,9 +31,7 @@ def list_models(tracker: Reader) -> list[dict[str, Any]]:
         pointing = sorted(alias for alias, number in aliases[entry.name].items() if number == entry.version)
         row = {"name": entry.name, "version": int(entry.version), "aliases": pointing}
         row |= {key: tags[key] for key in OF_TAGS}
-        rows.append(
-            row | _files(tracker, tags["model_id"]) | _evidence(tracker, tags["run_id"], tags["teacher_run_id"])
-        )
+        rows.append(row | _files(tracker, tags["model_id"]) | _evidence(tracker, tags["run_id"], tags["teacher_run_id"]))
     return rows
 
 

@@ -24,9 +24,7 @@ from tasks.registry.tracking import Served, Tracker
 
 RUN_FILES: Final = (SELECTION, REPORT, BASELINES, VALIDATION)
 COSTS: Final = ("params_total", "params_non_embedding", "size_bytes")  # tags of a version
-Settle = Callable[
-    [Tracker, Params, str, str], None
-]  # brings the champion in order: version and round that were selected
+Settle = Callable[[Tracker, Params, str, str], None]  # brings the champion in order: version and round that were selected
 
 
 def inputs_digest(workspace: Path, params: Params, code: list[str]) -> str:
@@ -130,9 +128,7 @@ class Publication:
         done = files.name in self.params.baselines.random_init and stage in digests and files.random_init.exists()
         return (stage,) if done else ()
 
-    def finish(
-        self, digests: Mapping[str, str], outcomes: Mapping[str, str], settle: Settle | None = None
-    ) -> dict[str, str]:
+    def finish(self, digests: Mapping[str, str], outcomes: Mapping[str, str], settle: Settle | None = None) -> dict[str, str]:
         """Record the rounds and the run as a whole; return round -> run id. Nothing changes when all is there already.
 
         `settle` brings the champion in order, as after a run of today.

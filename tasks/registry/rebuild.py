@@ -40,10 +40,7 @@ NEEDED: Final = (
     *(SELECTION, REPORT, BASELINES, VALIDATION, f"{SETS}/*.parquet"),
     *(f"{ROUNDS}/*/trained/{name}" for name in ("model/*", "summary.json", "steps.jsonl", "search.json")),
     *(f"{ROUNDS}/*/exported/{name}" for name in ("model.onnx", "parity.json")),
-    *(
-        f"{ROUNDS}/*/{name}"
-        for name in ("evaluated/*", "verdict.json", "pruned/plan.json", f"{RANDOM_INIT}/quality.json")
-    ),
+    *(f"{ROUNDS}/*/{name}" for name in ("evaluated/*", "verdict.json", "pruned/plan.json", f"{RANDOM_INIT}/quality.json")),
 )
 LOST: Final = (
     "its files are neither in the DVC cache nor in the workspace, or nothing says which they are; "
@@ -147,9 +144,7 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def bring(
-    lock: Mapping[str, Any], stages: Sequence[str], cache: Path, workspace: Path, into: Path
-) -> dict[str, list[str]]:
+def bring(lock: Mapping[str, Any], stages: Sequence[str], cache: Path, workspace: Path, into: Path) -> dict[str, list[str]]:
     """Copy receipts and needed files of a run below `into`, each with the bytes of its md5; return stage -> what is missing."""
     missing: dict[str, list[str]] = {}
     for stage in stages:

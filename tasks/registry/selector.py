@@ -63,7 +63,5 @@ def find_own_version(tracker: Reader, text: str | None, own_model: str, alias: s
     """Return the version number of what a text names; UserError when it is a version of another model than params.yaml's."""
     model, number = find_version(tracker, text, own_model, alias)
     if model != own_model:
-        raise UserError(
-            f"{text!r}: decisions are made about {own_model} (registry.model_name in params.yaml), not {model}"
-        )
+        raise UserError(f"{text!r}: decisions are made about {own_model} (registry.model_name in params.yaml), not {model}")
     return number

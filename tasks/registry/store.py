@@ -101,8 +101,7 @@ class ClientStore:
         """Return the versions of a registered model, or of all."""
         found = self._client.search_model_versions(f"name = '{name}'" if name else None)
         return [
-            RegisteredVersion(entry.name, str(entry.version), entry.source, entry.run_id, dict(entry.tags))
-            for entry in found
+            RegisteredVersion(entry.name, str(entry.version), entry.source, entry.run_id, dict(entry.tags)) for entry in found
         ]
 
     def registered(self, name: str) -> RegisteredModel:
@@ -160,9 +159,7 @@ class SqliteStore:
         found = self.rows("SELECT status, artifact_uri FROM runs WHERE run_uuid = ?", run_id)
         if not found:
             return None
-        tags, params = (
-            dict(self.rows(f"SELECT key, value FROM {of} WHERE run_uuid = ?", run_id)) for of in ("tags", "params")
-        )
+        tags, params = (dict(self.rows(f"SELECT key, value FROM {of} WHERE run_uuid = ?", run_id)) for of in ("tags", "params"))
         names = [key for (key,) in self.rows("SELECT key FROM latest_metrics WHERE run_uuid = ?", run_id)]
         status, place = found[0]
         return Run(run_id, status, place, tags, params, names)

@@ -158,9 +158,7 @@ class Tracker(Reader):
         self.client.finalize_logged_model(made, "READY")
         return made
 
-    def ensure_model(
-        self, name: str, run_id: str, key: Mapping[str, str], tags: Mapping[str, str], files: Served
-    ) -> str:
+    def ensure_model(self, name: str, run_id: str, key: Mapping[str, str], tags: Mapping[str, str], files: Served) -> str:
         """Return the id of the servable model with the tags `key`, uploading it when it is not there whole."""
         every = marked({**key, **tags})
         known = self.find_models(key)
@@ -178,9 +176,7 @@ class Tracker(Reader):
         return model_id
 
     def _create_model(self, name: str, run_id: str, tags: dict[str, str], kind: str) -> str:
-        made = self.client.create_logged_model(
-            self.experiment_id, name=name, source_run_id=run_id, tags=tags, model_type=kind
-        )
+        made = self.client.create_logged_model(self.experiment_id, name=name, source_run_id=run_id, tags=tags, model_type=kind)
         return str(made.model_id)
 
     def _retagged(self, model: LoggedModel, tags: dict[str, str]) -> str:
@@ -197,9 +193,7 @@ class Tracker(Reader):
 
     # Registry
 
-    def ensure_version(
-        self, name: str, model_id: str, run_id: str, tags: Mapping[str, str], number: str | None = None
-    ) -> str:
+    def ensure_version(self, name: str, model_id: str, run_id: str, tags: Mapping[str, str], number: str | None = None) -> str:
         """Return the version number of the model with tag model_sha256, registered when new; tags are brought up to date.
 
         A new one gets the next number, or `number`: those before it that are not taken then stay free for good.

@@ -67,10 +67,7 @@ def read_state(workspace: Path) -> tuple[list[Stage], list[str]]:
     """Return what `read_graph` and `pending` say, at the price of one look."""
     from dvc.repo import lock_repo
 
-    with (
-        _open(workspace) as repo,
-        lock_repo(repo),
-    ):  # without the lock, DVC would read everything once more for the second
+    with _open(workspace) as repo, lock_repo(repo):  # without the lock, DVC would read everything once more for the second
         stages = _graph(repo)
         return stages, _pending(repo, stages)
 
@@ -134,9 +131,7 @@ def cache_folder(workspace: Path) -> Path:
 def stage_digests(workspace: Path) -> dict[str, str]:
     """Return the sha256 of each stage's entry in dvc.lock: its command, inputs, params and outputs."""
     entries = read_lock(workspace).get("stages", {})
-    return {
-        name: hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest() for name, entry in entries.items()
-    }
+    return {name: hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest() for name, entry in entries.items()}
 
 
 class StageRunner:

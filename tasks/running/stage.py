@@ -103,9 +103,7 @@ def _main(argv: Sequence[str], started: float) -> int:
         # each of them comes back to this place, and goes on from it
         launch(os.environ.get("DVC_STAGE", argv[0]), launcher, functools.partial(_work, argv, started))
         return 0
-    inputs, outputs = (
-        [getattr(options, name) for name in paths if paths[name] == role] for role in ("input", "output")
-    )
+    inputs, outputs = ([getattr(options, name) for name in paths if paths[name] == role] for role in ("input", "output"))
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)
     arguments = {name: getattr(options, name) for name in _keywords(run)}
@@ -188,9 +186,7 @@ def _parser(stage: str, run: Run) -> argparse.ArgumentParser:
     for name in _keywords(run):
         kind = Path if name in roles else str
         optional = parameters[name].default is not inspect.Parameter.empty
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=kind, required=not optional, help=roles.get(name, "name")
-        )
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, required=not optional, help=roles.get(name, "name"))
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="description of the run")
     parser.add_argument("--receipt", type=Path, help="where to write the receipt")
     parser.add_argument("--json", action="store_true", help="print the facts of the run as JSON")

@@ -65,7 +65,4 @@ def _copy(files: Mapping[str, Path], out: Path) -> int:
     return sum(file.stat().st_size for file in files.values())
 
 
-FETCH: Final[Mapping[str, Callable[..., int]]] = {
-    CLASSIFICATION: _rows_and_classifier,
-    CAUSAL_LM: _documents_and_decoder,
-}
+FETCH: Final[Mapping[str, Callable[..., int]]] = {CLASSIFICATION: _rows_and_classifier, CAUSAL_LM: _documents_and_decoder}

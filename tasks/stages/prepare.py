@@ -26,14 +26,7 @@ from tasks.running.stage import InPath, OutPath
 
 
 def run(
-    params: Params,
-    *,
-    data: InPath,
-    teacher: InPath,
-    validation: InPath,
-    sets: OutPath,
-    summary: OutPath,
-    tokens: OutPath,
+    params: Params, *, data: InPath, teacher: InPath, validation: InPath, sets: OutPath, summary: OutPath, tokens: OutPath
 ) -> dict[str, Any]:
     """Return how many rows and tokens each set has, of a language model also how many blocks; DataError for faulty data."""
     if not read_json(validation)["success"]:

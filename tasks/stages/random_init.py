@@ -15,13 +15,7 @@ from tasks.files import write_json
 from tasks.measuring import causal_lm as measure_causal_lm
 from tasks.measuring import classification as measure_classification
 from tasks.measuring.subject import Subject, Teacher
-from tasks.models.checkpoint import (
-    causal_lm_from_config,
-    classifier_from_config,
-    load_causal_lm,
-    load_classifier,
-    read_config,
-)
+from tasks.models.checkpoint import causal_lm_from_config, classifier_from_config, load_causal_lm, load_classifier, read_config
 from tasks.models.devices import pick_for_training
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
 from tasks.params.measures import SETTINGS
@@ -34,10 +28,7 @@ ByTask = Mapping[str, Callable[..., Any]]
 FROM_CONFIG: Final[ByTask] = {CLASSIFICATION: classifier_from_config, CAUSAL_LM: causal_lm_from_config}
 LOAD: Final[ByTask] = {CLASSIFICATION: load_classifier, CAUSAL_LM: load_causal_lm}
 DISTIL: Final[ByTask] = {CLASSIFICATION: classification.distil, CAUSAL_LM: causal_lm.distil}
-MEASURES: Final[ByTask] = {
-    CLASSIFICATION: measure_classification.measure_sets,
-    CAUSAL_LM: measure_causal_lm.measure_sets,
-}
+MEASURES: Final[ByTask] = {CLASSIFICATION: measure_classification.measure_sets, CAUSAL_LM: measure_causal_lm.measure_sets}
 HEADLINE: Final = {CLASSIFICATION: "accuracy", CAUSAL_LM: "perplexity"}
 
 

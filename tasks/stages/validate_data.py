@@ -67,9 +67,7 @@ def _expect(suites: Suites, docs: Path) -> list[dict[str, Any]]:
                 expectation = get_expectation_impl(check.expectation)
                 suite.add_expectation(expectation(**check.arguments, meta={"name": check.name}))
             batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
-            definition: Any = context.validation_definitions.add(
-                gx.ValidationDefinition(name=name, data=batch, suite=suite)
-            )
+            definition: Any = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
             outcome = definition.run(batch_parameters={"dataframe": frame}, result_format="BASIC")
             by_name = {result.expectation_config.meta["name"]: result for result in outcome.results}
             results += [_result(name, check, by_name[check.name]) for check in checks]

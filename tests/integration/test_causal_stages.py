@@ -212,9 +212,7 @@ def test_documents_go_into_sets_by_hash_and_into_blocks(run: Run) -> None:
 def test_distillation_brings_a_student_near_its_teacher(run: Run) -> None:
     assert overall(run, "teacher", "test")["perplexity"]["value"] < 120, "of 320 pieces"
     assert overall(run, "teacher", "test")["perplexity_ratio"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert (
-        overall(run, "teacher", "news")["perplexity"]["value"] > overall(run, "teacher", "test")["perplexity"]["value"]
-    )
+    assert overall(run, "teacher", "news")["perplexity"]["value"] > overall(run, "teacher", "test")["perplexity"]["value"]
     for name in ("r1", "r2"):
         found = overall(run, name, "test")
         assert found["perplexity"]["low"] <= found["perplexity"]["value"] <= found["perplexity"]["high"]
@@ -320,9 +318,7 @@ def test_weights_and_numbers_are_derived_again_from_the_stored_files(run: Run, t
     plan["keep"]["ffn"][0][0] += 1
     write_json(place / "pruned/plan.json", plan)
     assert faults(run, tmp_path) == ["pruning"]
-    shutil.copyfile(
-        tmp_path / "artifacts/rounds/r1/trained/model/model.safetensors", place / "trained/model/model.safetensors"
-    )
+    shutil.copyfile(tmp_path / "artifacts/rounds/r1/trained/model/model.safetensors", place / "trained/model/model.safetensors")
     assert faults(run, tmp_path) == ["checkpoints", "metrics", "pruning"]
 
 
@@ -343,9 +339,7 @@ def test_another_teacher_is_refused(run: Run, tmp_path: Path, monkeypatch: pytes
         )
 
 
-def test_rounds_are_registered_listed_and_served(
-    run: Run, store_template: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rounds_are_registered_listed_and_served(run: Run, store_template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
     monkeypatch.chdir(run.workspace)
@@ -443,8 +437,7 @@ def test_students_with_fewer_tokens_are_measured_on_the_same_text(fewer: Run) ->
         assert parity["cache_mismatched_tokens"] == 0
         for set_name in ("test", "news"):
             rows, theirs = (
-                pd.read_parquet(fewer.rounds / one / f"evaluated/predictions/{set_name}.parquet")
-                for one in (name, "teacher")
+                pd.read_parquet(fewer.rounds / one / f"evaluated/predictions/{set_name}.parquet") for one in (name, "teacher")
             )
             for column in ("row_id", "tokens", "bytes"):
                 assert rows[column].tolist() == theirs[column].tolist()
@@ -513,9 +506,7 @@ def test_a_teacher_cut_to_the_tokens_that_its_text_uses_is_as_good_as_before(run
     assert float(loss.detach()) == pytest.approx(0.0, abs=1e-6), "the loss of a student that equals its teacher"
 
 
-def test_a_llama_is_taken_as_it_is_and_loses_heads_of_each_group(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_llama_is_taken_as_it_is_and_loses_heads_of_each_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_documents(tmp_path / "text")
     base = write_decoder("llama", tmp_path / "llama")

@@ -58,9 +58,7 @@ def params_of(name: str, criterion: str, vocabulary: int = BYTES) -> Classificat
 
 
 @pytest.mark.parametrize(("name", "criterion"), [("gpt2", "taylor"), ("llama", "wanda")])
-def test_a_decoder_goes_through_the_stages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, criterion: str
-) -> None:
+def test_a_decoder_goes_through_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, criterion: str) -> None:
     monkeypatch.chdir(tmp_path)  # scratches of unfinished training stand below the workspace
     params = params_of(name, criterion)
     base, sets, tokens = write_family(name, tmp_path / "base"), tmp_path / "sets", tmp_path / "tokens"

@@ -102,9 +102,7 @@ def test_a_run_is_recorded_with_rounds_models_versions_and_aliases(built: Path, 
     assert made.get_model_version_by_alias(NAME, "champion").version == challenger.version
 
 
-def test_the_champion_answers_and_is_listed_with_its_files(
-    built: Path, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_champion_answers_and_is_listed_with_its_files(built: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(built)
     rows = list_models(Tracker(built, NAME))
     assert [row["round"] for row in rows] == ["r1", "r2", "r3"]
@@ -161,9 +159,7 @@ def test_a_record_cut_short_is_completed_without_doubles(
     assert counts(store) == after
 
 
-def test_an_upload_cut_short_is_done_again_into_the_same_model(
-    built: Path, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_upload_cut_short_is_done_again_into_the_same_model(built: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def dies(*_: Any) -> None:
         raise KeyboardInterrupt
 

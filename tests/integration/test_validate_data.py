@@ -108,9 +108,7 @@ def test_bytes_that_are_not_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "rows.csv: line 182 is not UTF-8" in capsys.readouterr().err
 
 
-def test_an_unknown_label_and_an_empty_text_are_told_together(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_label_and_an_empty_text_are_told_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = _rows()
     rows.loc[4, "label"] = 7
     rows.loc[6, "text"] = " <br /> "

@@ -36,9 +36,7 @@ def models(project: Project) -> list[dict[str, Any]]:
     from tasks.registry.listing import list_models
     from tasks.registry.tracking import Tracker
 
-    return [
-        {key: value for key, value in row.items() if key not in OWN_IDS} for row in list_models(Tracker(project.folder))
-    ]
+    return [{key: value for key, value in row.items() if key not in OWN_IDS} for row in list_models(Tracker(project.folder))]
 
 
 def without_index(project: Project, folder: Path) -> Project:

@@ -140,9 +140,7 @@ def reference_forward(weights: dict[str, torch.Tensor], keep: dict[str, Any], id
         x = norm(linear(context, a + "output.dense") * mask + x, a + "output.LayerNorm")
         inner = linear(x, f"bert.encoder.layer.{i}.intermediate.dense")
         inner = inner * 0.5 * (1.0 + np.vectorize(math.erf)(inner / np.sqrt(2.0)))
-        x = norm(
-            linear(inner, f"bert.encoder.layer.{i}.output.dense") * mask + x, f"bert.encoder.layer.{i}.output.LayerNorm"
-        )
+        x = norm(linear(inner, f"bert.encoder.layer.{i}.output.dense") * mask + x, f"bert.encoder.layer.{i}.output.LayerNorm")
     pooled = np.tanh(linear(x[:, 0], "bert.pooler.dense"))
     kept = np.zeros(32)
     kept[keep["pooler"]] = 1.0

@@ -45,11 +45,7 @@ def first_token_alone(model: Any) -> None:
         first_B1D = hidden_BTD[:, :1]
         query, key, value = (
             part(states).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
-            for part, states in (
-                (attention.query, first_B1D),
-                (attention.key, hidden_BTD),
-                (attention.value, hidden_BTD),
-            )
+            for part, states in ((attention.query, first_B1D), (attention.key, hidden_BTD), (attention.value, hidden_BTD))
         )
         scores_BH1T = query @ key.transpose(-1, -2) * attention.scaling
         if attention_mask is not None:

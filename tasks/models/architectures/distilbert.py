@@ -7,13 +7,7 @@ from typing import Final
 from tasks.models.architectures.family import Family
 from tasks.models.architectures.layout import Axes, Layout, Parts, inside, norm, product, sites_after
 
-KEYS: Final = {
-    "vocabulary": "vocab_size",
-    "hidden": "dim",
-    "heads": "n_heads",
-    "ffn": "hidden_dim",
-    "layers": "n_layers",
-}
+KEYS: Final = {"vocabulary": "vocab_size", "hidden": "dim", "heads": "n_heads", "ffn": "hidden_dim", "layers": "n_layers"}
 OUTSIDE: Final[dict[str, Axes]] = {
     "distilbert.embeddings.word_embeddings.weight": ("vocabulary", "hidden"),
     "distilbert.embeddings.position_embeddings.weight": (None, "hidden"),
