@@ -9,7 +9,7 @@ import typer
 
 from tasks.cli.console import Json, err, out, print_json
 from tasks.cli.lineage import Model
-from tasks.running.start import find_workspace
+from tasks.cli.project import find_project
 
 
 def add_export_command(app: typer.Typer) -> None:
@@ -37,10 +37,10 @@ def export(
     """
     from tasks.attestation.export import ExportRequest, export_model
 
-    workspace = find_workspace(Path.cwd())
+    workspace = find_project()
     with err.status("auditing") as status:
-        wish = ExportRequest(folder.absolute(), key, license_, openlineage)
-        report = export_model(workspace, model, wish, lambda line: status.update(line))
+        request = ExportRequest(folder.absolute(), key, license_, openlineage)
+        report = export_model(workspace, model, request, lambda line: status.update(line))
     if as_json:
         print_json(report)
         return

@@ -117,9 +117,7 @@ class Calibration:
             first = layers[0].register_forward_pre_hook(lambda _module, inputs, into=states: into.append(inputs[0]))
             handles = [
                 layer.register_forward_hook(
-                    lambda _module, _inputs, output, into=states: into.append(
-                        output[0] if isinstance(output, tuple) else output
-                    )
+                    lambda _module, _inputs, output, into=states: into.append(output[0] if isinstance(output, tuple) else output)
                 )
                 for layer in layers
             ]
@@ -187,9 +185,7 @@ class Calibration:
 
     def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return ids and mask of a batch, both (B, T)."""
-        ids_BT, mask_BT = (
-            torch.from_numpy(a).to(self._device.device) for a in collate(self._tokens, rows, pad_id(self._model))
-        )
+        ids_BT, mask_BT = (torch.from_numpy(a).to(self._device.device) for a in collate(self._tokens, rows, pad_id(self._model)))
         return ids_BT, mask_BT
 
     def _run(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -228,9 +224,7 @@ class BlockCalibration(Calibration):
 
     batch_rows, unit = BATCH_BLOCKS, "blocks"
 
-    def __init__(
-        self, model: Any, blocks: NDArray[np.int32], device: Device, seed: int, label: str = "calibration"
-    ) -> None:
+    def __init__(self, model: Any, blocks: NDArray[np.int32], device: Device, seed: int, label: str = "calibration") -> None:
         """Take blocks of shape (N, T)."""
         count, tokens = blocks.shape
         rows = TokenSet(blocks.reshape(-1), np.arange(count + 1, dtype=np.int64) * tokens)

@@ -14,14 +14,7 @@ from tasks.data.segments import load_segments, save_segments, segments_of, windo
 from tasks.data.vocabulary import count_pieces, kept_ids
 from tasks.files import read_json
 from tasks.models.architectures import num_layers
-from tasks.models.checkpoint import (
-    causal_lm_from_config,
-    copy_tokenizer,
-    end_id,
-    load_causal_lm,
-    read_config,
-    save_causal_lm,
-)
+from tasks.models.checkpoint import causal_lm_from_config, copy_tokenizer, end_id, load_causal_lm, read_config, save_causal_lm
 from tasks.models.devices import Device
 from tasks.models.predict import predict_blocks
 from tasks.params.causal_lm import CausalLMParams
@@ -81,9 +74,7 @@ def prune(params: CausalLMParams, round_name: str, origin: Origin, out: Path, de
     return Pruned({"shape_after": target, "params_total": total}, out / "model")
 
 
-def nats_without(
-    model: Any, calibration: Blocks, device: Device, label: str, candidates: Sequence[set[int]]
-) -> list[float]:
+def nats_without(model: Any, calibration: Blocks, device: Device, label: str, candidates: Sequence[set[int]]) -> list[float]:
     """Return the nats per calibration token without each of some blocks of layers; `label` names the progress."""
     batches = [calibration[at : at + BATCH_BLOCKS] for at in range(0, len(calibration), BATCH_BLOCKS)]
     passes = itertools.count(1)
@@ -107,7 +98,7 @@ def write_tokens(params: CausalLMParams, origin: Origin, model: Path, out: Path)
     end, before = end_id(read_config(model)), end_id(read_config(origin.parent))
     out.mkdir(parents=True, exist_ok=True)
     copy_tokenizer(model, out)
-    pack_sets(params, read_sets(origin.sets, ["train", *params.measured_sets()]), end, out)
+    pack_sets(params.data.model_dump(), read_sets(origin.sets, ["train", *params.measured_sets()]), end, out)
     tokenizer_file = origin.parent / "tokenizer.json"
     for name in params.measured_sets():
         stored = load_segments(origin.tokens, name)

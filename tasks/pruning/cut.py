@@ -187,6 +187,4 @@ def write_tokenizer(parent: Path, plan: Plan, out: Path) -> None:
     if wordpiece:
         (out / "vocab.txt").write_text("\n".join(pieces_in_order(tokenizer)) + "\n", encoding="utf-8")
     elif (out / "tokenizer_config.json").exists():
-        write_json(
-            out / "tokenizer_config.json", smaller_settings(read_json(out / "tokenizer_config.json"), plan.vocabulary)
-        )
+        write_json(out / "tokenizer_config.json", smaller_settings(read_json(out / "tokenizer_config.json"), plan.vocabulary))

@@ -12,16 +12,7 @@ from tasks.models.architectures import adapter_of
 from tasks.models.causal_lm import count_parameters, flops_per_token
 from tasks.params.causal_lm import CausalRound
 from tasks.params.rounds import AnyRound, Round
-from tasks.pruning.planner import (
-    TOLERANCE,
-    Candidate,
-    Space,
-    lost,
-    most_different,
-    reachable,
-    shapes_within,
-    sizes_along,
-)
+from tasks.pruning.planner import TOLERANCE, Candidate, Space, lost, most_different, reachable, shapes_within, sizes_along
 
 Config = Mapping[str, Any]
 
@@ -128,9 +119,7 @@ def _within_budget(where: str, target: AnyRound, config: Config, measure: Measur
         if not space.is_empty:
             words = "from {:,} to {:,} can be reached".format(*reachable(space, size))
         held = ", ".join(f"{axis} = {size}" for axis, size in target.axes.items()) or "no axis held"
-        raise ParamsError(
-            f"{where}.{name}: no shape within {TOLERANCE:.0%} below {budget:,} ({held}); {words} in one round"
-        )
+        raise ParamsError(f"{where}.{name}: no shape within {TOLERANCE:.0%} below {budget:,} ({held}); {words} in one round")
     return shapes
 
 

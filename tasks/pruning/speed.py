@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
+from tasks.measuring import subject
 from tasks.measuring.latency import compare_latencies
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import classifier_from_config
@@ -58,7 +59,7 @@ def random_weights_clock(config: Config, teacher: Config, tokens: int, repeats: 
 
     def clock(shape: dict[str, int]) -> Timing:
         student = classifier_from_config(adapter_of(config).resized(config, shape)).eval()
-        record = compare_latencies(student, other, {}, [1], tokens, repeats)["torch"]["1"]
+        record = compare_latencies(student, other, {}, subject.Timing([1], tokens, repeats))["torch"]["1"]
         return {"latency_ms": record["latency_ms_p50"], "teacher_latency_ms": record["teacher_latency_ms_p50"]}
 
     return clock

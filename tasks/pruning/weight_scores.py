@@ -104,8 +104,7 @@ def make_masks(statistics: WeightCalibration, target: Round, criterion: str) -> 
         return {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in weights.items()}
     scores = WEIGHT_CRITERIA[criterion](statistics)
     return {
-        name: _oriented(module, _mask(scores[name], target, criterion, name)).contiguous()
-        for name, module in modules.items()
+        name: _oriented(module, _mask(scores[name], target, criterion, name)).contiguous() for name, module in modules.items()
     }
 
 

@@ -21,10 +21,7 @@ from tasks.training.lesson import Job, Lesson, Student
 from tasks.training.teacher_cache import check_teacher
 
 LOAD: Final = {CLASSIFICATION: load_classifier, CAUSAL_LM: load_causal_lm}
-DISTIL: Final[Mapping[str, Callable[..., dict[str, Any]]]] = {
-    CLASSIFICATION: classification.distil,
-    CAUSAL_LM: causal_lm.distil,
-}
+DISTIL: Final[Mapping[str, Callable[..., dict[str, Any]]]] = {CLASSIFICATION: classification.distil, CAUSAL_LM: causal_lm.distil}
 
 
 def run(

@@ -16,10 +16,7 @@ from tasks.training import causal_lm, classification
 from tasks.training.lesson import Job, Texts
 
 CHECK: Final[Mapping[str, Callable[..., Any]]] = {CLASSIFICATION: check_shapes, CAUSAL_LM: check_causal_shapes}
-TEACH: Final[Mapping[str, Callable[..., dict[str, Any]]]] = {
-    CLASSIFICATION: classification.teach,
-    CAUSAL_LM: causal_lm.teach,
-}
+TEACH: Final[Mapping[str, Callable[..., dict[str, Any]]]] = {CLASSIFICATION: classification.teach, CAUSAL_LM: causal_lm.teach}
 
 
 def run(params: Params, *, base: InPath, sets: InPath, tokens: InPath, out: OutPath) -> dict[str, Any]:

@@ -51,9 +51,7 @@ def _attend(
         return fused(module, query_BHTD, key_BKTD, value_BKTD, mask, **more)
     blocks, heads = query_BHTD.shape[:2]
     pairs = blocks * key_BKTD.shape[1]  # of a block and a key-value head; its G query heads are rows of one product
-    query, key, value = (
-        states.to(torch.bfloat16).reshape(pairs, -1, channels) for states in (query_BHTD, key_BKTD, value_BKTD)
-    )
+    query, key, value = (states.to(torch.bfloat16).reshape(pairs, -1, channels) for states in (query_BHTD, key_BKTD, value_BKTD))
     later_TT = torch.full((tokens, tokens), float("-inf"), dtype=torch.bfloat16).triu(1)
     later = later_TT.repeat(query.shape[1] // tokens, 1).expand(pairs, -1, -1)
     scaling = more.get("scaling")

@@ -99,9 +99,7 @@ def distil(params: CausalLMParams, round_name: str, student: Student, lesson: Le
     return train_blocks(params.seed, reading, model, Imitated(teacher, kept_V, states=states), recipe, job)
 
 
-def train_blocks(
-    seed: int, reading: Reading, model: Any, imitated: Imitated, recipe: Recipe, job: Job
-) -> dict[str, Any]:
+def train_blocks(seed: int, reading: Reading, model: Any, imitated: Imitated, recipe: Recipe, job: Job) -> dict[str, Any]:
     """Train `model` in place, write `job.out` as `Keeper.finish` does, and return its summary."""
     blocks, section, states = load_blocks(reading.tokens, "train"), reading.section, imitated.states
     batches = plan_blocks(len(blocks), reading.train_tokens, blocks.shape[1], section.batch_blocks, seed)

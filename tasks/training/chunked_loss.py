@@ -123,9 +123,7 @@ def _group_tokens(weight_VD: Tensor, chunk_tokens: int) -> int:
     return max(1, tokens // chunk_tokens) * chunk_tokens
 
 
-def _fill_slope(
-    logits_NV: Tensor, taught: Tensor | TopK | None, targets_N: Tensor, recipe: Recipe, slope_NV: Tensor
-) -> Tensor:
+def _fill_slope(logits_NV: Tensor, taught: Tensor | TopK | None, targets_N: Tensor, recipe: Recipe, slope_NV: Tensor) -> Tensor:
     """Return the summed loss of a chunk, fp64, and write its gradient with respect to the logits into `slope_NV`.
 
     On a CPU it goes by so few rows that what they need stays in its cache; each row is by itself, so the numbers are the same.
@@ -141,9 +139,7 @@ def _fill_slope(
     return total
 
 
-def _value_and_slope(
-    logits_NV: Tensor, taught: Tensor | TopK | None, targets_N: Tensor, recipe: Recipe
-) -> tuple[Tensor, Tensor]:
+def _value_and_slope(logits_NV: Tensor, taught: Tensor | TopK | None, targets_N: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Return the summed loss of a chunk and its gradient with respect to the logits; `taught` are the teacher's, or its best."""
     if taught is not None and recipe.loss == "forward_kl" and recipe.temperature == 1.0:
         if not isinstance(taught, TopK):

@@ -220,9 +220,7 @@ def _count(tokens: TokenSet, batches: list[Rows]) -> int:
     return int(sum(tokens.lengths[rows].sum() for rows in batches))
 
 
-def cache(
-    params: ClassificationParams, teacher: Path, texts: Texts, out: Path
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def cache(params: ClassificationParams, teacher: Path, texts: Texts, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Write the teacher's logits of all cached rows and, with distill.hidden, its states of those that students learn from.
 
     Returns what the fingerprint says of them, and the facts of the stage; `load_logits` refuses rows they were not made for.

@@ -113,12 +113,7 @@ class Extras:
 
 
 def make_extras(
-    section: Distill,
-    student: Student,
-    tokens: TokenSet,
-    frames: Mapping[str, pd.DataFrame],
-    lesson: Lesson,
-    device: Device,
+    section: Distill, student: Student, tokens: TokenSet, frames: Mapping[str, pd.DataFrame], lesson: Lesson, device: Device
 ) -> Extras:
     """Return the extra losses of a section; `tokens` are those of all rows, `frames` their sets."""
     losses: list[Extra] = []

@@ -124,9 +124,7 @@ def fixed_weight(weight: float | str) -> float | None:
     return None if weight == "dynamic" else float(weight)
 
 
-def weighed(
-    main: Tensor, extra: Tensor, weight: float | None, mean: Callable[[Tensor], Tensor] = Tensor.detach
-) -> Tensor:
+def weighed(main: Tensor, extra: Tensor, weight: float | None, mean: Callable[[Tensor], Tensor] = Tensor.detach) -> Tensor:
     """Return weight * extra, a scalar; with None the weight is main / extra, so that both count the same.
 
     That ratio is a number, not a part of the graph, and new at each step; below `SMALLEST` of the extra loss it grows no

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from tasks.files import digest
+from tasks.models.architectures import stop_dropout
 from tasks.models.devices import Device
 from tasks.params.causal_lm import Training
 from tasks.params.classification import Distill, Teacher
@@ -90,7 +90,5 @@ def schedule_of(section: Paced, learning_rate: float, seed: int, **more: Any) ->
 
 def without_dropout(model: Any) -> Any:
     """Return the model with its dropout off for good: soft targets already keep a small student from over-fitting."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    stop_dropout(model)
     return model

@@ -209,9 +209,7 @@ class Learning:
         """Return what `restore` needs to go on, whole also where each process holds a share."""
         self.bring_home()
         shares = self._processes.shares
-        optimiser = (
-            self.optimiser.state_dict() if shares is None else shares.optimiser_state(self.step_loss, self.optimiser)
-        )
+        optimiser = self.optimiser.state_dict() if shares is None else shares.optimiser_state(self.step_loss, self.optimiser)
         return {
             "model": self.model.state_dict(),
             "beside": {} if self.beside is None else self.beside.state_dict(),
@@ -241,9 +239,7 @@ class Learning:
         return [torch.cuda.get_rng_state(where)] if where.type == "cuda" else []
 
 
-def make_optimiser(
-    model: Any, schedule: Schedule, device: Device, beside: nn.Module | None = None
-) -> torch.optim.AdamW:
+def make_optimiser(model: Any, schedule: Schedule, device: Device, beside: nn.Module | None = None) -> torch.optim.AdamW:
     """Return AdamW over the model and what trains beside it; weight decay on the model's matrices only, as is usual."""
     matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]

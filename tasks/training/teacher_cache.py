@@ -45,9 +45,7 @@ def check_teacher(folder: Path, teacher: Path) -> None:
             raise DataError(f"{folder}: belongs to another {teacher / file}; run `dvc repro teacher_logits`")
 
 
-def load_logits(
-    folder: Path, frames: Mapping[str, pd.DataFrame], names: Sequence[str] = LEARNT_SETS
-) -> NDArray[np.float32]:
+def load_logits(folder: Path, frames: Mapping[str, pd.DataFrame], names: Sequence[str] = LEARNT_SETS) -> NDArray[np.float32]:
     """Return the cached logits of the rows of some sets, one after the other; DataError if they were made for other rows."""
     _check_rows(folder, frames)
     return np.concatenate([np.load(folder / f"{name}.npy") for name in names])
@@ -62,13 +60,10 @@ class States:
         cached = read_json(folder / "fingerprint.json").get("state_layers", [])
         if not set(layers) <= set(cached):
             raise DataError(
-                f"{folder}: states of layers {list(layers)} are wanted and of {cached} cached; "
-                "run `dvc repro teacher_logits`"
+                f"{folder}: states of layers {list(layers)} are wanted and of {cached} cached; run `dvc repro teacher_logits`"
             )
         self._places = [cached.index(layer) for layer in layers]
-        self._parts = [
-            np.load(states_file(folder, name), mmap_mode="r" if len(frames[name]) else None) for name in LEARNT_SETS
-        ]
+        self._parts = [np.load(states_file(folder, name), mmap_mode="r" if len(frames[name]) else None) for name in LEARNT_SETS]
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the states of some rows, shape (rows, layers, kinds, channels)."""

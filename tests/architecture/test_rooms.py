@@ -47,9 +47,7 @@ def test_a_stage_is_one_file_whatever_the_task() -> None:
     assert files == set(STAGES)
     for task in (CLASSIFICATION, CAUSAL_LM):
         twins = [path for path in TASKS.rglob(f"*{task}*") if path.suffix != ".pyc" and path.name != f"{task}.py"]
-        assert [path for path in twins if "templates" not in path.parts] == [], (
-            "what differs by task is a file named after it"
-        )
+        assert [path for path in twins if "templates" not in path.parts] == [], "what differs by task is a file named after it"
 
 
 def test_all_stages_are_kept_apart() -> None:
@@ -82,9 +80,7 @@ def test_no_rule_is_switched_off_where_the_code_could_keep_it() -> None:
 
 
 def test_unit_tests_stand_in_folders_named_after_the_rooms() -> None:
-    folders = {
-        path.name for path in (ROOT / "tests" / "unit").iterdir() if path.is_dir() and path.name != "__pycache__"
-    }
+    folders = {path.name for path in (ROOT / "tests" / "unit").iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert folders <= {*ROOMS, "ground", "bench"}
     assert list((ROOT / "tests" / "unit").glob("test_*.py")) == []
 
@@ -94,7 +90,8 @@ def test_the_guide_names_every_room_and_no_path_that_is_not_there() -> None:
     assert [room for room in ROOMS if f"`{room}/`" not in text] == []
     paths = re.findall(r"`((?:tasks|flows|tests|params|docs)/[\w./*-]+)`", text)
     assert paths
-    assert [path for path in paths if not list(ROOT.glob(path))] == []
+    of_recipes = re.compile(r"/(VERB|NAME)\.py$")  # files that are yet to be written
+    assert [path for path in paths if not of_recipes.search(path) and not list(ROOT.glob(path))] == []
 
 
 def test_the_guide_answers_twelve_questions_with_a_place_each() -> None:
@@ -107,13 +104,6 @@ def test_the_guide_answers_twelve_questions_with_a_place_each() -> None:
 def test_recipes_have_at_most_four_steps() -> None:
     recipes = re.split(r"^### ", GUIDE.read_text(encoding="utf-8").split("## Recipes")[1], flags=re.MULTILINE)[1:]
     titles = [recipe.splitlines()[0] for recipe in recipes]
-    assert titles == [
-        "Add a criterion",
-        "Add a loss",
-        "Add a family",
-        "Add a metric with its gate",
-        "Add a stage",
-        "Add a task",
-    ]
+    assert titles == ["Add a criterion", "Add a loss", "Add a family", "Add a metric with its gate", "Add a stage", "Add a task"]
     for recipe in recipes:
         assert 1 <= len(re.findall(r"^\d\. ", recipe, flags=re.MULTILINE)) <= 4

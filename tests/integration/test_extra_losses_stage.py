@@ -90,20 +90,9 @@ def test_a_student_learns_from_more_than_logits_and_goes_on_after_a_kill(
         planned=tmp_path / "search/planned.json",
         student_tokens=tokens,
     )
-    paths = {
-        "pruned": tmp_path / "pruned",
-        "search": tmp_path / "search",
-        "tokens": tokens,
-        "sets": sets,
-        "teacher": teacher,
-    }
+    paths = {"pruned": tmp_path / "pruned", "search": tmp_path / "search", "tokens": tokens, "sets": sets, "teacher": teacher}
     logits, none = cache(tiny_families, params, tmp_path / "logits"), cache(tiny_families, plain, tmp_path / "none")
-    assert sorted(path.name for path in none.iterdir()) == [
-        "fingerprint.json",
-        "train.npy",
-        "transfer.npy",
-        "validation.npy",
-    ]
+    assert sorted(path.name for path in none.iterdir()) == ["fingerprint.json", "train.npy", "transfer.npy", "validation.npy"]
     with pytest.raises(DataError, match="dvc repro teacher_logits"):
         distill.run(params, round="r1", logits=none, out=tmp_path / "refused", **paths)
 
@@ -122,9 +111,7 @@ def test_a_student_learns_from_more_than_logits_and_goes_on_after_a_kill(
     again = load_file(tmp_path / "killed/model/model.safetensors")
     assert all(torch.equal(again[name], whole[name]) for name in whole)
     assert read_json(tmp_path / "killed/summary.json") == read_json(tmp_path / "whole/summary.json")
-    assert all(
-        one["learnt_kl_nats_per_example"] > 0.0 for one in read_json(tmp_path / "whole/summary.json")["checkpoints"]
-    )
+    assert all(one["learnt_kl_nats_per_example"] > 0.0 for one in read_json(tmp_path / "whole/summary.json")["checkpoints"])
 
 
 def killed_at(last: int) -> Any:
@@ -148,9 +135,7 @@ def test_states_for_other_rows_are_refused(tiny_families: Path, tmp_path: Path) 
 
 def test_relation_heads_that_do_not_divide_are_refused_before_anything_runs(tiny_families: Path) -> None:
     params = params_of(relations={**RELATIONS, "heads": 3})
-    with pytest.raises(
-        ParamsError, match="3 relation heads do not divide the 32 channels of the attention of the teacher"
-    ):
+    with pytest.raises(ParamsError, match="3 relation heads do not divide the 32 channels of the attention of the teacher"):
         check_shapes(params, read_config(tiny_families / "bert/teacher"))
 
 

@@ -49,9 +49,7 @@ def taught(folder: Path, **distill: Any) -> functools.partial[Any]:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("loss", ["cosine", "mse"])
-def test_it_is_zero_for_a_student_that_is_its_teacher_and_more_for_any_other(
-    tmp_path: Path, family: str, loss: str
-) -> None:
+def test_it_is_zero_for_a_student_that_is_its_teacher_and_more_for_any_other(tmp_path: Path, family: str, loss: str) -> None:
     teacher = load_causal_lm(write_decoder(family, tmp_path / family))
     blocks = np.random.default_rng(0).integers(0, 60, (40, 32)).astype(np.int32)
     match = token_match(teacher, teacher, blocks, CPU, None, section(loss, "dynamic"))
@@ -97,9 +95,7 @@ def test_states_are_learnt_in_the_first_half_alone(folder: Path) -> None:
 def test_two_processes_learn_what_one_does(folder: Path) -> None:
     learn = taught(folder, hidden={**HIDDEN, "weight": "dynamic", "loss": "mse"})
     learn(out=Path("one"))
-    launch.launch(
-        "distill@r1", Launcher(processes=2, backend="auto", strategy="ddp"), functools.partial(learn, out=Path("two"))
-    )
+    launch.launch("distill@r1", Launcher(processes=2, backend="auto", strategy="ddp"), functools.partial(learn, out=Path("two")))
     assert_same_training(Path("one"), Path("two"))
 
 

@@ -41,9 +41,7 @@ def pulled(tmp_path_factory: pytest.TempPathFactory) -> Project:
         shutil.rmtree(place) if place.is_dir() else place.unlink()
         if (ROOT / name).is_dir():
             ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(
-                ROOT / name, place, ignore=ignored, copy_function=shutil.copyfile
-            )  # as new as a pull makes them
+            shutil.copytree(ROOT / name, place, ignore=ignored, copy_function=shutil.copyfile)  # as new as a pull makes them
         else:
             shutil.copyfile(ROOT / name, place)
     project.shell("git", "add", "-A")
@@ -75,9 +73,7 @@ def audited(project: Project, *arguments: str) -> dict[str, Any]:
 def test_a_run_of_before_the_move_audits_without_a_fault(pulled: Project, model: str) -> None:
     report = audited(pulled, model)
     assert [check for check in report["checks"] if check["result"] == "FAIL"] == []
-    assert {"code", "params", "pruning", "metrics", "verdict", "decision"} <= {
-        check["name"] for check in report["checks"]
-    }
+    assert {"code", "params", "pruning", "metrics", "verdict", "decision"} <= {check["name"] for check in report["checks"]}
 
 
 @pytest.mark.parametrize("model", ["tiny/1", "tiny-lm/1"])
@@ -85,6 +81,4 @@ def test_a_run_of_before_the_move_replays(pulled: Project, model: str) -> None:
     report = audited(pulled, model, "--replay")
     replayed = {check["subject"]: check["result"] for check in report["checks"] if check["name"] == "replay"}
     assert len(replayed) >= 10
-    assert {stage for stage, result in replayed.items() if result != "PASS"} <= {
-        "fetch"
-    }  # its sources.lock has gone on
+    assert {stage for stage, result in replayed.items() if result != "PASS"} <= {"fetch"}  # its sources.lock has gone on

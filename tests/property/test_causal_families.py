@@ -84,9 +84,7 @@ def test_ffn_and_heads_pruned_equal_masked(folders: dict[str, Path], name: str, 
 @every_decoder
 def test_dropped_layers_equal_skipped_layers(folders: dict[str, Path], name: str) -> None:
     whole, kept = everything(folders[name]), [0, 2]
-    student = student_of(
-        folders[name], layers=kept, heads=[whole["heads"][i] for i in kept], ffn=[whole["ffn"][i] for i in kept]
-    )
+    student = student_of(folders[name], layers=kept, heads=[whole["heads"][i] for i in kept], ffn=[whole["ffn"][i] for i in kept])
     parent = load_causal_lm(folders[name])
     with without_layers(parent, {1}):
         torch.testing.assert_close(logits(student), logits(parent), atol=1e-5, rtol=1e-5)
@@ -129,9 +127,7 @@ def test_flops_a_token_equal_torchs_counter(folders: dict[str, Path], name: str)
     assert flops_per_token(model.config.to_dict(), 16) == counter.get_total_flops() // 16
 
 
-@pytest.mark.parametrize(
-    ("layers", "kept", "tried"), [(30, 24, range(2, 23)), (4, 3, (1, 2)), (3, 2, (1,)), (2, 1, (1,))]
-)
+@pytest.mark.parametrize(("layers", "kept", "tried"), [(30, 24, range(2, 23)), (4, 3, (1, 2)), (3, 2, (1,)), (2, 1, (1,))])
 def test_the_first_and_last_layers_are_protected(layers: int, kept: int, tried: Any) -> None:
     dropped = layers - kept
     assert blocks(layers, kept, *protected_ends(kept)) == [set(range(first, first + dropped)) for first in tried]

@@ -46,15 +46,7 @@ def heads(count: int, vocabulary: int, width: int, seed: int, dtype: torch.dtype
     width=st.sampled_from([3, 20, 50]),
 )
 def test_value_and_gradients_are_those_of_the_plain_loss(
-    loss: str,
-    count: int,
-    chunk: int,
-    vocabulary: int,
-    seed: int,
-    temperature: float,
-    kd_weight: float,
-    taught: bool,
-    width: int,
+    loss: str, count: int, chunk: int, vocabulary: int, seed: int, temperature: float, kd_weight: float, taught: bool, width: int
 ) -> None:
     """Slopes are held for 1, 10 and 25 tokens of these widths at once, but always for whole chunks."""
     student, other = heads(count, vocabulary, width, seed)
@@ -110,9 +102,7 @@ def test_how_many_rows_stay_in_the_cache_changes_no_gradient(monkeypatch: pytest
 def test_it_is_zero_where_student_and_teacher_agree(loss: str) -> None:
     student, _ = heads(9, 11, 4, 0)
     recipe = Recipe(loss, 1.0, 1.0, 4, torch.float64)
-    found = causal_loss(
-        student, Head(student.hidden_ND.detach(), student.weight_VD.detach()), torch.zeros(9).long(), recipe
-    )
+    found = causal_loss(student, Head(student.hidden_ND.detach(), student.weight_VD.detach()), torch.zeros(9).long(), recipe)
     assert abs(float(found.detach())) < 1e-12
 
 

@@ -114,9 +114,7 @@ def trained(folder: Path, number: int, kl: float) -> None:
 
 def test_the_record_of_a_search_says_how_all_ranked(tmp_path: Path) -> None:
     losses = {1: 0.1, 2: 0.3, 3: 0.2}
-    planned = [
-        {"candidate": n, "shape_after": {"layers": n}, "params_total": n, "loss": loss} for n, loss in losses.items()
-    ]
+    planned = [{"candidate": n, "shape_after": {"layers": n}, "params_total": n, "loss": loss} for n, loss in losses.items()]
     place, out = tmp_path / "search", tmp_path / "out"
     for number, kl in {1: 0.9, 2: 0.5, 3: 0.4}.items():
         trained(place / "tried" / str(number), number, kl)

@@ -16,7 +16,7 @@ import torch
 from tasks.data.blocks import load_blocks
 from tasks.files import file_sha256, read_json, read_json_lines
 from tasks.measuring.causal_lm import CHUNK_TOKENS
-from tasks.measuring.quality import interval_of_mean
+from tasks.measuring.quality import Draws, interval_of_mean
 from tasks.models.checkpoint import causal_lm_from_config, load_causal_lm, read_config
 from tasks.models.devices import Device, pick_for_training
 from tasks.models.predict import predict_blocks
@@ -147,7 +147,7 @@ def written(cells: Mapping[tuple[str, str], Mapping[str, Any]], seed: int) -> st
     for (_, name), facts in cells.items():
         row = [name, f"{facts['params_total'] / 1e6:.2f} M"]
         for which, nats in facts["nats"].items():
-            found = interval_of_mean(np.array(nats) - np.array(first["nats"][which]), RESAMPLES, TWO_SIDED, seed)
+            found = interval_of_mean(np.array(nats) - np.array(first["nats"][which]), Draws(RESAMPLES, TWO_SIDED, seed))
             one = Difference(found["value"], found["low"], found["high"], higher_is_better=False)
             told = "" if facts is first else f" ({one.value:+.3f}, {one.low:+.3f} to {one.high:+.3f}: {one.verdict})"
             row.append(f"{np.exp(np.mean(nats)):.1f}{told}")

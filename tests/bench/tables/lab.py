@@ -20,6 +20,7 @@ import torch
 from tasks.data.frames import read_sets
 from tasks.data.tokens import load_tokens
 from tasks.files import file_sha256, read_json, read_json_lines, write_json
+from tasks.measuring.classification import BATCH_ROWS
 from tasks.measuring.quality import accuracy, log_softmax
 from tasks.models.checkpoint import classifier_from_config, load_classifier, read_config
 from tasks.models.devices import Device, pick_for_training
@@ -29,17 +30,9 @@ from tasks.params.file import check_params, load_params
 from tasks.pruning.classification import write_tokens
 from tasks.pruning.cut import Origin
 from tasks.stages import prune
-from tasks.stages.evaluate import BATCH_ROWS
 from tasks.training.classification import distil
 from tasks.training.lesson import Job, Lesson, Student
-from tasks.training.teacher_cache import (
-    CACHED_SETS,
-    CHECKPOINT_SET,
-    LEARNT_SETS,
-    check_teacher,
-    load_logits,
-    texts_sha256,
-)
+from tasks.training.teacher_cache import CACHED_SETS, CHECKPOINT_SET, LEARNT_SETS, check_teacher, load_logits, texts_sha256
 from tests.bench.tables import rivals
 from tests.bench.tables.cells import CHECKPOINTS, Cell
 
@@ -159,9 +152,7 @@ def measure_cell(lab: Lab, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _start(
-    lab: Lab, cell: Cell, params: ClassificationParams, out: Path, sets: Path
-) -> tuple[Any, Path, dict[str, Any]]:
+def _start(lab: Lab, cell: Cell, params: ClassificationParams, out: Path, sets: Path) -> tuple[Any, Path, dict[str, Any]]:
     """Return the student before its recovery, the folder of its tokenizer, and what the plan says; write its tokens."""
     origin = Origin(lab.teacher, lab.tokens, sets, lab.teacher)
     if cell.start not in ("pruned", "random"):
@@ -179,9 +170,7 @@ def _start(
         student_tokens=out / "tokens",
     )
     model, plan = out / "pruned" / "model", read_json(out / "pruned" / "plan.json")
-    if (
-        plan["shape_after"]["vocabulary"] == plan["shape_before"]["vocabulary"]
-    ):  # the stage took over the tokens of all rows
+    if plan["shape_after"]["vocabulary"] == plan["shape_before"]["vocabulary"]:  # the stage took over the tokens of all rows
         shutil.rmtree(out / "tokens")
         write_tokens(params, origin, model, out / "tokens")
     if cell.start == "pruned":

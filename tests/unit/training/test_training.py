@@ -22,9 +22,7 @@ from tasks.training.loop import Course, Schedule, make_optimiser, train
 from tasks.training.scratch import Scratch
 
 CPU = Device(torch.device("cpu"), "fp32", 1)
-SCHEDULE = Schedule(
-    learning_rate=0.05, warmup_share=0.2, weight_decay=0.01, max_gradient_norm=1.0, checkpoints=3, seed=0
-)
+SCHEDULE = Schedule(learning_rate=0.05, warmup_share=0.2, weight_decay=0.01, max_gradient_norm=1.0, checkpoints=3, seed=0)
 
 
 class KilledError(Exception):
