@@ -115,13 +115,11 @@ class Calibration:
             ids_BT, mask_BT = self._batch(rows)
             states: list[Tensor] = []
             first = layers[0].register_forward_pre_hook(lambda _module, inputs, into=states: into.append(inputs[0]))
-            handles = [
-                layer.register_forward_hook(
-                    lambda _module, _inputs, output, into=states: into.append(output[0] if isinstance(output, tuple) else output)
-                )
-                for layer in layers
-            ]
-            with listening((first, *handles)), torch.inference_mode():
+
+            def leave(_module: Any, _inputs: Any, output: Any, into: list[Tensor] = states) -> None:
+                into.append(output[0] if isinstance(output, tuple) else output)
+
+            with listening([first, *(layer.register_forward_hook(leave) for layer in layers)]), torch.inference_mode():
                 self._run(ids_BT, mask_BT)
             count += float(mask_BT.sum())
             for number, block in enumerate(candidates):

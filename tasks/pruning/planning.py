@@ -28,14 +28,12 @@ class Measure:
 
     def parameters(self, config: Config, shape: Mapping[str, int]) -> int:
         """Return the parameters of a model of this config cut to a shape."""
-        total: int = adapter_of(config).count_parameters(config, shape, self.classes)["total"]
-        return total
+        return adapter_of(config).count_parameters(config, shape, self.classes)["total"]
 
     def flops(self, config: Config, shape: Mapping[str, int]) -> int:
         """Return the FLOPs of one forward pass of a model of this config cut to a shape."""
         adapter = adapter_of(config)
-        count: int = adapter.flops_per_example(adapter.resized(config, shape), self.tokens, self.classes)
-        return count
+        return adapter.flops_per_example(adapter.resized(config, shape), self.tokens, self.classes)
 
 
 class BlockMeasure(Measure):
@@ -58,7 +56,7 @@ class BlockMeasure(Measure):
 def target_shape(where: str, target: Round, config: Config, measure: Measure) -> dict[str, int]:
     """Return the size along each axis that a round cuts a parent of this config to; ParamsError if none meets the budget."""
     if target.granularity != "structured":
-        return dict(adapter_of(config).shape(config))
+        return adapter_of(config).shape(config)
     return candidates(where, target, config, measure)[0].shape if target.budgets else target.axes
 
 
@@ -91,9 +89,8 @@ def candidates(where: str, target: Round, config: Config, measure: Measure) -> l
 
     Of `speedup` the shapes are those that were measured and are fast enough, and their size is the latency in microseconds.
     """
-    if target.speedup is not None:
-        return _fast_enough(where, target, config, measure)
-    return _within_budget(where, target, config, measure)
+    solve = _within_budget if target.speedup is None else _fast_enough
+    return solve(where, target, config, measure)
 
 
 def causal_shape(where: str, target: CausalRound, config: Config, teacher: Config, tokens: int) -> dict[str, int]:
@@ -118,7 +115,7 @@ def _within_budget(where: str, target: AnyRound, config: Config, measure: Measur
         words = "no such shape fits the family"
         if not space.is_empty:
             words = "from {:,} to {:,} can be reached".format(*reachable(space, size))
-        held = ", ".join(f"{axis} = {size}" for axis, size in target.axes.items()) or "no axis held"
+        held = ", ".join(f"{axis} = {fixed}" for axis, fixed in target.axes.items()) or "no axis held"
         raise ParamsError(f"{where}.{name}: no shape within {TOLERANCE:.0%} below {budget:,} ({held}); {words} in one round")
     return shapes
 
@@ -176,11 +173,7 @@ def space_of(config: Config, held: Mapping[str, int]) -> Space:
         for heads in every_head
         if hidden % heads == 0 and fits(hidden=hidden, heads=heads)
     ]
-    layers = [held["layers"]] if "layers" in held else list(range(1, before["layers"] + 1))
-    return Space(
-        before=before,
-        hidden_heads=pairs,
-        vocabulary=[size for size in values("vocabulary") if fits(vocabulary=size)],
-        ffn=values("ffn"),
-        layers=[count for count in layers if fits(layers=count)],
-    )
+    vocabulary = [size for size in values("vocabulary") if fits(vocabulary=size)]
+    every_depth = [held["layers"]] if "layers" in held else list(range(1, before["layers"] + 1))
+    layers = [count for count in every_depth if fits(layers=count)]
+    return Space(before, pairs, vocabulary, values("ffn"), layers)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from tasks.measuring import subject
 from tasks.measuring.latency import compare_latencies
+from tasks.measuring.subject import Timing
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import classifier_from_config
 from tasks.params.rounds import Round
@@ -18,8 +18,7 @@ from tasks.pruning.planning import Config, Measure, space_of
 TRIES: Final = 7  # steps of the bisection: of a range of 1 to 100 it leaves 4 %
 WIDE: Final = 0.25  # below the budget, where a coarse space has no shape within 5 %
 
-Timing = Mapping[str, float]
-Clock = Callable[[dict[str, int]], Timing]
+Clock = Callable[[dict[str, int]], Mapping[str, float]]
 
 
 def measure_front(target: Round, config: Config, measure: Measure, clock: Clock) -> list[dict[str, float]]:
@@ -57,9 +56,9 @@ def random_weights_clock(config: Config, teacher: Config, tokens: int, repeats: 
     """
     other = classifier_from_config(dict(teacher)).eval()
 
-    def clock(shape: dict[str, int]) -> Timing:
+    def clock(shape: dict[str, int]) -> Mapping[str, float]:
         student = classifier_from_config(adapter_of(config).resized(config, shape)).eval()
-        record = compare_latencies(student, other, {}, subject.Timing([1], tokens, repeats))["torch"]["1"]
+        record = compare_latencies(student, other, {}, Timing([1], tokens, repeats))["torch"]["1"]
         return {"latency_ms": record["latency_ms_p50"], "teacher_latency_ms": record["teacher_latency_ms_p50"]}
 
     return clock

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from tasks.artifacts import write_planned
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import read_config
-from tasks.models.devices import Device, pick
+from tasks.models.devices import pick
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
 from tasks.pruning import causal_lm, classification
 from tasks.pruning.cut import Origin, Pruned
@@ -36,7 +37,7 @@ def run(
 ) -> dict[str, Any]:
     """Return the shapes before and after and the parameters of the student; of a search, those of each candidate."""
     device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
-    device = Device(device.device, "fp32", device.threads)  # scores are read once and ranked: no reason to round them
+    device = replace(device, precision="fp32")  # scores are read once and ranked: no reason to round them
     origin, config = Origin(parent, tokens, sets, teacher), read_config(parent)
     pruned = PRUNE[params.task](params, round, origin, out, device)
     write_planned(planned, pruned.candidates, pruned.keep)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -64,8 +64,8 @@ class HiddenMatch:
         self._layers, self._states, self._reads = layers, states, reads(student)
         rows = np.unique(np.linspace(0, len(tokens) - 1, min(SAMPLE_ROWS, len(tokens))).astype(np.int64))
         own = np.empty((len(rows), len(layers), len(KINDS), student.config.hidden_size), dtype=np.float32)
-        plain = Device(device.device, "fp32", device.threads)
-        predict_states(student, rows_of(tokens, rows), layers, SAMPLE_BATCH_ROWS, plain, own)
+        precise = replace(device, precision="fp32")
+        predict_states(student, rows_of(tokens, rows), layers, SAMPLE_BATCH_ROWS, precise, own)
         self.match = fit_match(section.loss, torch.from_numpy(own), torch.from_numpy(states[rows]), device.device)
 
     def loss(self, batch: Batch) -> Tensor:

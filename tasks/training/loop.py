@@ -109,7 +109,7 @@ def train(
     for step in range(first, num_steps):
         course.begin(step / num_steps)
         rate = schedule.rate(step, num_steps)
-        loss = _update(learning, course.batches[step], rate, device)
+        loss = learning.step(course.batches[step], rate)
         course.update()
         done = step + 1
         if average is not None:
@@ -163,12 +163,40 @@ class Learning:
         self.optimiser = make_optimiser(self.trained, course.schedule, device, course.beside)
         self.average = None if self.schedule.average is None else Average(model, self.schedule.average)
 
+    def step(self, rows: Rows, rate: float) -> float:
+        """Take one optimiser step on a batch, and return its loss, the mean over its rows.
+
+        The batch is computed in `schedule.accumulate` parts, each weighted by its share of the rows: the gradient is that of
+        the whole batch, to rounding, and only one part's activations are held at a time. Of several processes each computes its
+        share of a part; the mean of their gradients, and so the norm at which they are clipped, is that of the whole batch.
+        """
+        device, processes = self._device, self._processes
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        total = 0.0
+        parts = np.array_split(rows, min(self.schedule.accumulate, len(rows)))
+        # Parts share what is rounded of the weights; of weights that come and go nothing may stay.
+        with device.autocast() if processes.shares is None else contextlib.nullcontext():
+            for number, part in enumerate(parts, start=1):
+                own, share = processes.share(part)
+                with processes.gradients_stay(self.step_loss, until=number == len(parts)):
+                    with device.autocast():
+                        loss = self.step_loss(own) * (processes.count * share * len(part) / len(rows))
+                    with device.exactly():  # each gradient in the precision of what it is of
+                        loss.backward()
+                total += float(loss.detach()) / processes.count
+        total = processes.sum(total)
+        self._clip(self.schedule.max_gradient_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return total
+
     def bring_home(self) -> None:
         """Give the first process's model the weights as they are now."""
         if self._processes.shares is not None:
             self._processes.shares.bring_home(self.trained, self.model, self._processes.first)
 
-    def clip(self, max_norm: float) -> None:
+    def _clip(self, max_norm: float) -> None:
         """Scale gradients down to the norm; RuntimeError where one is not finite."""
         shares = self._processes.shares
         modules = [self.trained] if self.beside is None else [self.trained, self.beside]
@@ -209,35 +237,6 @@ class Learning:
         """Return the generator state of the accelerator, which dropout draws from there."""
         where = self._device.device
         return [torch.cuda.get_rng_state(where)] if where.type == "cuda" else []
-
-
-def _update(learning: Learning, rows: Rows, rate: float, device: Device) -> float:
-    """Take one optimiser step on a batch, and return its loss, the mean over its rows.
-
-    The batch is computed in `schedule.accumulate` parts, each weighted by its share of the rows: the gradient is that of
-    the whole batch, to rounding, and only one part's activations are held at a time. Of several processes each computes its
-    share of a part; the mean of their gradients, and so the norm at which they are clipped, is that of the whole batch.
-    """
-    processes, schedule = device.processes, learning.schedule
-    for group in learning.optimiser.param_groups:
-        group["lr"] = rate
-    total = 0.0
-    parts = np.array_split(rows, min(schedule.accumulate, len(rows)))
-    # Parts share what is rounded of the weights; of weights that come and go nothing may stay.
-    with device.autocast() if processes.shares is None else contextlib.nullcontext():
-        for number, part in enumerate(parts, start=1):
-            own, share = processes.share(part)
-            with processes.gradients_stay(learning.step_loss, until=number == len(parts)):
-                with device.autocast():
-                    loss = learning.step_loss(own) * (processes.count * share * len(part) / len(rows))
-                with device.exactly():  # each gradient in the precision of what it is of
-                    loss.backward()
-            total += float(loss.detach()) / processes.count
-    total = processes.sum(total)
-    learning.clip(schedule.max_gradient_norm)
-    learning.optimiser.step()
-    learning.optimiser.zero_grad(set_to_none=True)
-    return total
 
 
 def make_optimiser(model: Any, schedule: Schedule, device: Device, beside: nn.Module | None = None) -> torch.optim.AdamW:
