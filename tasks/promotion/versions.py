@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tasks.artifacts import WEIGHTS
 from tasks.files import read_json
-from tasks.gates.classification import Model
+from tasks.gates.evidence import Model
 from tasks.lineage.merkle import RECEIPTS_ROOT
 from tasks.promotion.decisions import VersionRecord, version_record
 from tasks.registry.reading import Reader, ours
