@@ -42,8 +42,7 @@ def _check_classifier(params: ClassificationParams) -> int:
     folder = locate(sources["teacher.model"], "teacher.model")
     files = model_files(folder)
     data_file(locate(sources["data.source"], "data.source"))
-    config = read_model_config(folder)
-    check_tokenizer(folder, adapter_of(config).shape(config), check_shapes(params, config))
+    check_fit(params, folder)
     return sum(path.stat().st_size for path in files if path.suffix == ".safetensors")
 
 
@@ -63,10 +62,9 @@ def _check_causal_lm(params: CausalLMParams) -> int:
                 "params.yaml: teacher.model: reading a .gguf file needs the package gguf; "
                 "install it with the extra: pip install 'compactlm[decoder]'"
             )
-        # its shapes are checked by `fetch`: reading them here would take every run seconds
+        # its shapes are looked at before `teacher` works: reading them here would take every run seconds
         return UNPACKED * weights_bytes
-    folder, config = files[0].parent, read_model_config(files[0].parent)
-    check_tokenizer(folder, adapter_of(config).shape(config), check_causal_shapes(params, config))
+    check_fit(params, files[0].parent)
     return weights_bytes
 
 
@@ -106,6 +104,17 @@ def check_causal_shapes(params: CausalLMParams, config: Config) -> Shapes:
         )
     shape_of = partial(causal_shape, teacher=config, tokens=params.evaluate.latency_tokens)
     return _first_shapes(_check_rounds(params.rounds, config, lambda *asked: [shape_of(*asked)]))
+
+
+SHAPES: Final[Mapping[str, Callable[[Any, Config], Shapes]]] = {CLASSIFICATION: check_shapes, CAUSAL_LM: check_causal_shapes}
+
+
+def check_fit(params: Params, folder: Path) -> None:
+    """Raise a UserError unless every round can be cut from the teacher in `folder`, its tokenizer included."""
+    config = read_model_config(folder)
+    shapes = SHAPES[params.task](params, config)
+    if (folder / "tokenizer.json").exists():  # that of a new language model is made to measure
+        check_tokenizer(folder, adapter_of(config).shape(config), shapes)
 
 
 def _check_rounds(

@@ -1,7 +1,8 @@
 """Runs one stage: arguments from the function's signature, params checked whole, a receipt of what happened.
 
-A stage is a module of `tasks` with `run(params, ...) -> facts`. Its keyword arguments are annotated `InPath`, `OutPath`
-or `str` and become `--flags`; paths come from dvc.yaml alone. The receipt lists the digests of every input and output.
+A stage is a module of `tasks.stages` with `run(params, ...) -> facts`. Its keyword arguments are annotated `InPath`, `OutPath` or
+`str` and become `--flags`; paths come from dvc.yaml alone. A stage may have `check(params, ...)`, which is asked first and sees
+all params. The receipt lists the digests of every input and output.
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ def _main(argv: Sequence[str], started: float) -> int:
         wanted = argv and argv[0] not in ("-h", "--help")
         print(f"usage: python -m tasks STAGE --help\nstages: {', '.join(STAGES)}", file=sys.stderr)  # noqa: T201
         return EXIT_USER_ERROR if wanted or not argv else 0
-    run, roles = stage_function(argv[0])
+    module = importlib.import_module(f"tasks.stages.{argv[0]}")
+    run: Run = module.run
+    roles = _roles(run)
     options = _parser(argv[0], run).parse_args(argv[1:])
     paths = {name: role for name, role in roles.items() if getattr(options, name) is not None}
     params = load_params(options.params)
@@ -107,6 +110,8 @@ def _main(argv: Sequence[str], started: float) -> int:
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)
     arguments = {name: getattr(options, name) for name in _keywords(run)}
+    if check := getattr(module, "check", None):  # of the whole params: what later stages would refuse is no reason to run again
+        check(params, **{name: arguments[name] for name in inspect.signature(check).parameters if name in arguments})
     began = time.time()
     facts = run(_seen_by(_stage_of(options), params), **arguments)
     ended = time.time()

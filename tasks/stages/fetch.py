@@ -12,13 +12,11 @@ from typing import Any, Final
 
 from tasks.data.sources import MAIN, check_lock, data_file, decoder_files, locate, model_files, text_files
 from tasks.files import write_json
-from tasks.models.architectures import adapter_of
 from tasks.models.causal_lm import new_config
-from tasks.models.checkpoint import read_config, unpack_gguf
+from tasks.models.checkpoint import unpack_gguf
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
 from tasks.params.causal_lm import CausalLMParams
 from tasks.params.classification import ClassificationParams
-from tasks.running.preflight import check_causal_shapes, check_tokenizer
 from tasks.running.stage import InPath, OutPath
 
 
@@ -43,10 +41,6 @@ def _documents_and_decoder(params: CausalLMParams, data: Path, teacher: Path) ->
         write_json(teacher / "config.json", new_config(params.teacher.new.model_dump(), params.data.block_tokens))
     else:
         copied += _copy_decoder(locate(params.teacher.model, "teacher.model"), teacher)
-    config = read_config(teacher)
-    shapes = check_causal_shapes(params, config)
-    if params.teacher.new is None:  # the tokenizer of a new one is made to measure
-        check_tokenizer(teacher, adapter_of(config).shape(config), shapes)
     return copied
 
 
