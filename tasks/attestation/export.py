@@ -31,7 +31,7 @@ from tasks.files import READ_BYTES, digest, read_json, write_json
 from tasks.git import git, has_git
 from tasks.lineage.chain import Receipts, ancestors, parse, written
 from tasks.lineage.merkle import receipts_root
-from tasks.params.base import CAUSAL_LM
+from tasks.params.parts import CLASSIFICATION, refusal
 from tasks.promotion.decisions import read_log
 from tasks.registry.tracking import Tracker
 from tasks.running.dvc import cache_folder
@@ -49,9 +49,7 @@ class ExportRequest:
     openlineage: str | None
 
 
-def export_model(
-    workspace: Path, selector: str | None, request: ExportRequest, say: Say = lambda _: None
-) -> dict[str, Any]:
+def export_model(workspace: Path, selector: str | None, request: ExportRequest, say: Say = lambda _: None) -> dict[str, Any]:
     """Return what was written: folder, files with digests, signing key's fingerprint; the folder is whole or absent.
 
     Raises UserError when the folder exists, the audit fails, bytes are missing, or the events are not taken.
@@ -115,17 +113,12 @@ def _dossier(workspace: Path, report: Mapping[str, Any], scratch: Path) -> Dossi
         )
     if receipts_root(dossier.receipts) != report["receipts_root"]:
         raise UserError(f"{version}: its receipts changed since the audit a moment ago; try again")
-    if parse(last, dossier.receipts[last])["params"].get("task") == CAUSAL_LM:
-        raise UserError(
-            f"{version}: export describes classifiers; a language model's folder is the `path` that "
-            "`compactlm models --json` shows"
-        )
+    if refused := refusal(parse(last, dossier.receipts[last])["params"].get("task", CLASSIFICATION), "export"):
+        raise UserError(f"{version}: {refused}")
     return dossier
 
 
-def _collect(
-    workspace: Path, dossier: Dossier, report: Mapping[str, Any], request: ExportRequest, folder: Path
-) -> Facts:
+def _collect(workspace: Path, dossier: Dossier, report: Mapping[str, Any], request: ExportRequest, folder: Path) -> Facts:
     """Return the facts of a version, its files copied into `folder`, each through the digest of its receipt."""
     receipts = {stage: parse(stage, content) for stage, content in dossier.receipts.items()}
     stages = ancestors(receipts, f"gate@{dossier.round}")

@@ -171,9 +171,7 @@ def data_sets(facts: Facts) -> dict[str, str]:
 
 def packages(facts: Facts) -> list[tuple[str, str]]:
     """Return (name, version) of every package that was installed while a stage behind this model ran."""
-    return sorted(
-        {pair for _, receipt in facts.behind() for pair in receipt["environment"].get("packages", {}).items()}
-    )
+    return sorted({pair for _, receipt in facts.behind() for pair in receipt["environment"].get("packages", {}).items()})
 
 
 def began(receipt: Receipt) -> str:

@@ -14,6 +14,7 @@ from tasks.audit.rederive import differences, draws_of, follows, measured_sets, 
 from tasks.data.blocks import block_ids, load_blocks
 from tasks.lineage.checks import Finding
 from tasks.measuring.perplexity import measure_blocks, repetition_rate
+from tasks.measuring.predictions import SAMPLES
 from tasks.measuring.quality import interval_of_mean
 from tasks.pruning.shapes import Plan
 
@@ -21,7 +22,7 @@ from tasks.pruning.shapes import Plan
 def pruned(view: Path, name: str, parent: str) -> list[Finding]:
     """Return where a round's pruned model is not, bit for bit, what follows from its parent and its plan."""
     from tasks.models.checkpoint import save_causal_lm
-    from tasks.stages.causal_lm_prune import student_from_plan
+    from tasks.pruning.causal_lm import student_from_plan
 
     def write(source: Path, plan: Plan, made: Path) -> None:
         save_causal_lm(student_from_plan(source, plan), source, made)
@@ -34,8 +35,6 @@ def measured(view: Path, params: Mapping[str, Any], name: str) -> list[Finding]:
 
     Intervals are drawn again with the recorded seed; blocks are compared with those that were prepared.
     """
-    from tasks.measuring.causal_lm import SAMPLES, agreed_pieces  # not above: an audit starts without torch
-
     paths, teacher = RoundPaths(view, name), RoundPaths(view, TEACHER)
     sets, findings = measured_sets(view, name)
     draws = draws_of(params)
@@ -45,14 +44,11 @@ def measured(view: Path, params: Mapping[str, Any], name: str) -> list[Finding]:
         # whatever the tokens of a student are, its text is cut where the teacher's blocks are
         prepared = block_ids(load_blocks(teacher.tokens, set_name))
         findings += same_rows(subject, prepared, rows["row_id"].tolist(), entry["rows_sha256"], "blocks")
-        agreed, pieces = agreed_pieces(rows, teacher_rows)
-        nats, teacher_nats = rows["nll_nats"].to_numpy(), teacher_rows["nll_nats"].to_numpy()
-        counts = rows["tokens"].to_numpy(), rows["bytes"].to_numpy()
-        again = measure_blocks(nats, counts[0], agreed, teacher_nats, counts[1], pieces, **draws)
+        again = measure_blocks(rows, teacher_rows, draws)
         findings += differences(subject, {"overall": again}, entry["slices"])
         if "greedy" in entry["variants"]:
             samples = pd.read_parquet(paths.predictions / f"{SAMPLES}.parquet")["sample"]
             rates = np.array([repetition_rate(sample.tolist()) for sample in samples])
-            rate = interval_of_mean(rates, **draws)
+            rate = interval_of_mean(rates, draws)
             findings += differences(subject, {"repetition_rate": rate}, entry["variants"]["greedy"])
     return findings

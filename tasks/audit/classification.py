@@ -14,8 +14,9 @@ from tasks.artifacts import FINISHED, SETS, TEACHER, TRIED, RoundPaths
 from tasks.audit.rederive import differences, draws_of, follows, measured_sets, same_rows
 from tasks.files import file_sha256, read_json, read_json_lines
 from tasks.lineage.checks import Finding, compare
-from tasks.measuring.classification import INT8_COLUMN, measure_int8
+from tasks.measuring.predictions import INT8_COLUMN
 from tasks.measuring.quality import measure_slices
+from tasks.measuring.rows import measure_int8
 from tasks.pruning.shapes import Plan
 
 
@@ -43,7 +44,8 @@ def _pruned(view: Path, folder: Path, name: str, parent: str) -> list[Finding]:
 
     from tasks.models.checkpoint import save_classifier
     from tasks.models.masks import apply_masks
-    from tasks.pruning.cut import MASKS_FILE, student_from_plan
+    from tasks.pruning.classification import student_from_plan
+    from tasks.pruning.cut import MASKS_FILE
 
     masks, findings = read_json(folder / "plan.json").get("masks"), []
     if masks is not None:
@@ -76,12 +78,12 @@ def measured(view: Path, params: Mapping[str, Any], name: str) -> list[Finding]:
             for slice_name in entry["slices"]
         }
         choices = teacher["logits"].argmax(axis=1)
-        again = measure_slices(rows["label"], rows["logits"], choices, slices, bins=bins, **draws)
+        again = measure_slices(rows["label"], rows["logits"], choices, slices, bins, draws)
         findings += differences(subject, again, entry["slices"])
         # Earlier versions reported the accuracy alone, and kept no choices that it could be derived from.
         if "agreement" in entry["variants"].get("onnx_int8", {}):
             answers = rows["label"], rows[INT8_COLUMN], rows["prediction"], teacher[INT8_COLUMN]
-            findings += differences(subject, {"onnx_int8": measure_int8(*answers, **draws)}, entry["variants"])
+            findings += differences(subject, {"onnx_int8": measure_int8(*answers, draws)}, entry["variants"])
     return findings
 
 

@@ -116,9 +116,7 @@ def _params(stage: str, receipt: Receipt, content: bytes | None, lost: bool) -> 
         return [unknown("params", stage, f"{words}, {TOO_LARGE}")]
     if not readable:
         return [failed("params", f"{PARAMS} ({stage})", "params", "no readable file", words)]
-    return [
-        failed("params", f"{PARAMS}: {key} ({stage})", recorded.get(key), written.get(key), words) for key in different
-    ]
+    return [failed("params", f"{PARAMS}: {key} ({stage})", recorded.get(key), written.get(key), words) for key in different]
 
 
 def _yaml(content: bytes | None) -> Any:
@@ -143,17 +141,13 @@ def locked_code(evidence: Evidence, states: States) -> list[Finding]:
     return findings
 
 
-def _locked_path(
-    workspace: Path, stage: str, path: str, locked: str | None, files: Mapping[str, bytes]
-) -> list[Finding]:
+def _locked_path(workspace: Path, stage: str, path: str, locked: str | None, files: Mapping[str, bytes]) -> list[Finding]:
     """Return whether dvc.lock has the digest of a file or folder of code, and if not, which file there Git does not know."""
     sums = {name: md5(content) for name, content in files.items() if name == path or name.startswith(f"{path}/")}
     if _digest(path, sums) == locked:
         return []
     # DVC digests all that lies in a folder of code, also what nobody has given to Git.
-    strangers = {
-        name: md5((workspace / name).read_bytes()) for name in _code_below(workspace, path) if name not in sums
-    }
+    strangers = {name: md5((workspace / name).read_bytes()) for name in _code_below(workspace, path) if name not in sums}
     if strangers and _digest(path, sums | strangers) == locked:
         sentence = f"is not in Git, and dvc.lock counts it as code of {stage}: commit it or remove it, then run again"
         return [failed("dvc.lock", name, "a file in Git", "one that is not", sentence) for name in strangers]

@@ -23,7 +23,7 @@ from tasks.lineage.checks import Finding, compare, failed, passed, unknown, whol
 from tasks.params.base import Params
 from tasks.params.recorded import recorded_params
 from tasks.promotion.checks import OF_MODEL
-from tasks.promotion.decisions import LOG, REFS, Decision, faults, read_lines, read_refs
+from tasks.promotion.decisions import LOG, REFS, Decision, VersionRecord, faults, read_lines, read_refs, version_record
 from tasks.promotion.gate import judge_first, judge_promotion, judge_rollback
 from tasks.registry.tracking import Tracker
 
@@ -87,7 +87,7 @@ def chain(log: Sequence[Decision], name: str) -> list[Finding]:
 class Evaluation:
     """One recorded evaluation of a model: the version as decisions name it, digests of its predictions, its verdict."""
 
-    version: Mapping[str, Any]
+    version: VersionRecord
     predictions: Mapping[str, str]  # file, such as test.parquet -> sha256 by the receipt
     verdict: Mapping[str, Any]
 
@@ -100,16 +100,15 @@ def evaluations(tracker: Tracker, versions: Versions, sha256: str, scratch: Path
     evaluated = []
     for number, tags in versions.items():
         if tags.get("model_sha256") == sha256:
-            named = {key: tags.get(key) for key in ("model_sha256", "round", "model_id", "run_id", "teacher_run_id")}
             others = tracker.find_runs({"kind": "round", "model_id": tags["model_id"]})
             for run_id in dict.fromkeys([tags["run_id"], *others]):
-                teacher = tracker.run_tags(run_id).get("teacher_run_id")
-                version = {"version": number, **named, "run_id": run_id, "teacher_run_id": teacher}
-                evaluated.append(_evaluation(tracker, version, run_id, tags["round"], scratch))
+                named = version_record(number, tags)
+                named["run_id"], named["teacher_run_id"] = run_id, tracker.run_tags(run_id).get("teacher_run_id")
+                evaluated.append(_evaluation(tracker, named, run_id, tags["round"], scratch))
     return evaluated
 
 
-def _evaluation(tracker: Tracker, version: Mapping[str, Any], run_id: str, name: str, scratch: Path) -> Evaluation:
+def _evaluation(tracker: Tracker, version: VersionRecord, run_id: str, name: str, scratch: Path) -> Evaluation:
     receipt = tracker.run_files(run_id, f"receipts/{evaluation_of(name)}.json", scratch)
     verdict = tracker.run_files(run_id, "evidence/verdict.json", scratch)
     folder = f"{RoundPaths(Path(), name).predictions.as_posix()}/"
@@ -129,7 +128,7 @@ def decision(tracker: Tracker, versions: Versions, entry: Decision, scratch: Pat
     used = {who: _matching(every, read, who, entry) for who, every in known.items() if every}
     run_id = used["student"].version["teacher_run_id"]
     if run_id:
-        used["teacher"] = _evaluation(tracker, {}, run_id, TEACHER, scratch)
+        used["teacher"] = _evaluation(tracker, used["student"].version, run_id, TEACHER, scratch)
     check, subject = "decision evidence", f"decision {entry['number']}"
     findings: list[Finding] = []
     for name, sha256 in read.items():
@@ -180,9 +179,7 @@ def _judged_again(tracker: Tracker, entry: Decision, used: Mapping[str, Evaluati
     return whole("decision", subject, findings, f"{len(rules)} rules give the same results on the stored files")
 
 
-def _verdict_again(
-    tracker: Tracker, entry: Decision, used: Mapping[str, Evaluation], scratch: Path
-) -> Mapping[str, Any] | str:
+def _verdict_again(tracker: Tracker, entry: Decision, used: Mapping[str, Evaluation], scratch: Path) -> Mapping[str, Any] | str:
     """Return the verdict of the rules of that time on the stored files, or why it cannot be made."""
     student = used["student"]
     if entry["kind"] == "rollback":

@@ -16,8 +16,9 @@ from tasks.lineage.merkle import RECEIPTS_ROOT
 from tasks.params.file import model_name
 from tasks.promotion.decide import number_of, state_of
 from tasks.promotion.decisions import Decision, read_log
+from tasks.registry.reading import PREFIX
 from tasks.registry.selector import find_version
-from tasks.registry.tracking import FILES_SHA256, PREFIX, Tracker, store_exists
+from tasks.registry.tracking import FILES_SHA256, Tracker, store_exists
 
 
 @dataclass(frozen=True)

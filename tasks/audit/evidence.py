@@ -47,9 +47,7 @@ class Evidence:
         """Return the stages of which the workspace still holds this very execution, by its receipt or by dvc.lock."""
         recorded = {stage: self.recorded[stage] for stage in self.stages}
         return [
-            stage
-            for stage, receipt in recorded.items()
-            if self.here.get(stage) == receipt or self.locked(stage) == md5(receipt)
+            stage for stage, receipt in recorded.items() if self.here.get(stage) == receipt or self.locked(stage) == md5(receipt)
         ]
 
     def locked(self, stage: str) -> str | None:
@@ -82,8 +80,7 @@ def read_evidence(
     say(f"hashing {len(where)} files in the workspace and in the cache")
     digests = _hash_files(place for places in where.values() for place in places)
     good = {
-        path: next((place for place in places if digests[place] == files[path]["sha256"]), None)
-        for path, places in where.items()
+        path: next((place for place in places if digests[place] == files[path]["sha256"]), None) for path, places in where.items()
     }
     return Evidence(workspace, cache, recorded, receipts, stages, here, lock, digests, good)
 

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow.parquet as pq
-
 from tasks.artifacts import SETS
 from tasks.audit.dossier import Dossier, find_dossier, require_store
 from tasks.errors import UserError
@@ -60,6 +58,8 @@ def lineage_down(workspace: Path, thing: str) -> dict[str, Any]:
 
 def _sets_with(receipts: Receipts, row_id: str, workspace: Path, cache: Path) -> tuple[list[str], bool]:
     """Return the sets of a run that hold a row, and whether the bytes of all its sets were here to look into."""
+    import pyarrow.parquet as pq  # not above: it costs the other questions a quarter of a second
+
     whole, names = True, []
     for path, file in files_of(receipts["prepare"], "outputs").items():
         if path.startswith(f"{SETS}/"):
@@ -158,10 +158,7 @@ def _facts(receipts: Receipts, last: str) -> Sections:
     for stage in ancestors(receipts, last):
         receipt = receipts[stage]
         facts["code"] |= receipt.get("code", {})
-        facts["git"] |= {
-            f"{stage}: commit": receipt["git"]["commit"],
-            f"{stage}: diff_sha256": receipt["git"]["diff_sha256"],
-        }
+        facts["git"] |= {f"{stage}: commit": receipt["git"]["commit"], f"{stage}: diff_sha256": receipt["git"]["diff_sha256"]}
         facts["environment"] |= _environment(receipt)
         section = "data" if stage in ("fetch", "validate_data", "prepare") else "files"
         facts[section] |= {path: file["sha256"] for path, file in files_of(receipt, "outputs").items()}

@@ -6,7 +6,6 @@ What differs by task is in `classification.py` and `causal_lm.py`.
 
 from __future__ import annotations
 
-import importlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,9 +21,11 @@ from tasks.data.frames import rows_sha256
 from tasks.files import file_sha256, read_json
 from tasks.lineage.chain import Receipt
 from tasks.lineage.checks import Finding, compare, failed, unknown, whole
+from tasks.measuring.quality import Draws
 from tasks.params.base import Params
 from tasks.params.recorded import recorded_params
 from tasks.pruning.shapes import Plan
+from tasks.training.metrics import BETTER
 
 TOLERANCE: Final = 2e-6  # reports round to six decimals, and the last bit may differ between processors
 BROKEN: Final = (KeyError, ValueError, TypeError, IndexError, OSError, RuntimeError, AssertionError)
@@ -39,9 +40,7 @@ def make_view(places: Places, into: Path) -> None:
             link.symlink_to(place.absolute())
 
 
-def derived(
-    name: str, subject: str, needs: Places, sentence: str, derive: Callable[[], list[Finding]]
-) -> list[Finding]:
+def derived(name: str, subject: str, needs: Places, sentence: str, derive: Callable[[], list[Finding]]) -> list[Finding]:
     """Return what `derive` finds wrong, UNKNOWN when a file it needs has no verified bytes, FAIL when it cannot be done."""
     missing = [path for path, place in needs.items() if place is None]
     if missing:
@@ -53,9 +52,7 @@ def derived(
         return [failed(name, subject, "files from which it follows", words, "cannot be derived")]
 
 
-def follows(
-    view: Path, folder: Path, name: str, parent: str, write: Callable[[Path, Plan, Path], None]
-) -> list[Finding]:
+def follows(view: Path, folder: Path, name: str, parent: str, write: Callable[[Path, Plan, Path], None]) -> list[Finding]:
     """Return where the pruned model in `folder`, of a round, is not bit for bit what follows from its parent and its plan.
 
     `write` writes the model that follows from the parent's folder and the plan into a third folder.
@@ -86,7 +83,6 @@ def _content(path: Path) -> str:
 
 def best_checkpoint(view: Path, name: str) -> list[Finding]:
     """Return where the trained model is not the checkpoint that its summary calls the best."""
-    from tasks.training.keeper import BETTER  # not above: an audit starts without torch
 
     paths, same = RoundPaths(view, name), partial(compare, "checkpoints")
     summary = read_json(paths.trained / "summary.json")
@@ -114,10 +110,10 @@ def measured_sets(view: Path, name: str) -> tuple[Mapping[str, Any], list[Findin
     return report["sets"], compare("metrics", f"{name}: model_sha256", weights, report["model_sha256"], sentence)
 
 
-def draws_of(params: Mapping[str, Any]) -> dict[str, Any]:
+def draws_of(params: Mapping[str, Any]) -> Draws:
     """Return how the intervals of a run were drawn."""
     section = params["evaluate"]
-    return {"resamples": section["bootstrap_resamples"], "confidence": section["confidence"], "seed": params["seed"]}
+    return Draws(section["bootstrap_resamples"], section["confidence"], params["seed"])
 
 
 def same_rows(subject: str, prepared: Sequence[str], rows: Sequence[str], recorded: str, what: str) -> list[Finding]:
@@ -161,10 +157,10 @@ def _without_sentences(verdict: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def rerun(receipt: Receipt, params: Params, view: Path, out: Path) -> list[str]:
     """Run a stage again with the arguments of its receipt, on the files of a view, into `out`; return its output paths."""
-    from tasks.running.stage import run_of, stage_function
+    from tasks.running.stage import stage_function
 
     verb, *words = receipt["command"]
-    _, roles = stage_function(importlib.import_module(f"tasks.stages.{verb}"))
+    run, roles = stage_function(verb)
     arguments: dict[str, Any] = {}
     outputs = []
     for flag, value in zip(words[::2], words[1::2], strict=True):
@@ -178,5 +174,5 @@ def rerun(receipt: Receipt, params: Params, view: Path, out: Path) -> list[str]:
             arguments[name] = out / value
             arguments[name].parent.mkdir(parents=True, exist_ok=True)
             outputs.append(value)
-    run_of(verb, params)(params, **arguments)
+    run(params, **arguments)
     return outputs

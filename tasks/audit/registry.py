@@ -96,11 +96,7 @@ def _served_files(record: RoundRecord, outputs: Mapping[str, str], subject: str)
     prefix, folder = "artifacts/", _in_round(record.name, "trained")
     files = record.model_files["files"].items()
     here = {name.removeprefix(prefix): file["sha256"] for name, file in files if name.startswith(prefix)}
-    wanted = {
-        path.removeprefix(f"{folder}/"): sha256
-        for path, sha256 in outputs.items()
-        if path.startswith(f"{folder}/model/")
-    }
+    wanted = {path.removeprefix(f"{folder}/"): sha256 for path, sha256 in outputs.items() if path.startswith(f"{folder}/model/")}
     if _onnx(record.name) in outputs:
         wanted["model.onnx"] = outputs[_onnx(record.name)]
     sentence, none = "the model that MLflow serves is not the one that was trained and judged", "no such file"
@@ -184,9 +180,7 @@ def inverse(dossier: Dossier, receipts: Receipts, known: Mapping[str, str | None
     for number, tags in dossier.versions.items():
         subject = f"{dossier.name}/{number}"
         if not tags or known[number] is None:
-            sentence = (
-                "its run has no receipt of the training" if tags else "registered by hand: nothing is known of it"
-            )
+            sentence = "its run has no receipt of the training" if tags else "registered by hand: nothing is known of it"
             findings.append(failed(check, subject, "a receipt", "none", sentence))
         else:
             sentence = "the receipts of its run tell of other weights"

@@ -39,9 +39,7 @@ def chosen(stages: Sequence[str], patterns: Sequence[str]) -> list[str]:
     return [stage for stage in stages if any(fnmatchcase(stage, pattern) for pattern in patterns)]
 
 
-def replay(
-    evidence: Evidence, stages: Sequence[str], into: Path, say: Tell, tell: Tell
-) -> tuple[list[Finding], dict[str, Any]]:
+def replay(evidence: Evidence, stages: Sequence[str], into: Path, say: Tell, tell: Tell) -> tuple[list[Finding], dict[str, Any]]:
     """Return what differs when `stages` run again, and what it took.
 
     A stage reads what this replay made where it made it, else the recorded bytes. `say` gets lines that replace each
@@ -104,9 +102,7 @@ class _Replay:
         self.tolerant = self.tolerant or not is_deterministic(receipt, again)
         self.environment |= set(environment(receipt, again))
         read = {path: file["sha256"] for path, file in files_of(receipt, "inputs").items()}
-        others = (
-            path for path, sha256 in read.items() if self.made.get(path, sha256) != sha256 and not is_clocked(path)
-        )
+        others = (path for path, sha256 in read.items() if self.made.get(path, sha256) != sha256 and not is_clocked(path))
         has_metrics = any(name.startswith("evaluate") for name in self.stages)
         context = Context(next(others, None), self.tolerant, has_metrics)
         return compare_stage(receipt, again, self.tree, self.evidence.places, context)

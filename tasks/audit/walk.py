@@ -32,11 +32,7 @@ Say = Callable[[str], None]
 
 
 def audit(
-    workspace: Path,
-    selector: str | None,
-    say: Say = lambda _: None,
-    again: Sequence[str] = (),
-    tell: Say = lambda _: None,
+    workspace: Path, selector: str | None, say: Say = lambda _: None, again: Sequence[str] = (), tell: Say = lambda _: None
 ) -> dict[str, Any]:
     """Return the report on one version: `result`, every check, the stages with their edges, and what it took.
 
@@ -101,9 +97,7 @@ def _recorded(dossier: Dossier, workspace: Path) -> tuple[dict[str, bytes], list
     return recorded, broken
 
 
-def _walk(
-    tracker: Tracker, dossier: Dossier, evidence: Evidence, start: Start, scratch: Path, say: Say
-) -> list[Finding]:
+def _walk(tracker: Tracker, dossier: Dossier, evidence: Evidence, start: Start, scratch: Path, say: Say) -> list[Finding]:
     """Return every check of a lineage but its replay."""
     make_view(evidence.places, scratch / "view")
     derived = start(evidence, scratch / "view")

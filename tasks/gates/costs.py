@@ -24,16 +24,16 @@ def cost_evidence(costs: Mapping[str, Mapping[str, Any]]) -> dict[Key, Measureme
     Every latency was measured beside the teacher's, interleaved in one process. So the teacher's is the one beside the
     student, and another model's is its ratio to the teacher times that: two processes at two times do not compare.
     """
-    found: dict[Key, Measurement] = {}
+    evidence: dict[Key, Measurement] = {}
     beside = _latency(costs.get("student", {}))
     for who, cost in costs.items():
         for metric in COUNTED:
-            found[who, metric, None, "overall"] = Measurement(cost.get(metric))
+            evidence[who, metric, None, "overall"] = Measurement(cost.get(metric))
         value = _product(_latency(cost).get("ratio_p50"), beside.get("teacher_latency_ms_p50"))
         if who in ("student", "teacher"):
             value = beside.get("latency_ms_p50" if who == "student" else "teacher_latency_ms_p50")
-        found[who, LATENCY, None, "overall"] = Measurement(value)
-    return found
+        evidence[who, LATENCY, None, "overall"] = Measurement(value)
+    return evidence
 
 
 def parity_evidence(parity: Mapping[str, Any]) -> dict[Key, Measurement]:
@@ -42,8 +42,8 @@ def parity_evidence(parity: Mapping[str, Any]) -> dict[Key, Measurement]:
 
 
 def _latency(cost: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = cost.get("latency", {}).get("torch", {}).get("1", {})
-    return found
+    latency: Mapping[str, Any] = cost.get("latency", {}).get("torch", {}).get("1", {})
+    return latency
 
 
 def _product(ratio: object, reference: object) -> float | None:

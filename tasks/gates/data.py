@@ -17,7 +17,7 @@ def data_validated(validation: Mapping[str, Any], prepared: Mapping[str, Any], q
     of each set in data/summary.json and quality.json (`quality`: its sets).
     """
     asked = validation.get("expectations") or []
-    failed = sorted(str(one.get("name")) for one in asked if one.get("success") is not True)
+    failed = sorted(str(each.get("name")) for each in asked if each.get("success") is not True)
     if failed or validation.get("success") is not True or validation.get("problems"):
         return Answer("fail", f"the data did not pass: {', '.join(failed) or 'see validation/summary.json'}")
     if not asked:
@@ -25,20 +25,14 @@ def data_validated(validation: Mapping[str, Any], prepared: Mapping[str, Any], q
     if not validation.get("sha256") or validation["sha256"] != prepared.get("sha256"):
         return Answer("hold", "cannot be decided: another file was validated than the sets were made of; run again")
     sets = prepared.get("sets", {})
-    for name, one in sorted(quality.items()):
-        if not one.get("rows_sha256") or sets.get(name, {}).get("rows_sha256") != one["rows_sha256"]:
-            return Answer(
-                "hold", f"cannot be decided: other rows of {name!r} were measured than were prepared; run again"
-            )
-    return Answer(
-        "pass", f"{len(asked)} expectations are met by {validation.get('file')}, the file behind the measured rows"
-    )
+    for name, entry in sorted(quality.items()):
+        if not entry.get("rows_sha256") or sets.get(name, {}).get("rows_sha256") != entry["rows_sha256"]:
+            return Answer("hold", f"cannot be decided: other rows of {name!r} were measured than were prepared; run again")
+    return Answer("pass", f"{len(asked)} expectations are met by {validation.get('file')}, the file behind the measured rows")
 
 
 def no_overlap(
-    validation: Mapping[str, Any],
-    learnt: Mapping[str, Collection[str] | None],
-    measured: Mapping[str, Collection[str] | None],
+    validation: Mapping[str, Any], learnt: Mapping[str, Collection[str] | None], measured: Mapping[str, Collection[str] | None]
 ) -> Answer:
     """Return whether no measured row is among those learnt from; row ids by set, None for a set that cannot be read.
 
@@ -55,11 +49,11 @@ def no_overlap(
                 return Answer("fail", f"{words}: what a model has learnt cannot test it")
     if missing or not measured:
         return Answer("hold", f"cannot be decided: there are no rows of {', '.join(missing) or 'any set'}")
-    found = {one.get("name"): one.get("success") for one in validation.get("expectations") or []}
-    broken = [name for name in LEAKS if name in found and found[name] is not True]
+    met = {each.get("name"): each.get("success") for each in validation.get("expectations") or []}
+    broken = [name for name in LEAKS if name in met and met[name] is not True]
     if broken:
         return Answer("fail", f"validation found a leak: {', '.join(broken)}")
-    unasked = [name for name in LEAKS if name not in found]
+    unasked = [name for name in LEAKS if name not in met]
     if unasked:
         return Answer("hold", f"cannot be decided: validation did not look for {', '.join(unasked)}")
     count = sum(len(rows or ()) for rows in measured.values())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import Any, Final
 
@@ -32,6 +33,37 @@ from tasks.gates.rules import (
 PairKey = tuple[str, str, str]  # (versus, set, slice)
 Paired = Pairs | BlockPairs | str  # what two models say of the same rows or blocks, or why that is not known
 _WORST: Final = ("pass", "hold", "fail")
+_WORDS: Final = {"pass": "kept", "fail": "broken", "hold": "undecided"}
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of one rule on one slice, as verdict.json has it."""
+
+    result: str
+    sentence: str
+    value: float | None = None
+    measured: float | None = None
+    reference: float | None = None
+    support: int | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What is known: measurements, and what two models say of the same rows."""
+
+    measurements: Mapping[Key, Measurement]
+    pairs: Mapping[PairKey, Paired]
+    seed: int
+
+    def sides(self, rule: Rule) -> tuple[Measurement | None, Measurement | None]:
+        """Return the measurements of the student and of the model that a rule is `versus`."""
+        keys = ((who, rule.metric, rule.set, rule.slice) for who in ("student", rule.versus or ""))
+        student, other = (self.measurements.get(key) for key in keys)
+        return student, other
 
 
 def judge(
@@ -48,33 +80,31 @@ def judge(
     `pairs` has the counts or blocks for paired rules, or the sentence why there are none; `slices` the names of each
     set's slices; `answers` what the checks found.
     """
+    known = _Evidence(evidence, pairs or {}, seed)
     judged = [
         _judge_check(rule, (answers or {}).get(rule.name))
         if isinstance(rule, Asked)
-        else _judge_slices(rule, evidence, pairs or {}, (slices or {}).get(rule.set or "", ()), seed)
+        else _judge_slices(rule, known, (slices or {}).get(rule.set or "", ()))
         for rule in rules
     ]
-    results = [one["result"] for one in judged if one["severity"] == "block"]
-    verdict = "pass" if results and all(result == "pass" for result in results) else "hold"
-    if "fail" in results:
-        verdict = "fail"
-    warned = sum(one["severity"] == "warn" and one["result"] != "pass" for one in judged)
+    results = [rule["result"] for rule in judged if rule["severity"] == "block"]
+    verdict = "fail" if "fail" in results else "pass" if set(results) == {"pass"} else "hold"
+    warned = sum(rule["severity"] == "warn" and rule["result"] != "pass" for rule in judged)
     return {"verdict": verdict, "sentence": _overall(results, warned), "rules": judged}
 
 
 def _overall(results: list[str], warned: int) -> str:
     if not results:
         return "hold: no rule with severity block is asked, so nothing is proven"
-    counts = [
-        f"{results.count(name)} {words}"
-        for name, words in (("pass", "kept"), ("fail", "broken"), ("hold", "undecided"))
-        if name in results
-    ]
-    start = f"of {len(results)} blocking rules {', '.join(counts)}"
+    start = f"of {len(results)} blocking rules {_counted(results)}"
     if results.count("pass") == len(results):
         start = f"all {len(results)} blocking rules are kept"
-    tail = f", {warned} warning{'s' if warned > 1 else ''}" if warned else ""
-    return start + tail
+    return start + (f", {warned} warning{'s' if warned > 1 else ''}" if warned else "")
+
+
+def _counted(results: list[str]) -> str:
+    """Return how many of each result there are: `2 kept, 1 broken`."""
+    return ", ".join(f"{results.count(result)} {words}" for result, words in _WORDS.items() if result in results)
 
 
 def _judge_check(check: Asked, answer: Answer | None) -> dict[str, Any]:
@@ -84,30 +114,25 @@ def _judge_check(check: Asked, answer: Answer | None) -> dict[str, Any]:
     return {**identity(check), "result": answer.result, "sentence": f"{check.name}: {answer.sentence}"}
 
 
-def _judge_slices(
-    rule: Rule, evidence: Mapping[Key, Measurement], pairs: Mapping[PairKey, Paired], names: Sequence[str], seed: int
-) -> dict[str, Any]:
+def _judge_slices(rule: Rule, known: _Evidence, names: Sequence[str]) -> dict[str, Any]:
     """Return the result of a rule; over a pattern of slices that of the worst one, with every slice's below `slices`."""
     parts = rule.of_slices(names)
     if not parts:
-        return _entry(rule, "hold", f"{subject(rule)}: cannot be decided: no slice is called {rule.slices!r}")
-    judged = _judge_pairs(parts, evidence, pairs, seed) if rule.is_paired else [_judge_rule(p, evidence) for p in parts]
+        words = f"{subject(rule)}: cannot be decided: no slice is called {rule.slices!r}"
+        return {**identity(rule), **asdict(_Outcome("hold", words))}
+    outcomes = _judge_pairs(parts, known) if rule.is_paired else [_judge_rule(part, known) for part in parts]
     if rule.slices is None:
-        return judged[0]
-    worst = max(judged, key=lambda one: (_WORST.index(one["result"]), _excess(rule, one["value"])))
+        return {**identity(rule), **asdict(outcomes[0])}
+    judged = [{"slice": part.slice, **asdict(outcome)} for part, outcome in zip(parts, outcomes, strict=True)]
+    worst = max(judged, key=lambda each: (_WORST.index(each["result"]), _excess(rule, each["value"])))
+    counts = _counted([each["result"] for each in judged])
     keys = ("slice", "value", "low", "high", "support", "p_value", "result", "sentence")
-    counts = [
-        f"{sum(one['result'] == name for one in judged)} {words}"
-        for name, words in (("pass", "kept"), ("fail", "broken"), ("hold", "undecided"))
-        if name in [one["result"] for one in judged]
-    ]
-    sentence = f"{', '.join(counts)} of {len(parts)} slices {rule.slices!r}; worst: {worst['sentence']}"
     return {
         **worst,
         **identity(rule),
         "worst_slice": worst["slice"],
-        "sentence": sentence,
-        "slices": [{key: one[key] for key in keys} for one in judged],
+        "sentence": f"{counts} of {len(parts)} slices {rule.slices!r}; worst: {worst['sentence']}",
+        "slices": [{key: each[key] for key in keys} for each in judged],
     }
 
 
@@ -118,118 +143,63 @@ def _excess(rule: Rule, value: float | None) -> float:
     return rule.threshold - value if rule.bound.startswith("min") else value - rule.threshold
 
 
-def _judge_pairs(
-    rules: list[Rule], evidence: Mapping[Key, Measurement], pairs: Mapping[PairKey, Paired], seed: int
-) -> list[dict[str, Any]]:
-    """Return the results of paired rules of one family."""
-    found: list[Finding | str] = []
-    counts: list[Pairs | BlockPairs | None] = []
-    for rule in rules:
-        given = pairs.get((rule.versus or "", rule.set or "", rule.slice), "there are no predictions to pair")
-        if isinstance(given, Pairs) and not given.possible:
-            given = f"{given} cannot be counts of rows"
-        if not isinstance(given, str) and given.rows < max(1, rule.min_support):
-            given = f"{given.rows} rows are too few; at least {rule.min_support} are asked"
-        trouble = _bound_trouble(rule)
-        if trouble is None and not isinstance(given, str) and rule.metric != "churn":
-            trouble = _pair_trouble(rule, evidence)
-        counts.append(None if isinstance(given, str) else given)
-        found.append(trouble or (given if isinstance(given, str) else find(rule, given, seed)))
-    entries = []
-    for rule, one, count, (result, p_value) in zip(rules, found, counts, decide(rules, found), strict=True):
-        if isinstance(one, str) or count is None:
-            entries.append(_entry(rule, result, f"{subject(rule)}: cannot be decided: {one}"))
+def _judge_pairs(rules: list[Rule], known: _Evidence) -> list[_Outcome]:
+    """Return the outcomes of paired rules of one family."""
+    findings = [_finding(rule, known) for rule in rules]
+    outcomes = []
+    for rule, finding, (result, p_value) in zip(rules, findings, decide(rules, findings), strict=True):
+        if isinstance(finding, str):
+            outcomes.append(_Outcome(result, f"{subject(rule)}: cannot be decided: {finding}"))
             continue
-        measured = _number(evidence.get(("student", rule.metric, rule.set, rule.slice)))
-        reference = _number(evidence.get((rule.versus or "", rule.metric, rule.set, rule.slice)))
-        words = describe(rule, count, measured or 0.0, reference or 0.0, one, result)
-        entries.append(
-            _entry(
-                rule,
-                result,
-                words,
-                one.value,
-                measured,
-                reference,
-                one.support,
-                low=one.low,
-                high=one.high,
-                p_value=p_value,
-            )
-        )
-    return entries
+        measured, reference = map(_number, known.sides(rule))
+        words = describe(rule, finding, measured or 0.0, reference or 0.0, result)
+        ends = (finding.pairs.rows, finding.low, finding.high, p_value)
+        outcomes.append(_Outcome(result, words, finding.value, measured, reference, *ends))
+    return outcomes
 
 
-def _pair_trouble(rule: Rule, evidence: Mapping[Key, Measurement]) -> str | None:
-    """Return why the measurements behind the pairs prove nothing: a metric must be sound before its difference is."""
-    mine = evidence.get(("student", rule.metric, rule.set, rule.slice))
-    theirs = evidence.get((rule.versus or "", rule.metric, rule.set, rule.slice))
-    return _trouble(rule, "the student", mine) or _trouble(rule, WHO.get(rule.versus or "", str(rule.versus)), theirs)
-
-
-def _entry(
-    rule: Rule,
-    result: str,
-    sentence: str,
-    value: float | None = None,
-    measured: float | None = None,
-    reference: float | None = None,
-    support: int | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    p_value: float | None = None,
-) -> dict[str, Any]:
-    """Return a rule as asked, with what came of it."""
-    return {
-        **identity(rule),
-        "value": value,
-        "low": low,
-        "high": high,
-        "p_value": p_value,
-        "measured": measured,
-        "reference": reference,
-        "support": support,
-        "result": result,
-        "sentence": sentence,
-    }
+def _finding(rule: Rule, known: _Evidence) -> Finding | str:
+    """Return what two models say of the same rows, or why it proves nothing: a metric must be sound before its difference is."""
+    pairs = known.pairs.get((rule.versus or "", rule.set or "", rule.slice), "there are no predictions to pair")
+    trouble = _bound_trouble(rule)
+    if trouble is not None or isinstance(pairs, str):
+        return trouble or str(pairs)
+    if isinstance(pairs, Pairs) and not pairs.possible:
+        return f"{pairs} cannot be counts of rows"
+    if pairs.rows < max(1, rule.min_support):
+        return f"{pairs.rows} rows are too few; at least {rule.min_support} are asked"
+    trouble = None if rule.metric == "churn" else _sides_trouble(rule, known)
+    return trouble or find(rule, pairs, known.seed)
 
 
 def identity(rule: Rule | Asked) -> dict[str, Any]:
     """Return what a rule asks, as verdict.json has it."""
     if isinstance(rule, Asked):
         return {"check": rule.name, "metric": None, "severity": rule.severity}
-    return {
-        "metric": rule.metric,
-        "set": rule.set,
-        "slice": None if rule.slices else rule.slice,
-        "pattern": rule.slices,
-        "versus": rule.versus,
-        "bound": rule.bound,
-        "threshold": rule.threshold,
-        "severity": rule.severity,
-        "test": rule.test,
-        "confidence": rule.confidence,
-        "prove": rule.prove,
-        "min_support": rule.min_support,
-        "resamples": rule.resamples,
-    }
+    asked = asdict(rule)
+    pattern = asked.pop("slices")
+    return {**asked, "pattern": pattern, "slice": None if pattern else rule.slice}
 
 
-def _judge_rule(rule: Rule, evidence: Mapping[Key, Measurement]) -> dict[str, Any]:
-    mine = evidence.get(("student", rule.metric, rule.set, rule.slice))
-    theirs = evidence.get((rule.versus, rule.metric, rule.set, rule.slice)) if rule.versus else None
-    measured, reference = _number(mine), _number(theirs)
+def _judge_rule(rule: Rule, known: _Evidence) -> _Outcome:
+    student, other = known.sides(rule)
+    measured, reference = _number(student), _number(other)
     value: float | None = None
-    trouble = _trouble(rule, "the student", mine)
-    if rule.versus:
-        trouble = trouble or _trouble(rule, WHO.get(rule.versus, rule.versus), theirs)
+    trouble = _sides_trouble(rule, known)
     if trouble is None:
         value, trouble = _compare(rule, measured, reference)
     if trouble is not None or value is None:
         result, words = "hold", f"{subject(rule)}: cannot be decided: {trouble}"
     else:
         result, words = ("pass" if keeps(rule, value) else "fail"), _sentence(rule, value, measured, reference)
-    return _entry(rule, result, words, value, measured, reference, mine.support if mine else None)
+    return _Outcome(result, words, value, measured, reference, student.support if student else None)
+
+
+def _sides_trouble(rule: Rule, known: _Evidence) -> str | None:
+    """Return why the measurements of student or of the other model prove nothing, or None."""
+    student, other = known.sides(rule)
+    trouble = _trouble(rule, "the student", student)
+    return trouble or (_trouble(rule, WHO.get(rule.versus, rule.versus), other) if rule.versus else None)
 
 
 def _number(measurement: Measurement | None) -> float | None:
@@ -305,6 +275,4 @@ def _sentence(rule: Rule, value: float, measured: float | None, reference: float
         wanted = "points above" if rule.bound == "min_gain" else "points below"
         return f"{got}, {points(change)} {other}; {most} {100 * rule.threshold:g} {wanted} is asked"
     wanted = "above" if rule.bound == "min_gain" else "below"
-    return (
-        f"{got}, {formatted(rule.metric, abs(change))} {direction} {other}; {most} {rule.threshold:g} {wanted} is asked"
-    )
+    return f"{got}, {formatted(rule.metric, abs(change))} {direction} {other}; {most} {rule.threshold:g} {wanted} is asked"

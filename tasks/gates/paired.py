@@ -1,4 +1,5 @@
-"""What two models' predictions on the same rows prove about the difference of their accuracies.
+"""What two models' predictions on the same rows or blocks prove about the difference of their accuracies, or the ratio of
+their perplexities.
 
 A row counts as `lost` (the reference is right, the model wrong), `gained` (the other way round) or neither. The difference
 of accuracies is (gained - lost) / rows, so a resample of rows is one draw of two counts: nothing needs to be indexed.
@@ -35,7 +36,7 @@ class Pairs:
     def possible(self) -> bool:
         """Return whether these can be counts of rows at all."""
         parts = (self.lost, self.gained, self.flipped)
-        return all(0 <= one <= self.rows for one in parts) and self.lost + self.gained <= self.flipped
+        return all(0 <= part <= self.rows for part in parts) and self.lost + self.gained <= self.flipped
 
     @property
     def difference(self) -> float:
@@ -44,28 +45,28 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A difference of accuracies with its interval, and the p-value of `the true one is at most the margin below`."""
+class Estimate:
+    """A difference of accuracies or a ratio of perplexities, with one-sided ends and what is shown of the bound that is asked."""
 
     value: float
     low: float
     high: float
-    p_value: float  # small: shown to be above -margin
-    p_broken: float  # small: shown to be below -margin
+    p_value: float  # small: the bound is shown to be kept (above -margin, below the largest ratio)
+    p_broken: float  # small: it is shown to be broken
 
 
 def count_pairs(labels: NDArray[np.generic], predictions: NDArray[np.generic], reference: NDArray[np.generic]) -> Pairs:
     """Return the counts of three arrays of classes of shape (N,), in the same order of rows."""
-    mine, theirs = predictions == labels, reference == labels
+    right, reference_right = predictions == labels, reference == labels
     return Pairs(
         rows=len(labels),
-        lost=int((theirs & ~mine).sum()),
-        gained=int((mine & ~theirs).sum()),
+        lost=int((reference_right & ~right).sum()),
+        gained=int((right & ~reference_right).sum()),
         flipped=int((predictions != reference).sum()),
     )
 
 
-def paired_bootstrap(pairs: Pairs, margin: float, confidence: float, resamples: int, seed: int) -> Difference:
+def paired_bootstrap(pairs: Pairs, margin: float, confidence: float, resamples: int, seed: int) -> Estimate:
     """Return the difference by percentile bootstrap over rows; `margin` is the allowed drop (a gain asked for is a negative one).
 
     Drawing N rows with replacement and counting the lost and gained among them is one multinomial draw. The p-value is
@@ -83,7 +84,7 @@ def paired_bootstrap(pairs: Pairs, margin: float, confidence: float, resamples: 
     return _guarded(pairs, margin, confidence, low, high, kept, broken)
 
 
-def exact_mcnemar(pairs: Pairs, margin: float, confidence: float, _resamples: int = 0, _seed: int = 0) -> Difference:
+def exact_mcnemar(pairs: Pairs, margin: float, confidence: float, _resamples: int = 0, _seed: int = 0) -> Estimate:
     """Return the difference by McNemar's exact test: given how many rows differ, the gained ones are binomial.
 
     A drop of `margin` means that a share (1 - margin * N / differing) / 2 of the differing rows is gained; with margin 0
@@ -104,9 +105,7 @@ def exact_mcnemar(pairs: Pairs, margin: float, confidence: float, _resamples: in
     return _guarded(pairs, margin, confidence, low, high, kept, float(bdtr(pairs.gained, differing, gained_share)))
 
 
-def _guarded(
-    pairs: Pairs, margin: float, confidence: float, low: float, high: float, kept: float, broken: float
-) -> Difference:
+def _guarded(pairs: Pairs, margin: float, confidence: float, low: float, high: float, kept: float, broken: float) -> Estimate:
     """Return the difference with ends and p-values at least as cautious as the exact bound of the lost rows alone.
 
     Both tests take the number of differing rows as it was seen. Where a handful differ that is too sure (without one lost
@@ -117,11 +116,11 @@ def _guarded(
     high = max(high, _most(pairs.gained, pairs.rows, confidence) - lost)
     kept = max(kept, float(bdtr(pairs.lost, pairs.rows, min(1.0, max(0.0, gained + margin)))))
     broken = max(broken, float(bdtr(pairs.gained, pairs.rows, min(1.0, max(0.0, lost - margin)))))
-    return Difference(pairs.difference, low, high, kept, broken)
+    return Estimate(pairs.difference, low, high, kept, broken)
 
 
 # One function and one entry add a test.
-TESTS: Final[dict[str, Callable[[Pairs, float, float, int, int], Difference]]] = {
+TESTS: Final[dict[str, Callable[[Pairs, float, float, int, int], Estimate]]] = {
     "paired_bootstrap": paired_bootstrap,
     "mcnemar": exact_mcnemar,
 }
@@ -171,24 +170,13 @@ class BlockPairs:
         return len(self.tokens_N)
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """A ratio of perplexities with one-sided interval ends, and the p-values of `above max_ratio` and `below max_ratio`."""
-
-    value: float
-    low: float
-    high: float
-    p_value: float  # small: shown to be below max_ratio
-    p_broken: float  # small: shown to be above it
-
-
 def perplexity_ratio(
     pairs: BlockPairs, max_ratio: float, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> Ratio | str:
+) -> Estimate | str:
     """Return perplexity / reference perplexity by paired bootstrap over blocks, or the sentence why nothing is proven.
 
-    Both models are summed over the same drawn blocks, so what makes a block hard cancels. Ends and p-values as in
-    `tasks.gates.paired`: (1 + resamples at or beyond max_ratio) / (1 + resamples), and the order statistics that agree.
+    Both models are summed over the same drawn blocks, so what makes a block hard cancels. Ends and p-values as of
+    `paired_bootstrap`: (1 + resamples at or beyond max_ratio) / (1 + resamples), and the order statistics that agree.
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 15.
     """
     trouble = _trouble(pairs, max_ratio)
@@ -202,7 +190,7 @@ def perplexity_ratio(
     place = max(0, math.floor((1.0 - confidence) * (resamples + 1) + 1e-9) - 1)
     ends = (difference_N.sum() / pairs.tokens_N.sum(), logs_R[place], logs_R[resamples - 1 - place])
     value, low, high = (float(exponential(end)) for end in ends)
-    return Ratio(value, low, high, kept, broken)
+    return Estimate(value, low, high, kept, broken)
 
 
 def _resampled(difference_N: Floats, tokens_N: Floats, resamples: int, seed: int) -> Floats:
@@ -217,14 +205,14 @@ def _resampled(difference_N: Floats, tokens_N: Floats, resamples: int, seed: int
 
 
 def _trouble(pairs: BlockPairs, max_ratio: float) -> str | None:
-    mine, theirs, tokens = pairs.nll_nats_N, pairs.reference_nats_N, pairs.tokens_N
-    if not mine.shape == theirs.shape == tokens.shape or tokens.ndim != 1:
-        return f"the models were measured on other blocks: {mine.shape}, {theirs.shape}, {tokens.shape}"
+    nats, reference, tokens = pairs.nll_nats_N, pairs.reference_nats_N, pairs.tokens_N
+    if not nats.shape == reference.shape == tokens.shape or tokens.ndim != 1:
+        return f"the models were measured on other blocks: {nats.shape}, {reference.shape}, {tokens.shape}"
     if len(tokens) < MIN_BLOCKS:
         return f"{len(tokens)} blocks are too few; at least {MIN_BLOCKS} are needed for an interval"
     if not np.issubdtype(tokens.dtype, np.integer) or (tokens < 1).any():
         return "a block has no tokens"
-    if not all(np.isfinite(one).all() and (one >= 0.0).all() for one in (mine, theirs)):
+    if not all(np.isfinite(sums).all() and (sums >= 0.0).all() for sums in (nats, reference)):
         return "a sum of negative log-likelihoods is not a finite number of nats"
     if not (math.isfinite(max_ratio) and max_ratio > 0.0):
         return f"{max_ratio} is no ratio of perplexities"

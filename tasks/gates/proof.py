@@ -13,13 +13,13 @@ REPORTED_CONFIDENCE: Final = 0.95  # of the interval that is shown where the rul
 
 @dataclass(frozen=True)
 class Finding:
-    """What one rule found on one slice; `p_value` is that of the statement the rule wants proven."""
+    """What the pairs of one rule say on one slice; `p_value` is that of the statement the rule wants proven."""
 
     value: float
     low: float
     high: float
-    support: int
     p_value: float | None
+    pairs: Pairs | BlockPairs
 
 
 def find(rule: Rule, pairs: Pairs | BlockPairs, seed: int) -> Finding | str:
@@ -33,17 +33,17 @@ def find(rule: Rule, pairs: Pairs | BlockPairs, seed: int) -> Finding | str:
         if isinstance(ratio, str):
             return ratio
         p_value = ratio.p_value if rule.prove == "kept" else ratio.p_broken
-        return Finding(ratio.value, ratio.low, ratio.high, pairs.rows, p_value)
+        return Finding(ratio.value, ratio.low, ratio.high, p_value, pairs)
     if rule.metric == "churn":
         low, high = share_interval(pairs.flipped, pairs.rows, confidence)
-        return Finding(pairs.flipped / pairs.rows, low, high, pairs.rows, None)
+        return Finding(pairs.flipped / pairs.rows, low, high, None, pairs)
     assert rule.test is not None  # the schema asks for it
     sign = -1.0 if rule.bound == "max_drop" else 1.0
     margin = -sign * rule.threshold
-    found = TESTS[rule.test](pairs, margin, confidence, rule.resamples, seed)
-    ends = sorted((sign * found.low, sign * found.high))
-    p_value = found.p_value if rule.prove == "kept" else found.p_broken
-    return Finding(sign * found.value, ends[0], ends[1], pairs.rows, p_value)
+    difference = TESTS[rule.test](pairs, margin, confidence, rule.resamples, seed)
+    low, high = sorted((sign * difference.low, sign * difference.high))
+    p_value = difference.p_value if rule.prove == "kept" else difference.p_broken
+    return Finding(sign * difference.value, low, high, p_value, pairs)
 
 
 def decide(rules: list[Rule], findings: list[Finding | str]) -> list[tuple[str, float | None]]:
@@ -51,19 +51,18 @@ def decide(rules: list[Rule], findings: list[Finding | str]) -> list[tuple[str, 
 
     p-values are adjusted after Holm over the whole family, undecided slices counted.
     """
-    raw = [1.0 if isinstance(one, str) or one.p_value is None else one.p_value for one in findings]
-    adjusted = holm(raw)
-    return [_decide(rule, one, p_value) for rule, one, p_value in zip(rules, findings, adjusted, strict=True)]
+    raw = [1.0 if isinstance(finding, str) or finding.p_value is None else finding.p_value for finding in findings]
+    return [_decide(*each) for each in zip(rules, findings, holm(raw), strict=True)]
 
 
-def _decide(rule: Rule, found: Finding | str, p_value: float) -> tuple[str, float | None]:
-    if isinstance(found, str):
+def _decide(rule: Rule, finding: Finding | str, p_value: float) -> tuple[str, float | None]:
+    if isinstance(finding, str):
         return "hold", None
-    kept = keeps(rule, found.value)
+    kept = keeps(rule, finding.value)
     if rule.confidence is None:
         return ("pass" if kept else "fail"), None
-    if found.p_value is None:  # churn: the exact upper bound is the proof
-        shown = keeps(rule, found.high)
+    if finding.p_value is None:  # churn: the exact upper bound is the proof
+        shown = keeps(rule, finding.high)
         return ("fail" if not kept else "pass" if shown else "hold"), None
     shown = p_value <= 1.0 - rule.confidence
     if rule.prove == "broken":
@@ -71,54 +70,42 @@ def _decide(rule: Rule, found: Finding | str, p_value: float) -> tuple[str, floa
     return ("fail" if not kept else "pass" if shown else "hold"), p_value
 
 
-def describe(
-    rule: Rule, pairs: Pairs | BlockPairs, measured: float, reference: float, found: Finding, result: str
-) -> str:
-    """Return what was found and asked, in words."""
+def describe(rule: Rule, finding: Finding, measured: float, reference: float, result: str) -> str:
+    """Return what was found and asked, in words; `measured` and `reference` are the metric of both models."""
+    pairs = finding.pairs
+    if isinstance(pairs, Pairs) and rule.metric == "churn":
+        return _describe_churn(rule, finding, pairs, result)
+    assert rule.confidence is not None  # the schema asks for it
+    sure, broken = f"with {100 * rule.confidence:g} % confidence", rule.prove == "broken"
+    start, other = f"{subject(rule)}: {formatted(rule.metric, measured)}", formatted(rule.metric, reference)
     if isinstance(pairs, BlockPairs):
-        return _describe_ratio(rule, pairs, measured, reference, found, result)
-    if rule.metric == "churn":
-        return _describe_churn(rule, pairs, found, result)
-    asked = f"at {'most' if rule.bound == 'max_drop' else 'least'} {100 * rule.threshold:g} points " + (
-        "below" if rule.bound == "max_drop" else "above"
-    )
-    sign = -1.0 if rule.bound == "max_drop" else 1.0
-    start = (
-        f"{subject(rule)}: {formatted(rule.metric, measured)}, {points(sign * found.value)} {possessive(rule.versus)} "
-        f"{formatted(rule.metric, reference)} on {pairs.rows} rows ({pairs.lost} lost, {pairs.gained} gained)"
-    )
-    assert rule.confidence is not None
-    ends = sorted((sign * found.low, sign * found.high))
-    sure = f"with {100 * rule.confidence:g} % confidence no worse than {points(ends[0])}"
-    if rule.prove == "broken":
-        sure = f"with {100 * rule.confidence:g} % confidence no better than {points(ends[1])}"
+        end = f"least {100 * finding.low:.1f} %" if broken else f"most {100 * finding.high:.1f} %"
+        more = ", which is not shown: more blocks or a better model would" if result == "hold" else ""
+        return (
+            f"{start}, {100 * finding.value:.1f} % of {possessive(rule.versus)} {other} on {pairs.rows} blocks of "
+            f"{int(pairs.tokens_N.sum()):,} tokens; {sure} at {end}; at most {100 * rule.threshold:g} % is asked{more}"
+        )
+    drop = rule.bound == "max_drop"
+    sign = -1.0 if drop else 1.0
+    low, high = sorted((sign * finding.low, sign * finding.high))
+    asked = f"at {'most' if drop else 'least'} {100 * rule.threshold:g} points {'below' if drop else 'above'}"
+    end = f"better than {points(high)}" if broken else f"worse than {points(low)}"
+    tail = f"; {asked} is asked"
     if result == "hold":
-        return f"{start}; {sure}, which does not show the {asked} that is asked: more rows or a better model would"
-    return f"{start}; {sure}; {asked} is asked"
-
-
-def _describe_ratio(
-    rule: Rule, pairs: BlockPairs, measured: float, reference: float, found: Finding, result: str
-) -> str:
-    assert rule.confidence is not None  # blocks are paired for a proof alone
-    start = (
-        f"{subject(rule)}: {formatted(rule.metric, measured)}, {100 * found.value:.1f} % of {possessive(rule.versus)} "
-        f"{formatted(rule.metric, reference)} on {pairs.rows} blocks of {int(pairs.tokens_N.sum()):,} tokens"
+        tail = f", which does not show the {asked} that is asked: more rows or a better model would"
+    return (
+        f"{start}, {points(sign * finding.value)} {possessive(rule.versus)} {other} on {pairs.rows} rows "
+        f"({pairs.lost} lost, {pairs.gained} gained); {sure} no {end}{tail}"
     )
-    least = rule.prove == "broken"
-    end = f"{'least' if least else 'most'} {100 * (found.low if least else found.high):.1f} %"
-    asked = f"at most {100 * rule.threshold:g} % is asked"
-    more = ", which is not shown: more blocks or a better model would" if result == "hold" else ""
-    return f"{start}; with {100 * rule.confidence:g} % confidence at {end}; {asked}{more}"
 
 
-def _describe_churn(rule: Rule, pairs: Pairs, found: Finding, result: str) -> str:
+def _describe_churn(rule: Rule, finding: Finding, pairs: Pairs, result: str) -> str:
     start = (
-        f"{subject(rule)}: {pairs.flipped} of {pairs.rows} rows, {100 * found.value:.1f} %, differ from "
+        f"{subject(rule)}: {pairs.flipped} of {pairs.rows} rows, {100 * finding.value:.1f} %, differ from "
         f"{possessive(rule.versus)} predictions"
     )
     asked = f"at most {100 * rule.threshold:g} % is asked"
     if rule.confidence is None:
         return f"{start}; {asked}"
-    sure = f"with {100 * rule.confidence:g} % confidence at most {100 * found.high:.1f} %"
+    sure = f"with {100 * rule.confidence:g} % confidence at most {100 * finding.high:.1f} %"
     return f"{start}; {sure}; {asked}" + (", which is not shown: more rows would" if result == "hold" else "")

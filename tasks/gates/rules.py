@@ -5,93 +5,66 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 BOUNDS: Final = ("min", "max", "min_ratio", "max_ratio", "min_gain", "max_drop")
 
 PAIRED: Final = ("accuracy", "churn", "perplexity")  # what is decided row by row or block by block, and so has tests
 
-# metric -> does it belong to an evaluation set (and so needs `set`)?
-METRICS: Final[dict[str, bool]] = {
-    "accuracy": True,
-    "macro_f1": True,
-    "nll_nats_per_example": True,
-    "calibration_error": True,
-    "agreement": True,
-    "churn": True,
-    "nll_nats_per_token": True,
-    "nll_nats_per_byte": True,
-    "perplexity": True,
-    "repetition_rate": True,
-    "params_total": False,
-    "params_non_embedding": False,
-    "size_bytes": False,
-    "flops_per_example": False,
-    "flops_per_token": False,
-    "latency_ms_p50_batch_1": False,
-    "load_back_max_difference": False,
-    "golden_max_difference": False,
-    "onnx_max_difference": False,
-    "cache_mismatched_tokens": False,
-    "gguf_max_difference": False,
-}
-# What is measured of language models: of them alone, and of classifiers too.
-ONLY_CAUSAL_LM: Final = frozenset(
-    {
-        "nll_nats_per_token",
-        "nll_nats_per_byte",
-        "perplexity",
-        "repetition_rate",
-        "flops_per_token",
-        "cache_mismatched_tokens",
-        "gguf_max_difference",
-    }
-)
-OF_CAUSAL_LM: Final = ONLY_CAUSAL_LM | {
-    "agreement",
-    "params_total",
-    "params_non_embedding",
-    "size_bytes",
-    "latency_ms_p50_batch_1",
-    "load_back_max_difference",
-}
 
-SHARES: Final = frozenset({"accuracy", "macro_f1", "calibration_error", "agreement", "churn", "repetition_rate"})
-COUNTS: Final = frozenset(
-    {
-        "params_total",
-        "params_non_embedding",
-        "size_bytes",
-        "flops_per_example",
-        "flops_per_token",
-        "latency_ms_p50_batch_1",
-    }
-)
-ROUNDING: Final = 1e-12  # 0.83 - 0.80 is a little less than 0.03 in floating point
-NAMES: Final = {
-    "nll_nats_per_example": "negative log-likelihood (nats per example)",
-    "nll_nats_per_token": "negative log-likelihood (nats per token)",
-    "nll_nats_per_byte": "negative log-likelihood (nats per UTF-8 byte)",
-    "repetition_rate": "repetition rate (share of repeated 4-grams in greedy samples)",
-    "cache_mismatched_tokens": "tokens generated otherwise with the key-value cache than without",
-    "flops_per_token": "FLOPs per token",
-    "params_total": "total parameters",
-    "params_non_embedding": "non-embedding parameters",
-    "size_bytes": "bytes of the weights",
-    "flops_per_example": "FLOPs per example",
-    "latency_ms_p50_batch_1": "median latency at batch 1 (ms)",
-    "load_back_max_difference": "largest difference of logits after loading back",
-    "golden_max_difference": "largest difference from the golden logits",
-    "onnx_max_difference": "largest difference of logits in ONNX",
-    "gguf_max_difference": "largest difference of logits in GGUF from the same float16 weights",
-    "macro_f1": "macro-F1",
-    "churn": "churn (share of rows with another prediction)",
+class Metric(NamedTuple):
+    """A metric as people read it, which kind of number it is, and whether it is of one task alone (c or l) or of both (cl).
+
+    Shares (0 to 1) and levels are measured on sets, counts of a model; a difference is that of two forms of a model.
+    """
+
+    words: str
+    kind: Literal["share", "level", "count", "difference"]
+    tasks: str
+
+
+# One entry adds a metric; where it is measured says docs/gates.md.
+_METRICS: Final[dict[str, Metric]] = {
+    "accuracy": Metric("accuracy", "share", "c"),
+    "macro_f1": Metric("macro-F1", "share", "c"),
+    "nll_nats_per_example": Metric("negative log-likelihood (nats per example)", "level", "c"),
+    "calibration_error": Metric("calibration error", "share", "c"),
+    "agreement": Metric("agreement", "share", "cl"),
+    "churn": Metric("churn (share of rows with another prediction)", "share", "c"),
+    "nll_nats_per_token": Metric("negative log-likelihood (nats per token)", "level", "l"),
+    "nll_nats_per_byte": Metric("negative log-likelihood (nats per UTF-8 byte)", "level", "l"),
+    "perplexity": Metric("perplexity", "level", "l"),
+    "repetition_rate": Metric("repetition rate (share of repeated 4-grams in greedy samples)", "share", "l"),
+    "params_total": Metric("total parameters", "count", "cl"),
+    "params_non_embedding": Metric("non-embedding parameters", "count", "cl"),
+    "size_bytes": Metric("bytes of the weights", "count", "cl"),
+    "flops_per_example": Metric("FLOPs per example", "count", "c"),
+    "flops_per_token": Metric("FLOPs per token", "count", "l"),
+    "latency_ms_p50_batch_1": Metric("median latency at batch 1 (ms)", "count", "cl"),
+    "load_back_max_difference": Metric("largest difference of logits after loading back", "difference", "cl"),
+    "golden_max_difference": Metric("largest difference from the golden logits", "difference", "c"),
+    "onnx_max_difference": Metric("largest difference of logits in ONNX", "difference", "c"),
+    "cache_mismatched_tokens": Metric("tokens generated otherwise with the key-value cache than without", "difference", "l"),
+    "gguf_max_difference": Metric("largest difference of logits in GGUF from the same float16 weights", "difference", "l"),
 }
+# metric -> does it belong to an evaluation set (and so needs `set`)?
+METRICS: Final = {name: metric.kind in ("share", "level") for name, metric in _METRICS.items()}
+ONLY_CAUSAL_LM: Final = frozenset(name for name, metric in _METRICS.items() if metric.tasks == "l")
+OF_CAUSAL_LM: Final = frozenset(name for name, metric in _METRICS.items() if "l" in metric.tasks)
+SHARES: Final = frozenset(name for name, metric in _METRICS.items() if metric.kind == "share")
+COUNTS: Final = frozenset(name for name, metric in _METRICS.items() if metric.kind == "count")
+ROUNDING: Final = 1e-12  # 0.83 - 0.80 is a little less than 0.03 in floating point
 WHO: Final = {
     "teacher": "the teacher",
     "parent": "the parent round",
     "tfidf_logistic": "TF-IDF + logistic regression",
     "champion": "the champion",
+}
+WHOSE: Final = {
+    "teacher": "the teacher's",
+    "parent": "its parent's",
+    "tfidf_logistic": "the TF-IDF baseline's",
+    "champion": "the champion's",
 }
 # What is answered by yes or no, and the section of params.yaml in which it can be asked.
 CHECKS: Final = {
@@ -140,11 +113,7 @@ class Rule:
         """Return one rule for each slice of `names` that matches the pattern; the rule itself without a pattern."""
         if self.slices is None:
             return [self]
-        return [
-            replace(self, slice=name, slices=None)
-            for name in names
-            if name != "overall" and fnmatchcase(name, self.slices)
-        ]
+        return [replace(self, slice=name, slices=None) for name in names if name != "overall" and fnmatchcase(name, self.slices)]
 
 
 @dataclass(frozen=True)
@@ -184,23 +153,17 @@ def subject(rule: Rule) -> str:
     place = f" on {rule.set}" if rule.set else ""
     name = rule.slices or rule.slice
     part = f" ({name})" if rule.set and name != "overall" else ""
-    return f"{NAMES.get(rule.metric, rule.metric.replace('_', ' '))}{place}{part}"
+    return f"{_METRICS[rule.metric].words}{place}{part}"
 
 
 def possessive(versus: str | None) -> str:
     """Return `the teacher's`, and so on."""
-    names = {
-        "teacher": "the teacher's",
-        "parent": "its parent's",
-        "tfidf_logistic": "the TF-IDF baseline's",
-        "champion": "the champion's",
-    }
-    return names.get(versus or "", f"{versus}'s")
+    return WHOSE.get(versus or "", f"{versus}'s")
 
 
 def formatted(metric: str, number: float) -> str:
     """Return a number as people write it: shares with three decimals, counts in groups of three."""
-    if metric in SHARES or metric.startswith("nll_") or metric == "perplexity":
+    if METRICS[metric]:
         return f"{number:.3f}"
     if metric.endswith("_difference"):
         return f"{number:.2g}".replace("e-0", "e-")

@@ -99,9 +99,7 @@ def edges(receipts: Receipts, stages: Iterable[str]) -> list[tuple[str, str]]:
     """Return (writer, reader) of the stages among themselves."""
     chosen = list(stages)
     writers = producers({stage: receipts[stage] for stage in chosen})
-    return sorted(
-        {(writers[path], stage) for stage in chosen for path in files_of(receipts[stage], "inputs") if path in writers}
-    )
+    return sorted({(writers[path], stage) for stage in chosen for path in files_of(receipts[stage], "inputs") if path in writers})
 
 
 def md5_of(receipt: Receipt, path: str) -> str | None:

@@ -8,11 +8,7 @@ from typing import Any, Final, Literal
 
 Result = Literal["PASS", "FAIL", "UNKNOWN"]
 
-EXIT_CODES: Final[dict[Result, int]] = {
-    "PASS": 0,
-    "FAIL": 1,
-    "UNKNOWN": 3,
-}  # 2 is what the user can mend, as everywhere
+EXIT_CODES: Final[dict[Result, int]] = {"PASS": 0, "FAIL": 1, "UNKNOWN": 3}  # 2 is what the user can mend, as everywhere
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,20 @@ import platform
 import resource
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from tasks.artifacts import WEIGHTS
 from tasks.files import file_sha256, full_digest
 from tasks.git import git
 from tasks.params.base import Params
 
 ROOT: Final = Path(__file__).parents[2]
 LOCK_FILE: Final = "requirements.lock"
-WEIGHTS: Final = "model.safetensors"
+TEMPLATES: Final = "templates"  # folder of the pages that a room fills in
 # A larger difference is known by its digest alone: nobody reviews it, and every receipt of the run repeats it.
 MAX_DIFF_BYTES: Final = 64 * 1024
 
@@ -26,26 +28,28 @@ MAX_DIFF_BYTES: Final = 64 * 1024
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
 
-def collect_receipt(
-    *,
-    stage: str,
-    command: Sequence[str],
-    inputs: Sequence[Path],
-    outputs: Sequence[Path],
-    params: Params,
-    started: float,
-    startup_seconds: float,
-    compute_seconds: float,
-    facts: dict[str, Any],
-) -> dict[str, Any]:
-    """Return the receipt of a finished stage; times in seconds, `started` since the epoch."""
+@dataclass(frozen=True)
+class Execution:
+    """A stage that has run: what it was asked, the files that it read and wrote, and times in seconds; `started` of the epoch."""
+
+    stage: str
+    command: Sequence[str]
+    inputs: Sequence[Path]
+    outputs: Sequence[Path]
+    started: float
+    startup_seconds: float
+    compute_seconds: float
+
+
+def collect_receipt(done: Execution, params: Params, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the receipt of a finished stage, whose `facts` are what the stage itself tells."""
     facts = dict(facts)
-    digests = {path.as_posix(): full_digest(path) for path in inputs}
+    digests = {path.as_posix(): full_digest(path) for path in done.inputs}
     return {
-        "stage": stage,
-        "command": list(command),
+        "stage": done.stage,
+        "command": list(done.command),
         "inputs": digests,
-        "outputs": {path.as_posix(): full_digest(path) for path in outputs},
+        "outputs": {path.as_posix(): full_digest(path) for path in done.outputs},
         "parent_models": parent_models(digests),
         "code": loaded_code(),
         "params": params.model_dump(mode="json"),
@@ -57,9 +61,9 @@ def collect_receipt(
         "precision": facts.pop("precision", None),
         "processes": facts.pop("processes", 1),
         "backend": facts.pop("backend", None),
-        "started_at": datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "startup_seconds": round(startup_seconds, 3),
-        "compute_seconds": round(compute_seconds, 3),
+        "started_at": datetime.fromtimestamp(done.started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "startup_seconds": round(done.startup_seconds, 3),
+        "compute_seconds": round(done.compute_seconds, 3),
         "peak_memory_bytes": peak_memory_bytes(),
         "facts": facts,
     }
@@ -76,11 +80,15 @@ def parent_models(inputs: Mapping[str, Any]) -> dict[str, str]:
 
 
 def loaded_code() -> dict[str, str]:
-    """Return path -> sha256 of the modules of this project that the process has loaded: the code that ran."""
+    """Return path -> sha256 of the code that ran: the modules of this project that the process has loaded, and the templates
+    that lie beside them.
+    """
     loaded = {getattr(module, "__file__", None) for name, module in sys.modules.items() if name.startswith("tasks")}
     # Run as `python -m tasks`, the first module calls itself __main__.
-    places = sorted({Path(place) for place in loaded if place} | {ROOT / "tasks" / "__main__.py"})
-    return {path.relative_to(ROOT).as_posix(): file_sha256(path) for path in places if path.is_relative_to(ROOT)}
+    places = {Path(place) for place in loaded if place} | {ROOT / "tasks" / "__main__.py"}
+    places |= {path for folder in {place.parent for place in places} for path in (folder / TEMPLATES).glob("*")}
+    here = sorted(place for place in places if place.is_relative_to(ROOT))
+    return {path.relative_to(ROOT).as_posix(): file_sha256(path) for path in here}
 
 
 def peak_memory_bytes() -> int:

@@ -14,13 +14,34 @@ import torch
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
-Latencies = NDArray[np.float64]
+from tasks.artifacts import Cost, Latency
+from tasks.measuring.subject import Subject, Timing
 
+Latencies = NDArray[np.float64]
+Call = Callable[[], object]
+
+LATENCY_THREADS: Final = 1  # what a service gives one request; more threads would hide the work behind waiting
 WARM_UP: Final = 3  # first calls plan kernels and touch fresh memory
 MIN_REPEATS: Final = 10
 LEADS: Final = 2  # untimed calls before a timed one: a service calls one model again and again
 QUICK_MS: Final = 50.0  # what takes longer fills the caches itself, and is called without a lead
 SECONDS_A_COMPARISON: Final = 4.0  # then fewer repeats must do: 60 large batches of a slow teacher take minutes
+
+
+def cost_of(subject: Subject, timing: Timing) -> Cost:
+    """Return what cost.json tells of every model, latency left out; the model is on the CPU afterwards."""
+    model = subject.model.cpu()
+    parameters = count_parameters(model)
+    batch = random_batch(int(model.config.vocab_size), max(timing.batches), timing.tokens, seed=0)
+    return {
+        "round": subject.round,
+        "params_total": parameters["total"],
+        "params_non_embedding": parameters["non_embedding"],
+        "size_bytes": weights_bytes(subject.folder),
+        "flops_tokens": timing.tokens,
+        "peak_memory_bytes": peak_memory_bytes(model, torch_call(model, *batch)),
+        "threads": LATENCY_THREADS,
+    }
 
 
 def count_parameters(model: torch.nn.Module) -> dict[str, int]:
@@ -30,10 +51,7 @@ def count_parameters(model: torch.nn.Module) -> dict[str, int]:
     """
     tables = {id(p) for m in model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters(recurse=False)}
     sizes = [(p.numel(), id(p) in tables) for p in model.parameters()]  # parameters() already skips repeats
-    return {
-        "total": sum(size for size, _ in sizes),
-        "non_embedding": sum(size for size, is_table in sizes if not is_table),
-    }
+    return {"total": sum(size for size, _ in sizes), "non_embedding": sum(size for size, is_table in sizes if not is_table)}
 
 
 def weights_bytes(folder: Path) -> int:
@@ -41,9 +59,7 @@ def weights_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def time_interleaved(
-    calls: Mapping[str, Callable[[], object]], repeats: int, seconds: float = SECONDS_A_COMPARISON
-) -> dict[str, Latencies]:
+def time_interleaved(calls: Mapping[str, Call], repeats: int, seconds: float = SECONDS_A_COMPARISON) -> dict[str, Latencies]:
     """Return the milliseconds of each call, which take turns so that a busy moment of the machine hits all of them.
 
     In a turn a quick call is made `LEADS` times before the time is taken: the other side's weights, which its turn left in the
@@ -68,18 +84,18 @@ def time_interleaved(
     return {name: np.array(values) for name, values in taken.items()}
 
 
-def _warmed_up_ms(call: Callable[[], object]) -> float:
+def _warmed_up_ms(call: Call) -> float:
     """Return the milliseconds of the last of the first calls."""
     return [_ms_of(call) for _ in range(WARM_UP)][-1]
 
 
-def _ms_of(call: Callable[[], object]) -> float:
+def _ms_of(call: Call) -> float:
     before = time.perf_counter()
     call()
     return 1000.0 * (time.perf_counter() - before)
 
 
-def latency_record(student_ms: Latencies, teacher_ms: Latencies) -> dict[str, float]:
+def latency_record(student_ms: Latencies, teacher_ms: Latencies) -> Latency:
     """Return LATENCY of cost.json: the 50th and 95th percentiles of both, and student / teacher at the 50th."""
     student, teacher = (np.percentile(values, [50, 95]) for values in (student_ms, teacher_ms))
     return {
@@ -97,7 +113,18 @@ def random_batch(vocabulary: int, rows: int, tokens: int, seed: int) -> tuple[ND
     return ids_BT, np.ones_like(ids_BT)
 
 
-def peak_memory_bytes(model: torch.nn.Module, forward: Callable[[], object]) -> int:
+def torch_call(model: Any, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Call:
+    """Return a call without arguments that runs the model on this batch."""
+    ids_BT, mask_BT = torch.from_numpy(ids), torch.from_numpy(mask)
+
+    def call() -> object:
+        with torch.inference_mode():
+            return model(input_ids=ids_BT, attention_mask=mask_BT).logits
+
+    return call
+
+
+def peak_memory_bytes(model: torch.nn.Module, forward: Call) -> int:
     """Return the bytes of the weights plus the most bytes of other tensors alive at once while `forward` runs.
 
     Counted from the tensors torch makes, so it is the same on every machine; scratch space inside a kernel is not seen.

@@ -5,65 +5,55 @@ Text from a language model: greedy continuations, and the time of one further to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tasks.artifacts import Latency
 from tasks.exports.onnx import OnnxClassifier
-from tasks.measuring.cost import latency_record, random_batch, time_interleaved
+from tasks.measuring.cost import LATENCY_THREADS, Call, latency_record, random_batch, time_interleaved, torch_call
+from tasks.measuring.subject import Timing
 from tasks.progress import say
 
-LATENCY_THREADS: Final = 1  # what a service gives one request; more threads would hide the work behind waiting
 Batch = NDArray[np.int64]
-Call = Callable[[], object]
 
 
 def compare_latencies(
-    student: Any,
-    teacher: Any,
-    files: Mapping[str, tuple[Path, Path]],
-    batches: Sequence[int],
-    tokens: int,
-    repeats: int,
-) -> dict[str, dict[str, dict[str, float]]]:
+    student: Any, teacher: Any, files: Mapping[str, tuple[Path, Path]], timing: Timing
+) -> dict[str, dict[str, Latency]]:
     """Return format -> batch size -> LATENCY of cost.json, student and teacher taking turns on one thread.
 
     `files` gives for each ONNX format the student's and the teacher's file; each format is compared with itself. A model that is
     its own teacher is timed once.
     """
-    # Both read the same ids, so they come from the smaller vocabulary.
-    vocabulary = min(int(model.config.vocab_size) for model in (student, teacher))
-    inputs = {rows: random_batch(vocabulary, rows, tokens, seed=0) for rows in batches}
-    before = torch.get_num_threads()
-    torch.set_num_threads(LATENCY_THREADS)
-    try:
-        found = {
-            "torch": _compare(
-                "torch", [partial(torch_call, model) for model in _distinct(student, teacher)], inputs, repeats
-            )
-        }
+    inputs = _inputs(student, teacher, timing)
+    with _on_one_thread():
+        sides: list[Callable[..., Call]] = [partial(torch_call, model) for model in _distinct(student, teacher)]
+        records = {"torch": _compare("torch", sides, inputs, timing.repeats)}
         for kind, paths in files.items():
-            calls = [partial(onnx_call, OnnxClassifier(path, LATENCY_THREADS)) for path in _distinct(*paths)]
-            found[kind] = _compare(kind, calls, inputs, repeats)
-    finally:
-        torch.set_num_threads(before)
-    return found
+            sides = [partial(onnx_call, OnnxClassifier(path, LATENCY_THREADS)) for path in _distinct(*paths)]
+            records[kind] = _compare(kind, sides, inputs, timing.repeats)
+    return records
 
 
-def torch_call(model: Any, ids: Batch, mask: Batch) -> Call:
-    """Return a call without arguments that runs the model on this batch."""
-    ids_BT, mask_BT = torch.from_numpy(ids), torch.from_numpy(mask)
+def compare_token_latencies(student: Any, teacher: Any, timing: Timing) -> dict[str, Latency]:
+    """Return batch size -> LATENCY of cost.json for a token after so many others, student and teacher taking turns.
 
-    def call() -> object:
-        with torch.inference_mode():
-            return model(input_ids=ids_BT, attention_mask=mask_BT).logits
-
-    return call
+    `tokens_per_second` is what the median latency makes of all rows of the batch together.
+    """
+    inputs = {rows: (ids,) for rows, (ids, _) in _inputs(student, teacher, timing).items()}
+    sides = [partial(next_token_call, model) for model in _distinct(student, teacher)]
+    with _on_one_thread():
+        records = _compare("a token,", sides, inputs, timing.repeats)
+    for rows, record in records.items():
+        record["tokens_per_second"] = round(1000.0 * int(rows) / record["latency_ms_p50"], 2)
+    return records
 
 
 def onnx_call(session: OnnxClassifier, ids: Batch, mask: Batch) -> Call:
@@ -71,46 +61,7 @@ def onnx_call(session: OnnxClassifier, ids: Batch, mask: Batch) -> Call:
     return partial(session.logits, ids, mask)
 
 
-def _distinct(student: Any, teacher: Any) -> list[Any]:
-    return [student] if student == teacher else [student, teacher]
-
-
-def _compare(
-    kind: str, sides: Sequence[Callable[[Batch, Batch], Call]], inputs: Mapping[int, tuple[Batch, Batch]], repeats: int
-) -> dict[str, dict[str, float]]:
-    """Return batch size -> LATENCY of the first of the `sides` beside the last, which is its teacher or itself."""
-    found = {}
-    for rows, batch in inputs.items():
-        taken = [*time_interleaved({str(i): side(*batch) for i, side in enumerate(sides)}, repeats).values()]
-        record = latency_record(taken[0], taken[-1])
-        say(
-            f"latency {kind} batch {rows}: {record['latency_ms_p50']:.2f} ms, "
-            f"teacher {record['teacher_latency_ms_p50']:.2f} ms"
-        )
-        found[str(rows)] = record
-    return found
-
-
-def continued(
-    model: Any, prompts_BT: NDArray[np.int64], new_tokens: int, *, use_cache: bool = True
-) -> NDArray[np.int64]:
-    """Return the `new_tokens` most likely tokens after each prompt, one by one, (B, new tokens); the end is no end."""
-    ids_BT = torch.from_numpy(prompts_BT).to(model.device)
-    with torch.inference_mode():
-        found = model.generate(
-            input_ids=ids_BT,
-            attention_mask=torch.ones_like(ids_BT),
-            do_sample=False,
-            use_cache=use_cache,
-            max_new_tokens=new_tokens,
-            min_new_tokens=new_tokens,
-            pad_token_id=0,
-        )
-    made: NDArray[np.int64] = found[:, ids_BT.shape[1] :].cpu().numpy()
-    return made
-
-
-def next_token_call(model: Any, ids_BT: NDArray[np.int64]) -> Call:
+def next_token_call(model: Any, ids_BT: Batch) -> Call:
     """Return a call that computes one more token after these, whose keys and values are cached already."""
     ids = torch.from_numpy(ids_BT)
     with torch.inference_mode():
@@ -125,28 +76,52 @@ def next_token_call(model: Any, ids_BT: NDArray[np.int64]) -> Call:
     return call
 
 
-def compare_token_latencies(
-    student: Any, teacher: Any, batches: Sequence[int], tokens: int, repeats: int
-) -> dict[str, dict[str, float]]:
-    """Return batch size -> LATENCY of cost.json for a token after `tokens` others, student and teacher taking turns.
+def continued(model: Any, prompts_BT: Batch, new_tokens: int, *, use_cache: bool = True) -> Batch:
+    """Return the `new_tokens` most likely tokens after each prompt, one by one, (B, new tokens); the end is no end."""
+    ids_BT = torch.from_numpy(prompts_BT).to(model.device)
+    with torch.inference_mode():
+        generated = model.generate(
+            input_ids=ids_BT,
+            attention_mask=torch.ones_like(ids_BT),
+            do_sample=False,
+            use_cache=use_cache,
+            max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens,
+            pad_token_id=0,
+        )
+    made: Batch = generated[:, ids_BT.shape[1] :].cpu().numpy()
+    return made
 
-    `tokens_per_second` is what the median latency makes of all rows of the batch together.
-    """
+
+def _distinct(student: Any, teacher: Any) -> list[Any]:
+    return [student] if student == teacher else [student, teacher]
+
+
+def _inputs(student: Any, teacher: Any, timing: Timing) -> dict[int, tuple[Batch, Batch]]:
+    """Return batch size -> ids and mask; both models read the same ids, so they come from the smaller vocabulary."""
+    vocabulary = min(int(model.config.vocab_size) for model in (student, teacher))
+    return {rows: random_batch(vocabulary, rows, timing.tokens, seed=0) for rows in timing.batches}
+
+
+@contextlib.contextmanager
+def _on_one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(LATENCY_THREADS)
-    found = {}
     try:
-        for rows in batches:
-            ids, _ = random_batch(int(student.config.vocab_size), rows, tokens, seed=0)
-            calls = {"student": next_token_call(student, ids), "teacher": next_token_call(teacher, ids)}
-            taken = time_interleaved(calls, repeats)
-            record = latency_record(taken["student"], taken["teacher"])
-            record["tokens_per_second"] = round(1000.0 * rows / record["latency_ms_p50"], 2)
-            say(
-                f"latency a token, batch {rows}: {record['latency_ms_p50']:.2f} ms, "
-                f"teacher {record['teacher_latency_ms_p50']:.2f} ms"
-            )
-            found[str(rows)] = record
+        yield
     finally:
         torch.set_num_threads(before)
-    return found
+
+
+def _compare(
+    kind: str, sides: Sequence[Callable[..., Call]], inputs: Mapping[int, tuple[Batch, ...]], repeats: int
+) -> dict[str, Latency]:
+    """Return batch size -> LATENCY of the first of the `sides` beside the last, which is its teacher or itself."""
+    records = {}
+    for rows, batch in inputs.items():
+        taken = [*time_interleaved({str(i): side(*batch) for i, side in enumerate(sides)}, repeats).values()]
+        record = latency_record(taken[0], taken[-1])
+        student_ms, teacher_ms = record["latency_ms_p50"], record["teacher_latency_ms_p50"]
+        say(f"latency {kind} batch {rows}: {student_ms:.2f} ms, teacher {teacher_ms:.2f} ms")
+        records[str(rows)] = record
+    return records

@@ -1,4 +1,4 @@
-"""How well a language model predicts held-out blocks, with percentile-bootstrap intervals over blocks, and what is proven.
+"""How well a language model predicts held-out blocks, with percentile-bootstrap intervals over blocks.
 
 Letters: N blocks, R resamples. Each metric is a quotient of sums over blocks, so a resample is a vector of block counts;
 student and teacher measured on the same blocks with the same seed see the same counts, and their ratio is paired.
@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from tasks.measuring.quality import Floats, interval, resample_counts
+from tasks.measuring.predictions import agreed_pieces
+from tasks.measuring.quality import Draws, Floats, intervals_of_sums
 
 GRAM: Final = 4
 LARGEST_NATS: Final = math.log(np.finfo(np.float64).max)
@@ -23,8 +25,8 @@ LARGEST_NATS: Final = math.log(np.finfo(np.float64).max)
 
 def exponential(nats: Floats | float) -> Floats:
     """Return e to the power of these nats, the largest number there is where that is beyond it."""
-    found: Floats = np.exp(np.minimum(nats, LARGEST_NATS))
-    return found
+    number: Floats = np.exp(np.minimum(nats, LARGEST_NATS))
+    return number
 
 
 def nll_per_token(nll_nats_N: Floats, tokens_N: NDArray[np.int64]) -> float:
@@ -32,32 +34,17 @@ def nll_per_token(nll_nats_N: Floats, tokens_N: NDArray[np.int64]) -> float:
     return float(nll_nats_N.sum() / tokens_N.sum())
 
 
-def measure_blocks(
-    nll_nats_N: Floats,
-    tokens_N: NDArray[np.int64],
-    agreed_N: NDArray[np.int64],
-    teacher_nll_nats_N: Floats,
-    bytes_N: NDArray[np.int64],
-    pieces_N: NDArray[np.int64],
-    *,
-    resamples: int,
-    confidence: float,
-    seed: int,
-) -> dict[str, Any]:
-    """Return support (blocks) and the intervals of the metrics of a set.
+def measure_blocks(rows: pd.DataFrame, teacher: pd.DataFrame, draws: Draws) -> dict[str, Any]:
+    """Return support (blocks) and the intervals of the metrics of a set, from the stored blocks of model and teacher.
 
     `nll_nats_per_token`, per token of the teacher's, whatever those of the model are; `nll_nats_per_byte`, per UTF-8 byte of the
     same text; `perplexity`, the exponential of the first; `perplexity_ratio`, to the teacher's on the same blocks; and
-    `agreement`, the share of the model's own `pieces_N` for which student and teacher hold the same most likely.
+    `agreement`, the share of the model's own pieces for which student and teacher hold the same most likely.
     """
-    columns = np.stack([tokens_N, nll_nats_N, teacher_nll_nats_N, agreed_N, bytes_N, pieces_N], axis=1)
-    columns = columns.astype(np.float64)
-    drawn = [counts_RN @ columns for counts_RN in resample_counts(len(columns), resamples, seed)]
-    values, samples = _metrics(columns.sum(axis=0, keepdims=True)), _metrics(np.concatenate(drawn))
-    return {
-        "support": len(columns),
-        **{name: interval(float(values[name][0]), samples[name], confidence) for name in values},
-    }
+    agreed, pieces = agreed_pieces(rows, teacher)
+    parts = (rows["tokens"], rows["nll_nats"], teacher["nll_nats"], agreed, rows["bytes"], pieces)
+    columns = np.stack(parts, axis=1).astype(np.float64)
+    return {"support": len(columns), **intervals_of_sums(columns, _metrics, draws)}
 
 
 def _metrics(sums_RK: Floats) -> dict[str, Floats]:

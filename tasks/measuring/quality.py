@@ -9,19 +9,30 @@ with the same seed see the same counts, so their differences pair.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.artifacts import Interval
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-Interval = dict[str, float]
 
 CHUNK_COUNTS: Final = 4_000_000  # resample counts held at once: 32 MB, whatever the number of rows
 DIGITS: Final = 6  # of a reported number: the last bits of a matrix product differ between processors
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How intervals are drawn: so many resamples of the rows from this seed, and the share of them that an interval holds."""
+
+    resamples: int
+    confidence: float
+    seed: int
 
 
 def log_softmax(logits_NC: NDArray[np.floating]) -> Floats:
@@ -99,11 +110,8 @@ def measure_slices(
     logits: NDArray[np.floating],
     teacher_predictions: Ints | None,
     slices: Mapping[str, Bools],
-    *,
     bins: int,
-    resamples: int,
-    confidence: float,
-    seed: int,
+    draws: Draws,
 ) -> dict[str, dict[str, int | Interval]]:
     """Return slice -> support and the interval of each metric; a slice without rows has support 0 and no metric.
 
@@ -111,27 +119,37 @@ def measure_slices(
     """
     columns, spans = _columns(labels, logits, teacher_predictions, bins)
     masks = {name: mask for name, mask in slices.items() if mask.any()}
-    found: dict[str, dict[str, int | Interval]] = {name: {"support": 0} for name in slices}
+    measured: dict[str, dict[str, int | Interval]] = {name: {"support": 0} for name in slices}
     if not masks:
-        return found
-    values = {name: _metrics(mask[None, :].astype(np.float64) @ columns, spans) for name, mask in masks.items()}
+        return measured
     samples: dict[str, list[dict[str, Floats]]] = {name: [] for name in masks}
-    for counts_RN in resample_counts(len(labels), resamples, seed):
+    for counts_RN in resample_counts(len(labels), draws.resamples, draws.seed):
         for name, mask in masks.items():
             samples[name].append(_metrics(counts_RN[:, mask] @ columns[mask], spans))
     for name, mask in masks.items():
-        found[name]["support"] = int(mask.sum())
-        for metric, value in values[name].items():
+        measured[name]["support"] = int(mask.sum())
+        for metric, value in _metrics(mask[None, :].astype(np.float64) @ columns, spans).items():
             drawn = np.concatenate([chunk[metric] for chunk in samples[name]])
-            found[name][metric] = interval(float(value[0]), drawn, confidence)
-    return found
+            measured[name][metric] = interval(float(value[0]), drawn, draws.confidence)
+    return measured
 
 
-def interval_of_mean(values: NDArray[np.generic], resamples: int, confidence: float, seed: int) -> Interval:
+def interval_of_mean(values: NDArray[np.generic], draws: Draws) -> Interval:
     """Return the interval of the mean of per-row values, such as right (1) or wrong (0); shape (N,)."""
     numbers = np.asarray(values, dtype=np.float64)
-    drawn = [counts_RN @ numbers / len(numbers) for counts_RN in resample_counts(len(numbers), resamples, seed)]
-    return interval(float(numbers.mean()), np.concatenate(drawn), confidence)
+    return interval(float(numbers.mean()), _drawn_sums(numbers, draws) / len(numbers), draws.confidence)
+
+
+def intervals_of_sums(columns_NK: Floats, metrics: Callable[[Floats], dict[str, Floats]], draws: Draws) -> dict[str, Interval]:
+    """Return the interval of each metric that is a function of the columns' sums: (R, K) -> name -> (R,)."""
+    values, samples = metrics(columns_NK.sum(axis=0, keepdims=True)), metrics(_drawn_sums(columns_NK, draws))
+    return {name: interval(float(values[name][0]), samples[name], draws.confidence) for name in values}
+
+
+def _drawn_sums(columns: Floats, draws: Draws) -> Floats:
+    """Return the sums over the rows of each resample, (R,) of values (N,) or (R, K) of columns (N, K)."""
+    counts = resample_counts(len(columns), draws.resamples, draws.seed)
+    return np.concatenate([counts_RN @ columns for counts_RN in counts])
 
 
 def _columns(
@@ -162,15 +180,15 @@ def _metrics(sums_RK: Floats, spans: Mapping[str, slice]) -> dict[str, Floats]:
     """Return metric -> its value in each resample, shape (R,); NaN where a resample has no row."""
     support = sums_RK[:, spans["support"]][:, 0]
     rows = np.where(support > 0, support, np.nan)
-    found = {
+    metrics = {
         "accuracy": sums_RK[:, spans["correct"]][:, 0] / rows,
         "macro_f1": _macro_f1(sums_RK[:, spans["hits"]], sums_RK[:, spans["truth"]]),
         "nll_nats_per_example": sums_RK[:, spans["nll"]][:, 0] / rows,
         "calibration_error": np.abs(sums_RK[:, spans["gaps"]]).sum(axis=1) / rows,
     }
     if "agree" in spans:
-        found["agreement"] = sums_RK[:, spans["agree"]][:, 0] / rows
-    return found
+        metrics["agreement"] = sums_RK[:, spans["agree"]][:, 0] / rows
+    return metrics
 
 
 def _nll(log_probabilities_NC: Floats, labels: Ints) -> Floats:

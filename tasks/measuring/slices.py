@@ -14,24 +14,8 @@ OVERALL: Final = "overall"
 LENGTHS: Final = ("length:short", "length:medium", "length:long")
 RARE: Final = "tokens:rare"
 NEGATION: Final = "negation"
-NEGATIONS: Final = frozenset(
-    {
-        "no",
-        "not",
-        "never",
-        "none",
-        "nobody",
-        "nothing",
-        "neither",
-        "nor",
-        "nowhere",
-        "cannot",
-        "without",
-        "hardly",
-        "scarcely",
-        "barely",
-        "rarely",
-    }
+NEGATIONS: Final = re.compile(
+    "no|not|never|none|nobody|nothing|neither|nor|nowhere|cannot|without|hardly|scarcely|barely|rarely|.*n't"
 )
 RAREST_SHARE: Final = 0.1  # of a row's distinct words: a share, or long texts would always be the rare ones
 APOSTROPHE: Final = "\N{RIGHT SINGLE QUOTATION MARK}"
@@ -45,10 +29,7 @@ def words(text: str) -> list[str]:
 
 def document_frequency(texts: Iterable[str]) -> Counter[str]:
     """Return in how many of the texts each word occurs."""
-    found: Counter[str] = Counter()
-    for text in texts:
-        found.update(set(words(text)))
-    return found
+    return Counter(word for text in texts for word in set(words(text)))
 
 
 def slice_names(label_names: Sequence[str], sources: Iterable[str]) -> list[str]:
@@ -95,7 +76,7 @@ def masks_of(rows: Sequence[Sequence[str]], names: Iterable[str]) -> dict[str, N
 
 def is_negated(row: Iterable[str]) -> bool:
     """Return whether a list of words holds a negation: not, n't, never, without, hardly, ..."""
-    return any(word in NEGATIONS or word.endswith("n't") for word in row)
+    return any(NEGATIONS.fullmatch(word) for word in row)
 
 
 def rarity(row: Sequence[str], frequency: Mapping[str, int]) -> float:

@@ -1,244 +1,158 @@
-"""The report as one HTML page that asks for nothing else: plain values in, a string out, the same for the same values.
-
-A story has: name, rounds (names in order), models (teacher and rounds: quality, cost, verdict, steps, summary), rivals,
-selection, validation, data, receipts (may be empty), seed.
-"""
+"""What the reports of both tasks share. A page asks for nothing else, and the same values make the same bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from tasks.report import classification as page_details
-from tasks.report import classification as page_search
-from tasks.report.charts import Point, front
-from tasks.report.parts import (
-    STYLE,
-    count,
-    interval,
-    milliseconds,
-    percent,
-    ratio,
-    rule_list,
-    share,
-    size,
-    table,
-    text,
-    value_of,
-    verdict_mark,
-    zeros,
-)
+from markupsafe import Markup
 
-Story = Mapping[str, Any]
+from tasks.report.charts import curve, thinned
+from tasks.report.parts import NOTHING, Cell, Row, Table, count, filled, interval, milliseconds, size, tables_section
+from tasks.report.story import ModelRecord, Story, value_of
+
 MAIN_SET: Final = "test"
-RIVAL: Final = "tfidf_logistic"
-_TIMES: Final = "\N{MULTIPLICATION SIGN}"
-
-
-def render(story: Story) -> str:
-    """Return the whole page."""
-    title = headline(story)
-    name, sets = focus(story), set_names(story)
-    sections = [
-        _front(story),
-        _rounds(story),
-        page_search.searches(story),
-        verdicts(story),
-        page_details.slices(story, name),
-        page_details.rivals(story, name, sets),
-        page_details.int8(story, MAIN_SET),
-        page_details.curves(story),
-        page_details.origin(story),
-    ]
-    return document(story["name"], title, _header(story, title) + "".join(sections))
-
-
-def document(name: str, title: str, body: str) -> str:
-    """Return an HTML document around the parts of a page."""
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{text(name)}: {text(title)}</title>\n<link rel="icon" href="data:,">\n'
-        f"<style>{STYLE}</style></head>\n<body><main>\n{body}"
-        "</main></body></html>\n"
-    )
-
-
-def headline(story: Story) -> str:
-    """Return the verdict in one sentence."""
-    chosen = story["selection"]["selected"]
-    if chosen is None:
-        verdicts = [f"{name} is {STATE[story['models'][name]['verdict']['verdict']]}" for name in story["rounds"]]
-        return f"No round may be promoted: {joined(verdicts)}."
-    smaller = ratio(_cost(story, "teacher", "params_total"), _cost(story, chosen, "params_total"))
-    kept = ratio(_accuracy(story, chosen), _accuracy(story, "teacher"))
-    size_words = f"is {smaller:.1f} times smaller than its teacher" if smaller else "passes its gates"
-    kept_words = f" and keeps {percent(kept)} of its accuracy on {MAIN_SET}" if kept else ""
-    return f"{chosen} {size_words}{kept_words}."
-
-
-def focus(story: Story) -> str:
-    """Return the round the details are about: the selected one, else the last."""
-    return str(story["selection"]["selected"] or story["rounds"][-1])
-
-
-def set_names(story: Story) -> list[str]:
-    """Return the evaluation sets, test first and validation last."""
-    names = story["models"]["teacher"]["quality"]["sets"]
-    return sorted(names, key=lambda name: (name == "validation", name != MAIN_SET, name))
-
-
 STATE: Final = {"pass": "ready", "fail": "refused by a gate", "hold": "undecided"}
+PACKAGES: Final = ("torch", "transformers", "onnxruntime", "scikit-learn", "numpy", "dvc", "mlflow", "prefect")
+Costs = Sequence[tuple[str, str, Callable[[float | None], str]]]  # words, key of cost.json, how it is written
+FACTS: Final[Costs] = (("Parameters", "params_total", count), ("Weights", "size_bytes", size))
 
 
-def joined(parts: list[str]) -> str:
-    """Return parts of a sentence as people list them."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+def document(title: str, sections: Sequence[Markup]) -> str:
+    """Return an HTML document of these sections."""
+    return str(filled("page.html.j2", title=title, sections=sections))
 
 
-def _cost(story: Story, model: str, *keys: str) -> float | None:
-    found: float | None = value_of(story["models"][model]["cost"], *keys)
-    return found
+def refusal(story: Story) -> str:
+    """Return in a sentence what became of the rounds where none was selected."""
+    states = [f"{name} is {STATE[verdict['verdict']]}" for name, verdict in story.verdicts.items()]
+    listed = states[0] if len(states) == 1 else f"{', '.join(states[:-1])} and {states[-1]}"
+    return f"No round may be promoted: {listed}."
 
 
-def _overall(story: Story, model: str, set_name: str, metric: str) -> Mapping[str, float] | None:
-    found: Mapping[str, float] | None = value_of(
-        story["models"][model]["quality"], "sets", set_name, "slices", "overall", metric
+def header(story: Story, title: str, quality: tuple[str, str, str], latency: str) -> Markup:
+    """Return the head of the page; `quality` is a fact of its own: words, the round's number, the teacher's."""
+    name, selection = story.focus, story.selection
+    facts = [(words, *[form(story.cost(model, key)) for model in (name, "teacher")]) for words, key, form in FACTS]
+    keys = ("latency_ms_p50", "teacher_latency_ms_p50")
+    facts += [quality, (latency, *[milliseconds(story.cost(name, "latency", "torch", "1", key)) for key in keys])]
+    choice = selection.get("sentence") or (
+        f"{selection['num_candidates']} rounds were judged; the choice is the {selection['rule']}"
     )
-    return found
+    values = {"name": story.name, "title": title, "round": name, "verdict": story.verdicts[name], "choice": choice}
+    return filled("header.html.j2", facts=facts, **values)
 
 
-def _accuracy(story: Story, model: str) -> float | None:
-    found: float | None = value_of(_overall(story, model, MAIN_SET, "accuracy"), "value")
-    return found
+def rounds_section(story: Story, caption: str, rows: Sequence[Row]) -> Markup:
+    """Return the table of all models, their verdicts in its first row."""
+    chosen = story.selection["selected"]
+    marks = [Cell(verdict["verdict"], kind="mark") for verdict in story.verdicts.values()]
+    header: Row = ["", *[Cell(name, "selected" if name == chosen else "") for name in story.models]]
+    first: Row = ["verdict", Cell("", "the reference"), *marks]
+    return tables_section("Teacher and rounds", Table(caption, header, [first, *rows]))
 
 
-def _header(story: Story, title: str) -> str:
-    name = focus(story)
-    verdict = story["models"][name]["verdict"]
-    facts = [
-        ("Parameters", count(_cost(story, name, "params_total")), count(_cost(story, "teacher", "params_total"))),
-        ("Weights", size(_cost(story, name, "size_bytes")), size(_cost(story, "teacher", "size_bytes"))),
-        (f"Accuracy on {MAIN_SET}", share(_accuracy(story, name)), share(_accuracy(story, "teacher"))),
-        (
-            "Latency, batch 1",
-            milliseconds(_cost(story, name, "latency", "torch", "1", "latency_ms_p50")),
-            milliseconds(_cost(story, name, "latency", "torch", "1", "teacher_latency_ms_p50")),
-        ),
+def cost_rows(story: Story, costs: Costs) -> list[Row]:
+    """Return a row for each key of cost.json, with how much less it is than the teacher's."""
+
+    def cell(name: str, key: str, form: Callable[[float | None], str]) -> Cell:
+        times = story.times_less(name, key) if name != "teacher" else None
+        return Cell(form(story.cost(name, key)), f"{times:.1f}\N{MULTIPLICATION SIGN} less" if times else "")
+
+    return [[words, *[cell(name, key, form) for name in story.models]] for words, key, form in costs]
+
+
+def metric_rows(story: Story, set_name: str, place: Sequence[str], metrics: Mapping[str, str]) -> list[Row]:
+    """Return a row for each metric (words -> key) with its interval at a place of a set of quality.json."""
+    return [
+        [words, *[interval(story.measured(name, set_name, *place, key)) for name in story.models]]
+        for words, key in metrics.items()
     ]
-    items = "".join(f"<div><dt>{a}</dt><dd>{b}<small>teacher {c}</small></dd></div>" for a, b, c in facts)
-    return (
-        f'<header><p class="kicker">{text(story["name"])} · compression report</p><h1>{text(title)}</h1>\n'
-        f"<p>{verdict_mark(verdict['verdict'])} {text(name)}: {text(verdict.get('sentence', ''))}. "
-        f'{text(story["selection"]["sentence"])}.</p>\n<dl class="facts">{items}</dl></header>\n'
-    )
 
 
-def _front(story: Story) -> str:
-    points = []
-    for name in ("teacher", *story["rounds"]):
-        accuracy, params = _overall(story, name, MAIN_SET, "accuracy"), _cost(story, name, "params_total")
-        if accuracy is None or not params:
-            continue
-        int8 = value_of(story["models"][name]["quality"], "sets", MAIN_SET, "variants", "onnx_int8", "accuracy")
-        kind = "teacher" if name == "teacher" else "chosen" if name == story["selection"]["selected"] else "round"
-        points.append(
-            Point(
-                name,
-                params,
-                accuracy["value"],
-                accuracy["low"],
-                accuracy["high"],
-                _cost(story, name, "latency", "torch", "1", "latency_ms_p50"),
-                (int8["value"], int8["low"], int8["high"]) if int8 else None,
-                kind,
-            )
-        )
-    rival = value_of(story["rivals"], RIVAL, "sets", MAIN_SET, "slices", "overall", "accuracy", "value")
-    line = ("TF-IDF + logistic regression", rival) if rival is not None else None
-    if not points:
-        return ""
-    level = percent(value_of(story["models"]["teacher"]["quality"], "confidence")).replace(".0", "")
-    return (
-        "<section><h2>Size, quality and latency</h2>\n"
-        f'<figure><div class="wide">{front(points, line, 980, MAIN_SET)}</div>'
-        f'<div class="narrow">{front(points, line, 358, MAIN_SET)}</div>'
-        "<figcaption>Up and to the left is better. The area of a circle is the median latency at batch 1; a diamond is "
-        f"the same model in ONNX Runtime with dynamic int8 (as many parameters, fewer bytes). Whiskers are {level} "
-        "bootstrap intervals over the rows.</figcaption></figure></section>\n"
-    )
+def batches_of(story: Story, kind: str) -> list[str]:
+    """Return the batch sizes at which latency was taken in a format."""
+    return sorted(value_of(story.models["teacher"]["cost"], "latency", kind) or (), key=int)
 
 
-def _rounds(story: Story) -> str:
-    names = ["teacher", *story["rounds"]]
-    chosen = story["selection"]["selected"]
-    header = ["", *[f"{text(n)}{'<small>selected</small>' if n == chosen else ''}" for n in names]]
-    rows: list[list[str]] = [["verdict", *[verdict_cell(story, name) for name in names]], ["size"]]
-    for words, key, form in (
-        ("parameters", "params_total", count),
-        ("not in embeddings", "params_non_embedding", count),
-        ("weights", "size_bytes", size),
-        ("ONNX", "size_bytes_onnx", size),
-        ("ONNX int8", "size_bytes_onnx_int8", size),
-    ):
-        rows.append([words, *[_against(story, name, form, key) for name in names]])
-    if any("sparsity" in story["models"][name]["cost"] for name in names):
-        rows.append(["weights at zero", *[zeros(story["models"][name]["cost"]) for name in names]])
-    rows.append(["cost of an answer"])
-    rows.append(["FLOPs an example", *[_against(story, name, count, "flops_per_example") for name in names]])
-    for kind, words in (("torch", "PyTorch"), ("onnx", "ONNX"), ("onnx_int8", "ONNX int8")):
-        for batch in sorted(value_of(story["models"]["teacher"]["cost"], "latency", kind) or (), key=int):
-            label = f"latency, batch {text(batch)}<small>{words}, median</small>"
-            rows.append([label, *[_latency_cell(story, name, kind, batch) for name in names]])
-    for set_name in set_names(story):
-        rows += _quality_rows(story, set_name, names)
-    threads = _cost(story, "teacher", "threads")
-    note = f", latency on {threads:g} thread{'s' if threads != 1 else ''}" if threads else ""
-    return (
-        "<section><h2>Teacher and rounds</h2>\n"
-        + table(f"Small print: intervals, and the ratio to the teacher{note}.", header, rows)
-        + "</section>\n"
-    )
-
-
-def verdict_cell(story: Story, name: str) -> str:
-    """Return the verdict on a round; the teacher is judged by nobody."""
-    return (
-        "<small>the reference</small>"
-        if name == "teacher"
-        else verdict_mark(story["models"][name]["verdict"]["verdict"])
-    )
-
-
-def _against(story: Story, name: str, form: Any, key: str) -> str:
-    mine, theirs = _cost(story, name, key), _cost(story, "teacher", key)
-    factor = ratio(theirs, mine)
-    times = f"<small>{factor:.1f}{_TIMES} less</small>" if factor and name != "teacher" else ""
-    return f"{form(mine)}{times}"
-
-
-def _latency_cell(story: Story, name: str, kind: str, batch: str) -> str:
-    mine, ratio_p50 = (_cost(story, name, "latency", kind, batch, key) for key in ("latency_ms_p50", "ratio_p50"))
-    times = f"<small>{1 / ratio_p50:.1f}{_TIMES} faster</small>" if ratio_p50 and name != "teacher" else ""
-    return f"{milliseconds(mine)}{times}"
-
-
-def _quality_rows(story: Story, set_name: str, names: list[str]) -> list[list[str]]:
-    rows = value_of(story["models"]["teacher"]["quality"], "sets", set_name, "rows")
-    found = [[f"{text(set_name)}, {rows:,} rows" if rows is not None else text(set_name)]]
-    found.append(["accuracy", *[interval(_overall(story, name, set_name, "accuracy")) for name in names]])
-    reference = value_of(_overall(story, "teacher", set_name, "accuracy"), "value")
-    kept = [percent(ratio(value_of(_overall(story, n, set_name, "accuracy"), "value"), reference)) for n in names]
-    found.append(["of the teacher's", *kept])
-    for metric, words in (("agreement", "agrees with teacher"), ("calibration_error", "calibration error")):
-        found.append([words, *[interval(_overall(story, name, set_name, metric)) for name in names]])
-    return found
-
-
-def verdicts(story: Story) -> str:
+def verdicts(story: Story) -> Markup:
     """Return what came of every rule, round by round."""
-    parts = ["<section><h2>Verdicts, rule by rule</h2>\n"]
-    for name in story["rounds"]:
-        verdict = story["models"][name]["verdict"]
-        parts.append(f"<h3>{text(name)}: {verdict_mark(verdict['verdict'])}</h3>{rule_list(verdict['rules'])}\n")
-    return "".join([*parts, "</section>\n"])
+    return filled("verdicts.html.j2", verdicts=story.verdicts)
+
+
+def curves(
+    models: Mapping[str, ModelRecord],
+    metric: str = "validation_accuracy",
+    words: str = "validation accuracy",
+    best_of: Callable[[Iterable[float]], float] = max,
+) -> Markup:
+    """Return a panel a model with its loss and what was measured on validation over the steps."""
+    panels = []
+    for name, model in models.items():
+        loss, measured = (
+            [(float(step["step"]), float(step[key])) for step in model["steps"] if key in step] for key in ("loss", metric)
+        )
+        chart = curve(name, thinned(loss), measured, words, best_of)
+        kept = value_of(model["summary"], "best_checkpoint") or NOTHING
+        panels.append({"name": name, "kept": kept, "chart": chart, "note": _by_heart(model["steps"])})
+    return filled("curves.html.j2", panels=panels)
+
+
+def _by_heart(steps: Sequence[Mapping[str, Any]]) -> str:
+    """Return how near to its teacher the last checkpoint was on validation, and on rows that it trained on."""
+    last = next((step for step in reversed(steps) if "learnt_kl_nats_per_example" in step), None)
+    if last is None:
+        return ""
+    validation, learnt = (last[f"{rows}_kl_nats_per_example"] for rows in ("validation", "learnt"))
+    return f"KL to the teacher {validation:.3f} on validation, {learnt:.3f} on rows it learnt from"
+
+
+def origin(story: Story) -> Markup:
+    """Return where each thing came from: data, models, code, environment, and each stage's receipt.
+
+    Several commits or versions are all shown, for stages may come from different ones.
+    """
+    receipts = story.receipts
+    versions = {
+        package: sorted({v for each in receipts if (v := value_of(each, "environment", "packages", package))})
+        for package in PACKAGES
+    }
+    return filled(
+        "origin.html.j2",
+        validation=story.validation,
+        seed=story.seed,
+        weights={name: value_of(model["quality"], "model_sha256") for name, model in story.models.items()},
+        commits=sorted({(r["git"]["commit"], r["git"]["dirty"]) for r in receipts if value_of(r, "git", "commit")}),
+        systems=sorted({f"Python {r['environment']['python']}, {r['environment']['platform']}" for r in receipts}),
+        versions=versions,
+        sets=_sets_table(story.validation, story.data),
+        receipts=_receipts_table(receipts),
+    )
+
+
+def _sets_table(validation: Mapping[str, Any], data: Mapping[str, Any]) -> Table:
+    rows = []
+    for name, entry in sorted(validation["sets"].items(), key=lambda item: -item[1]["rows"]):
+        classes = ", ".join(f"{label} {number:,}" for label, number in entry["classes"].items()) or "no labels"
+        tokens = value_of(data, "sets", name, "tokens")
+        counts = [f"{entry['rows']:,}", f"{tokens:,}" if tokens is not None else NOTHING]
+        rows.append([name, ", ".join(entry["sources"]), classes, *counts])
+    return Table("Sets of the data", ["set", "sources", "classes", "rows", "tokens"], rows, numbers_from=3)
+
+
+def _receipts_table(receipts: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        [
+            receipt["stage"],
+            receipt["started_at"],
+            *[f"{receipt[key]:,.1f} s" for key in ("compute_seconds", "startup_seconds")],
+            size(receipt.get("peak_memory_bytes")),
+            *[receipt.get(key) or NOTHING for key in ("device", "precision")],
+            Cell((value_of(receipt, "git", "commit") or NOTHING)[:10], kind="code"),
+        ]
+        for receipt in sorted(receipts, key=lambda receipt: (receipt["started_at"], receipt["stage"]))
+    ]
+    if not rows:
+        return Table("No receipts were given, so there are no times and no commits here.", [], [])
+    header = ["stage", "started", "work", "start-up", "peak memory", "device", "precision", "commit"]
+    return Table("Receipts: what each stage of this result took, whenever it ran", header, rows)

@@ -18,21 +18,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, Final, get_args, get_type_hints
 
+from tasks import children
+from tasks.entry import entry_of
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, ResourceError, StageError, UserError
 from tasks.files import write_json
-from tasks.lineage.receipts import collect_receipt
+from tasks.lineage.receipts import Execution, collect_receipt
 from tasks.params.base import Params
-from tasks.params.causal_lm import CausalLMParams
 from tasks.params.file import load_params
+from tasks.params.listed import listed_params
 from tasks.running.launch import in_several, launch
 
 InPath = Annotated[Path, "input"]
 OutPath = Annotated[Path, "output"]
 
-ERROR_FILE_VARIABLE: Final = "COMPACTLM_ERROR_FILE"  # where the flow looks for the words of a refused stage
 STAGES: Final = (
     "fetch",
     "validate_data",
@@ -94,53 +94,52 @@ def _main(argv: Sequence[str], started: float) -> int:
         wanted = argv and argv[0] not in ("-h", "--help")
         print(f"usage: python -m tasks STAGE --help\nstages: {', '.join(STAGES)}", file=sys.stderr)  # noqa: T201
         return EXIT_USER_ERROR if wanted or not argv else 0
-    run: Run = importlib.import_module(f"tasks.stages.{argv[0]}").run
+    run, roles = stage_function(argv[0])
     options = _parser(argv[0], run).parse_args(argv[1:])
-    paths = {name: role for name, role in _roles(run).items() if getattr(options, name) is not None}
+    paths = {name: role for name, role in roles.items() if getattr(options, name) is not None}
     params = load_params(options.params)
-    work, launcher = run_of(argv[0], params), params.runtime.launcher
+    launcher = params.runtime.launcher
     if launcher is not None and in_several(argv[0], launcher):
         # each of them comes back to this place, and goes on from it
         launch(os.environ.get("DVC_STAGE", argv[0]), launcher, functools.partial(_work, argv, started))
         return 0
-    for name, role in paths.items():
-        if role == "output":
-            getattr(options, name).parent.mkdir(parents=True, exist_ok=True)
+    inputs, outputs = ([getattr(options, name) for name in paths if paths[name] == role] for role in ("input", "output"))
+    for path in outputs:
+        path.parent.mkdir(parents=True, exist_ok=True)
     arguments = {name: getattr(options, name) for name in _keywords(run)}
     began = time.time()
-    facts = work(params, **arguments)
+    facts = run(_seen_by(_stage_of(options), params), **arguments)
     ended = time.time()
     if options.receipt is not None:
-        receipt = collect_receipt(
+        done = Execution(
             stage=os.environ.get("DVC_STAGE", argv[0]),
             command=list(argv),
-            inputs=[getattr(options, name) for name, role in paths.items() if role == "input"],
-            outputs=[getattr(options, name) for name, role in paths.items() if role == "output"],
-            params=params,
+            inputs=inputs,
+            outputs=outputs,
             started=began,
             startup_seconds=began - _process_start(started),
             compute_seconds=ended - began,
-            facts=facts,
         )
-        write_json(options.receipt, receipt)
+        write_json(options.receipt, collect_receipt(done, params, facts))
     if options.json:
         json.dump(facts, sys.stdout, indent=1, sort_keys=True)
     return 0
 
 
-def run_of(stage: str, params: Params) -> Run:
-    """Return the function that does a stage's work for the task of the params; both take the same arguments.
+def _stage_of(options: argparse.Namespace) -> str:
+    """Return the name in dvc.yaml of the stage that runs: DVC tells it, and by hand the path of the receipt does."""
+    return os.environ.get("DVC_STAGE") or (options.receipt.stem if options.receipt is not None else "")
 
-    `tasks.<stage>` works for classifiers, `tasks.causal.<stage>` for language models.
-    """
-    name = f"causal_lm_{stage}" if isinstance(params, CausalLMParams) else stage
-    run: Run = importlib.import_module(f"tasks.stages.{name}").run
-    return run
+
+def _seen_by(stage: str, params: Params) -> Params:
+    """Return the params that dvc.yaml lists for a stage, all of them where it does not know the stage."""
+    entry = entry_of(stage)
+    return params if entry is None else listed_params(params, entry)
 
 
 def _refuse(argv: Sequence[str], error: UserError) -> int:
     print(f"error: {error}", file=sys.stderr)  # noqa: T201
-    place = os.environ.get(ERROR_FILE_VARIABLE)
+    place = os.environ.get(children.ERROR_FILE)
     if place:
         words = {"stage": os.environ.get("DVC_STAGE", argv[0]), "kind": type(error).__name__, "message": str(error)}
         Path(place).write_text(json.dumps(words), encoding="utf-8")
@@ -149,7 +148,7 @@ def _refuse(argv: Sequence[str], error: UserError) -> int:
 
 def _process_start(fallback: float) -> float:
     """Return the wall-clock time at which this process's command began, if its launcher told, else `fallback`."""
-    return float(os.environ.get("COMPACTLM_STAGE_STARTED", fallback))
+    return float(os.environ.get(children.STARTED, fallback))
 
 
 def _keywords(run: Run) -> list[str]:
@@ -168,9 +167,9 @@ def _roles(run: Run) -> dict[str, str]:
     return found
 
 
-def stage_function(module: ModuleType) -> tuple[Run, dict[str, str]]:
-    """Return the function of a stage's module, and keyword -> `input` or `output` of those arguments that are paths."""
-    run: Run = module.run
+def stage_function(verb: str) -> tuple[Run, dict[str, str]]:
+    """Return the function of a stage, and keyword -> `input` or `output` of those of its arguments that are paths."""
+    run: Run = importlib.import_module(f"tasks.stages.{verb}").run
     return run, _roles(run)
 
 
@@ -187,9 +186,7 @@ def _parser(stage: str, run: Run) -> argparse.ArgumentParser:
     for name in _keywords(run):
         kind = Path if name in roles else str
         optional = parameters[name].default is not inspect.Parameter.empty
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=kind, required=not optional, help=roles.get(name, "name")
-        )
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, required=not optional, help=roles.get(name, "name"))
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="description of the run")
     parser.add_argument("--receipt", type=Path, help="where to write the receipt")
     parser.add_argument("--json", action="store_true", help="print the facts of the run as JSON")

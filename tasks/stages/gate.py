@@ -1,34 +1,35 @@
 """Judges a round by the rules of params.yaml, on metrics recomputed from the predictions.
 
-deps: rounds/<r>/evaluated, rounds/<r>/exported, evaluations of the teacher, the parent and the baselines, data/sets,
-summaries of the data; params: seed, gates, evaluate.calibration_bins, data.labels; out: verdict.json. What does not
-agree with its own predictions, or was measured on other rows than the teacher, is held, not passed.
+What does not agree with its own predictions, or was measured on other rows than the teacher, is held, not passed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow.parquet as pq
 
 from tasks.files import read_json, write_json
-from tasks.gates.classification import Model, gather
+from tasks.gates.causal_lm import gather_blocks
+from tasks.gates.classification import gather
 from tasks.gates.costs import cost_evidence, parity_evidence
 from tasks.gates.data import data_validated, no_overlap
+from tasks.gates.evidence import Gathered, Model
 from tasks.gates.judge import judge
-from tasks.gates.rules import Answer
+from tasks.gates.rules import Answer, Asked, Rule
+from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
+from tasks.params.causal_lm import CausalLMParams
 from tasks.params.classification import ClassificationParams
 from tasks.params.gates import rule_of
 from tasks.running.stage import InPath, OutPath
 
-RIVAL: Final = "tfidf_logistic"
 LEARNT: Final = ("train", "transfer", "calibration")
 
 
 def run(
-    params: ClassificationParams,
+    params: Params,
     *,
     round: str,
     evaluated: InPath,
@@ -45,32 +46,50 @@ def run(
     rules = [rule_of(gate) for gate in params.gates]
     folders = {"student": evaluated, "teacher": teacher, "parent": parent}
     models = {
-        who: Model(who, read_json(place / "quality.json")["sets"], place / "predictions")
-        for who, place in folders.items()
+        who: Model(who, read_json(folder / "quality.json")["sets"], folder / "predictions") for who, folder in folders.items()
     }
-    rivals = read_json(baselines / "quality.json")["rivals"]
-    models[RIVAL] = Model(RIVAL, rivals[RIVAL]["sets"], baselines / "predictions" / RIVAL)
-    found, pairs, names = gather(rules, models, len(params.data.labels), params.evaluate.calibration_bins)
-    costs = cost_evidence({who: read_json(place / "cost.json") for who, place in folders.items()})
-    evidence = {**costs, **parity_evidence(read_json(exported / "parity.json")), **found}
-    answers = _answers(models["student"], read_json(validation), read_json(data), sets)
+    for rival, entry in read_json(baselines / "quality.json")["rivals"].items():
+        models[rival] = Model(rival, entry["sets"], baselines / "predictions" / rival)
+    measured, pairs, names = EVIDENCE[params.task](params, rules, models)
+    costs = cost_evidence({who: read_json(folder / "cost.json") for who, folder in folders.items()})
+    evidence = {**costs, **parity_evidence(read_json(exported / "parity.json")), **measured}
+    asked = {rule.name for rule in rules if isinstance(rule, Asked)}
+    answers = _answers(asked, models["student"], (read_json(validation), read_json(data)), sets)
     verdict = {"round": round, **judge(rules, evidence, pairs, names, params.seed, answers)}
     write_json(out, verdict)
-    results = [one["result"] for one in verdict["rules"]]
+    results = [rule["result"] for rule in verdict["rules"]]
     return {"verdict": verdict["verdict"], **{name: results.count(name) for name in ("pass", "fail", "hold")}}
 
 
-def _answers(student: Model, validation: dict[str, Any], prepared: dict[str, Any], sets: Path) -> dict[str, Answer]:
-    """Return what the checks of data find."""
-    measured: dict[str, Collection[str] | None] = {}
-    for name in student.sets:
-        rows = student.rows(name)
-        measured[name] = None if rows is None else set(rows["row_id"])
-    learnt: dict[str, Collection[str] | None] = {}
-    for name in LEARNT:
-        place = sets / f"{name}.parquet"
-        learnt[name] = set(pq.read_table(place, columns=["row_id"])["row_id"].to_pylist()) if place.is_file() else None
-    return {
-        "data_validated": data_validated(validation, prepared, student.sets),
-        "no_overlap": no_overlap(validation, learnt, measured),
-    }
+def _of_rows(params: ClassificationParams, rules: list[Rule | Asked], models: Mapping[str, Model]) -> Gathered:
+    return gather(rules, models, len(params.data.labels), params.evaluate.calibration_bins)
+
+
+def _of_blocks(_params: CausalLMParams, rules: list[Rule | Asked], models: Mapping[str, Model]) -> Gathered:
+    return gather_blocks(rules, models)
+
+
+EVIDENCE: Final[dict[str, Callable[..., Gathered]]] = {CLASSIFICATION: _of_rows, CAUSAL_LM: _of_blocks}
+
+
+def _answers(
+    asked: Collection[str], student: Model, summaries: tuple[dict[str, Any], dict[str, Any]], sets: Path
+) -> dict[str, Answer]:
+    """Return what the checks of data that are asked find; `summaries` are of the validated and of the prepared data."""
+    validation, prepared = summaries
+    answers = {}
+    if "data_validated" in asked:
+        answers["data_validated"] = data_validated(validation, prepared, student.sets)
+    if "no_overlap" in asked:
+        measured = {name: student.rows(name) for name in student.sets}
+        answers["no_overlap"] = no_overlap(
+            validation,
+            {name: _ids(sets / f"{name}.parquet") for name in LEARNT},
+            {name: None if rows is None else set(rows["row_id"]) for name, rows in measured.items()},
+        )
+    return answers
+
+
+def _ids(path: Path) -> set[str] | None:
+    """Return the ids of the rows of a set; None without a file."""
+    return set(pq.read_table(path, columns=["row_id"])["row_id"].to_pylist()) if path.is_file() else None

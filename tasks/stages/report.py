@@ -1,23 +1,26 @@
-"""Writes the report: one HTML page with the front, the rounds, their verdicts, and where each thing came from.
+"""Writes the report: one HTML page with the rounds, their verdicts, and where each thing came from.
 
-deps: rounds (evaluations, verdicts, training logs), baselines, validation/summary.json, selection.json,
-data/summary.json; params: rounds, registry, seed; out: report.html. Receipts hold times, so they are shown but are no
-dependency.
+Receipts hold times, so they are shown but are no dependency.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tasks.files import read_json, read_json_lines
-from tasks.params.classification import ClassificationParams
-from tasks.report.page import headline, render
+from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
+from tasks.report import causal_lm, classification
+from tasks.report.story import ModelRecord, Story
 from tasks.running.stage import InPath, OutPath
+
+RENDER: Final[dict[str, Callable[[Story], str]]] = {CLASSIFICATION: classification.render, CAUSAL_LM: causal_lm.render}
+HEADLINE: Final[dict[str, Callable[[Story], str]]] = {CLASSIFICATION: classification.headline, CAUSAL_LM: causal_lm.headline}
 
 
 def run(
-    params: ClassificationParams,
+    params: Params,
     *,
     rounds: InPath,
     baselines: InPath,
@@ -29,23 +32,24 @@ def run(
 ) -> dict[str, Any]:
     """Return the verdict in one sentence and the size of the page."""
     names = list(params.rounds)
-    story = {
-        "name": params.registry.model_name,
-        "seed": params.seed,
-        "rounds": names,
-        "models": {name: read_model(rounds / name) for name in ("teacher", *names)},
-        "rivals": read_json(baselines / "quality.json")["rivals"],
-        "selection": read_json(selection),
-        "validation": read_json(validation),
-        "data": read_json(data),
-        "receipts": read_receipts(Path(receipts) if receipts else None, names),
-    }
-    page = render(story)
+    random_starts = {name: rounds / name / "random_init" / "quality.json" for name in params.baselines.random_init}
+    story = Story(
+        name=params.registry.model_name,
+        seed=params.seed,
+        models={name: read_model(rounds / name) for name in ("teacher", *names)},
+        rivals=read_json(baselines / "quality.json")["rivals"],
+        random_init={name: read_json(path) for name, path in random_starts.items()},
+        selection=read_json(selection),
+        validation=read_json(validation),
+        data=read_json(data),
+        receipts=read_receipts(Path(receipts) if receipts else None, names),
+    )
+    page = RENDER[params.task](story)
     out.write_text(page, encoding="utf-8")
-    return {"headline": headline(story), "page_bytes": len(page.encode())}
+    return {"headline": HEADLINE[params.task](story), "page_bytes": len(page.encode())}
 
 
-def read_model(folder: Path) -> dict[str, Any]:
+def read_model(folder: Path) -> ModelRecord:
     """Return what is known of the teacher or a round; the teacher has no verdict."""
     steps, verdict = folder / "trained" / "steps.jsonl", folder / "verdict.json"
     search = folder / "trained" / "search.json"
@@ -63,9 +67,9 @@ def read_receipts(folder: Path | None, rounds: list[str]) -> list[dict[str, Any]
     """Return the receipts of the stages of this run, without a report's and those of rounds params.yaml has not."""
     if folder is None or not folder.is_dir():
         return []
-    found = []
+    receipts = []
     for path in sorted(folder.glob("*.json")):
         stage, _, name = path.stem.partition("@")
         if stage != "report" and (not name or name in rounds):
-            found.append(read_json(path))
-    return found
+            receipts.append(read_json(path))
+    return receipts

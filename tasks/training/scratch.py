@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any, Final
 
 import torch
 
-from tasks.files import file_sha256
+from tasks.entry import entry_of
+from tasks.files import digest, listing_sha256
 
 ROOT: Final = Path(".compactlm") / "scratch"
 SAVE_EVERY_SECONDS: Final = 20.0
@@ -22,15 +24,16 @@ MAX_SAVE_SHARE: Final = 0.05  # of the time; a large model's state is a gigabyte
 
 
 def scratch_key(facts: dict[str, Any]) -> str:
-    """Return the digest of what a resumable piece of work depends on: the facts, and the code of `tasks`."""
-    whole = {**facts, "code": _code_sha256(Path(__file__).parents[1])}
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    """Return the digest of what a resumable piece of work depends on: the facts, and the code that DVC watches for its stage."""
+    return hashlib.sha256(json.dumps({**facts, "code": _code_sha256()}, sort_keys=True).encode()).hexdigest()
 
 
-def _code_sha256(folder: Path) -> str:
-    """Return one digest of the names and contents of a package's modules."""
-    lines = [f"{path.relative_to(folder)}\t{file_sha256(path)}" for path in sorted(folder.rglob("*.py"))]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+def _code_sha256() -> str:
+    """Return one digest of the code of the stage that DVC runs, by dvc.yaml; of all of `tasks` where none is known."""
+    entry = entry_of(os.environ.get("DVC_STAGE", ""))
+    code = Path(__file__).parents[1]
+    places = [code] if entry is None else [code.parent / path for path in entry.code]
+    return listing_sha256({place.relative_to(code.parent).as_posix(): digest(place)["sha256"] for place in places})
 
 
 class Scratch:

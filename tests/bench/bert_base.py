@@ -14,8 +14,9 @@ import torch
 from transformers import BertConfig
 
 from tasks.errors import UserError
-from tasks.measuring.cost import weights_bytes
-from tasks.measuring.latency import LATENCY_THREADS, compare_latencies
+from tasks.measuring.cost import LATENCY_THREADS, weights_bytes
+from tasks.measuring.latency import compare_latencies
+from tasks.measuring.subject import Timing
 from tasks.models.checkpoint import classifier_from_config, load_classifier, save_classifier
 from tasks.params.classification import ClassificationParams
 from tasks.params.file import load_params
@@ -58,7 +59,7 @@ def measure(workspace: Path, turns: int) -> dict[str, Any]:
             parent, tokens = out / "model", student_tokens
             student = load_classifier(parent)
             latencies = compare_latencies(
-                student, model, {}, params.evaluate.latency_batches, params.evaluate.latency_tokens, turns
+                student, model, {}, Timing(params.evaluate.latency_batches, params.evaluate.latency_tokens, turns)
             )
             facts["rounds"][name] = {
                 "prune_seconds": round(seconds, 1),

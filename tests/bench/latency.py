@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks.exports.onnx import ONNX_FILES
-from tasks.measuring.latency import LATENCY_THREADS, compare_latencies
+from tasks.measuring.cost import LATENCY_THREADS
+from tasks.measuring.latency import compare_latencies
+from tasks.measuring.subject import Timing
 from tasks.models.checkpoint import load_classifier
 from tasks.params.file import load_params
 
@@ -24,9 +26,7 @@ def measure(workspace: Path, turns: int) -> dict[str, Any]:
                 kind: (place / name / "exported" / file, place / "teacher" / "exported" / file)
                 for kind, file in ONNX_FILES.items()
             },
-            params.evaluate.latency_batches,
-            params.evaluate.latency_tokens,
-            turns,
+            Timing(params.evaluate.latency_batches, params.evaluate.latency_tokens, turns),
         )
         for name in params.rounds
     }

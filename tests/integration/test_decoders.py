@@ -14,14 +14,17 @@ from tasks.data.frames import write_sets
 from tasks.data.tokens import load_tokens, save_tokens, tokenize
 from tasks.errors import ParamsError
 from tasks.files import file_sha256, read_json, write_json
+from tasks.measuring.classification import measure_cost
+from tasks.measuring.subject import Subject, Teacher
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import load_classifier, read_config
 from tasks.params.classification import ClassificationParams
 from tasks.params.file import check_params
+from tasks.params.measures import row_settings
+from tasks.pruning.classification import student_from_plan
 from tasks.pruning.shapes import Plan
 from tasks.running.preflight import check_tokenizer
 from tasks.stages import distill, export, prune, teacher, teacher_logits
-from tasks.stages.evaluate import measure_cost
 from tests.families import BYTES, END, roberta_tokenizer, write_family
 from tests.integration.tiny_run import tiny_params, tiny_set, write_tiny_sets
 
@@ -55,9 +58,7 @@ def params_of(name: str, criterion: str, vocabulary: int = BYTES) -> Classificat
 
 
 @pytest.mark.parametrize(("name", "criterion"), [("gpt2", "taylor"), ("llama", "wanda")])
-def test_a_decoder_goes_through_the_stages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, criterion: str
-) -> None:
+def test_a_decoder_goes_through_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, criterion: str) -> None:
     monkeypatch.chdir(tmp_path)  # scratches of unfinished training stand below the workspace
     params = params_of(name, criterion)
     base, sets, tokens = write_family(name, tmp_path / "base"), tmp_path / "sets", tmp_path / "tokens"
@@ -85,7 +86,7 @@ def test_a_decoder_goes_through_the_stages(
     assert file_sha256(pruned / "model" / "tokenizer.json") == file_sha256(base / "tokenizer.json")
     plan = Plan.from_json(read_json(pruned / "plan.json")["keep"])
     assert adapter_of(read_config(parent)).head_groups(read_config(parent)) in (1, len(plan.heads[0]))
-    again = prune.student_from_plan(parent, plan).state_dict()
+    again = student_from_plan(parent, plan).state_dict()
     assert all((again[key] == weight).all() for key, weight in load_file(pruned / "model/model.safetensors").items())
     distill.run(
         params,
@@ -102,13 +103,9 @@ def test_a_decoder_goes_through_the_stages(
         parity = export.run(params, model=model, sets=sets, out=tmp_path / "exported" / place)
         assert parity["load_back_max_difference"] <= 1e-5
         assert parity["onnx_max_difference"] <= 1e-4
-    found = measure_cost(
-        params,
-        "r1",
-        load_classifier(trained / "model"),
-        (trained / "model", tmp_path / "exported" / "r1"),
-        (parent, tmp_path / "exported" / "teacher"),
-    )
+    exported = tmp_path / "exported"
+    subject = Subject("r1", load_classifier(trained / "model"), trained / "model", exported / "r1", tokens, sets)
+    found = measure_cost(subject, Teacher(parent, exported / "teacher", None), row_settings(params))
     assert found["params_total"] == facts["params_total"]
     assert set(found["latency"]) == {"torch", "onnx", "onnx_int8"}
 

@@ -14,6 +14,7 @@ from tasks.data.tokens import save_tokens, tokenize
 from tasks.errors import StageError
 from tasks.files import file_sha256, read_json
 from tasks.measuring import quality
+from tasks.measuring.predictions import of_teacher
 from tasks.models.checkpoint import load_classifier
 from tasks.stages import baselines, evaluate
 from tests.integration.tiny_run import tiny_params, write_tiny_sets
@@ -115,7 +116,7 @@ def test_the_quality_and_predictions_of_two_evaluations_are_the_same_bytes(place
 def test_predictions_of_other_rows_are_refused(place):
     frame = pd.read_parquet(place / "sets" / "test.parquet").iloc[::-1]
     with pytest.raises(StageError, match="evaluate the teacher again"):
-        evaluate.read_predictions(place / "teacher", "test", frame)
+        of_teacher(place / "teacher", "test", frame, ("row_id", "prediction"))
 
 
 def test_baselines_learn_and_repeat(place):

@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 
 from tasks.files import read_json, write_json
-from tasks.report.page import headline
+from tasks.params.file import apply_overrides
+from tasks.report.classification import headline
+from tasks.report.story import Story
 from tasks.running.stage import main
 from tests.example_run import build_run, gate_arguments
 
@@ -36,9 +38,9 @@ def _gate(artifacts: Path, name: str) -> dict[str, Any]:
     return verdict
 
 
-def _finish(artifacts: Path) -> str:
+def _finish(artifacts: Path, described: Path = ROOT / "params.yaml") -> str:
     """Run the gates that have no verdict yet, select and report; return the page."""
-    params, rounds = ["--params", str(ROOT / "params.yaml")], artifacts / "rounds"
+    params, rounds = ["--params", str(described)], artifacts / "rounds"
     for name in ("r1", "r2", "r3"):
         if not (rounds / name / "verdict.json").is_file():
             _gate(artifacts, name)
@@ -138,9 +140,7 @@ def _predicted(frame: pd.DataFrame) -> pd.DataFrame:
     ("change", "words"),
     [(_fewer, "different rows"), (_relabelled, "different labels"), (_predicted, "not the largest of its logits")],
 )
-def test_tampered_predictions_are_held(
-    artifacts: Path, change: Callable[[pd.DataFrame], pd.DataFrame], words: str
-) -> None:
+def test_tampered_predictions_are_held(artifacts: Path, change: Callable[[pd.DataFrame], pd.DataFrame], words: str) -> None:
     path = artifacts / "rounds/r3/evaluated/predictions/test.parquet"
     change(pd.read_parquet(path)).to_parquet(path, index=False)
     verdict = _gate(artifacts, "r3")
@@ -171,10 +171,7 @@ def test_rows_of_data_that_was_never_validated_are_held(artifacts: Path) -> None
 
 
 def test_a_round_is_set_beside_its_parent(artifacts: Path) -> None:
-    found = {
-        name: next(one for one in _gate(artifacts, name)["rules"] if one.get("versus") == "parent")
-        for name in ("r1", "r3")
-    }
+    found = {name: next(one for one in _gate(artifacts, name)["rules"] if one.get("versus") == "parent") for name in ("r1", "r3")}
     told = {name: read_json(artifacts / "rounds" / name / "evaluated/quality.json") for name in ("teacher", "r2")}
     accuracy = {name: one["sets"]["test"]["slices"]["overall"]["accuracy"]["value"] for name, one in told.items()}
     assert found["r1"]["reference"] == pytest.approx(accuracy["teacher"], abs=1e-6)
@@ -249,6 +246,22 @@ def test_the_page_is_whole_self_contained_and_the_same_again(artifacts: Path) ->
     assert "distill@r9" not in page  # a round params.yaml no longer has
 
 
+def test_a_random_start_is_among_the_rivals(artifacts: Path, tmp_path: Path) -> None:
+    quality = read_json(artifacts / "rounds/r2/evaluated/quality.json")
+    for entry in quality["sets"].values():
+        entry["slices"]["overall"]["accuracy"] = {"value": 0.1234, "low": 0.1, "high": 0.2}
+        entry.pop("variants", None)
+    write_json(artifacts / "rounds/r3/random_init/quality.json", quality)
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    described = tmp_path / "params.yaml"
+    described.write_text(apply_overrides(text, ["baselines.random_init=[r3]"], "params.yaml"), encoding="utf-8")
+    page, without = _finish(artifacts, described), _finish(artifacts)
+    _, label, rest = page.partition("random start, shape of r3")
+    assert label
+    assert rest.partition("</tr>")[0].count("0.123<small>0.100\N{EN DASH}0.200") == 4, "a number a set"
+    assert "random start" not in without
+
+
 def test_text_from_outside_is_escaped(artifacts: Path) -> None:
     _change(artifacts / "validation/summary.json", lambda summary: summary.update(file="<script>alert(1)</script>"))
     assert "<script" not in _finish(artifacts)
@@ -257,4 +270,5 @@ def test_text_from_outside_is_escaped(artifacts: Path) -> None:
 def test_the_headline_is_the_verdict(artifacts: Path) -> None:
     _finish(artifacts)
     models = {name: {"cost": {}, "quality": {}, "verdict": {"verdict": "pass"}} for name in ("teacher", "r1")}
-    assert headline({"selection": {"selected": "r1"}, "models": models, "rounds": ["r1"]}) == "r1 passes its gates."
+    story = Story("toy", 0, models, {}, {}, {"selected": "r1"}, {}, {}, [])
+    assert headline(story) == "r1 passes its gates."

@@ -40,9 +40,7 @@ def cached(path: str) -> Attack:
     def attack(project: Path) -> contextlib.AbstractContextManager[None]:
         for receipt in sorted((project / "artifacts/receipts").iterdir()):
             outputs = read_json(receipt)["outputs"]
-            files = {
-                f"{out}/{name}": file for out, entry in outputs.items() for name, file in entry.get("files", {}).items()
-            }
+            files = {f"{out}/{name}": file for out, entry in outputs.items() for name, file in entry.get("files", {}).items()}
             output = {**outputs, **files}.get(path)
             if output is not None:
                 return one_byte(project / ".dvc/cache/files/md5" / output["md5"][:2] / output["md5"][2:])
@@ -140,11 +138,7 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
         "workspace",
         "tfidf_logistic/test.parquet",
     ),
-    "checkpoint": (
-        file(f"{ROUNDS}/r1/trained/checkpoints/*/model.safetensors"),
-        "workspace",
-        f"{ROUNDS}/r1/trained/checkpoints",
-    ),
+    "checkpoint": (file(f"{ROUNDS}/r1/trained/checkpoints/*/model.safetensors"), "workspace", f"{ROUNDS}/r1/trained/checkpoints"),
     "ONNX": (file(f"{ROUNDS}/r3/exported/model.onnx"), "workspace", f"{ROUNDS}/r3/exported/model.onnx"),
     "predictions": (file(f"{ROUNDS}/r3/evaluated/predictions/test.parquet"), "workspace", "predictions/test.parquet"),
     "metrics": (file(f"{ROUNDS}/r3/evaluated/quality.json"), "workspace", f"{ROUNDS}/r3/evaluated/quality.json"),
@@ -165,16 +159,8 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
     "cache listing": (cached(f"{ROUNDS}/r3/trained"), "cache", f"{ROUNDS}/r3/trained"),
     # After those in the cache, which are found by the receipts: with one bit changed a receipt may be no JSON any more.
     "receipt": (file("artifacts/receipts/distill@r3.json"), "receipts", "artifacts/receipts/distill@r3.json"),
-    "dvc.lock input": (
-        locked("distill@r2", "deps", "artifacts/teacher_logits"),
-        "dvc.lock",
-        "artifacts/teacher_logits",
-    ),
-    "dvc.lock output": (
-        locked("teacher", "outs", f"{ROUNDS}/teacher/trained"),
-        "dvc.lock",
-        f"{ROUNDS}/teacher/trained",
-    ),
+    "dvc.lock input": (locked("distill@r2", "deps", "artifacts/teacher_logits"), "dvc.lock", "artifacts/teacher_logits"),
+    "dvc.lock output": (locked("teacher", "outs", f"{ROUNDS}/teacher/trained"), "dvc.lock", f"{ROUNDS}/teacher/trained"),
     "dvc.lock code": (locked("prune@r1", "deps", "tasks/models"), "dvc.lock", "tasks/models"),
     "dvc.lock receipt": (locked("gate@r3", "outs", "artifacts/receipts/gate@r3.json"), "dvc.lock", "gate@r3"),
     "dvc.lock params": (
@@ -201,11 +187,7 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
     "recorded evidence": (recorded("r3", "evidence/quality.json"), "mlflow files", "r3: evidence/quality.json"),
     "recorded verdict": (recorded("r3", "evidence/verdict.json"), "mlflow files", "r3: evidence/verdict.json"),
     "recorded plan": (recorded("r2", "evidence/plan.json"), "mlflow files", "r2: evidence/plan.json"),
-    "recorded predictions": (
-        recorded("r3", "predictions/test.parquet"),
-        "mlflow files",
-        "r3: predictions/test.parquet",
-    ),
+    "recorded predictions": (recorded("r3", "predictions/test.parquet"), "mlflow files", "r3: predictions/test.parquet"),
     "recorded predictions of the teacher": (
         recorded("r0", "predictions/test.parquet"),
         "mlflow files",

@@ -92,11 +92,7 @@ FORGERIES: dict[str, tuple[Callable[[list[dict[str, Any]]], None], str, str]] = 
     "value of a rule": (lambda log: log[1]["verdict"]["rules"][2].update(value=0.5), "decision", "decision 2: rule 3"),
     "verdict": (lambda log: log[1]["verdict"].update(verdict="pass"), "decision", "decision 2: verdict"),
     "outcome": (lambda log: log[1].update(outcome="done"), "decision log", "decisions.jsonl: decision 2"),
-    "champion before": (
-        lambda log: log[1]["before"].update(champion=None),
-        "decision log",
-        "decisions.jsonl: decision 2",
-    ),
+    "champion before": (lambda log: log[1]["before"].update(champion=None), "decision log", "decisions.jsonl: decision 2"),
     "candidate": (lambda log: log[1]["candidate"].update(model_sha256="0" * 64), "inverse scan", "decision 2"),
 }
 
@@ -145,9 +141,7 @@ def test_numbers_that_do_not_follow_from_the_predictions_are_found(view: Path) -
     quality = read_json(path)
     quality["sets"]["test"]["slices"]["overall"]["accuracy"]["low"] += 0.01
     path.write_text(json.dumps(quality), encoding="utf-8")
-    assert [finding.subject for finding in classification.measured(view, params, "r3")] == [
-        "r3: test: overall: accuracy: low"
-    ]
+    assert [finding.subject for finding in classification.measured(view, params, "r3")] == ["r3: test: overall: accuracy: low"]
 
 
 def test_a_verdict_that_the_rules_do_not_give_is_found(view: Path) -> None:
@@ -172,9 +166,7 @@ def test_another_checkpoint_in_the_place_of_the_best_is_found(view: Path) -> Non
     """Everything about it is consistent, but for the number by which the best is told."""
     folder = view / ROUNDS / "r2/trained"
     summary = read_json(folder / "summary.json")
-    other = next(
-        checkpoint for checkpoint in summary["checkpoints"] if checkpoint["name"] != summary["best_checkpoint"]
-    )
+    other = next(checkpoint for checkpoint in summary["checkpoints"] if checkpoint["name"] != summary["best_checkpoint"])
     shutil.copyfile(folder / "checkpoints" / other["name"] / "model.safetensors", folder / "model/model.safetensors")
     changed = {**summary, "best_checkpoint": other["name"], "model_sha256": other["sha256"]}
     (folder / "summary.json").write_text(json.dumps(changed), encoding="utf-8")
@@ -196,6 +188,4 @@ def test_the_command_says_what_it_found(finished: Project, tmp_path: Path, comma
     assert f"FAIL {ROUNDS}/r3/exported/model.onnx: the file is not what export@r3 wrote" in printed
     code, _, errors = command(finished, "audit", "tiny/9")
     assert code == 2
-    assert (
-        "tiny/9: there is no such version; registered: tiny@challenger, tiny@champion, tiny/1, tiny/2, tiny/3" in errors
-    )
+    assert "tiny/9: there is no such version; registered: tiny@challenger, tiny@champion, tiny/1, tiny/2, tiny/3" in errors

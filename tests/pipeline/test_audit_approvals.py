@@ -74,9 +74,7 @@ def test_an_approved_promotion_passes(approved: Project) -> None:
     report = audit(approved.folder, "tiny@champion")
     assert report["version"] == 2
     assert [check for check in report["checks"] if check["result"] != "PASS"] == []
-    assert {"decision 3", "decision 2"} <= {
-        check["subject"] for check in report["checks"] if check["name"] == "approval"
-    }
+    assert {"decision 3", "decision 2"} <= {check["subject"] for check in report["checks"] if check["name"] == "approval"}
 
 
 def test_the_report_shows_the_decisions_and_stays_what_the_stage_wrote(approved: Project, command: Command) -> None:

@@ -99,9 +99,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     site = next((folder / "lib").glob("python3*")) / "site-packages"
     (site / "tools.pth").write_text(f"{Path(model_signing.__file__).parents[1]}\n")
     env = {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}", "HOME": str(folder)}
-    done = subprocess.run(
-        ["python", "-c", "import tasks"], env=env, cwd=folder, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["python", "-c", "import tasks"], env=env, cwd=folder, capture_output=True, text=True, check=False)
     assert "No module named 'tasks'" in done.stderr
     return env
 
@@ -205,9 +203,7 @@ def test_the_bytes_are_those_of_the_receipts(exported: Path, finished: Project) 
     for path in trained.iterdir():
         assert file_sha256(exported / path.name) == file_sha256(path)
     for name in ("model.onnx", "model.int8.onnx"):
-        assert file_sha256(exported / "onnx" / name) == file_sha256(
-            finished.folder / "artifacts/rounds/r3/exported" / name
-        )
+        assert file_sha256(exported / "onnx" / name) == file_sha256(finished.folder / "artifacts/rounds/r3/exported" / name)
     for path in (finished.folder / "artifacts/receipts").iterdir():
         if (exported / "receipts" / path.name).exists():
             assert (exported / "receipts" / path.name).read_bytes() == path.read_bytes()
@@ -223,25 +219,20 @@ def test_bill_of_materials(exported: Path, finished: Project) -> None:
     ancestors = {ancestor["bom-ref"]: ancestor["hashes"][0]["content"] for ancestor in model["pedigree"]["ancestors"]}
     rounds = finished.folder / "artifacts/rounds"
     expected = {
-        f"ancestor:{name}": file_sha256(rounds / name / "trained/model/model.safetensors")
-        for name in ("r2", "r1", "teacher")
+        f"ancestor:{name}": file_sha256(rounds / name / "trained/model/model.safetensors") for name in ("r2", "r1", "teacher")
     }
     expected["ancestor:base"] = file_sha256(finished.folder / "artifacts/fetched/teacher/model.safetensors")
     assert list(ancestors) == list(expected)
     assert ancestors == expected
     metrics = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
     quality = read_json(exported / "evidence/quality.json")["sets"]["test"]["slices"]["class:positive"]["accuracy"]
-    shown = next(
-        metric for metric in metrics if metric["type"] == "accuracy" and metric["slice"] == "test/class:positive"
-    )
+    shown = next(metric for metric in metrics if metric["type"] == "accuracy" and metric["slice"] == "test/class:positive")
     assert float(shown["value"]) == pytest.approx(quality["value"], rel=1e-5)
     assert float(shown["confidenceInterval"]["lowerBound"]) == pytest.approx(quality["low"], rel=1e-5)
     kinds = [component["type"] for component in bom["components"]]
     assert kinds.count("data") == 1 + len(list((finished.folder / "artifacts/data/sets").glob("*.parquet")))
     assert any(
-        component["purl"].startswith("pkg:pypi/torch@")
-        for component in bom["components"]
-        if component["type"] == "library"
+        component["purl"].startswith("pkg:pypi/torch@") for component in bom["components"] if component["type"] == "library"
     )
 
 
@@ -289,13 +280,7 @@ def test_model_card(exported: Path) -> None:
     quality = read_json(exported / "evidence/quality.json")["sets"]["abroad"]["slices"]["overall"]["accuracy"]
     assert results[("abroad", "accuracy")].metric_value == pytest.approx(quality["value"], abs=1e-6)
     assert f"{quality['low']:.3f} to {quality['high']:.3f}" in results[("abroad", "accuracy")].metric_name
-    for words in (
-        "## What it lost",
-        "## Not without further evaluation",
-        "## Lineage",
-        "Decision 1, ",
-        "Verdict: **pass**",
-    ):
+    for words in ("## What it lost", "## Not without further evaluation", "## Lineage", "Decision 1, ", "Verdict: **pass**"):
         assert words in loaded.content
 
 
@@ -312,9 +297,7 @@ def test_without_a_key_and_from_the_cache_alone(
     done = follow(out, stranger)
     assert {head: ended.returncode for head, ended in done.items()} == dict.fromkeys(done, 0)
     assert len(done) == 2
-    subjects = {
-        file["name"]: file["digest"]["sha256"] for file in read_json(out / "provenance.statement.json")["subject"]
-    }
+    subjects = {file["name"]: file["digest"]["sha256"] for file in read_json(out / "provenance.statement.json")["subject"]}
     assert subjects["onnx/model.onnx"] == hashlib.sha256((out / "onnx/model.onnx").read_bytes()).hexdigest()
     assert "license: unknown\n" in (out / "README.md").read_text(encoding="utf-8")
 

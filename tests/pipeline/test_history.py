@@ -39,9 +39,7 @@ def test_upwards_a_model_leads_to_its_teacher_and_its_data(finished: Project) ->
         ("artifacts/no/such/file", []),
     ],
 )
-def test_downwards_a_thing_leads_to_the_models_that_rest_on_it(
-    finished: Project, thing: str, versions: list[int]
-) -> None:
+def test_downwards_a_thing_leads_to_the_models_that_rest_on_it(finished: Project, thing: str, versions: list[int]) -> None:
     def versions_on(asked: str) -> list[Any]:
         return [model["version"] for model in lineage_down(finished.folder, asked)["models"]]
 
@@ -54,9 +52,7 @@ def test_downwards_from_a_commit_or_a_source(finished: Project) -> None:
     commit = finished.shell("git", "rev-parse", "--short=8", "HEAD").strip()
     assert len(lineage_down(finished.folder, commit)["models"]) == 3
     source = next(
-        line.split("source: ")[1]
-        for line in finished.shell("cat", "params.yaml").splitlines()
-        if "source: path" in line
+        line.split("source: ")[1] for line in finished.shell("cat", "params.yaml").splitlines() if "source: path" in line
     )
     assert len(lineage_down(finished.folder, source)["models"]) == 3
 

@@ -31,9 +31,7 @@ def test_the_histories_are_at_least_twenty() -> None:
     assert len(HISTORIES) >= 20
 
 
-@pytest.mark.parametrize(
-    "history", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in HISTORIES]
-)
+@pytest.mark.parametrize("history", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in HISTORIES])
 def test_an_honest_history_raises_no_alarm(scene: Scene, history: str) -> None:
     with contextlib.closing(HISTORIES[history](scene)) as moments:
         audited = 0

@@ -75,9 +75,7 @@ def evaluation(finished: Project, tmp_path: Path) -> tuple[dict[str, Any], dict[
     return receipt, json.loads(json.dumps(receipt)), tmp_path
 
 
-def results(
-    evaluation: tuple[dict[str, Any], dict[str, Any], Path], finished: Project, context: Context = PLAIN
-) -> list[str]:
+def results(evaluation: tuple[dict[str, Any], dict[str, Any], Path], finished: Project, context: Context = PLAIN) -> list[str]:
     receipt, again, tree = evaluation
     places = {path: finished.folder / path for path in _paths(receipt)}
     return [f"{finding.result} {finding.sentence}" for finding in compare_stage(receipt, again, tree, places, context)]
@@ -98,9 +96,7 @@ def test_measured_times_may_differ_and_other_numbers_may_not(evaluation: Any, fi
     assert results(evaluation, finished) == ["FAIL numbers that are not measured times differ"]
 
 
-def test_other_bytes_fail_on_the_same_machine_and_are_unknown_in_another_environment(
-    evaluation: Any, finished: Project
-) -> None:
+def test_other_bytes_fail_on_the_same_machine_and_are_unknown_in_another_environment(evaluation: Any, finished: Project) -> None:
     _, again, tree = evaluation
     place = tree / "artifacts/rounds/r3/evaluated/predictions/test.parquet"
     place.write_bytes(place.read_bytes() + b" ")

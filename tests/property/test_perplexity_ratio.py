@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.gates.paired import MIN_BLOCKS, BlockPairs, Ratio, perplexity_ratio
+from tasks.gates.paired import MIN_BLOCKS, BlockPairs, Estimate, perplexity_ratio
 from tasks.measuring.perplexity import exponential, nll_per_token
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -22,9 +22,9 @@ def blocks(seed: int, count: int = 60) -> BlockPairs:
     return BlockPairs(tokens * hard, tokens * hard * rng.uniform(0.9, 1.1, count), tokens)
 
 
-def ratio(pairs: BlockPairs, *arguments: float, **named: int) -> Ratio:
+def ratio(pairs: BlockPairs, *arguments: float, **named: int) -> Estimate:
     found = perplexity_ratio(pairs, *arguments, **named)
-    assert isinstance(found, Ratio), found
+    assert isinstance(found, Estimate), found
     return found
 
 
@@ -72,9 +72,7 @@ def at_the_bound(rng: np.random.Generator, count: int, texts: int = 1) -> BlockP
 
 def test_at_most_five_in_a_hundred_are_passed_that_are_just_not_allowed() -> None:
     rng, models = np.random.default_rng(0), 400
-    passed = sum(
-        ratio(at_the_bound(rng, 200), 1.05, resamples=400, seed=number).p_value <= 0.05 for number in range(models)
-    )
+    passed = sum(ratio(at_the_bound(rng, 200), 1.05, resamples=400, seed=number).p_value <= 0.05 for number in range(models))
     assert passed / models <= 0.08  # 5 %, and two standard errors and a half
 
 

@@ -26,8 +26,8 @@ shapes = st.tuples(st.integers(1, 60), st.integers(2, 5), st.integers(0, 10_000)
 
 
 def measured(labels, logits, teacher, slices, **changes):
-    settings = {"bins": 10, "resamples": 200, "confidence": 0.95, "seed": 0, **changes}
-    return quality.measure_slices(labels, logits, teacher, slices, **settings)
+    draws = quality.Draws(**{"resamples": 200, "confidence": 0.95, "seed": 0, **changes})
+    return quality.measure_slices(labels, logits, teacher, slices, 10, draws)
 
 
 @given(shapes)
@@ -144,7 +144,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     truth, trials = 0.8, 300
     hits = 0
     for trial in range(trials):
-        found = quality.interval_of_mean(rng.random(200) < truth, 400, 0.9, seed=trial)
+        found = quality.interval_of_mean(rng.random(200) < truth, quality.Draws(400, 0.9, trial))
         hits += found["low"] <= truth <= found["high"]
     assert 0.84 <= hits / trials <= 0.95
 
@@ -152,4 +152,4 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
 def test_interval_of_a_mean_is_that_of_accuracy():
     labels, logits, _ = example(100, 2, 0)
     found = measured(labels, logits, None, {"overall": np.ones(100, dtype=bool)}, resamples=500)["overall"]["accuracy"]
-    assert quality.interval_of_mean(logits.argmax(1) == labels, 500, 0.95, seed=0) == found
+    assert quality.interval_of_mean(logits.argmax(1) == labels, quality.Draws(500, 0.95, 0)) == found

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from tasks.gates.paired import count_pairs, paired_bootstrap
-from tasks.measuring.quality import interval_of_mean
+from tasks.measuring.quality import Draws, interval_of_mean
 
 ONE_SIDED: Final = 0.975  # of each end: an interval of 95 %
 TWO_SIDED: Final = 0.95
@@ -46,7 +46,7 @@ def accuracy_difference(right: str, reference: str, seed: int) -> Difference:
 
 def kl_difference(kl_nats: list[float], reference: list[float], seed: int) -> Difference:
     """Return the difference of the mean KL to the teacher on the same rows, nats; lower is better."""
-    found = interval_of_mean(np.array(kl_nats) - np.array(reference), RESAMPLES, TWO_SIDED, seed)
+    found = interval_of_mean(np.array(kl_nats) - np.array(reference), Draws(RESAMPLES, TWO_SIDED, seed))
     return Difference(found["value"], found["low"], found["high"], higher_is_better=False)
 
 

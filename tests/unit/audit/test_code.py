@@ -36,9 +36,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 def lock_of(project: Path, *paths: str) -> dict[str, Any]:
     """Return dvc.lock as DVC writes it now for a stage with these code dependencies."""
-    return {
-        "stages": {"gate@r1": {"deps": [{"path": path, "md5": full_digest(project / path)["md5"]} for path in paths]}}
-    }
+    return {"stages": {"gate@r1": {"deps": [{"path": path, "md5": full_digest(project / path)["md5"]} for path in paths]}}}
 
 
 def findings(project: Path, lock: dict[str, Any]) -> list[Finding]:
@@ -63,9 +61,7 @@ def test_a_file_that_git_does_not_know_is_named(project: Path, path: str) -> Non
     (project / path).write_text("X = 1\n", encoding="utf-8")
     [finding] = findings(project, lock_of(project, "tasks/gates", *([path] if path == "tasks/x.py" else [])))
     assert (finding.name, finding.subject, finding.result) == ("dvc.lock", path, "FAIL")
-    assert finding.sentence.startswith(
-        "is not in Git, and dvc.lock counts it as code of gate@r1: commit it or remove it"
-    )
+    assert finding.sentence.startswith("is not in Git, and dvc.lock counts it as code of gate@r1: commit it or remove it")
 
 
 def test_a_file_that_came_after_the_run_is_no_fault(project: Path) -> None:
@@ -79,7 +75,4 @@ def test_other_code_is_not_blamed_on_a_file_that_git_does_not_know(project: Path
     lock = lock_of(project, "tasks/gates")
     lock["stages"]["gate@r1"]["deps"][0]["md5"] = "0" * 32 + ".dir"
     [finding] = findings(project, lock)
-    assert (finding.subject, finding.sentence) == (
-        "tasks/gates",
-        "gate@r1: dvc.lock names other code than Git recorded",
-    )
+    assert (finding.subject, finding.sentence) == ("tasks/gates", "gate@r1: dvc.lock names other code than Git recorded")

@@ -12,21 +12,17 @@ from tasks.report.charts import Point, curve, front, thinned
 from tasks.report.parts import count, interval, milliseconds, percent, size
 
 SHARE = st.floats(0.0, 1.0)
+INTERVAL = st.lists(SHARE, min_size=3, max_size=3).map(
+    lambda ends: dict(zip(("low", "value", "high"), sorted(ends), strict=True))
+)
 POINT = st.builds(
-    lambda params, values, latency, int8: Point(
-        "r<1>",
-        params,
-        values[1],
-        values[0],
-        values[2],
-        latency,
-        (values[1], values[0], values[2]) if int8 else None,
-        "round",
-    ),
+    Point,
+    st.just("r<1>"),
     st.floats(1e2, 1e12),
-    st.lists(SHARE, min_size=3, max_size=3).map(sorted),
+    INTERVAL,
     st.one_of(st.none(), st.floats(0.01, 1e4)),
-    st.booleans(),
+    st.one_of(st.none(), INTERVAL),
+    st.just("round"),
 )
 
 
@@ -45,9 +41,7 @@ def test_the_front_stays_in_its_box(points: list[Point], rival: float | None, wi
 
 @given(st.lists(st.tuples(st.integers(0, 10**5), st.floats(0, 100)), max_size=300), st.lists(SHARE, max_size=5))
 def test_curves_stay_in_their_box(loss: list[tuple[int, float]], accuracy: list[float]) -> None:
-    svg = curve(
-        "r1", thinned([(float(s), v) for s, v in sorted(loss)]), [(100.0 * i, v) for i, v in enumerate(accuracy)]
-    )
+    svg = curve("r1", thinned([(float(s), v) for s, v in sorted(loss)]), [(100.0 * i, v) for i, v in enumerate(accuracy)])
     assert "nan" not in svg
     assert all(0 <= y <= 232 for y in _vertical(svg))
 

@@ -1,0 +1,72 @@
+"""One set of rows measured: its entry of quality.json and the predictions kept for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tasks.artifacts import Interval, SetQuality
+from tasks.data.frames import rows_sha256
+from tasks.measuring.quality import Draws, Floats, Ints, interval_of_mean, intervals_of_sums, measure_slices
+from tasks.measuring.slices import document_frequency, masks_of, slice_names, slices_of
+from tasks.measuring.subject import RowSettings
+
+
+def learnt_words(learnt_from: Iterable[pd.DataFrame]) -> Mapping[str, int]:
+    """Return in how many of the texts that were learnt from each word occurs; rare words are those rare there."""
+    return document_frequency(text for frame in learnt_from for text in frame["text"])
+
+
+def measure(
+    frame: pd.DataFrame,
+    logits: NDArray[np.floating[Any]],
+    teacher_predictions: Ints | None,
+    learnt: Mapping[str, int],
+    how: RowSettings,
+) -> tuple[SetQuality, pd.DataFrame]:
+    """Return the set's entry of quality.json (without variants) and its predictions, as docs/artifacts.md has them.
+
+    `frame` has row_id, text, label and source; logits (N, C) and teacher_predictions (N,) are in its order; `learnt` are the
+    `learnt_words`.
+    """
+    labels = frame["label"].to_numpy(dtype=np.int64)
+    sources, names = frame["source"].astype(str).tolist(), [how.labels[i] for i in sorted(how.labels)]
+    rows = slices_of(frame["text"].tolist(), labels.tolist(), sources, names, learnt, how.rare_share)
+    masks = masks_of(rows, slice_names(names, sources))
+    entry: SetQuality = {
+        "rows": len(frame),
+        "rows_sha256": rows_sha256(frame["row_id"]),
+        "slices": measure_slices(labels, logits, teacher_predictions, masks, how.bins, how.draws),
+    }
+    columns: dict[str, Any] = {
+        "row_id": frame["row_id"].to_numpy(),
+        "label": labels,
+        "prediction": logits.argmax(axis=1).astype(np.int64),
+        **{f"logit_{c}": logits[:, c].astype(np.float32) for c in range(logits.shape[1])},
+        "slices": rows,
+    }
+    return entry, pd.DataFrame(columns)
+
+
+def measure_int8(labels: Ints, chosen: Ints, chosen_fp32: Ints, teachers: Ints, draws: Draws) -> dict[str, Interval]:
+    """Return the intervals of a set's `onnx_int8` in quality.json, from the classes chosen row by row.
+
+    `accuracy`; `accuracy_ratio`, to that of the int8 teacher on the same drawn rows; `agreement`, the share of rows on which both
+    choose the same class; `agreement_fp32`, the same with the model before rounding.
+    """
+    right = np.stack([chosen == labels, teachers == labels], axis=1).astype(np.float64)
+    return {
+        "accuracy": interval_of_mean(chosen == labels, draws),
+        **intervals_of_sums(right, _ratios, draws),
+        "agreement": interval_of_mean(chosen == teachers, draws),
+        "agreement_fp32": interval_of_mean(chosen == chosen_fp32, draws),
+    }
+
+
+def _ratios(sums_RK: Floats) -> dict[str, Floats]:
+    # a teacher may be right on no row that was drawn
+    return {"accuracy_ratio": sums_RK[:, 0] / np.maximum(sums_RK[:, 1], 1.0)}
