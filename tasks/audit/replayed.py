@@ -21,7 +21,6 @@ CLOCKED_FILES: Final = ("cost.json", "verdict.json")  # the latter has the value
 MEASURED_COSTS: Final = frozenset({"latency", "peak_memory_bytes"})
 TIMED: Final = "latency"  # the beginning of the metrics of rules that judge measured times
 SHOWN: Final = 5  # changes of the environment in a sentence; the report has them all
-ABSENT: Final = "no such file"
 
 
 def environment(receipt: Receipt, again: Receipt) -> list[str]:
@@ -33,18 +32,14 @@ def environment(receipt: Receipt, again: Receipt) -> list[str]:
 
 def _environment(receipt: Receipt) -> dict[str, Any]:
     """Return where and how a stage ran, by name; older receipts do not have all of it."""
-    facts = receipt.get("facts", {})  # these are told where they are not the usual ones
+    environment, facts = receipt["environment"], receipt.get("facts", {})
     return {
-        "python": receipt["environment"].get("python"),
-        "platform": receipt["environment"].get("platform"),
-        "device": receipt.get("device"),
-        "precision": receipt.get("precision"),
-        "threads": receipt.get("threads"),
+        **{key: environment.get(key) for key in ("python", "platform")},
+        **{key: receipt.get(key) for key in ("device", "precision", "threads")},
         "processes": receipt.get("processes", 1),
         "backend": receipt.get("backend"),
-        "compiled": facts.get("compiled"),
-        "strategy": facts.get("strategy"),
-        **receipt["environment"]["packages"],
+        **{key: facts.get(key) for key in ("compiled", "strategy")},  # recorded where they are not the usual ones
+        **environment["packages"],
     }
 
 
@@ -71,17 +66,6 @@ class Context:
     has_metrics: bool
 
 
-@dataclass(frozen=True)
-class _Output:
-    """One file that a stage wrote again: the digests then and now, and where the bytes of both are."""
-
-    path: str
-    expected: str
-    here: str
-    old: Path | None
-    new: Path
-
-
 def compare_stage(receipt: Receipt, again: Receipt, tree: Path, recorded: Places, context: Context) -> list[Finding]:
     """Return where a stage's outputs below `tree` are not those of its receipt, or one check that passed.
 
@@ -99,36 +83,38 @@ def compare_stage(receipt: Receipt, again: Receipt, tree: Path, recorded: Places
         findings += compare(NAME, f"{stage}: {key}", plain(old), plain(new), "the replay ran something else")
     counts: Counter[str] = Counter()
     for path, file in files_of(receipt, "outputs").items():
+        place, expected = tree / path, file["sha256"]
         if path.startswith(DATA_DOCS):  # pages that show when they were written, also in their names
             continue
-        place = tree / path
-        here = file_sha256(place) if place.is_file() else ABSENT
-        output = _Output(path, file["sha256"], here, recorded.get(path), place)
-        kind, faults = _compare_file(output, stage, context, changes)
-        counts[kind] += 1
-        findings += faults
+        if not place.is_file():
+            findings.append(failed(NAME, path, expected, "no such file", f"{stage} did not write it again"))
+        elif (here := file_sha256(place)) == expected:
+            counts["same"] += 1
+        else:
+            wrong = failed(NAME, path, expected, here, f"{stage} gives other bytes when it runs again")
+            kind, faults = _compare_file(wrong, recorded.get(path), place, context, changes)
+            counts[kind] += 1
+            findings += faults
     return findings or [passed(NAME, stage, _words(counts, changes))]
 
 
-def _compare_file(output: _Output, stage: str, context: Context, changes: Sequence[str]) -> tuple[str, list[Finding]]:
-    """Return how a file came out (`same`, `clocked` or `close`) and what is wrong with it."""
-    path, name = output.path, output.path.rpartition("/")[2]
-    if output.here == output.expected:
-        return "same", []
-    if output.here == ABSENT:
-        return "close", [failed(NAME, path, output.expected, ABSENT, f"{stage} did not write it again")]
+def _compare_file(
+    wrong: Finding, old: Path | None, new: Path, context: Context, changes: Sequence[str]
+) -> tuple[str, list[Finding]]:
+    """Return how a file with other bytes came out (`clocked` or `close`) and what is wrong: `wrong` when nothing explains it."""
+    path, name = wrong.subject, new.name
     if context.read_other is not None and not context.tolerant:
         return "close", [unknown(NAME, path, f"follows from other bytes of {context.read_other}")]
     if name in CLOCKED_FILES or (context.tolerant and name == "quality.json"):
-        if output.old is None:
+        if old is None:
             return "clocked", [unknown(NAME, path, "the recorded file is not here to compare it with")]
-        return "clocked", _compare_numbers(path, read_json(output.old), read_json(output.new), context.tolerant)
+        return "clocked", _compare_numbers(path, read_json(old), read_json(new), context.tolerant)
     if context.tolerant:
         words = "other bytes on a device that is not deterministic, and no metrics are replayed to judge by"
         return "close", [] if context.has_metrics else [unknown(NAME, path, words)]
     if changes:
         return "close", [unknown(NAME, path, f"came out otherwise in another environment: {_few(changes)}")]
-    return "close", [failed(NAME, path, output.expected, output.here, f"{stage} gives other bytes when it runs again")]
+    return "close", [wrong]
 
 
 def _words(counts: Counter[str], changes: Sequence[str]) -> str:
