@@ -27,11 +27,11 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.summary import publish_artifacts
 from tasks.errors import StageError
-from tasks.git import git_facts
 from tasks.params.base import Params
 from tasks.progress import PREFIX
-from tasks.registry.live import Recorder
-from tasks.running.dvc import BusyError, Stage, StageRunner, pending, read_graph
+from tasks.promotion.first_champion import settle_champion
+from tasks.registry.live import Recorder, open_recorder
+from tasks.running.dvc import BusyError, StageRunner, pending
 from tasks.running.last_run import describe, sentence, write_last_run
 from tasks.running.start import only_run, prepare_run
 from tasks.warm import warm_server
@@ -103,14 +103,11 @@ def compress(
     folder = Path(workspace).absolute()
     with only_run(folder):
         params = prepare_run(folder, checked=checked)
-        stages = read_graph(folder)
-        waiting = pending(folder, stages)
-        recorder = Recorder(folder, params, stages, git_facts(folder))
+        recorder, waiting = open_recorder(folder, params, settle_champion)
         if not waiting:
-            recorder.finish(dict.fromkeys((s.name for s in stages), "skipped"))
-            console.info("nothing to do: all %d stages are up to date", len(stages))
+            recorder.finish_unchanged()
             return Completed(name="NoChange", message="every stage is up to date")
-        return _run_all(folder, params, stages, waiting, recorder, began, max_workers)
+        return _run_all(folder, params, waiting, recorder, began, max_workers)
 
 
 def compress_at(api_url: str, workspace: Path, max_workers: int, started: float) -> State[Any] | dict[str, Any]:
@@ -126,21 +123,15 @@ def compress_at(api_url: str, workspace: Path, max_workers: int, started: float)
 
 
 def _run_all(
-    folder: Path,
-    params: Params,
-    stages: list[Stage],
-    waiting: list[str],
-    recorder: Recorder,
-    began: float,
-    max_workers: int,
+    folder: Path, params: Params, waiting: list[str], recorder: Recorder, began: float, max_workers: int
 ) -> dict[str, Any]:
     outcomes: dict[str, str] = {}
     seconds: dict[str, float] = {}
     state = "failed"
     try:
         with warm_server(folder) as env, _pool(max_workers) as pool, StageRunner(folder, env) as runner:
-            _run_graph(stages, waiting, runner, recorder, pool, outcomes, seconds)
-        left = pending(folder, stages)
+            _run_graph(pool, waiting, runner, recorder, outcomes, seconds)
+        left = pending(folder, recorder.stages)
         if left:
             raise StageError(left[0], "is not up to date after the run; did something change its files meanwhile?")
         runs = recorder.finish(outcomes)
@@ -155,17 +146,16 @@ def _run_all(
 
 
 def _run_graph(
-    stages: list[Stage],
+    pool: ThreadPoolTaskRunner[Any],
     waiting: list[str],
     runner: StageRunner,
     recorder: Recorder,
-    pool: ThreadPoolTaskRunner[Any],
     outcomes: dict[str, str],
     seconds: dict[str, float],
 ) -> None:
     """Run every stage after those it waits for; raise the first fault when all that could run has ended."""
     futures: dict[str, PrefectFuture[Any]] = {}
-    for stage in stages:
+    for stage in recorder.stages:
         upstream = [futures[name] for name in stage.upstream]
         parameters = {"name": stage.name, "needed": stage.name in waiting, "runner": runner, "recorder": recorder}
         futures[stage.name] = pool.submit(run_stage, parameters, wait_for=upstream)

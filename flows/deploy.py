@@ -9,13 +9,7 @@ from typing import Any, Final, Literal
 from prefect import Flow
 from prefect import serve as prefect_serve
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterName,
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-)
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, FlowFilter, FlowFilterName, FlowRunFilter
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
@@ -51,9 +45,7 @@ def check_cron(cron: str, option: str = "--cron") -> None:
         raise ParamsError(f"{option} {cron!r}: {error.errors()[0]['msg']}; write it like '0 2 * * *'") from None
 
 
-def serve(
-    workspace: Path, cron: str | None, api_url: str, overlap: Overlap = "skip", audit_cron: str | None = None
-) -> None:
+def serve(workspace: Path, cron: str | None, api_url: str, overlap: Overlap = "skip", audit_cron: str | None = None) -> None:
     """Serve the flows from this process until it is stopped, for the Prefect server at `api_url`.
 
     `compress` at `cron`, one run at a time: two runs in one workspace would change each other's files. `promote` when somebody

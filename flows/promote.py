@@ -82,9 +82,7 @@ def _form(proposal: dict[str, Any], trouble: str) -> type[Answer]:
         "Run `compactlm approve --print` (or `compactlm reject --reason WHY --print`) in a project with this "
         "`decisions.jsonl`, and paste the line it prints as signature."
     )
-    return Answer.with_initial_data(
-        description=f"{words}\n\nThe answer before did not count: {trouble}" if trouble else words
-    )
+    return Answer.with_initial_data(description=f"{words}\n\nThe answer before did not count: {trouble}" if trouble else words)
 
 
 def _take(folder: Path, proposal: dict[str, Any], answer: Answer) -> str:

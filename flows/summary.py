@@ -9,12 +9,13 @@ from typing import Any, Final
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
+from tasks.artifacts import TEACHER
 from tasks.errors import UserError
 from tasks.files import read_json
 from tasks.params.base import Params
 from tasks.promotion.decision_page import as_markdown
 from tasks.promotion.decisions import read_log
-from tasks.registry.records import TEACHER, RoundFiles, latency, overall, quality_of
+from tasks.registry.records import RoundFiles, latency, overall, quality_of
 
 WIDTH: Final = 480
 HEIGHT: Final = 260
@@ -46,20 +47,20 @@ def _publish_decision(workspace: Path, name: str) -> None:
         log = read_log(workspace)
     except UserError:
         return
-    for entry in [one for one in log if one["model"] == name][-1:]:
+    for entry in [entry for entry in log if entry["model"] == name][-1:]:
         create_markdown_artifact(as_markdown(entry), key="decision")
 
 
 def _row(files: RoundFiles) -> dict[str, Any]:
-    cost = files.cost()
-    metric, value = quality_of(overall(read_json(files.folder / "evaluated" / "quality.json"))["test"])
+    cost = files.costs()
+    metric, value = quality_of(overall(read_json(files.quality))["test"])
     return {
         "round": files.label,
         "parameters": cost["params_total"],
         "size_mb": round(cost["size_bytes"] / 1e6, 1),
         f"test_{metric}": round(value, 4),
         "latency_ms_p50": min(latency(cost, "latency_ms_p50").values()),
-        "verdict": files.verdict() or "",
+        "verdict": files.judged() or "",
     }
 
 

@@ -32,9 +32,7 @@ def check_registry(workspace: str = ".") -> None:
     if faults:
         emit_event(EVENT, resource={"prefect.resource.id": f"compactlm.model.{name}"}, payload={"differences": faults})
         lines = "".join(f"- {one}\n" for one in faults)
-        create_markdown_artifact(
-            f"{lines}\n`compactlm history --repair` puts it back to what was decided.\n", key="drift"
-        )
+        create_markdown_artifact(f"{lines}\n`compactlm history --repair` puts it back to what was decided.\n", key="drift")
         raise UserError(f"{name}: {'; '.join(faults)}. `compactlm history --repair` puts it back to what was decided")
 
 

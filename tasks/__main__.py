@@ -6,9 +6,10 @@ import os
 import sys
 import time
 
+from tasks.children import STARTED
 from tasks.warm import run_warm
 
-os.environ.setdefault("COMPACTLM_STAGE_STARTED", str(time.time()))
+os.environ.setdefault(STARTED, str(time.time()))
 code = run_warm(sys.argv[1:])
 if code is None:
     from tasks.running.stage import main

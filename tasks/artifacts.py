@@ -6,7 +6,6 @@ Stages get their paths from dvc.yaml as arguments; whoever reads a run afterward
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
@@ -122,97 +121,32 @@ class GitState(TypedDict):
     diff: str | None
 
 
-@dataclass(frozen=True)
 class RoundPaths:
     """Where the files of one round are, below `root` (a workspace, or a folder that stands for one)."""
 
-    root: Path
-    name: str
-
-    @property
-    def folder(self) -> Path:
-        """Return the folder of the round."""
-        return self.root / ROUNDS / self.name
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """Return the stages that make this round."""
-        return TEACHER_STAGES if self.name == TEACHER else tuple(stage.format(self.name) for stage in ROUND_STAGES)
-
-    @property
-    def training_stage(self) -> str:
-        """Return the stage that trains this round's model."""
-        return TEACHER if self.name == TEACHER else f"distill@{self.name}"
-
-    @property
-    def tokens(self) -> Path:
-        """Return the folder of the sets in the tokens of the round's model."""
-        return self.folder / "tokens"
-
-    @property
-    def pruned(self) -> Path:
-        """Return the folder of the pruning: `model/`, `plan.json`, scores, masks, candidates."""
-        return self.folder / "pruned"
-
-    @property
-    def plan(self) -> Path:
-        """Return what was kept, as a file."""
-        return self.pruned / "plan.json"
-
-    @property
-    def search(self) -> Path:
-        """Return the folder of the trainings of candidates."""
-        return self.folder / "search"
-
-    @property
-    def trained(self) -> Path:
-        """Return the folder of the training stage: `model/`, `checkpoints/`, `steps.jsonl`, `summary.json`."""
-        return self.folder / "trained"
-
-    @property
-    def model(self) -> Path:
-        """Return the folder of the round's model, a plain Hugging Face folder."""
-        return self.trained / "model"
-
-    @property
-    def weights(self) -> Path:
-        """Return the file of the round's weights."""
-        return self.model / WEIGHTS
-
-    @property
-    def found_shape(self) -> Path:
-        """Return how the candidates of a search ranked, as a file."""
-        return self.trained / "search.json"
-
-    @property
-    def exported(self) -> Path:
-        """Return the folder of the exports: ONNX files, parity.json, golden.json."""
-        return self.folder / "exported"
-
-    @property
-    def evaluated(self) -> Path:
-        """Return the folder of the evaluation: quality.json, cost.json, predictions."""
-        return self.folder / "evaluated"
-
-    @property
-    def quality(self) -> Path:
-        """Return the file of type Quality."""
-        return self.evaluated / "quality.json"
-
-    @property
-    def cost(self) -> Path:
-        """Return the file of type Cost."""
-        return self.evaluated / "cost.json"
-
-    @property
-    def predictions(self) -> Path:
-        """Return the folder of the predictions row by row, a file a set."""
-        return self.evaluated / "predictions"
-
-    @property
-    def verdict(self) -> Path:
-        """Return the file of type Verdict."""
-        return self.folder / "verdict.json"
+    def __init__(self, root: Path, name: str) -> None:
+        """Take the round's name, or `teacher`."""
+        is_teacher = name == TEACHER
+        self.root: Final = root
+        self.name: Final = name
+        self.stages: Final = TEACHER_STAGES if is_teacher else tuple(stage.format(name) for stage in ROUND_STAGES)
+        self.training_stage: Final = TEACHER if is_teacher else f"distill@{name}"  # the one that trains its model
+        self.folder: Final = root / ROUNDS / name
+        self.tokens: Final = self.folder / "tokens"  # the sets in the tokens of the round's model
+        self.pruned: Final = self.folder / "pruned"  # model/, plan.json, scores, masks, candidates
+        self.plan: Final = self.pruned / "plan.json"  # what was kept
+        self.search: Final = self.folder / "search"  # the trainings of candidates
+        self.trained: Final = self.folder / "trained"  # model/, checkpoints/, steps.jsonl, summary.json
+        self.model: Final = self.trained / "model"  # a plain Hugging Face folder
+        self.weights: Final = self.model / WEIGHTS
+        self.found_shape: Final = self.trained / "search.json"  # how the candidates of a search ranked
+        self.exported: Final = self.folder / "exported"  # ONNX files, parity.json, golden.json
+        self.evaluated: Final = self.folder / "evaluated"  # quality.json, cost.json, predictions
+        self.quality: Final = self.evaluated / "quality.json"  # of type Quality
+        self.cost: Final = self.evaluated / "cost.json"  # of type Cost
+        self.predictions: Final = self.evaluated / "predictions"  # row by row, a file a set
+        self.random_init: Final = self.folder / "random_init/quality.json"  # this shape from random weights, if asked for
+        self.verdict: Final = self.folder / "verdict.json"  # of type Verdict
 
 
 def receipt_path(stage: str) -> str:

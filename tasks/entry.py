@@ -32,9 +32,7 @@ def entry_of(stage: str, workspace: Path = Path()) -> Entry | None:
         return None
     block = stages[name]
     values = _values(block, key)
-    params, deps = (
-        [_filled(str(text), values) for text in block.get("do", block).get(role, ())] for role in ("params", "deps")
-    )
+    params, deps = ([_filled(str(text), values) for text in block.get("do", block).get(role, ())] for role in ("params", "deps"))
     return Entry(stage, tuple(params), tuple(path for path in deps if path.startswith(CODE)))
 
 

@@ -44,12 +44,7 @@ def digest(path: Path) -> dict[str, Any]:
     """
     if path.is_file():
         return {"sha256": file_sha256(path), "size_bytes": path.stat().st_size}
-    files = {name: digest(path / name) for name in _names(path)}
-    return {
-        "sha256": listing_sha256({name: entry["sha256"] for name, entry in files.items()}),
-        "size_bytes": sum(entry["size_bytes"] for entry in files.values()),
-        "files": files,
-    }
+    return _of_folder({name: digest(path / name) for name in _names(path)})
 
 
 def full_digest(path: Path) -> dict[str, Any]:
@@ -62,17 +57,20 @@ def full_digest(path: Path) -> dict[str, Any]:
                 sha256.update(part)
                 md5.update(part)
         return {"sha256": sha256.hexdigest(), "md5": md5.hexdigest(), "size_bytes": path.stat().st_size}
-    files = {name: full_digest(path / name) for name in _names(path)}
-    return {
-        "sha256": listing_sha256({name: entry["sha256"] for name, entry in files.items()}),
-        "md5": listing_md5({name: entry["md5"] for name, entry in files.items()}),
-        "size_bytes": sum(entry["size_bytes"] for entry in files.values()),
-        "files": files,
-    }
+    whole = _of_folder({name: full_digest(path / name) for name in _names(path)})
+    return {**whole, "md5": listing_md5({name: entry["md5"] for name, entry in whole["files"].items()})}
 
 
 def _names(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc")
+
+
+def _of_folder(files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "sha256": listing_sha256({name: entry["sha256"] for name, entry in files.items()}),
+        "size_bytes": sum(entry["size_bytes"] for entry in files.values()),
+        "files": files,
+    }
 
 
 def listing_sha256(files: Mapping[str, str]) -> str:

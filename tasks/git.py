@@ -1,4 +1,4 @@
-"""The door to Git. What it recorded: the files of a commit, edits of a dirty workspace applied, to read or in a worktree."""
+"""The door to Git: what it recorded, edits of a dirty workspace applied, to read or in a worktree."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Snapshot:
     def read(self, paths: list[str]) -> dict[str, bytes]:
         """Return path -> bytes of those paths the snapshot has and Git can still read whole."""
         left = [path for path in paths if path in self.blobs]
-        found: dict[str, bytes] = {}
+        contents: dict[str, bytes] = {}
         while left:
-            asked = "".join(f"{self.blobs[path]}\n" for path in left).encode()
-            rest = git(self._workspace, "cat-file", "--batch", env=self._env, given=asked).stdout
+            blobs = "".join(f"{self.blobs[path]}\n" for path in left).encode()
+            rest = git(self._workspace, "cat-file", "--batch", env=self._env, given=blobs).stdout
             while left and rest:
                 head, _, rest = rest.partition(b"\n")
                 words = head.split()
@@ -36,10 +36,10 @@ class Snapshot:
                     size = int(words[2])
                     if len(rest) <= size:
                         break  # Git knew the size, and then could not read the rest
-                    found[left[0]], rest = rest[:size], rest[size + 1 :]
+                    contents[left[0]], rest = rest[:size], rest[size + 1 :]
                 left = left[1:]
             left = left[1:]  # Git stops at an object that is broken; the others may be whole
-        return found
+        return contents
 
     def below(self, folder: str) -> list[str]:
         """Return the paths of the files in a folder, or the path itself."""
@@ -118,9 +118,7 @@ def switch(worktree: Path, commit: str, diff: str | None) -> bool:
     if git(worktree, *NO_HOOKS, "checkout", "--quiet", "--force", "--detach", commit).returncode != 0:
         return False
     # In the index too, so that the next switch takes away the files it adds.
-    return (
-        not diff or git(worktree, "apply", "--index", "--whitespace=nowarn", "-", given=diff.encode()).returncode == 0
-    )
+    return not diff or git(worktree, "apply", "--index", "--whitespace=nowarn", "-", given=diff.encode()).returncode == 0
 
 
 def commits_of(workspace: Path, path: str) -> list[str]:
@@ -133,8 +131,8 @@ def read_refs(workspace: Path, prefix: str) -> dict[str, bytes]:
     """Return name -> content of the blobs that the refs below `prefix` point at, by name; empty where Git cannot read one."""
     listed = git(workspace, "for-each-ref", "--sort=refname", "--format=%(refname) %(objectname)", prefix)
     names = dict(line.split() for line in listed.stdout.decode().splitlines())
-    found = Snapshot(workspace, names, {}).read(list(names))
-    return {name: found.get(name, b"") for name in names}
+    contents = Snapshot(workspace, names, {}).read(list(names))
+    return {name: contents.get(name, b"") for name in names}
 
 
 def create_ref(workspace: Path, name: str, content: str) -> bool:
@@ -146,14 +144,9 @@ def create_ref(workspace: Path, name: str, content: str) -> bool:
 def git(
     folder: Path, *arguments: str, env: Mapping[str, str] | None = None, given: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
-    """Return how a Git command in a folder ended, with its bytes; all of ours go through here."""
+    """Return how a Git command in a folder ended, with its bytes; every one of this program goes through here."""
     return subprocess.run(
-        ["git", *arguments],
-        cwd=folder,
-        env={**os.environ, **(env or {})},
-        input=given,
-        capture_output=True,
-        check=False,
+        ["git", *arguments], cwd=folder, env={**os.environ, **(env or {})}, input=given, capture_output=True, check=False
     )
 
 

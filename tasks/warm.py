@@ -11,7 +11,6 @@ outlives the flow.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import selectors
@@ -24,8 +23,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-VARIABLE: Final = "COMPACTLM_WARM"
-PR_SET_PDEATHSIG: Final = 1
+from tasks.children import WARM, die_with_parent
+
 REQUEST_BYTES: Final = 1 << 20
 STREAMS: Final = 3
 
@@ -43,7 +42,7 @@ def warm_server(workspace: Path) -> Iterator[dict[str, str]]:
         server = subprocess.Popen(command, cwd=workspace, stdin=subprocess.PIPE, start_new_session=True)
         assert server.stdin is not None
         try:
-            yield {VARIABLE: str(place)}
+            yield {WARM: str(place)}
         finally:
             server.stdin.close()
             server.wait()
@@ -51,7 +50,7 @@ def warm_server(workspace: Path) -> Iterator[dict[str, str]]:
 
 def run_warm(argv: Sequence[str]) -> int | None:
     """Return the exit code of a stage run by the warm server, or None when there is no server to run it."""
-    place = os.environ.get(VARIABLE)
+    place = os.environ.get(WARM)
     if not place or not Path(place).exists():
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
@@ -97,9 +96,7 @@ def _preload() -> None:
     import tasks.running.stage  # noqa: F401
 
 
-def _start(
-    listener: socket.socket, selector: selectors.BaseSelector, children: dict[int, tuple[int, socket.socket]]
-) -> None:
+def _start(listener: socket.socket, selector: selectors.BaseSelector, children: dict[int, tuple[int, socket.socket]]) -> None:
     connection, _ = listener.accept()
     message, streams, _, _ = socket.recv_fds(connection, REQUEST_BYTES, STREAMS)
     child = os.fork()
@@ -133,7 +130,7 @@ def _finish(handle: int, selector: selectors.BaseSelector, children: dict[int, t
 
 def _become_stage(request: dict[str, Any], streams: Sequence[int]) -> None:
     """Run the stage in this freshly forked process and leave it; never returns."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     code = 1
     with _last_words():
         for number, stream in enumerate(streams):

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tasks.artifacts import SetQuality
 from tasks.files import write_json
 from tasks.measuring.quality import Draws, interval_of_mean, measure_slices
+from tests.quality_builder import quality, quality_set, rivals_quality
 
 ROWS = {"test": 964, "imdb": 300, "validation": 380, "test_typos": 964}
 # name -> (share right by set, parameters, of them in embeddings, bytes, FLOPs, milliseconds at batch 1 and 32)
@@ -23,27 +25,9 @@ MODELS: dict[str, tuple[dict[str, float], int, int, float, tuple[float, float]]]
         1.4e9,
         (16.3, 310.0),
     ),
-    "r1": (
-        {"test": 0.86, "imdb": 0.82, "validation": 0.865, "test_typos": 0.82},
-        11_402_114,
-        6_340_608,
-        6.6e8,
-        (8.1, 150.0),
-    ),
-    "r2": (
-        {"test": 0.865, "imdb": 0.80, "validation": 0.86, "test_typos": 0.82},
-        5_302_786,
-        3_203_072,
-        2.8e8,
-        (4.0, 70.0),
-    ),
-    "r3": (
-        {"test": 0.865, "imdb": 0.77, "validation": 0.85, "test_typos": 0.81},
-        2_861_570,
-        1_635_072,
-        1.6e8,
-        (1.9, 31.0),
-    ),
+    "r1": ({"test": 0.86, "imdb": 0.82, "validation": 0.865, "test_typos": 0.82}, 11_402_114, 6_340_608, 6.6e8, (8.1, 150.0)),
+    "r2": ({"test": 0.865, "imdb": 0.80, "validation": 0.86, "test_typos": 0.82}, 5_302_786, 3_203_072, 2.8e8, (4.0, 70.0)),
+    "r3": ({"test": 0.865, "imdb": 0.77, "validation": 0.85, "test_typos": 0.81}, 2_861_570, 1_635_072, 1.6e8, (1.9, 31.0)),
 }
 TFIDF = {"test": 0.78, "imdb": 0.79, "validation": 0.79, "test_typos": 0.75}
 PARENTS = {"r1": "teacher", "r2": "r1", "r3": "r2"}
@@ -175,7 +159,7 @@ def predictions(who: str, set_name: str, share_right: float) -> pd.DataFrame:
 
 
 def _evaluate(place: Path, who: str, right: dict[str, float], *, has_agreement: bool) -> None:
-    sets: dict[str, Any] = {}
+    sets = {}
     folder = place / "predictions" / (who if who == "tfidf_logistic" else "")
     folder.mkdir(parents=True)
     for name, share_right in right.items():
@@ -184,14 +168,11 @@ def _evaluate(place: Path, who: str, right: dict[str, float], *, has_agreement: 
         sets[name] = described(frame, name if has_agreement else None)
         if has_agreement and name == "test":
             sets[name]["variants"] = {"onnx_int8": {"accuracy": _int8(frame)}}
-    if who == "tfidf_logistic":
-        write_json(place / "quality.json", {"rivals": {who: {"sets": sets}}})
-    else:
-        digest = hashlib.sha256(who.encode()).hexdigest()
-        write_json(place / "quality.json", {"round": who, "model_sha256": digest, "confidence": 0.95, "sets": sets})
+    is_rival, digest = who == "tfidf_logistic", hashlib.sha256(who.encode()).hexdigest()
+    write_json(place / "quality.json", rivals_quality(who, sets) if is_rival else quality(who, sets, digest))
 
 
-def described(frame: pd.DataFrame, agree_on: str | None) -> dict[str, Any]:
+def described(frame: pd.DataFrame, agree_on: str | None) -> SetQuality:
     """Return one set of quality.json, from predictions; `agree_on` names the set to compare with the teacher on."""
     logits, labels = frame[["logit_0", "logit_1"]].to_numpy(), frame["label"].to_numpy()
     masks = {
@@ -199,10 +180,8 @@ def described(frame: pd.DataFrame, agree_on: str | None) -> dict[str, Any]:
         for name in ("overall", *SLICES, "length:medium")
     }
     teacher = predictions("teacher", agree_on, MODELS["teacher"][0][agree_on])["prediction"] if agree_on else None
-    slices = measure_slices(
-        labels, logits, None if teacher is None else teacher.to_numpy(), masks, 15, Draws(100, 0.95, 0)
-    )
-    return {"rows": len(frame), "rows_sha256": _ids_sha256(frame["row_id"]), "slices": slices}
+    slices = measure_slices(labels, logits, None if teacher is None else teacher.to_numpy(), masks, 15, Draws(100, 0.95, 0))
+    return quality_set(slices, len(frame), _ids_sha256(frame["row_id"]))
 
 
 def _int8(frame: pd.DataFrame) -> dict[str, float]:
@@ -255,9 +234,7 @@ def _train(place: Path, best: float, seed: int) -> None:
             )
     place.mkdir(parents=True)
     (place / "steps.jsonl").write_text("".join(lines), encoding="utf-8")
-    write_json(
-        place / "summary.json", {"steps": 400, "best_checkpoint": "step-000400", "best_validation_accuracy": best}
-    )
+    write_json(place / "summary.json", {"steps": 400, "best_checkpoint": "step-000400", "best_validation_accuracy": best})
 
 
 def _receipt(path: Path, stage: str, minute: int) -> None:

@@ -117,6 +117,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "roberta": ROBERTA,
     "gpt2": GPT2,
     "llama": LLAMA,
+    "llama_one_group": {**LLAMA, "num_key_value_heads": 1},
     "llama_no_groups": {**LLAMA, "num_key_value_heads": HEADS, "head_dim": 16},
     "llama_biases": {**LLAMA, "attention_bias": True, "mlp_bias": True},
     "qwen2": {**LLAMA, "model_type": "qwen2", "architectures": ["Qwen2ForSequenceClassification"]},

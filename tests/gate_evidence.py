@@ -68,14 +68,10 @@ class Records:
             "sha256": "d" * 64,
             "success": True,
             "problems": [],
-            "expectations": [
-                {"name": one, "success": True} for one in ("labels", "one_set_a_text", "near_duplicates_held_out")
-            ],
+            "expectations": [{"name": one, "success": True} for one in ("labels", "one_set_a_text", "near_duplicates_held_out")],
         }
     )
-    prepared: dict[str, Any] = field(
-        default_factory=lambda: {"sha256": "d" * 64, "sets": {"test": {"rows_sha256": "a" * 64}}}
-    )
+    prepared: dict[str, Any] = field(default_factory=lambda: {"sha256": "d" * 64, "sets": {"test": {"rows_sha256": "a" * 64}}})
     learnt: dict[str, Any] = field(
         default_factory=lambda: {
             "train": {f"{row:016x}" for row in range(5000, 5100)},
@@ -125,9 +121,7 @@ def answers(records: Records, quality: dict[str, Any], measured: dict[str, Any],
 
 
 def _of_receipts(records: Records, check: str) -> Answer:
-    copies = {
-        stage: one if isinstance(one, bytes) else json.dumps(one).encode() for stage, one in records.receipts.items()
-    }
+    copies = {stage: one if isinstance(one, bytes) else json.dumps(one).encode() for stage, one in records.receipts.items()}
     receipts = read_receipts(copies, LAST)
     if isinstance(receipts, str):
         return Answer("hold", receipts)

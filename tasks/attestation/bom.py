@@ -8,19 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from tasks.artifacts import WEIGHTS
 from tasks.attestation.facts import Facts, Source, ancestry, data_sets, ended, packages, sources, stable_uuid
 from tasks.attestation.limits import limits, tradeoffs
 
 MODEL: Final = "model"
-WEIGHTS: Final = "model.safetensors"
+MODEL_TYPE: Final = "machine-learning-model"
 
 
 def bom(facts: Facts) -> dict[str, Any]:
     """Return the bill of materials: the model with card and pedigree, its files, the data, the Python environment."""
-    outside = [_outside(source) for source in sources(facts)]
-    sets = [_set(facts, name, sha256) for name, sha256 in sorted(data_sets(facts).items())]
-    libraries = [_library(name, version) for name, version in packages(facts)]
-    refs = [str(one["bom-ref"]) for one in (*outside, *sets, *libraries)]
+    components = [_outside(source) for source in sources(facts)]
+    components += [_set(facts, name, sha256) for name, sha256 in sorted(data_sets(facts).items())]
+    components += [_library(name, version) for name, version in packages(facts)]
+    refs = [str(component["bom-ref"]) for component in components]
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -28,22 +29,22 @@ def bom(facts: Facts) -> dict[str, Any]:
         "serialNumber": f"urn:uuid:{stable_uuid('bom', facts.name, facts.version, facts.root)}",
         "version": 1,
         "metadata": {
-            "timestamp": ended(facts.receipts[f"gate@{facts.round}"]),
+            "timestamp": ended(facts.judged),
             "tools": {"components": [{"type": "application", "name": "compactlm"}]},
             "component": _model(facts),
         },
-        "components": [*outside, *sets, *libraries],
+        "components": components,
         "dependencies": [{"ref": MODEL, "dependsOn": refs}, *({"ref": ref} for ref in refs)],
     }
 
 
 def _model(facts: Facts) -> dict[str, Any]:
     files = [
-        {"type": "file", "bom-ref": f"file:{name}", "name": name, "hashes": _hashes(one["sha256"])}
-        for name, one in sorted(facts.files.items())
+        {"type": "file", "bom-ref": f"file:{name}", "name": name, "hashes": _hashes(file["sha256"])}
+        for name, file in sorted(facts.files.items())
     ]
-    found: dict[str, Any] = {
-        "type": "machine-learning-model",
+    return {
+        "type": MODEL_TYPE,
         "bom-ref": MODEL,
         "name": facts.name,
         "version": str(facts.version),
@@ -53,8 +54,8 @@ def _model(facts: Facts) -> dict[str, Any]:
         "pedigree": {"ancestors": _ancestors(facts)},
         "modelCard": _card(facts),
         "properties": _properties(facts),
+        **({"licenses": [{"expression": facts.license}]} if facts.license else {}),
     }
-    return found | ({"licenses": [{"expression": facts.license}]} if facts.license else {})
 
 
 def _properties(facts: Facts) -> list[dict[str, str]]:
@@ -72,24 +73,25 @@ def _properties(facts: Facts) -> list[dict[str, str]]:
 
 def _ancestors(facts: Facts) -> list[dict[str, Any]]:
     """Return the rounds before, the trained teacher, and the base model it was trained from."""
-    found: list[dict[str, Any]] = [
+    models: list[dict[str, Any]] = [
         {
-            "type": "machine-learning-model",
-            "bom-ref": f"ancestor:{one.name}",
-            "name": f"{facts.name} {one.name}",
-            "hashes": _hashes(one.sha256),
-            "description": f"made by the stage {one.stage}",
+            "type": MODEL_TYPE,
+            "bom-ref": f"ancestor:{model.name}",
+            "name": f"{facts.name} {model.name}",
+            "hashes": _hashes(model.sha256),
+            "description": f"made by the stage {model.stage}",
         }
-        for one in ancestry(facts)
+        for model in ancestry(facts)
     ]
     base = next(source for source in sources(facts) if source.role == "teacher")
-    entry: dict[str, Any] = {"type": "machine-learning-model", "bom-ref": "ancestor:base", "name": base.text}
+    entry: dict[str, Any] = {"type": MODEL_TYPE, "bom-ref": "ancestor:base", "name": base.text}
     if WEIGHTS in base.files:
         entry["hashes"] = _hashes(base.files[WEIGHTS])
-    return [*found, {**entry, "purl": base.purl} if base.purl else entry]
+    return [*models, entry | _purl(base)]
 
 
 def _card(facts: Facts) -> dict[str, Any]:
+    classes = ", ".join(facts.labels)
     return {
         "modelParameters": {
             "approach": {"type": "supervised"},
@@ -98,11 +100,11 @@ def _card(facts: Facts) -> dict[str, Any]:
             "modelArchitecture": ", ".join(facts.config.get("architectures") or []),
             "datasets": [{"ref": f"set:{name}"} for name in sorted(data_sets(facts))],
             "inputs": [{"format": "text"}],
-            "outputs": [{"format": f"one score for each of: {', '.join(facts.labels)}"}],
+            "outputs": [{"format": f"one score for each of: {classes}"}],
         },
         "quantitativeAnalysis": {"performanceMetrics": _metrics(facts)},
         "considerations": {
-            "useCases": [f"Sorting texts like those it was measured on into {', '.join(facts.labels)}."],
+            "useCases": [f"Sorting texts like those it was measured on into {classes}."],
             "technicalLimitations": limits(facts),
             "performanceTradeoffs": tradeoffs(facts),
         },
@@ -110,17 +112,18 @@ def _card(facts: Facts) -> dict[str, Any]:
 
 
 def _metrics(facts: Facts) -> list[dict[str, Any]]:
-    found = []
-    for name, content in sorted(facts.quality["sets"].items()):
-        groups = {
-            **content["slices"],
-            **{f"format:{one}": values for one, values in content.get("variants", {}).items()},
-        }
-        for slice_, values in groups.items():
-            for metric, value in sorted(values.items()):
-                if isinstance(value, Mapping):
-                    found.append(_metric(metric, f"{name}/{slice_}", value))
-    return found
+    groups = {
+        f"{name}/{group}": values
+        for name, content in sorted(facts.quality["sets"].items())
+        for kind, prefix in (("slices", ""), ("variants", "format:"))
+        for group, values in ((f"{prefix}{key}", values) for key, values in content.get(kind, {}).items())
+    }
+    return [
+        _metric(metric, group, value)
+        for group, values in groups.items()
+        for metric, value in sorted(values.items())
+        if isinstance(value, Mapping)
+    ]
 
 
 def _metric(metric: str, slice_: str, value: Mapping[str, float]) -> dict[str, Any]:
@@ -130,21 +133,19 @@ def _metric(metric: str, slice_: str, value: Mapping[str, float]) -> dict[str, A
 
 def _outside(source: Source) -> dict[str, Any]:
     files = [{"type": "file", "name": name, "hashes": _hashes(sha256)} for name, sha256 in sorted(source.files.items())]
-    kind = "data" if source.role == "data" else "machine-learning-model"
-    entry: dict[str, Any] = {"type": kind, "bom-ref": f"source:{source.role}", "name": source.text, "components": files}
-    return entry | ({"purl": source.purl} if source.purl else {})
+    kind, ref = "data" if source.role == "data" else MODEL_TYPE, f"source:{source.role}"
+    return {"type": kind, "bom-ref": ref, "name": source.text, "components": files, **_purl(source)}
+
+
+def _purl(source: Source) -> dict[str, str]:
+    return {"purl": source.purl} if source.purl else {}
 
 
 def _set(facts: Facts, name: str, sha256: str) -> dict[str, Any]:
-    measured = name in facts.quality["sets"]
-    what = "rows the model was measured on" if measured else "rows the model was trained or calibrated on"
-    return {
-        "type": "data",
-        "bom-ref": f"set:{name}",
-        "name": f"{name} set",
-        "hashes": _hashes(sha256),
-        "data": [{"type": "dataset", "name": name, "description": what}],
-    }
+    purpose = "measured" if name in facts.quality["sets"] else "trained or calibrated"
+    description = {"type": "dataset", "name": name, "description": f"rows the model was {purpose} on"}
+    hashes = _hashes(sha256)
+    return {"type": "data", "bom-ref": f"set:{name}", "name": f"{name} set", "hashes": hashes, "data": [description]}
 
 
 def _library(name: str, version: str) -> dict[str, Any]:

@@ -6,71 +6,73 @@ Source: the Hub's model card specification (modelcard.md): front matter keys and
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from ruamel.yaml import YAML
 
-from tasks.attestation.facts import Facts, ancestry, began, ended, sources
-from tasks.attestation.limits import interval, limits, tradeoffs
+from tasks.artifacts import WEIGHTS
+from tasks.attestation.facts import Facts, Source, ancestry, sources
+from tasks.attestation.instructions import CARD, rendered
+from tasks.attestation.limits import interval, limits, teacher_slice, tradeoffs
 
 HUB_METRICS: Final = {"accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro F1")}
 TASK: Final = {"type": "text-classification", "name": "Text classification"}
+LATENCIES: Final = ("latency_ms_p50", "latency_ms_p95", "teacher_latency_ms_p50")
+Rows = Iterator[list[str]]  # the cells of a table
 
 
 def card(facts: Facts) -> str:
     """Return the text of README.md."""
-    parts = [
-        f"---\n{_yaml(front_matter(facts))}---\n",
-        _what(facts),
-        _results(facts),
-        _lost(facts),
-        _limits(facts),
-        _cost(facts),
-        _judged(facts),
-        _lineage(facts),
-        _audit(facts),
-    ]
-    return "\n".join(parts)
+    by_role = {source.role: source for source in sources(facts)}
+    return rendered(
+        CARD,
+        facts=facts,
+        front_matter=_yaml(_front_matter(facts, by_role)),
+        teacher=by_role["teacher"],
+        share=_share(facts),
+        results=list(_results(facts)),
+        tradeoffs=tradeoffs(facts),
+        limits=limits(facts),
+        latencies=list(_latencies(facts)),
+        rules=list(_rules(facts)),
+        origins=list(_origins(facts)),
+        span=facts.span(),
+        edited=sorted(stage for stage, receipt in facts.behind() if receipt["git"]["dirty"]),
+    )
 
 
-def front_matter(facts: Facts) -> dict[str, Any]:
+def _share(facts: Facts) -> str:
+    """Return how sure the intervals are, in percent."""
+    return f"{100 * facts.quality['confidence']:g}"
+
+
+def _front_matter(facts: Facts, by_role: Mapping[str, Source]) -> dict[str, Any]:
     """Return what the Hub reads of a card."""
-    names = {source.role: source.name for source in sources(facts)}
+    data = by_role["data"].name
+    results = [_result(facts, name, data) for name in sorted(facts.quality["sets"])]
     return {
         "license": facts.license.lower() if facts.license else "unknown",
         "library_name": "transformers",
         "pipeline_tag": TASK["type"],
-        "base_model": names["teacher"],
-        "datasets": [names["data"]],
+        "base_model": by_role["teacher"].name,
+        "datasets": [data],
         "metrics": [name for name, _ in HUB_METRICS.values()],
         "tags": ["pruning", "distillation", "compactlm", str(facts.config.get("model_type", ""))],
-        "model-index": [
-            {
-                "name": facts.name,
-                "results": [_result(facts, name, names["data"]) for name in sorted(facts.quality["sets"])],
-            }
-        ],
+        "model-index": [{"name": facts.name, "results": results}],
     }
 
 
 def _result(facts: Facts, name: str, data: str) -> dict[str, Any]:
     values = facts.quality["sets"][name]["slices"]["overall"]
-    share = f"{100 * facts.quality['confidence']:g} %"
-    metrics = [
-        {
-            "type": kind,
-            "value": round(values[metric]["value"], 6),
-            "name": f"{title}, {share} interval {values[metric]['low']:.3f} to {values[metric]['high']:.3f}",
-        }
-        for metric, (kind, title) in HUB_METRICS.items()
-        if metric in values
-    ]
-    return {
-        "task": dict(TASK),
-        "dataset": {"name": f"{data}, {name} set", "type": data, "split": name},
-        "metrics": metrics,
-    }
+    metrics = []
+    for metric, (kind, title) in HUB_METRICS.items():
+        if metric in values:
+            bounds = f"{values[metric]['low']:.3f} to {values[metric]['high']:.3f}"
+            words = f"{title}, {_share(facts)} % interval {bounds}"
+            metrics.append({"type": kind, "value": round(values[metric]["value"], 6), "name": words})
+    dataset = {"name": f"{data}, {name} set", "type": data, "split": name}
+    return {"task": dict(TASK), "dataset": dataset, "metrics": metrics}
 
 
 def _yaml(value: Mapping[str, Any]) -> str:
@@ -80,116 +82,35 @@ def _yaml(value: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def _what(facts: Facts) -> str:
-    teacher = next(source for source in sources(facts) if source.role == "teacher")
-    return f"""# {facts.name}, version {facts.version}
-
-Sorts a text into {" or ".join(facts.labels)}. Round {facts.round} of a run that pruned and distilled the teacher
-`{teacher.text}`: {facts.cost["params_total"]:,} parameters, {facts.cost["size_bytes"] / 1e6:.1f} MB of weights.
-
-```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-path = "."  # this folder
-model, tokenizer = AutoModelForSequenceClassification.from_pretrained(path), AutoTokenizer.from_pretrained(path)
-print(model(**tokenizer("some text", return_tensors="pt")).logits.softmax(-1))
-```
-
-How to check every byte of this folder with public tools: [VERIFY.md](VERIFY.md).
-"""
-
-
-def _results(facts: Facts) -> str:
-    lines = []
+def _results(facts: Facts) -> Rows:
     for name, content in sorted(facts.quality["sets"].items()):
-        theirs = facts.teacher_quality["sets"].get(name, {}).get("slices", {}).get("overall", {})
+        teacher, head = teacher_slice(facts, name, "overall"), [name, str(content["rows"])]
         for metric, value in sorted(content["slices"]["overall"].items()):
             if isinstance(value, Mapping):
-                other = f"{theirs[metric]['value']:.3f}" if metric in theirs and metric != "agreement" else ""
-                lines.append([name, str(content["rows"]), metric, interval(value), other])
+                other = f"{teacher[metric]['value']:.3f}" if metric in teacher and metric != "agreement" else ""
+                yield [*head, metric, interval(value), other]
         for variant, values in sorted(content.get("variants", {}).items()):
-            lines += [
-                [name, str(content["rows"]), f"{metric} ({variant})", interval(value), ""]
-                for metric, value in sorted(values.items())
-            ]
-    heads = ["set", "rows", "metric", f"value [{100 * facts.quality['confidence']:g} % interval]", "teacher"]
-    note = "Intervals are percentile bootstraps over rows. The numbers on validation chose the checkpoint, which flatters them."
-    return f"## Results\n\n{_table(heads, lines)}\n{note}\n"
+            for metric, value in sorted(values.items()):
+                yield [*head, f"{metric} ({variant})", interval(value), ""]
 
 
-def _lost(facts: Facts) -> str:
-    found = tradeoffs(facts)
-    words = _bullets(found) if found else "No measured slice has a lower accuracy than the teacher's.\n"
-    return f"## What it lost\n\nSlices that lost most accuracy, worst first:\n\n{words}"
+def _latencies(facts: Facts) -> Rows:
+    for form, batches in facts.cost["latency"].items():
+        for batch, latency in batches.items():
+            yield [form, batch, *(f"{latency[key]:.2f}" for key in LATENCIES)]
 
 
-def _limits(facts: Facts) -> str:
-    return f"## Not without further evaluation\n\n{_bullets(limits(facts))}"
+def _rules(facts: Facts) -> Rows:
+    for rule in facts.verdict["rules"]:
+        name, of_set = rule["metric"] or rule["check"], str(rule.get("set") or "")
+        yield [name, of_set, rule["severity"], rule["result"], rule["sentence"]]
 
 
-def _cost(facts: Facts) -> str:
-    keys = ("latency_ms_p50", "latency_ms_p95", "teacher_latency_ms_p50")
-    rows = [
-        [form, batch, *(f"{one[key]:.2f}" for key in keys)]
-        for form, batches in facts.cost["latency"].items()
-        for batch, one in batches.items()
-    ]
-    heads = ["format", "batch", "ms (median)", "ms (95th percentile)", "teacher, ms (median)"]
-    words = f"Of {facts.cost['flops_tokens']} tokens, on the machine that measured (threads: {facts.cost['threads']})."
-    same = (
-        f"On {facts.parity['rows']} rows the scores of the ONNX file differ from torch's by at most "
-        f"{facts.parity['onnx_max_difference']:.2g}; the int8 file's by {facts.parity['onnx_int8_max_difference']:.2g}, "
-        f"and it chooses the same class on {100 * facts.parity['onnx_int8_agreement']:.1f} % of them."
-    )
-    return f"## Cost\n\n{_table(heads, rows)}\n{words} {same}\n"
-
-
-def _judged(facts: Facts) -> str:
-    rules = [
-        [one["metric"] or one["check"], str(one.get("set") or ""), one["severity"], one["result"], one["sentence"]]
-        for one in facts.verdict["rules"]
-    ]
-    lines = [
-        f"Decision {one['number']}, {one['at']}: {one['kind']}, {one['outcome']}, by {one['actor']}: {one['reason']}"
-        for one in facts.decisions
-    ]
-    decided = _bullets(lines) if lines else "No decision about this model is recorded.\n"
-    heads = ["metric", "set", "severity", "result", "why"]
-    return (
-        f"## Verdict and decisions\n\nVerdict: **{facts.verdict['verdict']}**, {facts.verdict['sentence']}.\n\n"
-        f"{_table(heads, rules)}\n{decided}"
-    )
-
-
-def _lineage(facts: Facts) -> str:
-    rows = [
-        [source.role, f"`{source.text}`", f"`{name}`", f"`{sha256}`"]
-        for source in sources(facts)
-        for name, sha256 in sorted(source.files.items())
-    ]
-    rows += [["model", one.name, f"made by {one.stage}", f"`{one.sha256}`"] for one in reversed(ancestry(facts))]
-    rows += [["model", facts.round, "this one", f"`{facts.files['model.safetensors']['sha256']}`"]]
-    when = f"from {min(began(r) for _, r in facts.behind())} to {max(ended(r) for _, r in facts.behind())}"
-    code = f"`{facts.commit}`" if facts.commit else "in no Git repository"
-    edited = sorted(stage for stage, receipt in facts.behind() if receipt["git"]["dirty"])
-    note = f"\nThe code had uncommitted changes in {', '.join(edited)}; the receipts hold them.\n" if edited else ""
-    return (
-        f"## Lineage\n\n{_table(['what', 'name', 'file or stage', 'sha256'], rows)}\n"
-        f"{len(facts.stages)} stages ran {when}, code at commit {code}. Receipts of all: `receipts/`; "
-        f"their Merkle root is `{facts.root}`.\n{note}"
-    )
-
-
-def _audit(facts: Facts) -> str:
-    found = [f"{one['name']}, {one['subject']}: {one['sentence']}" for one in facts.undecided]
-    words = f"Not decided:\n\n{_bullets(found)}" if found else "None was left undecided.\n"
-    return f"## Audit before the export\n\n{facts.num_passed} checks passed, none failed. {words}"
-
-
-def _bullets(lines: Sequence[str]) -> str:
-    return "".join(f"- {line}\n" for line in lines)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def _origins(facts: Facts) -> Rows:
+    """Return what the model came from: files from outside, then the models from the first one to this one."""
+    for source in sources(facts):
+        for name, sha256 in sorted(source.files.items()):
+            yield [source.role, f"`{source.text}`", f"`{name}`", f"`{sha256}`"]
+    for model in reversed(ancestry(facts)):
+        yield ["model", model.name, f"made by {model.stage}", f"`{model.sha256}`"]
+    yield ["model", facts.round, "this one", f"`{facts.files[WEIGHTS]['sha256']}`"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.artifacts import Digest
 from tasks.attestation import instructions as names
 from tasks.attestation.bom import bom
 from tasks.attestation.card import card
@@ -22,15 +23,15 @@ from tasks.attestation.facts import Facts, exported_files, public_address
 from tasks.attestation.openlineage import events
 from tasks.attestation.provenance import PAYLOAD_TYPE, statement
 from tasks.attestation.signing import SigningKey, envelope, read_key, signed_manifest
-from tasks.audit.bytes import candidates
 from tasks.audit.dossier import Dossier, read_dossier
+from tasks.audit.evidence import candidates
 from tasks.audit.walk import audit
 from tasks.errors import UserError
 from tasks.files import READ_BYTES, digest, read_json, write_json
 from tasks.git import git, has_git
-from tasks.lineage.chain import Receipts, ancestors, files_of, parse
+from tasks.lineage.chain import Receipts, ancestors, parse, written
 from tasks.lineage.merkle import receipts_root
-from tasks.params.base import CAUSAL_LM
+from tasks.params.parts import CLASSIFICATION, refusal
 from tasks.promotion.decisions import read_log
 from tasks.registry.tracking import Tracker
 from tasks.running.dvc import cache_folder
@@ -48,123 +49,114 @@ class ExportRequest:
     openlineage: str | None
 
 
-def export_model(
-    workspace: Path, selector: str | None, wish: ExportRequest, say: Say = lambda _: None
-) -> dict[str, Any]:
+def export_model(workspace: Path, selector: str | None, request: ExportRequest, say: Say = lambda _: None) -> dict[str, Any]:
     """Return what was written: folder, files with digests, signing key's fingerprint; the folder is whole or absent.
 
     Raises UserError when the folder exists, the audit fails, bytes are missing, or the events are not taken.
     """
-    start = time.monotonic()
-    if wish.out.exists() and (not wish.out.is_dir() or any(wish.out.iterdir())):
-        raise UserError(f"--out {wish.out}: there is something already; name a new or an empty folder")
-    if wish.openlineage:
-        check_address(wish.openlineage)
-    key = read_key(wish.key) if wish.key else None
+    start, out = time.monotonic(), request.out
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out}: there is something already; name a new or an empty folder")
+    if request.openlineage:
+        check_address(request.openlineage)
+    key = read_key(request.key) if request.key else None
     report = audit(workspace, selector, say)
     _require_sound(report)
-    wish.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=wish.out.parent) as scratch:
-        folder = Path(scratch) / wish.out.absolute().name
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as scratch:
+        folder = Path(scratch) / out.absolute().name
         folder.mkdir()
         say("copying the model through its digests")
-        facts = _collect(workspace, report, wish, folder, Path(scratch) / "mlflow")
+        dossier = _dossier(workspace, report, Path(scratch) / "mlflow")
+        facts = _collect(workspace, dossier, report, request, folder)
         say("writing what is known of it")
         _write(facts, folder, key)
-        if wish.openlineage:
-            say(f"sending events to {wish.openlineage}")
-            send(events(facts), wish.openlineage)
-        if wish.out.exists():
-            wish.out.rmdir()
-        folder.rename(wish.out)
-    files = digest(wish.out)["files"]
+        if request.openlineage:
+            say(f"sending events to {request.openlineage}")
+            send(events(facts), request.openlineage)
+        if out.exists():
+            out.rmdir()
+        folder.rename(out)
+    files = digest(out)["files"]
     return {
         "model": facts.name,
         "version": facts.version,
         "round": facts.round,
-        "path": str(wish.out),
+        "path": str(out),
         "audit": report["counts"],
         "signed_with": key.fingerprint if key else None,
         "files": files,
-        "bytes": sum(one["size_bytes"] for one in files.values()),
+        "bytes": sum(file["size_bytes"] for file in files.values()),
         "seconds": round(time.monotonic() - start, 2),
     }
 
 
 def _require_sound(report: Mapping[str, Any]) -> None:
-    broken = [
-        f"{one['name']}, {one['subject']}: {one['sentence']}" for one in report["checks"] if one["result"] == "FAIL"
-    ]
+    broken = [check for check in report["checks"] if check["result"] == "FAIL"]
     if broken:
+        version, first = f"{report['model']}/{report['version']}", broken[0]
         raise UserError(
-            f"{report['model']}/{report['version']} is not exported: {len(broken)} checks of its audit fail, first "
-            f"{broken[0]}; `compactlm audit {report['model']}/{report['version']}` shows all"
+            f"{version} is not exported: {len(broken)} checks of its audit fail, first {first['name']}, {first['subject']}: "
+            f"{first['sentence']}; `compactlm audit {version}` shows all"
         )
 
 
-def _collect(workspace: Path, report: Mapping[str, Any], wish: ExportRequest, folder: Path, scratch: Path) -> Facts:
-    """Return the facts of a version, its files copied into `folder`, each through the digest of its receipt."""
+def _dossier(workspace: Path, report: Mapping[str, Any], scratch: Path) -> Dossier:
+    """Return what is recorded of the version of a report; UserError unless it is what was audited, and can be shown."""
     scratch.mkdir()
     dossier = read_dossier(Tracker(workspace), report["model"], str(report["version"]), scratch)
     shutil.rmtree(scratch)
-    last = f"gate@{dossier.round}"
+    version, last = f"{dossier.name}/{dossier.version}", f"gate@{dossier.round}"
     if last not in dossier.receipts or dossier.receipts_root is None:
         raise UserError(
-            f"{dossier.name}/{dossier.version}: its run has no receipts, so nothing can be shown of it; "
-            "`compactlm run` with its params records them"
+            f"{version}: its run has no receipts, so nothing can be shown of it; `compactlm run` with its params records them"
         )
     if receipts_root(dossier.receipts) != report["receipts_root"]:
-        raise UserError(
-            f"{dossier.name}/{dossier.version}: its receipts changed since the audit a moment ago; try again"
-        )
+        raise UserError(f"{version}: its receipts changed since the audit a moment ago; try again")
+    if refused := refusal(parse(last, dossier.receipts[last])["params"].get("task", CLASSIFICATION), "export"):
+        raise UserError(f"{version}: {refused}")
+    return dossier
+
+
+def _collect(workspace: Path, dossier: Dossier, report: Mapping[str, Any], request: ExportRequest, folder: Path) -> Facts:
+    """Return the facts of a version, its files copied into `folder`, each through the digest of its receipt."""
     receipts = {stage: parse(stage, content) for stage, content in dossier.receipts.items()}
-    if receipts[last]["params"].get("task") == CAUSAL_LM:
-        raise UserError(
-            f"{dossier.name}/{dossier.version}: export describes classifiers; a language model's folder is the `path` that "
-            "`compactlm models --json` shows"
-        )
-    stages = ancestors(receipts, last)
-    wanted = exported_files(receipts, dossier.round)
-    files = _copy(workspace, receipts, stages, wanted, folder)
+    stages = ancestors(receipts, f"gate@{dossier.round}")
+    files = _copy(workspace, receipts, stages, exported_files(receipts, dossier.round), folder)
     evidence = {name: read_json(folder / name) for name in files if name.startswith("evidence/")}
     return Facts(
         name=dossier.name,
         version=int(dossier.version),
         round=dossier.round,
-        license=wish.license,
+        license=request.license,
         repository=_repository(workspace),
-        root=dossier.receipts_root,
+        root=report["receipts_root"],
         recorded=dossier.receipts,
         receipts=receipts,
         stages=stages,
-        files={name: one for name, one in files.items() if name not in evidence},
+        files={name: file for name, file in files.items() if name not in evidence},
         config=read_json(folder / "config.json"),
-        quality=evidence["evidence/quality.json"],
-        teacher_quality=evidence["evidence/teacher_quality.json"],
-        cost=evidence["evidence/cost.json"],
-        parity=evidence["evidence/parity.json"],
-        verdict=evidence["evidence/verdict.json"],
         decisions=_decisions(workspace, dossier),
         num_passed=report["counts"]["PASS"],
         undecided=[check for check in report["checks"] if check["result"] == "UNKNOWN"],
+        **{Path(name).stem: content for name, content in evidence.items()},
     )
 
 
 def _copy(
     workspace: Path, receipts: Receipts, stages: Sequence[str], wanted: Mapping[str, str], folder: Path
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Digest]:
     """Return name -> sha256 and size_bytes of the files copied from wherever their very bytes are."""
-    places = candidates(workspace, cache_folder(workspace), receipts, stages)
-    known = {path: one for stage in stages for path, one in files_of(receipts[stage], "outputs").items()}
-    found = {}
+    cache = cache_folder(workspace)
+    known = written({stage: receipts[stage] for stage in stages})
+    files: dict[str, Digest] = {}
     for name, path in wanted.items():
-        sha256 = str(known[path]["sha256"])
-        if not any(_copied(place, folder / name, sha256) for place in places[path]):
-            raise UserError(
-                f"{path}: neither the workspace nor the cache has the bytes of its receipt; `dvc pull` brings them"
-            )
-        found[name] = {"sha256": sha256, "size_bytes": known[path]["size_bytes"]}
-    return found
+        places = candidates(workspace, cache, path, known[path])
+        if not any(_copied(place, folder / name, known[path]["sha256"]) for place in places):
+            sentence = "neither the workspace nor the cache has the bytes of its receipt; `dvc pull` brings them"
+            raise UserError(f"{path}: {sentence}")
+        files[name] = {"sha256": known[path]["sha256"], "size_bytes": known[path]["size_bytes"]}
+    return files
 
 
 def _copied(source: Path, target: Path, sha256: str) -> bool:
@@ -172,12 +164,12 @@ def _copied(source: Path, target: Path, sha256: str) -> bool:
     if not source.is_file():
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     with source.open("rb") as reader, target.open("wb") as writer:
         while part := reader.read(READ_BYTES):
-            found.update(part)
+            hasher.update(part)
             writer.write(part)
-    if found.hexdigest() != sha256:
+    if hasher.hexdigest() != sha256:
         target.unlink()
         return False
     return True
@@ -185,9 +177,9 @@ def _copied(source: Path, target: Path, sha256: str) -> bool:
 
 def _decisions(workspace: Path, dossier: Dossier) -> list[dict[str, Any]]:
     log = read_log(workspace) if has_git(workspace) else []
-    sha256 = dossier.tags["model_sha256"]
-    mine = [one for one in log if one["model"] == dossier.name and "candidate" in one]
-    return [one for one in mine if one["candidate"]["model_sha256"] == sha256]
+    weights, name = dossier.tags["model_sha256"], dossier.name
+    about = [entry for entry in log if entry["model"] == name and "candidate" in entry]
+    return [entry for entry in about if entry["candidate"]["model_sha256"] == weights]
 
 
 def _repository(workspace: Path) -> str | None:
@@ -201,13 +193,13 @@ def _write(facts: Facts, folder: Path, key: SigningKey | None) -> None:
         _write_bytes(folder / "receipts" / f"{stage}.json", content)
     write_json(folder / names.BOM, bom(facts))
     _write_bytes(folder / names.EVENTS, b"".join(json_line(event) for event in events(facts)))
-    _write_bytes(folder / "README.md", card(facts).encode())
-    _write_bytes(folder / "VERIFY.md", names.verify_text(key.fingerprint if key else None).encode())
+    _write_bytes(folder / names.CARD, card(facts).encode())
+    _write_bytes(folder / names.VERIFY, names.verify_text(key.fingerprint if key else None).encode())
     if key is None:
         write_json(folder / names.STATEMENT, statement(facts))
     else:
         _write_bytes(folder / names.PUBLIC_KEY, key.public_pem)
-    sums = {name: one["sha256"] for name, one in digest(folder)["files"].items()}
+    sums = {name: file["sha256"] for name, file in digest(folder)["files"].items()}
     _write_bytes(folder / names.SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode())
     if key is not None:
         signed = envelope(json_line(statement(facts)), PAYLOAD_TYPE, key)

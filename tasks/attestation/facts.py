@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from tasks.lineage.chain import Receipt, Receipts, files_of
+from tasks.artifacts import FETCHED_DATA, FETCHED_TEACHER, SETS, TEACHER, Digest, RoundPaths
+from tasks.lineage.chain import Receipt, Receipts, files_of, producers, written
 
-ROUNDS: Final = "artifacts/rounds"
-WEIGHTS: Final = "trained/model/model.safetensors"
-TEACHER: Final = "teacher"
 URN: Final = "urn:compactlm"
-SETS: Final = "artifacts/data/sets/"
-FETCHED: Final = (("data", "artifacts/fetched/data"), ("teacher", "artifacts/fetched/teacher"))
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,7 @@ class Facts:
     recorded: Mapping[str, bytes]  # the receipts of the run as they were written
     receipts: Receipts  # the same, parsed
     stages: Sequence[str]  # those behind this model, in the order in which they can run
-    files: Mapping[str, Mapping[str, Any]]  # name in the export -> sha256 and size_bytes of the model's files
+    files: Mapping[str, Digest]  # name in the export -> sha256 and size_bytes of the model's files
     config: Mapping[str, Any]  # config.json
     quality: Mapping[str, Any]
     teacher_quality: Mapping[str, Any]
@@ -45,10 +41,14 @@ class Facts:
     num_passed: int  # checks of the audit that pass
 
     @property
+    def judged(self) -> Receipt:
+        """Return the receipt of the gate of this model."""
+        return self.receipts[f"gate@{self.round}"]
+
+    @property
     def params(self) -> Mapping[str, Any]:
         """Return params.yaml as the gate of this model read it."""
-        found: Mapping[str, Any] = self.receipts[f"gate@{self.round}"]["params"]
-        return found
+        return self.judged["params"]
 
     @property
     def labels(self) -> list[str]:
@@ -59,12 +59,16 @@ class Facts:
     @property
     def commit(self) -> str | None:
         """Return the commit at which the model was judged."""
-        found: str | None = self.receipts[f"gate@{self.round}"]["git"]["commit"]
-        return found
+        return self.judged["git"]["commit"]
 
     def behind(self) -> list[tuple[str, Receipt]]:
         """Return (stage, receipt) of the stages behind this model."""
         return [(stage, self.receipts[stage]) for stage in self.stages]
+
+    def span(self) -> tuple[str, str]:
+        """Return when the first of the stages behind this model began and the last one ended."""
+        receipts = [receipt for _, receipt in self.behind()]
+        return min(map(began, receipts)), max(map(ended, receipts))
 
 
 @dataclass(frozen=True)
@@ -89,21 +93,20 @@ class Ancestor:
 
 def exported_files(receipts: Receipts, name: str) -> dict[str, str]:
     """Return name in the export -> path of the run's file: the model as the Hub lays it out, and the evidence."""
-    found = {}
-    model, exported = f"{ROUNDS}/{name}/trained/model/", f"{ROUNDS}/{name}/exported/"
-    for path in files_of(receipts[f"distill@{name}"], "outputs"):
-        if path.startswith(model):
-            found[path.removeprefix(model)] = path
-    for path in files_of(receipts[f"export@{name}"], "outputs"):
-        if path.endswith(".onnx"):
-            found[f"onnx/{path.removeprefix(exported)}"] = path
-    evaluated = f"{ROUNDS}/{name}/evaluated"
-    return found | {
-        "evidence/quality.json": f"{evaluated}/quality.json",
-        "evidence/cost.json": f"{evaluated}/cost.json",
-        "evidence/parity.json": f"{exported}parity.json",
-        "evidence/verdict.json": f"{ROUNDS}/{name}/verdict.json",
-        "evidence/teacher_quality.json": f"{ROUNDS}/{TEACHER}/evaluated/quality.json",
+    paths = RoundPaths(Path(), name)
+    model, exported = f"{paths.model.as_posix()}/", f"{paths.exported.as_posix()}/"
+    trained, onnx = files_of(receipts[f"distill@{name}"], "outputs"), files_of(receipts[f"export@{name}"], "outputs")
+    evidence = {
+        "quality": paths.quality,
+        "cost": paths.cost,
+        "parity": paths.exported / "parity.json",
+        "verdict": paths.verdict,
+        "teacher_quality": RoundPaths(Path(), TEACHER).quality,
+    }
+    return {
+        **{path.removeprefix(model): path for path in trained if path.startswith(model)},
+        **{f"onnx/{path.removeprefix(exported)}": path for path in onnx if path.endswith(".onnx")},
+        **{f"evidence/{kind}.json": path.as_posix() for kind, path in evidence.items()},
     }
 
 
@@ -112,15 +115,17 @@ def sources(facts: Facts) -> list[Source]:
     fetch = facts.receipts["fetch"]
     texts = {"data": fetch["params"]["data"]["source"], "teacher": fetch["params"]["teacher"]["model"]}
     packages = fetch["environment"].get("packages", {})
-    found = []
-    for role, folder in FETCHED:
-        files = {
-            path.removeprefix(f"{folder}/"): one["sha256"]
-            for path, one in files_of(fetch, "outputs").items()
-            if path.startswith(f"{folder}/")
-        }
-        found.append(Source(role, texts[role], package_url(texts[role], packages), hub_name(texts[role]), files))
-    return found
+    folders = {"data": f"{FETCHED_DATA}/", "teacher": f"{FETCHED_TEACHER}/"}
+    return [
+        Source(role, text, package_url(text, packages), hub_name(text), _below(fetch, folders[role]))
+        for role, text in texts.items()
+    ]
+
+
+def _below(receipt: Receipt, folder: str) -> dict[str, str]:
+    """Return name -> sha256 of the files that a stage wrote into a folder."""
+    files = files_of(receipt, "outputs").items()
+    return {path.removeprefix(folder): file["sha256"] for path, file in files if path.startswith(folder)}
 
 
 def package_url(source: str, packages: Mapping[str, str]) -> str | None:
@@ -149,48 +154,35 @@ def hub_name(source: str) -> str:
 
 def ancestry(facts: Facts) -> list[Ancestor]:
     """Return the models before this one, nearest first: the rounds it was cut from, then the teacher it learnt from."""
-    wrote = {
-        path: (one["sha256"], stage)
-        for stage, receipt in facts.receipts.items()
-        for path, one in files_of(receipt, "outputs").items()
-    }
-    found, name = [], facts.round
+    files, writers = written(facts.receipts), producers(facts.receipts)
+    models, name = [], facts.round
     while name != TEACHER:
         name = str(facts.params["rounds"][name]["parent"])
-        found.append(Ancestor(name, *wrote[f"{ROUNDS}/{name}/{WEIGHTS}"]))
-    return found
+        weights = RoundPaths(Path(), name).weights.as_posix()
+        models.append(Ancestor(name, files[weights]["sha256"], writers[weights]))
+    return models
 
 
 def data_sets(facts: Facts) -> dict[str, str]:
     """Return name of each prepared set -> sha256 of its rows."""
-    return {
-        path.removeprefix(SETS).removesuffix(".parquet"): one["sha256"]
-        for path, one in files_of(facts.receipts["prepare"], "outputs").items()
-        if path.startswith(SETS)
-    }
+    sets = _below(facts.receipts["prepare"], f"{SETS}/")
+    return {name.removesuffix(".parquet"): sha256 for name, sha256 in sets.items()}
 
 
 def packages(facts: Facts) -> list[tuple[str, str]]:
     """Return (name, version) of every package that was installed while a stage behind this model ran."""
-    return sorted(
-        {pair for _, receipt in facts.behind() for pair in receipt["environment"].get("packages", {}).items()}
-    )
+    return sorted({pair for _, receipt in facts.behind() for pair in receipt["environment"].get("packages", {}).items()})
 
 
 def began(receipt: Receipt) -> str:
     """Return when a stage's work began, UTC, to the second."""
-    return str(receipt["started_at"])
+    return receipt["started_at"]
 
 
 def ended(receipt: Receipt) -> str:
     """Return when a stage's work ended, UTC, to the second."""
     end = datetime.fromisoformat(began(receipt)) + timedelta(seconds=receipt["compute_seconds"])
     return end.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def digest_of(content: bytes) -> str:
-    """Return the sha256 of bytes in hex."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def stable_uuid(*parts: object) -> str:

@@ -30,53 +30,50 @@ class Loss:
 
 def losses(facts: Facts) -> list[Loss]:
     """Return every slice with rows, the one that lost most accuracy against the teacher first."""
-    found = []
-    for name, content in facts.quality["sets"].items():
-        for slice_, values in content["slices"].items():
-            theirs = _slice(facts.teacher_quality, name, slice_)
-            if "accuracy" in values and "accuracy" in theirs:
-                mine, reference = values["accuracy"], theirs["accuracy"]["value"]
-                found.append(Loss(name, slice_, int(values["support"]), mine, reference))
-    return sorted(found, key=lambda one: (-one.drop, one.set, one.slice))
+    slices = [
+        Loss(name, slice_, int(values["support"]), values["accuracy"], teacher["accuracy"]["value"])
+        for name, content in facts.quality["sets"].items()
+        for slice_, values in content["slices"].items()
+        if "accuracy" in values and "accuracy" in (teacher := teacher_slice(facts, name, slice_))
+    ]
+    return sorted(slices, key=lambda loss: (-loss.drop, loss.set, loss.slice))
 
 
-def _slice(quality: Mapping[str, Any], name: str, slice_: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = quality["sets"].get(name, {}).get("slices", {}).get(slice_, {})
-    return found
+def teacher_slice(facts: Facts, name: str, slice_: str) -> Mapping[str, Any]:
+    """Return what was measured of the teacher on a slice of a set; nothing where it was not."""
+    values: Mapping[str, Any] = facts.teacher_quality["sets"].get(name, {}).get("slices", {}).get(slice_, {})
+    return values
 
 
 def limits(facts: Facts) -> list[str]:
     """Return what the model must not be used for without further evaluation, a sentence each."""
-    measured = ", ".join(sorted(facts.quality["sets"]))
+    sets = facts.quality["sets"]
     longest = facts.params["data"]["max_tokens"]
-    found = [
-        f"Texts of another language, subject or style than those of the sets {measured}: nothing else was measured.",
+    errors = {name: sets[name]["slices"]["overall"]["calibration_error"] for name in sorted(sets)}
+    shown = ", ".join(f"{interval(error)} on {name}" for name, error in errors.items())
+    sentences = [
+        f"Texts of another language, subject or style than those of the sets {', '.join(errors)}: nothing else was measured.",
         f"Questions with other answers than {', '.join(facts.labels)}: the model always chooses one of these.",
         f"Texts of more than {longest} tokens: training and evaluation cut them there.",
         "Decisions about people, such as credit, work, health or law: no measurement here compares groups of people.",
+        f"Probabilities taken at their word: the calibration error is {shown}.",
     ]
-    errors = {
-        name: content["slices"]["overall"]["calibration_error"] for name, content in facts.quality["sets"].items()
-    }
-    shown = ", ".join(f"{interval(errors[name])} on {name}" for name in sorted(errors))
-    found.append(f"Probabilities taken at their word: the calibration error is {shown}.")
-    few = [f"{one.set} {one.slice} ({one.support} rows)" for one in losses(facts) if one.support < FEW_ROWS]
+    few = sorted(f"{loss.set} {loss.slice} ({loss.support} rows)" for loss in losses(facts) if loss.support < FEW_ROWS)
     if few:
-        found.append(
-            f"Conclusions about small slices, of which fewer than {FEW_ROWS} rows were seen: {', '.join(sorted(few))}."
-        )
+        start = f"Conclusions about small slices, of which fewer than {FEW_ROWS} rows were seen"
+        sentences.append(f"{start}: {', '.join(few)}.")
     if any(name.endswith(".int8.onnx") for name in facts.files):
-        found.append("The int8 file where its accuracy is not measured: the gates judged the float model.")
-    return found
+        sentences.append("The int8 file where its accuracy is not measured: the gates judged the float model.")
+    return sentences
 
 
 def tradeoffs(facts: Facts) -> list[str]:
     """Return what the smaller size cost, worst slice first, a sentence each; empty when no slice lost anything."""
     return [
-        f"{one.set}, slice {one.slice} ({one.support} rows): accuracy {interval(one.student)}, "
-        f"{100 * one.drop:.1f} points below the teacher's {one.teacher:.3f}."
-        for one in losses(facts)[:SHOWN]
-        if one.drop > 0
+        f"{loss.set}, slice {loss.slice} ({loss.support} rows): accuracy {interval(loss.student)}, "
+        f"{100 * loss.drop:.1f} points below the teacher's {loss.teacher:.3f}."
+        for loss in losses(facts)[:SHOWN]
+        if loss.drop > 0
     ]
 
 

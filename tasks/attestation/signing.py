@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 MAKE_A_KEY = (
-    "`openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out signer.pem` makes one; "
-    "keep it outside of the project"
+    "`openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out signer.pem` makes one; keep it outside of the project"
 )
 
 
@@ -41,9 +40,7 @@ def read_key(path: Path) -> SigningKey:
     try:
         private = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"--key {path}: cannot be read as a PEM private key without passphrase ({error}); {MAKE_A_KEY}"
-        ) from None
+        raise UserError(f"--key {path}: cannot be read as a PEM private key without passphrase ({error}); {MAKE_A_KEY}") from None
     if not isinstance(private, EllipticCurvePrivateKey) or not isinstance(private.curve, SECP256R1):
         raise UserError(f"--key {path}: not an elliptic-curve key of the curve P-256; {MAKE_A_KEY}")
     public = private.public_key()

@@ -36,12 +36,10 @@ def approvals(tracker: Tracker, log: Sequence[Decision], scratch: Path) -> list[
         authors = None
         if entry["verdict"].get("approval") is not None and tracker.has_run(entry["candidate"]["run_id"]):
             authors = authors_of(tracker, entry["candidate"]) or None
-        found = [
-            failed(NAME, subject, "signed approvals", "none that hold", words)
-            for words in approval_faults(entry, policy, authors)
-        ]
-        asked = "its signatures and approvals hold" if policy else "no approval was asked for"
-        checks += whole(NAME, subject, found, asked)
+        broken = approval_faults(entry, policy, authors)
+        findings = [failed(NAME, subject, "signed approvals", "none that hold", words) for words in broken]
+        sentence = "its signatures and approvals hold" if policy else "no approval was asked for"
+        checks += whole(NAME, subject, findings, sentence)
     return checks
 
 
@@ -60,13 +58,12 @@ def _answer_file(path: Path, subject: str) -> Finding:
     signed = read_answer(path)
     if signed is None or not set(signed["statement"]) >= {"proposal", "decision", "key"}:
         return failed(NAME, subject, "a signed statement", "none", "is not a signed statement any more")
-    said = signed["statement"]
-    if signer(canonical(said), str(signed["signature"])) != said.get("key"):
-        return failed(
-            NAME, subject, "a signature of these words by this key", "another", "was changed after it was signed"
-        )
-    if subject != answer_path(said).as_posix():
-        return failed(NAME, subject, answer_path(said).as_posix(), subject, "is the answer to another proposal")
+    statement = signed["statement"]
+    if signer(canonical(statement), str(signed["signature"])) != statement.get("key"):
+        expected, sentence = "a signature of these words by this key", "was changed after it was signed"
+        return failed(NAME, subject, expected, "another", sentence)
+    if subject != answer_path(statement).as_posix():
+        return failed(NAME, subject, answer_path(statement).as_posix(), subject, "is the answer to another proposal")
     return passed(NAME, subject, "was signed by the key it names")
 
 

@@ -8,21 +8,28 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Final
 
+from tasks.artifacts import TEACHER, RoundPaths
 from tasks.audit import causal_lm, classification, rederive
+from tasks.audit.evidence import Evidence
+from tasks.audit.rederive import derived
 from tasks.errors import StageError
-from tasks.lineage.chain import Receipts, files_of, rounds_of
+from tasks.lineage.chain import evaluation_of, rounds_of
 from tasks.lineage.checks import Finding
-from tasks.params.base import CAUSAL_LM
+from tasks.params.base import CAUSAL_LM, CLASSIFICATION
 
-Places = Mapping[str, Path | None]
-Start = Callable[[Receipts, Sequence[str], str, Places, Path], Callable[[], list[Finding]]]
+PRUNED: Final = {CLASSIFICATION: classification.pruned, CAUSAL_LM: causal_lm.pruned}
+MEASURED: Final = {CLASSIFICATION: classification.measured, CAUSAL_LM: causal_lm.measured}
+
+
+Start = Callable[[Evidence, Path], Callable[[], list[Finding]]]
 
 
 @contextmanager
@@ -32,21 +39,21 @@ def deriver() -> Iterator[Start]:
     Raises StageError, while waiting, when the other process ended without an answer.
     """
     if "torch" in sys.modules:
-        yield lambda *asked: partial(derive, *asked)
+        yield lambda evidence, view: partial(derive, evidence, view)
         return
     context = get_context("spawn")  # a fork would copy the locks of threads that it does not copy
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    own_end, other_end = context.Pipe()
+    process = context.Process(target=_serve, args=(other_end,), daemon=True)
     process.start()
-    theirs.close()
+    other_end.close()
 
-    def start(*asked: object) -> Callable[[], list[Finding]]:
-        ours.send(asked)
+    def start(evidence: Evidence, view: Path) -> Callable[[], list[Finding]]:
+        own_end.send((evidence, view))
         return answer
 
     def answer() -> list[Finding]:
         try:
-            return list(ours.recv())
+            return list(own_end.recv())
         except EOFError:
             process.join()
             raise StageError("audit", f"deriving again ended with exit code {process.exitcode}") from None
@@ -71,79 +78,47 @@ def _import() -> None:
     preload()
 
 
-def derive(receipts: Receipts, stages: Sequence[str], judged: str, places: Places, view: Path) -> list[Finding]:
-    """Return whether weights, numbers and the verdict about the round `judged` follow from the files of the view."""
+def derive(evidence: Evidence, view: Path) -> list[Finding]:
+    """Return whether weights, numbers and the verdict follow from the files of a view, as `rederive.make_view` makes it."""
+    receipt = evidence.receipts[evidence.judged]
+    judged, task = evidence.judged.removeprefix("gate@"), receipt["params"].get("task", CLASSIFICATION)
     checks: list[Finding] = []
-    judge = f"gate@{judged}"
-    for name in rounds_of(stages):
-        checks += _checkpoints(receipts, name, places, view)
-        if name != "teacher":
-            checks += _search(receipts, name, places, view)
-            checks += _pruning(receipts, name, places, view, _causal(receipts, judge))
-    parent = receipts[judge]["params"]["rounds"][judged]["parent"]
-    for who in dict.fromkeys(("teacher", parent, judged)):
-        stage = "evaluate_teacher" if who == "teacher" else f"evaluate@{who}"
-        if stage in stages:  # else judged by a version that did not look at the parent
-            checks += _metrics(receipts, stage, who, places, view, _causal(receipts, judge))
-    needs = _needs(receipts, judge, places)
-    return checks + rederive.derived(
-        "verdict", judge, needs, "the gate gives the same verdict again", lambda: rederive.judged(view, receipts[judge])
-    )
+    for name in rounds_of(evidence.stages):
+        checks += _checkpoints(evidence, view, name)
+        if name != TEACHER:
+            checks += _search(evidence, view, name) + _pruning(evidence, view, name, task)
+    for name in dict.fromkeys((TEACHER, receipt["params"]["rounds"][judged]["parent"], judged)):
+        if evaluation_of(name) in evidence.stages:  # else judged by a version that did not look at the parent
+            checks += _metrics(evidence, view, name, task)
+    needs, sentence = evidence.needs(evidence.judged), "the gate gives the same verdict again"
+    return checks + derived("verdict", evidence.judged, needs, sentence, lambda: rederive.judged(view, receipt))
 
 
-def _causal(receipts: Receipts, judge: str) -> bool:
-    return bool(receipts[judge]["params"].get("task") == CAUSAL_LM)
+def _checkpoints(evidence: Evidence, view: Path, name: str) -> list[Finding]:
+    needs = evidence.needs(RoundPaths(view, name).training_stage, "outputs")
+    sentence = "the model is its best checkpoint"
+    return derived("checkpoints", name, needs, sentence, lambda: rederive.best_checkpoint(view, name))
 
 
-def _checkpoints(receipts: Receipts, name: str, places: Places, view: Path) -> list[Finding]:
-    training = "teacher" if name == "teacher" else f"distill@{name}"
-    needs = _needs(receipts, training, places, ("outputs",))
-    return rederive.derived(
-        "checkpoints", name, needs, "the model is its best checkpoint", lambda: rederive.best_checkpoint(view, name)
-    )
-
-
-def _search(receipts: Receipts, name: str, places: Places, view: Path) -> list[Finding]:
+def _search(evidence: Evidence, view: Path, name: str) -> list[Finding]:
     stage = f"distill@{name}"
-    if not receipts[stage]["params"]["rounds"][name].get("search"):
+    if not evidence.receipts[stage]["params"]["rounds"][name].get("search"):
         return []
-    needs = {**_needs(receipts, stage, places, ("outputs",)), **_needs(receipts, f"prune@{name}", places, ("outputs",))}
+    needs = evidence.needs(stage, "outputs") | evidence.needs(f"prune@{name}", "outputs")
     # What trial and finish wrote; in runs of before these stages nothing lies there.
-    folder = f"artifacts/rounds/{name}/search/"
-    needs |= {path: place for path, place in _needs(receipts, stage, places).items() if path.startswith(folder)}
-    return rederive.derived(
-        "search",
-        name,
-        needs,
-        "the ranking follows from the curves, and the best is taken",
-        lambda: classification.searched(view, name),
-    )
+    folder = f"{RoundPaths(Path(), name).search.as_posix()}/"
+    needs |= {path: place for path, place in evidence.needs(stage).items() if path.startswith(folder)}
+    sentence = "the ranking follows from the curves, and the best is taken"
+    return derived("search", name, needs, sentence, lambda: classification.searched(view, name))
 
 
-def _pruning(receipts: Receipts, name: str, places: Places, view: Path, causal: bool) -> list[Finding]:
-    stage = f"prune@{name}"
-    parent = receipts[stage]["params"]["rounds"][name]["parent"]
-    pruned = causal_lm.pruned if causal else classification.pruned
-    return rederive.derived(
-        "pruning",
-        name,
-        _needs(receipts, stage, places),
-        "follows bit for bit from its parent and its plan",
-        lambda: pruned(view, name, parent),
-    )
+def _pruning(evidence: Evidence, view: Path, name: str, task: str) -> list[Finding]:
+    stage, sentence = f"prune@{name}", "follows bit for bit from its parent and its plan"
+    parent = evidence.receipts[stage]["params"]["rounds"][name]["parent"]
+    return derived("pruning", name, evidence.needs(stage), sentence, lambda: PRUNED[task](view, name, parent))
 
 
-def _metrics(receipts: Receipts, stage: str, who: str, places: Places, view: Path, causal: bool) -> list[Finding]:
-    params, place = receipts[stage]["params"], f"artifacts/rounds/{who}/evaluated"
-    measured = causal_lm.measured if causal else classification.measured
-    return rederive.derived(
-        "metrics",
-        who,
-        _needs(receipts, stage, places),
-        "every number and interval follows from the predictions",
-        lambda: measured(view, params, place, who),
-    )
-
-
-def _needs(receipts: Receipts, stage: str, places: Places, roles: Sequence[str] = ("inputs", "outputs")) -> Places:
-    return {path: places[path] for role in roles for path in files_of(receipts[stage], role) if path in places}
+def _metrics(evidence: Evidence, view: Path, name: str, task: str) -> list[Finding]:
+    stage, sentence = evaluation_of(name), "every number and interval follows from the predictions"
+    params = evidence.receipts[stage]["params"]
+    return derived("metrics", name, evidence.needs(stage), sentence, lambda: MEASURED[task](view, params, name))

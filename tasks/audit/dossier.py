@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.audit.evidence import read_receipts
 from tasks.errors import UserError
 from tasks.files import digest
 from tasks.git import has_git
 from tasks.lineage.merkle import RECEIPTS_ROOT
+from tasks.params.file import model_name
 from tasks.promotion.decide import number_of, state_of
 from tasks.promotion.decisions import Decision, read_log
-from tasks.registry.tracking import FILES_SHA256, PREFIX, Tracker
+from tasks.registry.reading import PREFIX
+from tasks.registry.selector import find_version
+from tasks.registry.tracking import FILES_SHA256, Tracker, store_exists
 
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What is recorded of one round: tags (without prefix), params, metric -> its points (value, step), and files."""
+    """What is recorded of one round: params, metric -> its points (value, step), and files."""
 
     name: str
     run_id: str
-    tags: Mapping[str, str]
     params: Mapping[str, str]
     metrics: Mapping[str, list[tuple[float, int]]]
     evidence: Mapping[str, bytes]
@@ -30,6 +34,14 @@ class RoundRecord:
     model_id: str
     model_files: Mapping[str, Any]  # as `digest` returns them; empty when the model has no bytes
     model_files_sha256: str | None
+
+    def content(self, name: str) -> dict[str, Any]:
+        """Return the content of a file of the evidence; empty when it is missing or no JSON."""
+        try:
+            content = json.loads(self.evidence.get(name, b"{}"))
+        except ValueError:
+            return {}
+        return content if isinstance(content, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -57,15 +69,35 @@ class Dossier:
         """Return the name of the version's round."""
         return str(self.tags["round"])
 
+    def title(self) -> dict[str, Any]:
+        """Return what every answer about a version begins with: model, version, round, aliases, sha256 of the weights."""
+        return {
+            "model": self.name,
+            "version": int(self.version),
+            "round": self.round,
+            "aliases": sorted(alias for alias, number in self.aliases.items() if number == self.version),
+            "model_sha256": self.tags.get("model_sha256"),
+        }
+
+
+def require_store(workspace: Path) -> None:
+    """Raise UserError unless there is a store to read."""
+    if not store_exists(workspace):
+        raise UserError(f"{workspace}: no model is registered yet; `compactlm run` makes some")
+
+
+def find_dossier(tracker: Tracker, selector: str | None, scratch: Path) -> Dossier:
+    """Return what is recorded of the version that people name so; raises UserError as `find_version` and `read_dossier`."""
+    return read_dossier(tracker, *find_version(tracker, selector, model_name(tracker.workspace)), scratch)
+
 
 def read_dossier(tracker: Tracker, name: str, number: str, scratch: Path) -> Dossier:
     """Return what is recorded of a registered version; files kept elsewhere are fetched anew below `scratch`.
 
     Raises UserError when the version is not ours.
     """
-    every = {str(one.version): _ours(one.tags) for one in tracker.all_versions(name)}
-    aliases = tracker.aliases(name)
-    tags = every[number]
+    versions = {str(version.version): _own_tags(version.tags) for version in tracker.all_versions(name)}
+    tags = versions[number]
     if "run_id" not in tags:
         raise UserError(f"{name}/{number}: it was not registered by compactlm, so nothing of its lineage is recorded")
     run_id = tracker.parent_of(tags["run_id"]) or tags["run_id"]
@@ -73,22 +105,23 @@ def read_dossier(tracker: Tracker, name: str, number: str, scratch: Path) -> Dos
     runs = {key.removeprefix("round/"): value for key, value in run_tags.items() if key.startswith("round/")}
     runs[tags["round"]] = tags["run_id"]
     decided, log_fault, log = _decided(tracker, name)
+    selection = tracker.run_files(run_id, "selection.json", scratch)
     return Dossier(
         name=name,
         version=number,
         tags=tags,
-        aliases=aliases,
+        aliases=tracker.aliases(name),
         decided=decided,
         log_fault=log_fault,
         in_git=has_git(tracker.workspace),
         log=log,
-        versions=every,
+        versions=versions,
         run_id=run_id,
-        receipts=_by_stage(tracker.run_files(run_id, "receipts", scratch)),
+        receipts=_receipts(tracker, run_id, scratch),
         receipts_root=run_tags.get(RECEIPTS_ROOT),
         inputs_digest=run_tags.get("inputs_digest"),
-        selection=_read(tracker, run_id, "selection.json", scratch),
-        rounds={one: _round(tracker, one, run, scratch) for one, run in sorted(runs.items())},
+        selection=selection.read_bytes() if selection else None,
+        rounds={label: _round(tracker, label, run, scratch) for label, run in sorted(runs.items())},
     )
 
 
@@ -100,28 +133,24 @@ def _decided(tracker: Tracker, name: str) -> tuple[dict[str, str | None], str | 
         log = [entry for entry in read_log(tracker.workspace) if entry["model"] == name]
     except (UserError, ValueError, IndexError) as error:  # the latter two: Git cannot read an object of the refs
         return {}, str(error), []
-    state = state_of(log, name)
     # By weights: the numbers of the log are those of its time.
-    return {alias: number_of(tracker, name, version) for alias, version in state.items()}, None, log
+    return {alias: number_of(tracker, name, version) for alias, version in state_of(log, name).items()}, None, log
 
 
 def _round(tracker: Tracker, name: str, run_id: str, scratch: Path) -> RoundRecord:
-    tags = tracker.run_tags(run_id)
-    model_id = tags.get("model_id", "")
-    model_tags = tracker.model_tags(model_id) if model_id else {}
+    model_id = tracker.run_tags(run_id).get("model_id", "")
     folder = tracker.model_files(model_id, scratch) if model_id else None
-    evidence = tracker.run_files(run_id, "evidence", scratch)
+    evidence, predictions = (tracker.run_files(run_id, part, scratch) for part in ("evidence", "predictions"))
     return RoundRecord(
         name=name,
         run_id=run_id,
-        tags=tags,
         params=tracker.run_params(run_id),
         metrics=tracker.run_points(run_id),
-        evidence=_contents(evidence, "") | _contents(tracker.run_files(run_id, "predictions", scratch), "predictions/"),
-        receipts=_by_stage(tracker.run_files(run_id, "receipts", scratch)),
+        evidence=_contents(evidence, "") | _contents(predictions, "predictions/"),
+        receipts=_receipts(tracker, run_id, scratch),
         model_id=model_id,
         model_files=digest(folder) if folder else {},
-        model_files_sha256=model_tags.get(FILES_SHA256),
+        model_files_sha256=tracker.model_tags(model_id).get(FILES_SHA256) if model_id else None,
     )
 
 
@@ -129,14 +158,10 @@ def _contents(folder: Path | None, prefix: str) -> dict[str, bytes]:
     return {prefix + path.name: path.read_bytes() for path in sorted(folder.iterdir())} if folder else {}
 
 
-def _by_stage(folder: Path | None) -> dict[str, bytes]:
-    return {path.stem: path.read_bytes() for path in sorted(folder.glob("*.json"))} if folder else {}
+def _receipts(tracker: Tracker, run_id: str, scratch: Path) -> dict[str, bytes]:
+    folder = tracker.run_files(run_id, "receipts", scratch)
+    return read_receipts(folder) if folder else {}
 
 
-def _read(tracker: Tracker, run_id: str, name: str, scratch: Path) -> bytes | None:
-    path = tracker.run_files(run_id, name, scratch)
-    return path.read_bytes() if path else None
-
-
-def _ours(tags: Mapping[str, str]) -> dict[str, str]:
+def _own_tags(tags: Mapping[str, str]) -> dict[str, str]:
     return {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
+from tasks.artifacts import TEACHER, RoundPaths
 from tasks.audit.dossier import Dossier, RoundRecord
-from tasks.lineage.chain import Receipts, files_of
+from tasks.lineage.chain import Receipts, sha256_of, written
 from tasks.lineage.checks import Finding, compare, failed, passed, unknown, whole
 from tasks.params.edit import flatten_params
-from tasks.registry.records import TEACHER, flatten_numbers, flatten_quality, flatten_search
+from tasks.registry.records import flatten_numbers, flatten_quality, flatten_search
 
 # name of a stored file -> the folder of the round that holds it
 EVIDENCE: Final = {
@@ -24,125 +24,121 @@ EVIDENCE: Final = {
     "plan.json": "pruned",
     "search.json": "trained",
 }
-ONNX: Final = "exported/model.onnx"
 PREDICTIONS: Final = "predictions/"  # before the names of the stored predictions
-WEIGHTS: Final = "trained/model/model.safetensors"
 
 
-def sha256(content: bytes) -> str:
-    """Return the digest of bytes in hex."""
-    return hashlib.sha256(content).hexdigest()
+def _in_round(name: str, *parts: str) -> str:
+    """Return the path of a round's file in the receipts."""
+    return RoundPaths(Path(), name).folder.joinpath(*parts).as_posix()
 
 
-def path_in(name: str, path: str) -> str:
-    """Return the path of a round's file."""
-    return f"artifacts/rounds/{name}/{path}".replace("//", "/")
+def _onnx(name: str) -> str:
+    return _in_round(name, "exported", "model.onnx")
 
 
-def name_of(label: str) -> str:
-    """Return the round's folder for its label: the teacher's evaluation is called r0."""
-    return TEACHER if label == "r0" else label
-
-
-def outputs(receipts: Receipts) -> dict[str, str]:
+def _outputs(receipts: Receipts) -> dict[str, str]:
     """Return path -> sha256 of all that the stages wrote."""
-    return {path: one["sha256"] for receipt in receipts.values() for path, one in files_of(receipt, "outputs").items()}
+    return {path: file["sha256"] for path, file in written(receipts).items()}
+
+
+def weights_of(receipts: Receipts, name: str) -> str | None:
+    """Return the sha256 of a round's weights by the receipts, None when they do not tell it."""
+    return _outputs(receipts).get(RoundPaths(Path(), name).weights.as_posix())
 
 
 def version(dossier: Dossier, receipts: Receipts) -> list[Finding]:
     """Return whether the tags of the version say what the receipts and the stored evidence say."""
-    tags, wrote, name = dossier.tags, outputs(receipts), dossier.round
+    tags, name = dossier.tags, dossier.round
     record = dossier.rounds[name]
     expected = {
-        "model_sha256": wrote.get(path_in(name, WEIGHTS)),
-        "onnx_sha256": wrote.get(path_in(name, ONNX), ""),  # a language model has none
-        "verdict": _json(record, "verdict.json").get("verdict"),
+        "model_sha256": weights_of(receipts, name),
+        "onnx_sha256": _outputs(receipts).get(_onnx(name), ""),  # a language model has none
+        "verdict": record.content("verdict.json").get("verdict"),
         "model_id": record.model_id,
         "parent": receipts[f"distill@{name}"]["params"]["rounds"][name]["parent"],
     }
-    for key in ("params_total", "params_non_embedding", "size_bytes"):
-        expected[key] = str(_json(record, "cost.json").get(key))
-    for key, other in (("teacher_model_id", TEACHER), ("parent_model_id", name_of(tags.get("parent", "")))):
+    cost = record.content("cost.json")
+    expected |= {key: str(cost.get(key)) for key in ("params_total", "params_non_embedding", "size_bytes")}
+    parent = tags.get("parent", "")
+    for key, other in (("teacher_model_id", TEACHER), ("parent_model_id", TEACHER if parent == "r0" else parent)):
         if other in dossier.rounds:
             expected[key] = dossier.rounds[other].model_id
-    found: list[Finding] = []
     subject = f"{dossier.name}/{dossier.version}"
+    findings: list[Finding] = []
     for key, value in expected.items():
-        found += compare(
-            "version", f"{subject}: {key}", value, tags.get(key), "the tag says something else than the receipts"
-        )
-    return whole("version", subject, found, "its tags say what the receipts say")
+        sentence = "the tag says something else than the receipts"
+        findings += compare("version", f"{subject}: {key}", value, tags.get(key), sentence)
+    return whole("version", subject, findings, "its tags say what the receipts say")
 
 
 def stored_files(record: RoundRecord, receipts: Receipts) -> list[Finding]:
     """Return whether the model and the evidence kept in MLflow are, file by file, what the stages wrote."""
-    wrote = outputs(receipts)
-    found: list[Finding] = []
+    outputs, check = _outputs(receipts), "mlflow files"
+    findings: list[Finding] = []
     for name, content in record.evidence.items():
-        folder = "evaluated" if name.startswith(PREDICTIONS) else EVIDENCE.get(name, "?")
-        path = path_in(record.name, f"{folder}/{name}")
-        found += compare(
-            "mlflow files",
-            f"{record.name}: {name if name.startswith(PREDICTIONS) else f'evidence/{name}'}",
-            wrote.get(path),
-            sha256(content),
-            "not what the stage wrote",
-        )
-    files = record.model_files.get("files", {})
-    here = {
-        name.removeprefix("artifacts/"): one["sha256"] for name, one in files.items() if name.startswith("artifacts/")
-    }
-    folder = path_in(record.name, "trained/")
-    expected = {path.removeprefix(folder): one for path, one in wrote.items() if path.startswith(f"{folder}model/")}
-    if path_in(record.name, ONNX) in wrote:
-        expected["model.onnx"] = wrote[path_in(record.name, ONNX)]
-    for name in sorted({*here, *expected}) if files else ():
-        sentence = "the model that MLflow serves is not the one that was trained and judged"
-        subject = f"{record.name}: model {record.model_id}: artifacts/{name}"
-        found += compare(
-            "mlflow files", subject, expected.get(name, "no such file"), here.get(name, "no such file"), sentence
-        )
-    if not files:
-        found.append(unknown("mlflow files", f"{record.name}: model {record.model_id}", "its files cannot be found"))
-    elif record.model_files_sha256 is not None:
-        subject = f"{record.name}: model {record.model_id}"
-        sentence = "a file of the served model, perhaps its code, was changed since it was stored"
-        found += compare("mlflow files", subject, record.model_files_sha256, record.model_files["sha256"], sentence)
-    return whole("mlflow files", record.name, found, "the stored model and evidence are what the stages wrote")
+        is_rows = name.startswith(PREDICTIONS)
+        path = _in_round(record.name, "evaluated" if is_rows else EVIDENCE.get(name, "?"), name)
+        subject = f"{record.name}: {name if is_rows else f'evidence/{name}'}"
+        findings += compare(check, subject, outputs.get(path), sha256_of(content), "not what the stage wrote")
+    model = f"{record.name}: model {record.model_id}"
+    if record.model_files.get("files"):
+        findings += _served_files(record, outputs, f"{model}: artifacts/")
+        if record.model_files_sha256 is not None:
+            sentence = "a file of the served model, perhaps its code, was changed since it was stored"
+            findings += compare(check, model, record.model_files_sha256, record.model_files["sha256"], sentence)
+    else:
+        findings.append(unknown(check, model, "its files cannot be found"))
+    return whole(check, record.name, findings, "the stored model and evidence are what the stages wrote")
+
+
+def _served_files(record: RoundRecord, outputs: Mapping[str, str], subject: str) -> list[Finding]:
+    """Return the files of the served model that are not those of the round, each named after `subject`."""
+    prefix, folder = "artifacts/", _in_round(record.name, "trained")
+    files = record.model_files["files"].items()
+    here = {name.removeprefix(prefix): file["sha256"] for name, file in files if name.startswith(prefix)}
+    wanted = {path.removeprefix(f"{folder}/"): sha256 for path, sha256 in outputs.items() if path.startswith(f"{folder}/model/")}
+    if _onnx(record.name) in outputs:
+        wanted["model.onnx"] = outputs[_onnx(record.name)]
+    sentence, none = "the model that MLflow serves is not the one that was trained and judged", "no such file"
+    findings: list[Finding] = []
+    for name in sorted({*here, *wanted}):
+        expected, actual = wanted.get(name, none), here.get(name, none)
+        findings += compare("mlflow files", f"{subject}{name}", expected, actual, sentence)
+    return findings
 
 
 def params(record: RoundRecord, receipts: Receipts) -> list[Finding]:
     """Return whether the params MLflow shows of a round are those its training stage read."""
-    stage = TEACHER if record.name == TEACHER else f"distill@{record.name}"
-    values = receipts[stage]["params"]
+    values = receipts[RoundPaths(Path(), record.name).training_stage]["params"]
     chosen: dict[str, Any] = (
         {"teacher": values["teacher"]}
         if record.name == TEACHER
         else {"prune": values["prune"], "distill": values["distill"], "rounds": values["rounds"][record.name]}
     )
     expected = {"seed": str(values["seed"]), **flatten_params("", chosen)}
-    found: list[Finding] = []
+    sentence = "MLflow shows another value than the stage read"
+    findings: list[Finding] = []
     for key in sorted({*expected, *record.params}):
-        sentence = "MLflow shows another value than the stage read"
-        found += compare("mlflow params", f"{record.name}: {key}", expected.get(key), record.params.get(key), sentence)
-    return whole("mlflow params", record.name, found, f"{len(expected)} params are those of the receipt")
+        shown = record.params.get(key)
+        findings += compare("mlflow params", f"{record.name}: {key}", expected.get(key), shown, sentence)
+    return whole("mlflow params", record.name, findings, f"{len(expected)} params are those of the receipt")
 
 
 def metrics(record: RoundRecord) -> list[Finding]:
     """Return whether the final numbers MLflow shows are those of the stored evidence, each recorded once."""
     try:
-        expected = flatten_quality(_json(record, "quality.json")) if "quality.json" in record.evidence else {}
+        expected = flatten_quality(record.content("quality.json")) if "quality.json" in record.evidence else {}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return [failed("mlflow metrics", f"{record.name}: quality.json", "a report", repr(error), "cannot be read")]
-    expected |= flatten_numbers("cost", _json(record, "cost.json"))
-    expected |= flatten_numbers("parity", _json(record, "parity.json"))
-    expected |= flatten_search(_json(record, "search.json"))
-    found: list[Finding] = []
+    expected |= flatten_numbers("cost", record.content("cost.json"))
+    expected |= flatten_numbers("parity", record.content("parity.json"))
+    expected |= flatten_search(record.content("search.json"))
+    sentence = "MLflow shows another number than the evidence, or a second one added later"
+    findings: list[Finding] = []
     for key, value in expected.items():
         shown = record.metrics.get(key, [])
-        sentence = "MLflow shows another number than the evidence, or a second one added later"
-        found += compare("mlflow metrics", f"{record.name}: {key}", [(value, 0)], shown, sentence)
-    return whole("mlflow metrics", record.name, found, f"{len(expected)} numbers are those of the evidence")
+        findings += compare("mlflow metrics", f"{record.name}: {key}", [(value, 0)], shown, sentence)
+    return whole("mlflow metrics", record.name, findings, f"{len(expected)} numbers are those of the evidence")
 
 
 def aliases(dossier: Dossier, receipts: Receipts, chosen: str | None) -> list[Finding]:
@@ -152,27 +148,26 @@ def aliases(dossier: Dossier, receipts: Receipts, chosen: str | None) -> list[Fi
     """
     if not dossier.in_git or dossier.log_fault is not None:
         return []  # the checks of the log say so
-    found: list[Finding] = []
-    known = {tags.get("model_sha256"): number for number, tags in dossier.versions.items()}
     expected = dict(dossier.decided)
     if chosen is not None:
-        expected["challenger"] = known.get(outputs(receipts).get(path_in(chosen, WEIGHTS)))
-    for alias, number in dossier.aliases.items():
-        tags = dossier.versions.get(number, {})
-        if tags.get("verdict") != "pass":
-            found.append(
-                failed("alias", alias, "a version whose gates pass", f"version {number}", "it may not be promoted")
-            )
-        elif alias in expected and expected[alias] != number:
-            sentence = "the alias was moved, and no recorded decision did it"
-            wanted = expected[alias] and f"version {expected[alias]}"
-            found.append(failed("alias", alias, wanted or "no alias", f"version {number}", sentence))
-        else:
-            found.append(passed("alias", alias, f"points at version {number}, as recorded"))
-    for alias, wanted in expected.items():
-        if wanted is not None and alias not in dossier.aliases:
-            found.append(failed("alias", alias, f"version {wanted}", "no alias", "the alias was taken away"))
-    return found
+        known = {tags.get("model_sha256"): number for number, tags in dossier.versions.items()}
+        expected["challenger"] = known.get(weights_of(receipts, chosen))
+    checks = [_alias(dossier, alias, number, expected) for alias, number in dossier.aliases.items()]
+    return checks + [
+        failed("alias", alias, f"version {number}", "no alias", "the alias was taken away")
+        for alias, number in expected.items()
+        if number is not None and alias not in dossier.aliases
+    ]
+
+
+def _alias(dossier: Dossier, alias: str, number: str, expected: Mapping[str, str | None]) -> Finding:
+    here = f"version {number}"
+    if dossier.versions.get(number, {}).get("verdict") != "pass":
+        return failed("alias", alias, "a version whose gates pass", here, "it may not be promoted")
+    if expected.get(alias, number) != number:
+        wanted = f"version {expected[alias]}" if expected[alias] else "no alias"
+        return failed("alias", alias, wanted, here, "the alias was moved, and no recorded decision did it")
+    return passed("alias", alias, f"points at {here}, as recorded")
 
 
 def inverse(dossier: Dossier, receipts: Receipts, known: Mapping[str, str | None]) -> list[Finding]:
@@ -180,30 +175,22 @@ def inverse(dossier: Dossier, receipts: Receipts, known: Mapping[str, str | None
 
     `known`: number of each version -> sha256 of the weights that the receipts of its own run say it has, None without.
     """
-    found: list[Finding] = []
+    check = "inverse scan"
+    findings: list[Finding] = []
     for number, tags in dossier.versions.items():
         subject = f"{dossier.name}/{number}"
-        if not tags:
-            found.append(
-                failed("inverse scan", subject, "a receipt", "none", "registered by hand: nothing is known of it")
-            )
-        elif known[number] is None:
-            found.append(failed("inverse scan", subject, "a receipt", "none", "its run has no receipt of the training"))
+        if not tags or known[number] is None:
+            sentence = "its run has no receipt of the training" if tags else "registered by hand: nothing is known of it"
+            findings.append(failed(check, subject, "a receipt", "none", sentence))
         else:
             sentence = "the receipts of its run tell of other weights"
-            found += compare("inverse scan", subject, known[number], tags.get("model_sha256"), sentence)
+            findings += compare(check, subject, known[number], tags.get("model_sha256"), sentence)
     registered = {tags.get("model_sha256") for tags in dossier.versions.values()}
     for stage in receipts:
-        if stage.startswith("gate@"):
-            name = stage.partition("@")[2]
-            made = outputs(receipts).get(path_in(name, WEIGHTS))
-            if made not in registered:
-                found.append(
-                    failed("inverse scan", stage, "a registered version", "none", f"{name} was judged and is missing")
-                )
-    return whole(
-        "inverse scan", dossier.name, found, f"{len(dossier.versions)} versions have receipts, and the reverse"
-    )
+        name = stage.removeprefix("gate@")
+        if name != stage and weights_of(receipts, name) not in registered:
+            findings.append(failed(check, stage, "a registered version", "none", f"{name} was judged and is missing"))
+    return whole(check, dossier.name, findings, f"{len(dossier.versions)} versions have receipts, and the reverse")
 
 
 def run_record(dossier: Dossier, records: Sequence[Mapping[str, Any]]) -> list[Finding]:
@@ -211,24 +198,16 @@ def run_record(dossier: Dossier, records: Sequence[Mapping[str, Any]]) -> list[F
 
     `records` are those of this model, oldest first; a clone has none until it fetches them.
     """
-    mine = [one for one in records if one["inputs_digest"] == dossier.inputs_digest]
     if not records:
         return []
-    if not mine:
+    of_run = [record for record in records if record["inputs_digest"] == dossier.inputs_digest]
+    if not of_run:
         return [unknown("run record", dossier.run_id, "Git has no record of this run; `compactlm run` makes one")]
-    ref = mine[-1]["ref"]
+    ref, root = of_run[-1]["ref"], of_run[-1]["receipts_root"]
     sentence = "MLflow has other receipts of this run than were recorded in Git; if a run was cut short, run it again"
-    found = compare("run record", ref, mine[-1]["receipts_root"], dossier.receipts_root, sentence)
+    findings = compare("run record", ref, root, dossier.receipts_root, sentence)
     for sha256, number in records[-1]["versions"].items():
         here = dossier.versions.get(number, {}).get("model_sha256", "no such version")
         sentence = "the version has other weights than were recorded in Git"
-        found += compare("run record", f"{dossier.name}/{number}", sha256, here, sentence)
-    return whole("run record", ref, found, "receipts and versions are those recorded in Git")
-
-
-def _json(record: RoundRecord, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads(record.evidence.get(name, b"{}"))
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
+        findings += compare("run record", f"{dossier.name}/{number}", sha256, here, sentence)
+    return whole("run record", ref, findings, "receipts and versions are those recorded in Git")

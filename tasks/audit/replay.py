@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from tasks.artifacts import receipt_path
 from tasks.audit.code import Key, key_of
+from tasks.audit.evidence import Evidence
 from tasks.audit.replayed import NAME, Context, compare_stage, environment, is_clocked, is_deterministic
 from tasks.errors import StageError, UserError
 from tasks.files import file_sha256, read_json
 from tasks.git import switch, worktree
-from tasks.lineage.chain import LOCK, RECEIPTS_FOLDER, Receipt, Receipts, files_of
+from tasks.lineage.chain import LOCK, Receipt, edits_lost, files_of
 from tasks.lineage.checks import Finding, failed, overall, unknown
 from tasks.running.dvc import ANEW, StageRunner
 from tasks.warm import warm_server
 
-EVERY: Final = ("*",)
 Tell = Callable[[str], None]
-Places = Mapping[str, Path | None]
 
 
 def chosen(stages: Sequence[str], patterns: Sequence[str]) -> list[str]:
@@ -37,116 +39,101 @@ def chosen(stages: Sequence[str], patterns: Sequence[str]) -> list[str]:
     return [stage for stage in stages if any(fnmatchcase(stage, pattern) for pattern in patterns)]
 
 
-def replay(
-    workspace: Path, receipts: Receipts, stages: Sequence[str], places: Places, into: Path, say: Tell, tell: Tell
-) -> tuple[list[Finding], dict[str, Any]]:
-    """Return what differs when `stages` run again, and what it took; `places` has the recorded bytes.
+def replay(evidence: Evidence, stages: Sequence[str], into: Path, say: Tell, tell: Tell) -> tuple[list[Finding], dict[str, Any]]:
+    """Return what differs when `stages` run again, and what it took.
 
     A stage reads what this replay made where it made it, else the recorded bytes. `say` gets lines that replace each
     other, `tell` one line a stage.
     """
-    with worktree(workspace, into) as tree:
+    checks: list[Finding] = []
+    rows: list[dict[str, Any]] = []
+    with worktree(evidence.workspace, into) as tree, ExitStack() as stack:
         (tree / ".dvc").mkdir(parents=True, exist_ok=True)
-        own = (into / "cache").as_posix()
-        (tree / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {own}\n", encoding="utf-8")
-        with ExitStack() as stack:
-            work = _Replay(workspace, receipts, stages, places, into, tree, stack)
-            for number, stage in enumerate(stages, start=1):
-                head = f"replay {number}/{len(stages)} {stage}"
-                say(head)
-                began = time.monotonic()
-                checks = work.run(stage, lambda line, head=head: say(f"{head}: {line}"))  # type: ignore[misc]
-                seconds = round(time.monotonic() - began, 2)
-                work.rows.append(
-                    {
-                        "name": stage,
-                        "result": overall(checks),
-                        "seconds": seconds,
-                        "recorded_seconds": receipts[stage]["compute_seconds"],
-                    }
-                )
-                work.checks += checks
-                tell(f"{head}: {overall(checks)} in {seconds:.1f} s: {checks[0].sentence}")
-    return work.checks, {"stages": work.rows, "environment": sorted(work.environment)}
+        cache = (into / "cache").as_posix()
+        (tree / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
+        work = _Replay(evidence, stages, into, tree, stack)
+        for number, stage in enumerate(stages, start=1):
+            head = f"replay {number}/{len(stages)} {stage}"
+            say(head)
+            began = time.monotonic()
+            findings = work.run(stage, partial(_say_below, say, head))
+            seconds = round(time.monotonic() - began, 2)
+            recorded = evidence.receipts[stage]["compute_seconds"]
+            row = {"name": stage, "result": overall(findings), "seconds": seconds, "recorded_seconds": recorded}
+            rows.append(row)
+            checks += findings
+            tell(f"{head}: {row['result']} in {seconds:.1f} s: {findings[0].sentence}")
+    return checks, {"stages": rows, "environment": sorted(work.environment)}
 
 
+def _say_below(say: Tell, head: str, line: str) -> None:
+    say(f"{head}: {line}")
+
+
+@dataclass
 class _Replay:
     """A worktree in which stages run one after the other, each from its own commit."""
 
-    def __init__(
-        self,
-        workspace: Path,
-        receipts: Receipts,
-        stages: Sequence[str],
-        places: Places,
-        top: Path,
-        tree: Path,
-        stack: ExitStack,
-    ) -> None:
-        self.workspace, self.receipts, self.places = workspace, receipts, places
-        self.stages, self.top, self.tree, self._stack = stages, top, tree, stack
-        self.checks: list[Finding] = []
-        self.rows: list[dict[str, Any]] = []
-        self.environment: set[str] = set()
-        self._made: dict[str, str] = {}  # path -> sha256 of what this replay wrote
-        self._tolerant = False
-        self._state: Key | None = None
-        self._runner: StageRunner
+    evidence: Evidence
+    stages: Sequence[str]  # those to replay
+    top: Path  # of the worktree
+    tree: Path  # where the project is in it
+    stack: ExitStack  # of the processes that have loaded the code of a stage
+    environment: set[str] = field(default_factory=set)  # what was another one than when the stages ran
+    made: dict[str, str] = field(default_factory=dict)  # path -> sha256 of what this replay wrote
+    tolerant: bool = False
+    state: Key | None = None
+    runner: StageRunner = field(init=False)
 
     def run(self, stage: str, say: Tell) -> list[Finding]:
         """Return what differs when one stage runs again."""
-        receipt = self.receipts[stage]
+        receipt = self.evidence.receipts[stage]
         doubt = self._check_out(receipt) or self._bring_inputs(receipt)
         if doubt is not None:
             return [unknown(NAME, stage, doubt)]
         try:
-            self._runner.run(stage, say)
+            self.runner.run(stage, say)
         except UserError as error:
             return [unknown(NAME, stage, f"could not run here: {error}")]
         except StageError as error:
             return [failed(NAME, stage, "a stage that runs to its end", str(error), "it does not run again")]
-        again = read_json(self.tree / RECEIPTS_FOLDER / f"{stage}.json")
-        self._made |= {path: one["sha256"] for path, one in files_of(again, "outputs").items()}
-        self._tolerant = self._tolerant or not is_deterministic(receipt, again)
+        again: Receipt = read_json(self.tree / receipt_path(stage))
+        self.made |= {path: file["sha256"] for path, file in files_of(again, "outputs").items()}
+        self.tolerant = self.tolerant or not is_deterministic(receipt, again)
         self.environment |= set(environment(receipt, again))
-        others = [
-            path
-            for path, one in files_of(receipt, "inputs").items()
-            if self._made.get(path, one["sha256"]) != one["sha256"] and not is_clocked(path)
-        ]
+        read = {path: file["sha256"] for path, file in files_of(receipt, "inputs").items()}
+        others = (path for path, sha256 in read.items() if self.made.get(path, sha256) != sha256 and not is_clocked(path))
         has_metrics = any(name.startswith("evaluate") for name in self.stages)
-        context = Context(others[0] if others else None, self._tolerant, has_metrics)
-        return compare_stage(receipt, again, self.tree, self.places, context)
+        context = Context(next(others, None), self.tolerant, has_metrics)
+        return compare_stage(receipt, again, self.tree, self.evidence.places, context)
 
     def _check_out(self, receipt: Receipt) -> str | None:
         """Bring the worktree to the code of a stage, and return why that cannot be done."""
         state = receipt["git"]
         if state["commit"] is None:
             return "it ran outside of Git, so its code is not kept"
-        if state["dirty"] and state.get("diff") is None:
+        if edits_lost(state):
             return "its edits were too large to keep, so its code is not known"
-        if key_of(receipt) == self._state:
+        if key_of(receipt) == self.state:
             return None
-        self._stack.close()  # the processes that have loaded the code of the stage before
+        self.stack.close()
         if not switch(self.top, state["commit"], state.get("diff")):
             return f"Git cannot give the files of commit {state['commit']}"
-        self._state = key_of(receipt)
-        env = self._stack.enter_context(warm_server(self.tree))
-        self._runner = self._stack.enter_context(StageRunner(self.tree, env, ANEW))
+        self.state = key_of(receipt)
+        env = self.stack.enter_context(warm_server(self.tree))
+        self.runner = self.stack.enter_context(StageRunner(self.tree, env, ANEW))
         return None
 
     def _bring_inputs(self, receipt: Receipt) -> str | None:
         """Put the recorded bytes of what the stage reads where no stage of this replay has, and return what is missing."""
-        for path, one in files_of(receipt, "inputs").items():
+        for path, file in files_of(receipt, "inputs").items():
             place = self.tree / path
-            if path in self._made:
+            if path in self.made:
                 continue
+            source = self.evidence.places.get(path)
             if path == LOCK:
-                source = next(
-                    (p for p in (place, self.workspace / LOCK) if p.is_file() and file_sha256(p) == one["sha256"]), None
-                )
-            else:
-                source = self.places.get(path)
+                copies = [copy for copy in (place, self.evidence.workspace / LOCK) if copy.is_file()]
+                source = next((copy for copy in copies if file_sha256(copy) == file["sha256"]), None)
             if source is None:
                 return f"needs {path}, whose recorded bytes are not here"
             if source != place:

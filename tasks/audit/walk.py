@@ -8,38 +8,31 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.audit import approvals as audit_approvals
-from tasks.audit import bytes as audit_files
-from tasks.audit import code as audit_code
-from tasks.audit import decisions, rederive, registry, replay
-from tasks.audit import lock as audit_lock
+from tasks.artifacts import RECEIPTS, SELECTION, receipt_path
+from tasks.audit import approvals, code, decisions, lock, registry, replay
+from tasks.audit import bytes as outputs
 from tasks.audit.derive import Start, deriver
-from tasks.audit.dossier import Dossier, read_dossier
-from tasks.errors import ParamsError, UserError
-from tasks.lineage import links as audit_chain
-from tasks.lineage.chain import RECEIPTS_FOLDER, Receipts, ancestors, edges, files_of, parse, producers, rounds_of
-from tasks.lineage.checks import Finding, as_json, failed, overall, unknown
-from tasks.params.file import model_name
+from tasks.audit.dossier import Dossier, find_dossier, require_store
+from tasks.audit.evidence import Evidence, read_evidence, receipts_here
+from tasks.audit.rederive import BROKEN, make_view
+from tasks.errors import UserError
+from tasks.lineage.chain import edges, parse, producers, rounds_of
+from tasks.lineage.checks import EXIT_CODES, Finding, as_json, failed, overall, unknown
+from tasks.lineage.links import copies_agree, links, merkle
 from tasks.promotion.decisions import LOG
 from tasks.registry.runs import REFS, read_runs
-from tasks.registry.selector import find_version
-from tasks.registry.tracking import Tracker, store_exists
-from tasks.running.dvc import cache_folder, read_lock
+from tasks.registry.tracking import Tracker
 from tasks.running.start import AUDIT, only_run
 
 Say = Callable[[str], None]
 
 
 def audit(
-    workspace: Path,
-    selector: str | None,
-    say: Say = lambda _: None,
-    again: Sequence[str] = (),
-    tell: Say = lambda _: None,
+    workspace: Path, selector: str | None, say: Say = lambda _: None, again: Sequence[str] = (), tell: Say = lambda _: None
 ) -> dict[str, Any]:
     """Return the report on one version: `result`, every check, the stages with their edges, and what it took.
 
@@ -47,8 +40,7 @@ def audit(
     Raises UserError when no such version is registered.
     """
     began = time.monotonic()
-    if not store_exists(workspace):
-        raise UserError(f"{workspace}: no model is registered yet; `compactlm run` makes some")
+    require_store(workspace)
     (workspace / ".compactlm").mkdir(exist_ok=True)
     # A run that goes on meanwhile would change files under our eyes.
     with (
@@ -59,163 +51,34 @@ def audit(
         scratch = Path(folder)
         say("reading what MLflow says")
         tracker = Tracker(workspace, keep_runs=True)
-        dossier = read_dossier(tracker, *find_version(tracker, selector, model_name(workspace)), scratch)
-        recorded, broken = _recorded(dossier, workspace)
-        receipts = {stage: json.loads(content) for stage, content in recorded.items()}
-        checks = [*broken, *audit_chain.merkle(dossier.receipts, dossier.receipts_root)]
+        dossier = find_dossier(tracker, selector, scratch)
+        recorded, checks = _recorded(dossier, workspace)
+        checks += merkle(dossier.receipts, dossier.receipts_root)
         last = f"gate@{dossier.round}"
         facts: dict[str, Any] = {"stages": [], "edges": [], "files": 0, "bytes": 0, "replay": None}
-        if last not in receipts:
-            checks.append(
-                unknown("receipts", last, "no receipt tells how this model was judged; `compactlm run` records it")
-            )
-        else:
-            stages = ancestors(receipts, last)
-            walk = _Walk(tracker, dossier, receipts, recorded, stages, scratch, say, start)
-            checks += walk.checks()
-            checks += registry.inverse(dossier, receipts, _weights_of_versions(tracker, dossier, scratch))
-            replayed: dict[str, Any] | None = None
+        if last in recorded:
+            locked, broken = lock.read(workspace)
+            evidence = read_evidence(workspace, recorded, last, locked, say)
+            checks += broken + _walk(tracker, dossier, evidence, start, scratch, say)
             if again:
-                wanted, tree = replay.chosen(stages, again), scratch / "replay"
-                more, replayed = replay.replay(workspace, receipts, wanted, walk.places, tree, say, tell)
-                checks += more
-            facts = {
-                "stages": _stages(receipts, stages, checks),
-                "edges": edges(receipts, stages),
-                **walk.counted,
-                "replay": replayed,
-            }
+                chosen = replay.chosen(evidence.stages, again)
+                replayed, facts["replay"] = replay.replay(evidence, chosen, scratch / "replay", say, tell)
+                checks += replayed
+            facts |= {**_graph(evidence, checks), **evidence.count()}
+        else:
+            sentence = "no receipt tells how this model was judged; `compactlm run` records it"
+            checks.append(unknown("receipts", last, sentence))
     results = [check.result for check in checks]
     return {
-        "model": dossier.name,
-        "version": int(dossier.version),
-        "round": dossier.round,
-        "aliases": sorted(alias for alias, number in dossier.aliases.items() if number == dossier.version),
-        "model_sha256": dossier.tags.get("model_sha256"),
+        **dossier.title(),
         "run_id": dossier.run_id,
         "receipts_root": dossier.receipts_root,
         "result": overall(checks),
-        "counts": {one: results.count(one) for one in ("PASS", "FAIL", "UNKNOWN")},
+        "counts": {result: results.count(result) for result in EXIT_CODES},
         "checks": as_json(checks),
         **facts,
         "seconds": round(time.monotonic() - began, 2),
     }
-
-
-class _Walk:
-    """The checks of one lineage, in the order in which they need each other."""
-
-    def __init__(
-        self,
-        tracker: Tracker,
-        dossier: Dossier,
-        receipts: Receipts,
-        recorded: Mapping[str, bytes],
-        stages: list[str],
-        scratch: Path,
-        say: Say,
-        start: Start,
-    ) -> None:
-        self.tracker, self.workspace = tracker, tracker.workspace
-        self.dossier, self.receipts, self.recorded = dossier, receipts, recorded
-        self.stages, self.scratch, self.say, self.start = stages, scratch, say, start
-        self.here = _read_receipts(self.workspace)
-        self.counted = {"files": 0, "bytes": 0}
-
-    def checks(self) -> list[Finding]:
-        checks = audit_chain.links(self.receipts, self.stages)
-        checks += self._bytes()
-        view = self.scratch / "view"
-        rederive.make_view(self.places, view)
-        derived = self.start(self.receipts, self.stages, self.dossier.round, self.places, view)
-        checks += self._git()
-        checks += self._mlflow()
-        self.say("deriving weights, metrics and verdict again")
-        return checks + derived()
-
-    def _bytes(self) -> list[Finding]:
-        stages, receipts, recorded = self.stages, self.receipts, self.recorded
-        try:
-            self.lock = read_lock(self.workspace)
-            checks: list[Finding] = []
-        except ParamsError as error:
-            self.lock = {}
-            checks = [failed("dvc.lock", "dvc.lock", "a readable file", str(error), "it was changed by hand")]
-        self.current = audit_lock.current_stages(stages, recorded, self.lock, self.here)
-        checks += audit_lock.whose_receipts(stages, recorded, self.lock, self.here)
-        checks += audit_lock.entries(self.current, receipts, recorded, self.lock)
-        cache = cache_folder(self.workspace)
-        where = audit_files.candidates(self.workspace, cache, receipts, stages)
-        self.say(f"hashing {len(where)} files in the workspace and in the cache")
-        digests = audit_files.hash_files(path for places in where.values() for path in places)
-        self.counted = _count(digests)
-        checks += audit_files.in_workspace(self.workspace, receipts, self.current, digests)
-        checks += audit_files.in_cache(cache, receipts, recorded, stages, digests)
-        self.places = audit_files.good_places(receipts, stages, where, digests)
-        return checks + audit_files.nowhere(receipts, stages, self.places)
-
-    def _git(self) -> list[Finding]:
-        self.say("comparing code and params with Git")
-        states = audit_code.snapshots(self.workspace, self.receipts, self.stages, self.scratch)
-        checks = audit_code.commits(self.workspace, self.receipts, self.stages)
-        checks += audit_code.code(self.receipts, self.stages, states)
-        checks += audit_code.locked_code(self.receipts, self.current, states, self.lock)
-        checks += audit_code.sources_lock(self.workspace, self.receipts, self.stages, states)
-        if len(self.current) == len(self.stages):
-            checks += audit_code.backdated(self.workspace, self.receipts, self.stages, states)
-        return checks
-
-    def _mlflow(self) -> list[Finding]:
-        dossier, receipts = self.dossier, self.receipts
-        checks = registry.version(dossier, receipts)
-        for name in rounds_of(self.stages):
-            record = dossier.rounds.get(name)
-            if record is None:
-                checks.append(unknown("mlflow files", name, "MLflow has no run of this round"))
-                continue
-            copies = {stage: copy for stage, copy in record.receipts.items() if stage in self.recorded}
-            checks += audit_chain.copies_agree(self.recorded, copies, f"run {record.run_id} ({name})")
-            checks += registry.stored_files(record, receipts)
-            checks += registry.params(record, receipts) + registry.metrics(record)
-        try:
-            checks += registry.run_record(dossier, read_runs(self.workspace, dossier.name))
-        except UserError as error:
-            checks.append(failed("run record", REFS, "records of runs", "a broken one", str(error)))
-        return checks + registry.aliases(dossier, receipts, self._chosen()) + self._decisions()
-
-    def _decisions(self) -> list[Finding]:
-        """Return whether the log is intact, and whether the decisions about this version's weights hold again."""
-        dossier = self.dossier
-        if not dossier.in_git:
-            words = "the workspace is in no Git repository, where decisions are recorded"
-            return [unknown("decision log", LOG, words)]
-        known = {tags["model_sha256"]: number for number, tags in dossier.versions.items() if "model_sha256" in tags}
-        checks = decisions.copies(self.workspace) + decisions.chain(dossier.log, dossier.name)
-        checks += audit_approvals.approvals(self.tracker, dossier.log, self.scratch)
-        checks += audit_approvals.answer_files(self.workspace, dossier.log)
-        checks += decisions.without_version(dossier.log, dossier.name, known)
-        for entry in dossier.log:
-            if entry["candidate"]["model_sha256"] == dossier.tags.get("model_sha256"):
-                checks += self._decision(entry)
-        return checks
-
-    def _decision(self, entry: dict[str, Any]) -> list[Finding]:
-        """Return whether a decision holds again; evidence in MLflow that cannot be read any more is a fault, not a crash."""
-        try:
-            return decisions.decision(self.tracker, self.dossier.versions, entry, self.scratch)
-        except rederive.BROKEN as error:
-            subject, words = f"decision {entry['number']}", f"{type(error).__name__}: {error}"
-            return [failed("decision evidence", subject, "evidence that can be read", words, "cannot be derived")]
-
-    def _chosen(self) -> str | None:
-        """Return the round that the selection in force has chosen, None when the workspace has gone on or has none."""
-        content = self.dossier.selection
-        place = self.workspace / "artifacts" / "selection.json"
-        if content is None or not place.exists() or place.read_bytes() != content:
-            return None
-        chosen = json.loads(content)["selected"]
-        stage = f"distill@{chosen}"
-        return chosen if stage in self.recorded and self.here.get(stage) == self.recorded[stage] else None
 
 
 def _recorded(dossier: Dossier, workspace: Path) -> tuple[dict[str, bytes], list[Finding]]:
@@ -223,54 +86,108 @@ def _recorded(dossier: Dossier, workspace: Path) -> tuple[dict[str, bytes], list
 
     A run of an older version recorded those of its rounds alone; then the workspace's stand in for the rest.
     """
-    copies = dict(dossier.receipts) or _read_receipts(workspace)
-    found: dict[str, bytes] = {}
-    checks = []
-    for stage, content in copies.items():
+    recorded: dict[str, bytes] = {}
+    broken = []
+    for stage, content in (dossier.receipts or receipts_here(workspace)).items():
         try:
             parse(stage, content)
-            found[stage] = content
+            recorded[stage] = content
         except ValueError as error:
-            checks.append(
-                failed("receipts", f"{RECEIPTS_FOLDER}/{stage}.json", "a receipt", str(error), "cannot be read")
-            )
-    return found, checks
+            broken.append(failed("receipts", receipt_path(stage), "a receipt", str(error), "cannot be read"))
+    return recorded, broken
 
 
-def _read_receipts(workspace: Path) -> dict[str, bytes]:
-    return {path.stem: path.read_bytes() for path in sorted((workspace / RECEIPTS_FOLDER).glob("*.json"))}
+def _walk(tracker: Tracker, dossier: Dossier, evidence: Evidence, start: Start, scratch: Path, say: Say) -> list[Finding]:
+    """Return every check of a lineage but its replay."""
+    make_view(evidence.places, scratch / "view")
+    derived = start(evidence, scratch / "view")
+    checks = links(evidence.receipts, evidence.stages)
+    checks += lock.whose_receipts(evidence) + lock.entries(evidence)
+    checks += outputs.in_workspace(evidence) + outputs.in_cache(evidence) + outputs.nowhere(evidence)
+    say("comparing code and params with Git")
+    states = code.snapshots(evidence, scratch)
+    checks += code.commits(evidence) + code.code(evidence, states) + code.locked_code(evidence, states)
+    checks += code.sources_lock(evidence, states)
+    if len(evidence.current) == len(evidence.stages):
+        checks += code.backdated(evidence, states)
+    checks += _mlflow(dossier, evidence) + _decisions(tracker, dossier, scratch)
+    say("deriving weights, metrics and verdict again")
+    checks += derived()
+    return checks + registry.inverse(dossier, evidence.receipts, _weights_of_versions(tracker, dossier, scratch))
+
+
+def _mlflow(dossier: Dossier, evidence: Evidence) -> list[Finding]:
+    """Return whether the index says what was recorded: the version, each round, the run and the aliases."""
+    receipts = evidence.receipts
+    checks = registry.version(dossier, receipts)
+    for name in rounds_of(evidence.stages):
+        record = dossier.rounds.get(name)
+        if record is None:
+            checks.append(unknown("mlflow files", name, "MLflow has no run of this round"))
+            continue
+        checks += copies_agree(evidence.recorded, record.receipts, f"run {record.run_id} ({name})")
+        checks += registry.stored_files(record, receipts) + registry.params(record, receipts) + registry.metrics(record)
+    try:
+        checks += registry.run_record(dossier, read_runs(evidence.workspace, dossier.name))
+    except UserError as error:
+        checks.append(failed("run record", REFS, "records of runs", "a broken one", str(error)))
+    return checks + registry.aliases(dossier, receipts, _chosen(dossier, evidence))
+
+
+def _chosen(dossier: Dossier, evidence: Evidence) -> str | None:
+    """Return the round that the selection in force has chosen, None when the workspace has gone on or has none."""
+    content, place = dossier.selection, evidence.workspace / SELECTION
+    if content is None or not place.exists() or place.read_bytes() != content:
+        return None
+    chosen = json.loads(content)["selected"]
+    recorded = evidence.recorded.get(f"distill@{chosen}")
+    return chosen if recorded is not None and evidence.here.get(f"distill@{chosen}") == recorded else None
+
+
+def _decisions(tracker: Tracker, dossier: Dossier, scratch: Path) -> list[Finding]:
+    """Return whether the log is intact, and whether the decisions about this version's weights hold again."""
+    workspace, log = tracker.workspace, dossier.log
+    if not dossier.in_git:
+        sentence = "the workspace is in no Git repository, where decisions are recorded"
+        return [unknown("decision log", LOG, sentence)]
+    known = {tags["model_sha256"]: number for number, tags in dossier.versions.items() if "model_sha256" in tags}
+    checks = decisions.copies(workspace) + decisions.chain(log, dossier.name)
+    checks += approvals.approvals(tracker, log, scratch) + approvals.answer_files(workspace, log)
+    checks += decisions.without_version(log, dossier.name, known)
+    for entry in log:
+        if entry["candidate"]["model_sha256"] == dossier.tags.get("model_sha256"):
+            try:
+                checks += decisions.decision(tracker, dossier.versions, entry, scratch)
+            except BROKEN as error:  # evidence in MLflow that cannot be read any more is a fault, not a crash
+                subject, words = f"decision {entry['number']}", f"{type(error).__name__}: {error}"
+                expected, sentence = "evidence that can be read", "cannot be derived"
+                checks.append(failed("decision evidence", subject, expected, words, sentence))
+    return checks
 
 
 def _weights_of_versions(tracker: Tracker, dossier: Dossier, scratch: Path) -> dict[str, str | None]:
     """Return number -> sha256 of the weights of each version by the receipt of its own run."""
-    found: dict[str, str | None] = {}
+    weights: dict[str, str | None] = dict.fromkeys(dossier.versions)
     for number, tags in dossier.versions.items():
-        found[number] = None
         place = tracker.run_files(tags["run_id"], "receipts", scratch) if "run_id" in tags else None
         path = place / f"distill@{tags['round']}.json" if place else None
         if path is not None and path.exists():
-            receipt = json.loads(path.read_bytes())
-            weights = files_of(receipt, "outputs").get(registry.path_in(tags["round"], registry.WEIGHTS))
-            found[number] = weights["sha256"] if weights else None
-    return found
+            weights[number] = registry.weights_of({path.stem: json.loads(path.read_bytes())}, tags["round"])
+    return weights
 
 
-def _count(digests: Mapping[Path, str | None]) -> dict[str, int]:
-    inodes = {(facts.st_dev, facts.st_ino): facts.st_size for facts in (p.stat() for p, sha in digests.items() if sha)}
-    return {"files": len(inodes), "bytes": sum(inodes.values())}
-
-
-def _stages(receipts: Receipts, stages: list[str], checks: list[Finding]) -> list[dict[str, Any]]:
-    """Return the stages with the worst result of the checks about each, for people to see where it broke."""
-    wrote = producers(receipts)
+def _graph(evidence: Evidence, checks: Sequence[Finding]) -> dict[str, Any]:
+    """Return the stages with the worst result of the checks about each, for people to see where it broke, and the edges."""
+    receipts, stages = evidence.receipts, evidence.stages
+    writers = producers(receipts)
     worst = dict.fromkeys(stages, "PASS")
     for check in checks:
         head = check.subject.partition(":")[0]
-        stage = wrote.get(check.subject) or check.subject.removeprefix(f"{RECEIPTS_FOLDER}/").removesuffix(".json")
-        for one in (stage, head):
-            if one in worst and (check.result == "FAIL" or (check.result == "UNKNOWN" and worst[one] == "PASS")):
-                worst[one] = check.result
-    return [
+        stage = writers.get(check.subject) or check.subject.removeprefix(f"{RECEIPTS}/").removesuffix(".json")
+        for name in (stage, head):
+            if name in worst and (check.result == "FAIL" or (check.result == "UNKNOWN" and worst[name] == "PASS")):
+                worst[name] = check.result
+    rows = [
         {
             "name": stage,
             "result": worst[stage],
@@ -281,3 +198,4 @@ def _stages(receipts: Receipts, stages: list[str], checks: list[Finding]) -> lis
         }
         for stage in stages
     ]
+    return {"stages": rows, "edges": edges(receipts, stages)}

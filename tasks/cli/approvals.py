@@ -10,27 +10,15 @@ from typing import Annotated
 import typer
 
 from tasks.cli.console import Json, out, print_json
+from tasks.cli.project import find_project, params_of
 from tasks.errors import UserError
-from tasks.params.file import load_params
-from tasks.running.start import find_workspace
 
 Selector = Annotated[
-    str | None,
-    typer.Argument(metavar="MODEL[@ALIAS|/VERSION]", help="What is proposed; not needed if it is one thing."),
+    str | None, typer.Argument(metavar="MODEL[@ALIAS|/VERSION]", help="What is proposed; not needed if it is one thing.")
 ]
-Key = Annotated[
-    Path, typer.Option(help="Your private ed25519 key: OpenSSH or PEM, or the .pub file of one in your agent.")
-]
-Print = Annotated[
-    bool, typer.Option("--print", help="Print the signed answer, for the form in Prefect; write no file.")
-]
+Key = Annotated[Path, typer.Option(help="Your private ed25519 key: OpenSSH or PEM, or the .pub file of one in your agent.")]
+Print = Annotated[bool, typer.Option("--print", help="Print the signed answer, for the form in Prefect; write no file.")]
 DEFAULT_KEY = Path("~/.ssh/id_ed25519")
-
-
-def add_approval_commands(app: typer.Typer) -> None:
-    """Add approve and reject to the command line."""
-    app.command(epilog="Example: compactlm approve compactlm-sentiment@challenger --key ~/.ssh/id_ed25519")(approve)
-    app.command(epilog='Example: compactlm reject compactlm-sentiment/2 --reason "slow on long texts"')(reject)
 
 
 def approve(
@@ -60,7 +48,7 @@ def reject(
 def _answer(decision: str, selector: str | None, key: Path, reason: str, print_: bool, as_json: bool) -> None:
     from tasks.promotion.answers import find_proposal, keep_answer, signed_answer
 
-    workspace = find_workspace(Path.cwd())
+    workspace = find_project()
     model, version, numbers = _meant(workspace, selector)
     proposal = find_proposal(workspace, model, numbers, version)
     signed = signed_answer(proposal, decision, reason, key.expanduser())
@@ -70,9 +58,9 @@ def _answer(decision: str, selector: str | None, key: Path, reason: str, print_:
     path = keep_answer(workspace, signed).relative_to(workspace)
     if as_json:
         return print_json({"path": str(path), "proposal": proposal, **signed})
-    said = signed["statement"]
+    name = signed["statement"]["name"]
     out.print(
-        f"{said['name']}: {decision} {proposal['round']} of {model}, weights {proposal['candidate'][:12]}, proposed at "
+        f"{name}: {decision} {proposal['round']} of {model}, weights {proposal['candidate'][:12]}, proposed at "
         f"{proposal['proposed_at']}",
         markup=False,
     )
@@ -84,15 +72,15 @@ def _meant(workspace: Path, selector: str | None) -> tuple[str, str | None, dict
     from tasks.registry.selector import find_version, parse_selector
     from tasks.registry.tracking import Tracker, store_exists
 
-    name = load_params(workspace / "params.yaml").registry.model_name
+    name = params_of(workspace).registry.model_name
     if not store_exists(workspace):
-        asked = parse_selector(selector, name)
-        if asked.alias:
+        selected = parse_selector(selector, name)
+        if selected.alias:
             raise UserError(
-                f"{selector!r}: no registry here knows this alias; write {asked.model}/VERSION as `compactlm history` shows it"
+                f"{selector!r}: no registry here knows this alias; write {selected.model}/VERSION as `compactlm history` shows it"
             )
-        return asked.model, asked.version, {}
+        return selected.model, selected.version, {}
     tracker = Tracker(workspace)
-    asked = parse_selector(selector, name, tracker.aliases(name))
-    version = asked.version or (find_version(tracker, selector, name)[1] if asked.alias else None)
-    return asked.model, version, tracker.numbers(asked.model)
+    selected = parse_selector(selector, name, tracker.aliases(name))
+    version = selected.version or (find_version(tracker, selector, name)[1] if selected.alias else None)
+    return selected.model, version, tracker.numbers(selected.model)

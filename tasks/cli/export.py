@@ -9,12 +9,7 @@ import typer
 
 from tasks.cli.console import Json, err, out, print_json
 from tasks.cli.lineage import Model
-from tasks.running.start import find_workspace
-
-
-def add_export_command(app: typer.Typer) -> None:
-    """Add the command of this file to the program."""
-    app.command(epilog="Example: compactlm export compactlm-sentiment@champion --out exported --key signer.pem")(export)
+from tasks.cli.project import find_project
 
 
 def export(
@@ -37,10 +32,10 @@ def export(
     """
     from tasks.attestation.export import ExportRequest, export_model
 
-    workspace = find_workspace(Path.cwd())
+    workspace = find_project()
     with err.status("auditing") as status:
-        wish = ExportRequest(folder.absolute(), key, license_, openlineage)
-        report = export_model(workspace, model, wish, lambda line: status.update(line))
+        request = ExportRequest(folder.absolute(), key, license_, openlineage)
+        report = export_model(workspace, model, request, lambda line: status.update(line))
     if as_json:
         print_json(report)
         return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -11,38 +12,26 @@ import typer
 from rich.markup import escape
 
 from tasks.cli.console import Json, err, out, print_json
+from tasks.cli.project import find_project, params_of
 from tasks.errors import UserError
-from tasks.running.start import find_workspace
 
 Model = Annotated[
     str | None,
-    typer.Argument(
-        metavar="[MODEL[@ALIAS|/VERSION]]", help="Which version; without one, the champion of params.yaml's model."
-    ),
+    typer.Argument(metavar="[MODEL[@ALIAS|/VERSION]]", help="Which version; without one, the champion of params.yaml's model."),
 ]
 
 SHOWN: Final = 12  # lines of a section, for people
 SHA256_CHARACTERS: Final = 64
 
 
-def add_lineage_commands(app: typer.Typer) -> None:
-    """Add the commands of this file to the program."""
-    app.command(epilog="Example: compactlm audit compactlm-sentiment@champion --html audit.html")(audit)
-    app.command(epilog="Example: compactlm lineage --down artifacts/data/sets/train.parquet")(lineage)
-    app.command(epilog="Example: compactlm publish --rebuild")(publish)
-    app.command("diff", epilog="Example: compactlm diff compactlm-sentiment/1 compactlm-sentiment/2")(diff)
-
-
 def audit(
     model: Model = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with the lineage.")] = None,
     replay: Annotated[
-        bool,
-        typer.Option("--replay", help="Also run its stages again from their commits, without any cache, and compare."),
+        bool, typer.Option("--replay", help="Also run its stages again from their commits, without any cache, and compare.")
     ] = False,
     stages: Annotated[
-        str,
-        typer.Option("--stages", metavar="NAMES", help="Replay these only, such as prune@r1,prune@r2 or 'prune@*'."),
+        str, typer.Option("--stages", metavar="NAMES", help="Replay these only, such as prune@r1,prune@r2 or 'prune@*'.")
     ] = "",
     as_json: Json = False,
 ) -> None:
@@ -53,13 +42,10 @@ def audit(
     from tasks.audit.walk import audit as run_audit
     from tasks.lineage.checks import EXIT_CODES
 
-    workspace = find_workspace(Path.cwd())
+    workspace = find_project()
     again = tuple(filter(None, (name.strip() for name in stages.split(",")))) or (("*",) if replay else ())
     with err.status("auditing") as status:
-
-        def tell(line: str) -> None:
-            err.print(line, markup=False)
-
+        tell = partial(err.print, markup=False)
         report = run_audit(workspace, model, lambda line: status.update(escape(line)), again, tell)
     if html is not None:
         from tasks.report.audit import render
@@ -79,24 +65,20 @@ def lineage(
     up: Annotated[bool, typer.Option("--up", help="What the model rests on, from the data on; the default.")] = False,
     down: Annotated[
         str | None,
-        typer.Option(
-            "--down", metavar="THING", help="The models that rest on a digest, a commit, a path, a source or a row."
-        ),
+        typer.Option("--down", metavar="THING", help="The models that rest on a digest, a commit, a path, a source or a row."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Show where a model came from, or which models came from a thing, as recorded; `audit` verifies it."""
     from tasks.audit.questions import lineage_down, lineage_up, tree
 
-    workspace = find_workspace(Path.cwd())
+    workspace = find_project()
     if down is not None:
         if model is not None or up:
             raise UserError("--down asks about every model: leave out the model and --up")
         answer = lineage_down(workspace, down)
-        lines = [f"{_title(one)}: {len(one['because'])} times, first {one['because'][0]}" for one in answer["models"]]
-        lines += [
-            f"{_title(one)}: its data sets are not here to look for a row; `dvc pull`" for one in answer["unread"]
-        ]
+        lines = [f"{_title(row)}: {len(row['because'])} times, first {row['because'][0]}" for row in answer["models"]]
+        lines += [f"{_title(row)}: its data sets are not here to look for a row; `dvc pull`" for row in answer["unread"]]
         lines = lines or [f"no registered model rests on {down}"]
     else:
         answer = lineage_up(workspace, model)
@@ -115,15 +97,15 @@ def diff(
     """Show what differs between two models: data, params, code, environment, files and results."""
     from tasks.audit.questions import diff as run_diff
 
-    answer = run_diff(find_workspace(Path.cwd()), first, second)
+    answer = run_diff(find_project(), first, second)
     if as_json:
         return print_json(answer)
     out.print(f"{_title(answer['first'])} -> {_title(answer['second'])}", markup=False)
     for section in ("data", "params", "code", "environment", "git", "files", "results"):
         changes = answer[section]
         out.print(f"{section}: {len(changes) or 'nothing'} differ{'s' if len(changes) < 2 else ''}", markup=False)
-        for name, (one, other) in list(changes.items())[:SHOWN]:
-            out.print(f"  {name}: {_words(one)} -> {_words(other)}", markup=False)
+        for name, (before, after) in list(changes.items())[:SHOWN]:
+            out.print(f"  {name}: {_words(before)} -> {_words(after)}", markup=False)
         if len(changes) > SHOWN:
             out.print(f"  and {len(changes) - SHOWN} more; --json has them all", markup=False)
 
@@ -138,26 +120,41 @@ def publish(
 
     Exit code 1: a version that is known could not be made again; its number stays free.
     """
-    from tasks.registry import rebuild as work
-
-    workspace = find_workspace(Path.cwd())
+    workspace = find_project()
     with err.status("recording") as status:
-        answer = work.rebuild(workspace, status.update) if rebuild else work.publish(workspace)
-    faults = [*answer.get("faults", ()), *(f"{_number(one)}: {one['why']}" for one in answer.get("lost", ()))]
+        answer = _rebuild(workspace, status.update) if rebuild else _publish(workspace)
+    faults = [*answer.get("faults", ()), *(f"{_number(row)}: {row['why']}" for row in answer.get("lost", ()))]
     if as_json:
         print_json(answer)
     else:
         out.print(f"{len(answer['runs'])} {'runs' if rebuild else 'rounds'} recorded; registered:", markup=False)
-        for one in answer["versions"]:
-            aliases = "".join(f" @{alias}" for alias in one["aliases"])
-            out.print(f"  {_number(one)}{aliases}  {one['model_sha256'][:12]}", markup=False)
+        for version in answer["versions"]:
+            aliases = "".join(f" @{alias}" for alias in version["aliases"])
+            out.print(f"  {_number(version)}{aliases}  {version['model_sha256'][:12]}", markup=False)
         for line in faults:
             out.print(f"  {line}", markup=False)
     sys.exit(1 if faults else 0)
 
 
-def _number(one: Mapping[str, Any]) -> str:
-    return f"{one['model']}/{one['version']}"
+def _publish(workspace: Path) -> dict[str, Any]:
+    from tasks.promotion.first_champion import settle_champion
+    from tasks.registry.live import publish
+    from tasks.registry.rebuild import list_versions
+
+    runs = publish(workspace, settle_champion)
+    return {"runs": runs, "versions": list_versions(workspace, params_of(workspace).registry.model_name)}
+
+
+def _rebuild(workspace: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    from tasks.promotion.decide import reconcile
+    from tasks.promotion.decisions import read_log
+    from tasks.registry.rebuild import Decided, rebuild
+
+    return rebuild(workspace, Decided(read_log, reconcile), say)
+
+
+def _number(row: Mapping[str, Any]) -> str:
+    return f"{row['model']}/{row['version']}"
 
 
 def _words(value: object) -> str:
@@ -165,27 +162,26 @@ def _words(value: object) -> str:
     return text if len(text) != SHA256_CHARACTERS else text[:12]
 
 
-def _title(one: Mapping[str, Any]) -> str:
-    aliases = "".join(f" @{alias}" for alias in one["aliases"])
-    return f"{one['model']}/{one['version']}{aliases} ({one['round']})"
+def _title(row: Mapping[str, Any]) -> str:
+    aliases = "".join(f" @{alias}" for alias in row["aliases"])
+    return f"{row['model']}/{row['version']}{aliases} ({row['round']})"
 
 
 def _print_report(report: Mapping[str, Any]) -> None:
     names = dict.fromkeys(check["name"] for check in report["checks"])
     for name in names:
-        mine = [check for check in report["checks"] if check["name"] == name]
-        results = [check["result"] for check in mine]
-        worst = next(one for one in ("FAIL", "UNKNOWN", "PASS") if one in results)
-        out.print(f"{worst:8}{name:18}{results.count('PASS')} of {len(mine)} pass", markup=False)
-        for check in mine:
+        checks = [check for check in report["checks"] if check["name"] == name]
+        results = [check["result"] for check in checks]
+        worst = next(result for result in ("FAIL", "UNKNOWN", "PASS") if result in results)
+        out.print(f"{worst:8}{name:18}{results.count('PASS')} of {len(checks)} pass", markup=False)
+        for check in checks:
             if check["result"] != "PASS":
                 out.print(f"        {check['result']} {check['subject']}: {check['sentence']}", markup=False)
             if check["result"] == "FAIL":
                 out.print(f"          expected {check['expected']}\n          found    {check['found']}", markup=False)
     counts = report["counts"]
-    aliases = "".join(f" @{alias}" for alias in report["aliases"])
     out.print(
-        f"{report['result']}: {report['model']}/{report['version']}{aliases} ({report['round']}): "
+        f"{report['result']}: {_title(report)}: "
         f"{counts['PASS']} pass, {counts['FAIL']} fail, {counts['UNKNOWN']} unknown; {len(report['stages'])} stages, "
         f"{report['files']} files, {report['bytes'] / 1e6:.1f} MB hashed in {report['seconds']:.1f} s",
         markup=False,

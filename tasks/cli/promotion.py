@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from tasks.cli.approvals import add_approval_commands
 from tasks.cli.console import Json, out, print_json
-from tasks.cli.watch import watch
+from tasks.cli.project import find_project, open_registry, params_of
 from tasks.errors import UserError
-from tasks.params.base import Params
-from tasks.params.file import load_params
-from tasks.running.start import find_workspace
 
-if TYPE_CHECKING:
-    from tasks.registry.tracking import Tracker
-
-Version = Annotated[
-    str, typer.Argument(metavar="MODEL[@ALIAS|/VERSION]", help="Which version; also VERSION or ALIAS alone.")
-]
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add gate, promote, approve, reject, rollback, history, watch and compare to the command line."""
-    app.command(epilog="Example: compactlm gate compactlm-sentiment@challenger")(gate)
-    app.command(epilog="Example: compactlm promote compactlm-sentiment/2")(promote)
-    add_approval_commands(app)
-    app.command(epilog='Example: compactlm rollback --reason "too many wrong refunds"')(rollback)
-    app.command(epilog="Example: compactlm history --check")(history)
-    app.command(epilog="Example: compactlm watch --port 8765")(watch)
-    app.command(epilog="Example: compactlm compare champion challenger")(compare)
+Version = Annotated[str, typer.Argument(metavar="MODEL[@ALIAS|/VERSION]", help="Which version; also VERSION or ALIAS alone.")]
 
 
 def gate(version: Version = "challenger", as_json: Json = False) -> None:
@@ -43,7 +22,7 @@ def gate(version: Version = "challenger", as_json: Json = False) -> None:
     from tasks.promotion.gate import judge_promotion
     from tasks.registry.selector import CHALLENGER, find_own_version
 
-    tracker, params, name = _registry()
+    tracker, params, name = open_registry()
     candidate = describe(tracker, name, find_own_version(tracker, version, name, CHALLENGER))
     champion = state_of(read_log(tracker.workspace), name)["champion"]
     verdict = judge_promotion(tracker, params, candidate, champion)
@@ -53,9 +32,7 @@ def gate(version: Version = "challenger", as_json: Json = False) -> None:
 
 
 def promote(
-    version: Version = "challenger",
-    reason: Annotated[str, typer.Option(help="Why, for the log.")] = "",
-    as_json: Json = False,
+    version: Version = "challenger", reason: Annotated[str, typer.Option(help="Why, for the log.")] = "", as_json: Json = False
 ) -> None:
     """Make a version champion if its gates pass and, where params.yaml asks for it, people approved it.
 
@@ -63,8 +40,8 @@ def promote(
     """
     from tasks.promotion.proposals import promote_version
 
-    tracker, params, _ = _registry()
-    _told(promote_version(tracker, params, version, reason), as_json)
+    tracker, params, _ = open_registry()
+    _tell(promote_version(tracker, params, version, reason), as_json)
 
 
 def rollback(
@@ -80,24 +57,21 @@ def rollback(
 
     if not reason.strip():
         raise UserError("rollback: a reason is needed; it stays in the log: compactlm rollback --reason WHY")
-    tracker, _, name = _registry()
+    tracker, _, name = open_registry()
     number = find_own_version(tracker, to, name, "previous")
     wanted = describe(tracker, name, number)["model_sha256"]
     past = [entry["champion"] for entry in read_log(tracker.workspace) if entry["model"] == name and entry["champion"]]
-    if wanted not in [one["model_sha256"] for one in past]:
-        known = ", ".join(sorted({one["version"] for one in past})) or "none"
+    if wanted not in [champion["model_sha256"] for champion in past]:
+        known = ", ".join(sorted({champion["version"] for champion in past})) or "none"
         raise UserError(
-            f"--to {to}: version {number} has never been champion; those that have: {known}. `compactlm promote` "
-            "makes a new one"
+            f"--to {to}: version {number} has never been champion; those that have: {known}. `compactlm promote` makes a new one"
         )
-    ask = Request("rollback", number, reason, actor())
-    _told(decide(tracker, name, ask, lambda candidate, _: judge_rollback(tracker, candidate)), as_json)
+    request = Request("rollback", number, reason, actor())
+    _tell(decide(tracker, name, request, lambda candidate, _: judge_rollback(tracker, candidate)), as_json)
 
 
 def history(
-    check: Annotated[
-        bool, typer.Option("--check", help="Compare the log with its other copy and with MLflow.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Compare the log with its other copy and with MLflow.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Bring log copies and aliases to what was decided.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print every decision as a page of markdown.")] = False,
     as_json: Json = False,
@@ -108,14 +82,14 @@ def history(
     from tasks.promotion.decisions import read_log
     from tasks.promotion.drift import registry_faults
 
-    workspace = find_workspace(Path.cwd())
-    name = load_params(workspace / "params.yaml").registry.model_name
+    workspace = find_project()
+    name = params_of(workspace).registry.model_name
     log = [entry for entry in read_log(workspace) if entry["model"] == name]
     facts: dict[str, Any] = {"decisions": log}
     if repair:
-        facts["repaired"] = reconcile(_registry()[0], name, repair=True)
+        facts["repaired"] = reconcile(open_registry().tracker, name, repair=True)
     if check:
-        facts["differences"] = registry_faults(_registry()[0], name)
+        facts["differences"] = registry_faults(open_registry().tracker, name)
     if as_json:
         print_json(facts)
     elif markdown:
@@ -141,8 +115,8 @@ def compare(
     from tasks.promotion.decide import describe
     from tasks.registry.selector import find_version
 
-    tracker, params, name = _registry()
-    sides = [describe(tracker, *find_version(tracker, one, name)) for one in (first, second)]
+    tracker, params, name = open_registry()
+    sides = [describe(tracker, *find_version(tracker, side, name)) for side in (first, second)]
     rows = compare_versions(tracker, params, *sides)
     if as_json:
         return print_json({"a": sides[0], "b": sides[1], "rows": rows})
@@ -153,32 +127,13 @@ def compare(
             table.add_row(row["set"], row["slice"], "", "", "", row["doubt"], "", "", "")
             continue
         change = f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
-        table.add_row(
-            row["set"],
-            row["slice"],
-            str(row["rows"]),
-            f"{row['a']:.3f}",
-            f"{row['b']:.3f}",
-            change,
-            str(row["lost"]),
-            str(row["gained"]),
-            str(row["flipped"]),
-        )
+        cells = [row["set"], row["slice"], str(row["rows"]), f"{row['a']:.3f}", f"{row['b']:.3f}", change]
+        table.add_row(*cells, *(str(row[key]) for key in ("lost", "gained", "flipped")))
     out.print(table)
     out.print("accuracy of A and B; rows that B lost, won, and answers otherwise than A")
 
 
-def _registry() -> tuple[Tracker, Params, str]:
-    from tasks.registry.tracking import Tracker, store_exists
-
-    workspace = find_workspace(Path.cwd())
-    params = load_params(workspace / "params.yaml")
-    if not store_exists(workspace):
-        raise UserError(f"{workspace}: no model is registered yet; `compactlm run` makes some")
-    return Tracker(workspace, params.registry.model_name), params, params.registry.model_name
-
-
-def _told(entry: dict[str, Any], as_json: bool) -> None:
+def _tell(entry: dict[str, Any], as_json: bool) -> None:
     candidate, verdict = entry["candidate"], entry["verdict"]
     words = f"version {candidate['version']} ({candidate['round']})"
     if as_json:
@@ -188,9 +143,7 @@ def _told(entry: dict[str, Any], as_json: bool) -> None:
     from tasks.promotion.proposals import how_to, is_waiting
 
     if is_waiting(entry):
-        raise UserError(
-            f"decision {entry['number']}: {words}: {verdict['sentence']}. {how_to(verdict['approval']['proposal'])}"
-        )
+        raise UserError(f"decision {entry['number']}: {words}: {verdict['sentence']}. {how_to(verdict['approval']['proposal'])}")
     if entry["outcome"] != "done":
         raise UserError(f"decision {entry['number']}: {words} is refused: {verdict['sentence']}")
     if not as_json:

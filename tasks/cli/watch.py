@@ -7,23 +7,19 @@ import os
 import queue
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tasks.cli.console import err
+from tasks.cli.project import find_project, params_of, require_store
 from tasks.errors import UserError
-from tasks.params.file import load_params
-from tasks.running.start import find_workspace
 
 SECRET = "COMPACTLM_WEBHOOK_SECRET"
 
 
 def watch(
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Where to take MLflow's webhooks; 0 takes a free one.")
-    ] = 8765,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to take MLflow's webhooks; 0 takes a free one.")] = 8765,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     every: Annotated[float, typer.Option(min=0.01, help="Minutes between checks that no webhook asks for.")] = 30.0,
     register: Annotated[
@@ -35,22 +31,20 @@ def watch(
 
     The secret that MLflow signs its webhooks with is read from COMPACTLM_WEBHOOK_SECRET.
     """
-    from flows.server import configure
+    from flows.server import API, configure
 
-    workspace = find_workspace(Path.cwd())
-    load_params(workspace / "params.yaml")
+    workspace = find_project()
+    params_of(workspace)
     secret = os.environ.get(SECRET, "")
     if len(secret) < 16:
-        raise UserError(
-            f"{SECRET}: a secret of at least 16 characters is needed in the environment: openssl rand -hex 32"
-        )
+        raise UserError(f"{SECRET}: a secret of at least 16 characters is needed in the environment: openssl rand -hex 32")
     configure(workspace)
     from flows.watch import receiving, watch
     from tasks.promotion.webhook import EVENTS
-    from tasks.registry.tracking import Tracker, default_uri, store_exists
+    from tasks.registry.reading import default_uri
+    from tasks.registry.tracking import Tracker
 
-    if not store_exists(workspace):
-        raise UserError(f"{workspace}: no model is registered yet; `compactlm run` makes some")
+    require_store(workspace)
     if register is not None and not default_uri(workspace).startswith("http"):
         raise UserError(
             "--register: only an MLflow server sends webhooks; MLFLOW_TRACKING_URI names it. Without one, --every checks"
@@ -70,4 +64,4 @@ def watch(
         if register is not None:
             Tracker(workspace).ensure_webhook("compactlm", register, list(EVENTS), secret)
         err.print(f"listening at {address}; its state is at {address}/health", markup=False)
-        watch(workspace, receiver, events, 60 * every, "PREFECT_API_URL" in os.environ, tell)
+        watch(workspace, receiver, events, 60 * every, API in os.environ, tell)

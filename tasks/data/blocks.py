@@ -2,48 +2,37 @@
 
 Documents stand one after the other, each followed by the end-of-text token, and the stream is cut every T tokens; what is
 left at the end is dropped. Letters: N blocks, T tokens of a block.
-
-Packs sets of documents into blocks of tokens: the teacher's tokens first, and those of a student with fewer.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from tasks.data.frames import rows_sha256
+from tasks.data.tokens import encoded, load_tokenizer
 from tasks.errors import DataError
-from tasks.params.causal_lm import CausalLMParams
 
 Blocks = NDArray[np.int32]
 Rows = NDArray[np.int64]
-DOCUMENTS_AT_A_TIME = 2_000  # keeps memory flat whatever the number of documents
 
 
 def pack(texts: Sequence[str], tokenizer_file: Path, end_id: int, block_tokens: int, most: int | None = None) -> Blocks:
     """Return the blocks of `texts` in their order, int32 (N, T); with `most`, the first so many."""
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    parts: list[NDArray[np.int32]] = []
-    count = 0
-    for start in range(0, len(texts), DOCUMENTS_AT_A_TIME):
-        batch = list(texts[start : start + DOCUMENTS_AT_A_TIME])
-        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
-            parts.append(np.asarray([*encoding.ids, end_id], dtype=np.int32))
-            count += len(parts[-1])
-        if most is not None and count >= most * block_tokens:
+    stream = array("i")
+    for ids in encoded(load_tokenizer(tokenizer_file), texts, special=False):
+        stream.extend((*ids, end_id))
+        if most is not None and len(stream) >= most * block_tokens:
             break
-    stream = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
-    blocks = stream[: len(stream) // block_tokens * block_tokens].reshape(-1, block_tokens)
-    return blocks[:most]
+    whole = len(stream) // block_tokens * block_tokens
+    return np.array(stream, dtype=np.int32)[:whole].reshape(-1, block_tokens)[:most]
 
 
 def save_blocks(blocks: Blocks, folder: Path, name: str) -> None:
@@ -71,27 +60,28 @@ def plan_blocks(count: int, train_tokens: int, block_tokens: int, batch_blocks: 
     return [order[start : start + batch_blocks] for start in range(0, wanted, batch_blocks)]
 
 
-def pack_sets(params: CausalLMParams, frames: dict[str, pd.DataFrame], end: int, tokens: Path) -> dict[str, Any]:
-    """Write the blocks of every set, by the tokenizer that lies there, and return what there is of each."""
-    section = params.data
-    most: dict[str, int | None] = {
-        "train": None,
-        "validation": section.evaluation_blocks,
-        "test": section.evaluation_blocks,
-        **{name: one.blocks for name, one in section.evaluation_sets.items()},
-    }
-    described: dict[str, Any] = {}
+def pack_sets(
+    data: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], end_id: int, tokens: Path
+) -> dict[str, dict[str, Any]]:
+    """Write the blocks of every set, by the tokenizer that lies in `tokens`, and return what there is of each.
+
+    `data` is the section data of params.yaml as plain values: train is packed whole, other sets up to the blocks asked for.
+    """
+    length, calibration = data["block_tokens"], data["calibration_blocks"]
+    most = dict.fromkeys(("validation", "test"), data["evaluation_blocks"])
+    most |= {name: further["blocks"] for name, further in data["evaluation_sets"].items()}
+    described: dict[str, dict[str, Any]] = {}
     for name, frame in frames.items():
-        blocks = pack(frame["text"].tolist(), tokens / "tokenizer.json", end, section.block_tokens, most[name])
+        blocks = pack(frame["text"].tolist(), tokens / "tokenizer.json", end_id, length, most.get(name))
         if name == "train":
-            if len(blocks) < section.calibration_blocks:
+            if len(blocks) < calibration:
                 raise DataError(
-                    f"data.calibration_blocks: {section.calibration_blocks} asked; train has {len(blocks)} blocks of "
-                    f"{section.block_tokens} tokens. Lower it, or add documents."
+                    f"data.calibration_blocks: {calibration} asked; train has {len(blocks)} blocks of {length} tokens. "
+                    "Lower it, or add documents."
                 )
-            save_blocks(blocks[: section.calibration_blocks], tokens, "calibration")
+            save_blocks(blocks[:calibration], tokens, "calibration")
         if not len(blocks):
-            raise DataError(f"set {name} has less than one block of {section.block_tokens} tokens; add documents")
+            raise DataError(f"set {name} has less than one block of {length} tokens; add documents")
         save_blocks(blocks, tokens, name)
         described[name] = {"rows": len(frame), "blocks": len(blocks), "tokens": int(blocks.size)}
         if name != "train":  # what is measured is tied to what was prepared; nobody asks for every training block

@@ -54,21 +54,17 @@ def _plain_bytes(token: str) -> int:
     return 1 if BYTE_FALLBACK.fullmatch(token) else len(token.replace("▁", " ").encode())
 
 
-def choose_tokens(
-    tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, needed: Iterable[int] = ()
-) -> list[int]:
+def choose_tokens(tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, needed: Iterable[int] = ()) -> list[int]:
     """Return the ids to keep, ascending: added tokens, the bytes, `needed`, then by count, each with all its parts.
 
     A token whose missing parts find no room is passed over; ties go to the lower id. Raises ParamsError when what must stay
     is more than `size`, or when there are not so many tokens.
     """
-    ids, parts = ids_of(tokenizer), parts_of(tokenizer)
-    tokens = {number: token for token, number in ids.items()}
-    kept = check_size(tokenizer, size, needed)
-    order = sorted(tokens, key=lambda number: (-int(counts[number]), number))
+    parts, kept = _ids_of_parts(tokenizer), check_size(tokenizer, size, needed)
+    order = sorted(parts, key=lambda number: (-int(counts[number]), number))
     while len(kept) < size:  # another round finds the parts that a passed-over token left room for
         for number in order:
-            wanted = _missing(number, kept, tokens, ids, parts)
+            wanted = _missing(number, kept, parts)
             if len(kept) + len(wanted) <= size:
                 kept |= wanted
     return sorted(kept)
@@ -76,33 +72,36 @@ def choose_tokens(
 
 def check_size(tokenizer: Mapping[str, Any], size: int, needed: Iterable[int] = ()) -> set[int]:
     """Return the ids that must stay; ParamsError unless they are at most `size`, and all tokens at least."""
-    ids, parts = ids_of(tokenizer), parts_of(tokenizer)
-    tokens = {number: token for token, number in ids.items()}
-    must = [*(t["id"] for t in tokenizer["added_tokens"]), *(ids[one] for one in ALPHABET if one in ids)]
-    must += [number for number in needed if number in tokens]  # a config may name one that its model has not
+    ids, parts = ids_of(tokenizer), _ids_of_parts(tokenizer)
+    must = [*(token["id"] for token in tokenizer["added_tokens"]), *(ids[byte] for byte in ALPHABET if byte in ids)]
+    must += [number for number in needed if number in parts]  # a config may name one that its model has not
     kept: set[int] = set()
     for number in must:
-        kept |= _missing(number, kept, tokens, ids, parts)
-    if not len(kept) <= size <= len(tokens):
+        kept |= _missing(number, kept, parts)
+    if not len(kept) <= size <= len(parts):
         raise ParamsError(
             f"params.yaml: rounds: vocabulary = {size}: the {len(kept)} bytes and special tokens must stay, and the "
-            f"tokenizer has {len(tokens)} tokens; allowed: from {len(kept)} to {len(tokens)}"
+            f"tokenizer has {len(parts)} tokens; allowed: from {len(kept)} to {len(parts)}"
         )
     return kept
 
 
-def _missing(
-    number: int, kept: set[int], tokens: Mapping[int, str], ids: Mapping[str, int], parts: Mapping[str, Pair]
-) -> set[int]:
+def _ids_of_parts(tokenizer: Mapping[str, Any]) -> dict[int, list[int]]:
+    """Return the ids of the parts of every id; none for a token that no merge makes."""
+    ids, parts = ids_of(tokenizer), parts_of(tokenizer)
+    return {number: [ids[part] for part in parts.get(token, ())] for token, number in ids.items()}
+
+
+def _missing(number: int, kept: set[int], parts: Mapping[int, list[int]]) -> set[int]:
     """Return a token and its parts, all the way down, as far as they are not kept yet."""
-    found: set[int] = set()
+    missing: set[int] = set()
     waiting = [number]
     while waiting:
-        one = waiting.pop()
-        if one not in kept and one not in found:
-            found.add(one)
-            waiting += [ids[part] for part in parts.get(tokens[one], ())]
-    return found
+        part = waiting.pop()
+        if part not in kept and part not in missing:
+            missing.add(part)
+            waiting += parts[part]
+    return missing
 
 
 def merges_of(tokenizer: Mapping[str, Any]) -> list[Pair]:
@@ -118,8 +117,8 @@ def parts_of(tokenizer: Mapping[str, Any]) -> dict[str, Pair]:
     ways: dict[str, list[Pair]] = {}
     for pair in ranks:
         ways.setdefault("".join(pair), []).append(pair)
-    found = {token: pairs[0] if len(pairs) == 1 else _last_merge(token, ranks) for token, pairs in ways.items()}
-    return {token: pair for token, pair in found.items() if pair is not None}
+    last = {token: pairs[0] if len(pairs) == 1 else _last_merge(token, ranks) for token, pairs in ways.items()}
+    return {token: pair for token, pair in last.items() if pair is not None}
 
 
 def _last_merge(token: str, ranks: Mapping[Pair, int]) -> Pair | None:

@@ -21,13 +21,8 @@ def clean_text(text: str) -> str:
     return " ".join(text.split())
 
 
-def row_id(text: str) -> str:
-    """Return 16 hex digits of the sha256 of the cleaned, lower-cased text: the name of a row everywhere."""
-    return cleaned_row_id(clean_text(text))
-
-
-def cleaned_row_id(cleaned: str) -> str:
-    """Return `row_id` of a text that is clean already, without cleaning it again."""
+def row_id(cleaned: str) -> str:
+    """Return 16 hex digits of the sha256 of a cleaned text in lower case: the name of a row everywhere."""
     return hashlib.sha256(cleaned.lower().encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -38,12 +33,11 @@ def hash_order(row: str, purpose: str) -> str:
 
 def sentences(cleaned: str) -> list[str]:
     """Return the sentences of a cleaned text, in order, with their stops; titles and initials end none."""
-    found, start = [], 0
+    parts, start = [], 0
     for end in _END.finditer(cleaned):
         before = cleaned[start : end.start()].rsplit(None, 1)[-1:]
         if before and (before[0] in _TITLES or (len(before[0]) == 1 and before[0].isupper() and before[0] != "I")):
             continue
-        found.append(cleaned[start : end.end()].strip())
+        parts.append(cleaned[start : end.end()].strip())
         start = end.end()
-    found.append(cleaned[start:].strip())
-    return [sentence for sentence in found if sentence]
+    return [sentence for sentence in [*parts, cleaned[start:].strip()] if sentence]

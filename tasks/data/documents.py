@@ -12,9 +12,11 @@ from typing import Any, Final
 
 import pandas as pd
 
-from tasks.data.clean import cleaned_row_id, hash_order
+from tasks.data.clean import row_id
+from tasks.data.frames import in_hash_order
 from tasks.data.read import missing_columns, read_table
-from tasks.data.sources import data_file, is_text_folder
+from tasks.data.sources import data_file, is_text_folder, text_files
+from tasks.data.splits import SPLITS, set_at
 from tasks.errors import DataError
 
 COLUMNS: Final = ("row_id", "text", "source")
@@ -29,28 +31,26 @@ def read_documents(place: Path, columns: Mapping[str, Any] | None, key: str) -> 
     if is_text_folder(place):
         if columns is not None:
             raise DataError(f"{key}.columns: {place} holds .txt files, which have no columns; write columns: null")
-        return _read_texts(place)
+        rows = [(_decoded(file), Path(name).parent.as_posix()) for name, file in text_files(place, key).items()]
+        table = pd.DataFrame(rows, columns=["text", "source"])
+        return table.assign(text=table["text"].map(tidy))
     file = data_file(place)
     if columns is None:
         raise DataError(f"{key}.columns: {file.name} is a table; name its columns, e.g. {{text: text, source: null}}")
     table = read_table(file)
-    problems = missing_columns(file.name, table, dict(columns))
+    problems = missing_columns(table, columns)
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError("\n".join(f"{file.name}: {problem}" for problem in problems))
     source = table[columns["source"]] if columns["source"] else pd.Series("data", index=table.index, dtype=str)
     return pd.DataFrame({"text": table[columns["text"]].map(tidy), "source": source})
 
 
-def _read_texts(folder: Path) -> pd.DataFrame:
-    rows = []
-    for path in sorted(folder.rglob("*.txt")):
-        raw = path.read_bytes()
-        try:
-            text = raw.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = raw.decode("cp1252", errors="replace")  # what old newspaper archives were written in
-        rows.append((tidy(text), path.parent.relative_to(folder).as_posix()))
-    return pd.DataFrame(rows, columns=["text", "source"])
+def _decoded(file: Path) -> str:
+    raw = file.read_bytes()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", errors="replace")  # what old newspaper archives were written in
 
 
 def tidy(text: str) -> str:
@@ -59,10 +59,15 @@ def tidy(text: str) -> str:
     return "\n".join(line.rstrip() for line in lines).strip()
 
 
+def document_ids(texts: pd.Series[str]) -> list[str]:
+    """Return the name of each document: the row_id of its words on one line."""
+    return [row_id(" ".join(text.split())) for text in texts]
+
+
 def unique_documents(raw: pd.DataFrame) -> pd.DataFrame:
     """Return row_id, text and source, one row a text, sorted by row_id; empty texts are left out."""
     rows = raw[raw["text"] != ""]
-    rows = rows.assign(row_id=[cleaned_row_id(" ".join(text.split())) for text in rows["text"]])
+    rows = rows.assign(row_id=document_ids(rows["text"]))
     rows = rows.sort_values(["row_id", "source", "text"]).drop_duplicates("row_id", ignore_index=True)
     return rows.loc[:, list(COLUMNS)]
 
@@ -76,22 +81,17 @@ def make_document_sets(
     of a further set that stands in the main data too is left out of the further set. Raises DataError for an empty set.
     """
     rows = unique_documents(_chosen(main, data["text_sources"]))
-    place = rows["row_id"].map(lambda row: int(row, 16) / 2**64)
-    test, validation = data["splits"]["test"], data["splits"]["validation"]
-    sets = {
-        "train": rows[place >= test + validation],
-        "validation": rows[(place >= test) & (place < test + validation)],
-        "test": rows[place < test],
-    }
+    place = rows["row_id"].map(lambda row: set_at(row, data["splits"]))
+    sets = {name: rows[place == name] for name in SPLITS}
     taken = set(rows["row_id"])
     for name, raw in others.items():
-        found = unique_documents(raw)
-        sets[name] = found[~found["row_id"].isin(taken)]
-        taken |= set(found["row_id"])
-    for name, found in sets.items():
-        if found.empty:
+        documents = unique_documents(raw)
+        sets[name] = documents[~documents["row_id"].isin(taken)]
+        taken |= set(documents["row_id"])
+    for name, documents in sets.items():
+        if documents.empty:
             raise DataError(f"set {name} has no document; add some, or raise data.splits.{name}")
-    return {name: _in_hash_order(found, name) for name, found in sets.items()}
+    return {name: in_hash_order(documents, name).reset_index(drop=True) for name, documents in sets.items()}
 
 
 def _chosen(main: pd.DataFrame, sources: list[str] | None) -> pd.DataFrame:
@@ -100,17 +100,5 @@ def _chosen(main: pd.DataFrame, sources: list[str] | None) -> pd.DataFrame:
     known = sorted(main["source"].unique())
     for source in sources:
         if source not in known:
-            raise DataError(
-                f"data.text_sources: no document has the source {source!r}; there are {', '.join(known[:10])}"
-            )
+            raise DataError(f"data.text_sources: no document has the source {source!r}; there are {', '.join(known[:10])}")
     return main[main["source"].isin(sources)]
-
-
-def _in_hash_order(rows: pd.DataFrame, purpose: str) -> pd.DataFrame:
-    order = [hash_order(row, purpose) for row in rows["row_id"].tolist()]
-    return rows.iloc[sorted(range(len(order)), key=order.__getitem__)].reset_index(drop=True)
-
-
-def read_document_set(folder: Path, name: str) -> pd.DataFrame:
-    """Return the documents of a prepared set."""
-    return pd.read_parquet(folder / f"{name}.parquet")

@@ -1,4 +1,4 @@
-"""Sets of rows as parquet files."""
+"""Sets of rows or documents: their names by content, the order in which they are drawn, and the files they stand in."""
 
 from __future__ import annotations
 
@@ -9,21 +9,35 @@ from typing import Final
 
 import pandas as pd
 
+from tasks.data.clean import clean_text, hash_order, row_id
+
 COLUMNS: Final = ("row_id", "text", "label", "source")
 NO_LABEL: Final = -1
 SETS_WITHOUT_CALIBRATION: Final = ("train", "validation", "test", "transfer")
 
 
-def write_sets(sets: Mapping[str, pd.DataFrame], folder: Path) -> None:
-    """Write each set as `<set>.parquet` with the columns `COLUMNS`, in the order given."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in sets.items():
-        frame.loc[:, list(COLUMNS)].reset_index(drop=True).to_parquet(folder / f"{name}.parquet", index=False)
+def cleaned_rows(raw: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with their texts cleaned, and named in the column row_id."""
+    text = [clean_text(value) for value in raw["text"]]
+    return raw.assign(text=text, row_id=[row_id(value) for value in text])
+
+
+def in_hash_order(rows: pd.DataFrame, purpose: str) -> pd.DataFrame:
+    """Return the rows in the hash order of `purpose`, not that of the row_id, which chose the set."""
+    order = [hash_order(row, purpose) for row in rows["row_id"].tolist()]
+    return rows.iloc[sorted(range(len(order)), key=order.__getitem__)]
 
 
 def rows_sha256(row_ids: Iterable[str]) -> str:
     """Return the sha256 of the row ids, one a line, in their order: two evaluations with the same one can be paired."""
-    return hashlib.sha256("".join(f"{row_id}\n" for row_id in row_ids).encode()).hexdigest()
+    return hashlib.sha256("".join(f"{row}\n" for row in row_ids).encode()).hexdigest()
+
+
+def write_sets(sets: Mapping[str, pd.DataFrame], folder: Path) -> None:
+    """Write each set as `<set>.parquet`, in the order given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in sets.items():
+        frame.to_parquet(folder / f"{name}.parquet", index=False)
 
 
 def read_sets(folder: Path, names: Iterable[str]) -> dict[str, pd.DataFrame]:

@@ -23,9 +23,9 @@ def words(text: str) -> Words:
     return frozenset(_WORD.findall(text.lower())) or frozenset([text.lower()])
 
 
-def similarity(one: str, other: str) -> float:
+def similarity(first: str, second: str) -> float:
     """Return the Jaccard similarity of two texts' sets of words, 0 to 1."""
-    return _jaccard(words(one), words(other))
+    return _jaccard(words(first), words(second))
 
 
 def near_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int]]:
@@ -35,11 +35,11 @@ def near_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, in
 
 def near_held(texts: Sequence[str], held: Sequence[str], threshold: float) -> dict[int, int]:
     """Return index of a text -> smallest index of a held one it is a near-duplicate of; other texts are left out."""
-    found: dict[int, int] = {}
+    smallest: dict[int, int] = {}
     sets = [words(text) for text in [*texts, *held]]
-    for one, other in _pairs(sets, threshold, first_held=len(texts)):
-        found[one] = min(found.get(one, len(held)), other - len(texts))
-    return found
+    for place, other in _pairs(sets, threshold, first_held=len(texts)):
+        smallest[place] = min(smallest.get(place, len(held)), other - len(texts))
+    return smallest
 
 
 def clusters(texts: Sequence[str], threshold: float) -> list[int]:
@@ -52,15 +52,15 @@ def clusters(texts: Sequence[str], threshold: float) -> list[int]:
             node = parent[node]
         return node
 
-    for one, other in near_pairs(texts, threshold):
-        low, high = sorted((root(one), root(other)))
+    for pair in near_pairs(texts, threshold):
+        low, high = sorted(map(root, pair))
         parent[high] = low
     return [root(node) for node in range(len(texts))]
 
 
-def _jaccard(one: Words, other: Words) -> float:
-    shared = len(one & other)
-    return shared / (len(one) + len(other) - shared)
+def _jaccard(first: Words, second: Words) -> float:
+    shared = len(first & second)
+    return shared / (len(first) + len(second) - shared)
 
 
 def _pairs(sets: Sequence[Words], threshold: float, first_held: int | None) -> Iterator[tuple[int, int]]:
@@ -68,9 +68,9 @@ def _pairs(sets: Sequence[Words], threshold: float, first_held: int | None) -> I
     rarity = Counter(word for row in sets for word in row)
     index: dict[str, list[int]] = defaultdict(list)  # word -> rows that have it among their rarest, small sets first
     for row in sorted(range(len(sets)), key=lambda row: (len(sets[row]), row)):
-        mine = sets[row]
-        smallest = math.ceil(threshold * len(mine) - 1e-9)
-        rarest = sorted(mine, key=lambda word: (rarity[word], word))[: len(mine) - smallest + 1]
+        size = len(sets[row])
+        smallest = math.ceil(threshold * size - 1e-9)
+        rarest = sorted(sets[row], key=lambda word: (rarity[word], word))[: size - smallest + 1]
         seen: set[int] = set()
         for word in rarest:
             for other in reversed(index[word]):
@@ -79,6 +79,6 @@ def _pairs(sets: Sequence[Words], threshold: float, first_held: int | None) -> I
                 if other in seen or (first_held is not None and (row < first_held) == (other < first_held)):
                     continue
                 seen.add(other)
-                if _jaccard(mine, sets[other]) >= threshold:
+                if _jaccard(sets[row], sets[other]) >= threshold:
                     yield min(row, other), max(row, other)
             index[word].append(row)

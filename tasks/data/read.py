@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import io
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from tasks.data.clean import clean_text
 from tasks.errors import DataError
 
-_EXAMPLES: Final = 3
+EXAMPLES: Final = 3  # in a message
 _SHOWN: Final = 60
 
 
@@ -31,9 +32,7 @@ def read_table(path: Path) -> pd.DataFrame:
     if path.suffix == ".jsonl":
         return _read_jsonl(path, text)
     try:
-        table = pd.read_csv(
-            io.StringIO(text), sep="\t" if path.suffix == ".tsv" else ",", dtype=str, keep_default_na=False
-        )
+        table = pd.read_csv(io.StringIO(text), sep="\t" if path.suffix == ".tsv" else ",", dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{path.name}: not readable as a table: {error}; mend the file") from None
     return table.fillna("").reset_index(drop=True)
@@ -45,11 +44,9 @@ def read_rows(path: Path, data: Mapping[str, Any]) -> pd.DataFrame:
     `data` is the section `data` of params.yaml as plain values.
     """
     table = read_table(path)
-    problems = missing_columns(path.name, table, data["columns"])
-    if not problems:
-        problems = unknown_labels(path.name, table, data) + empty_texts(path.name, table, data)
+    problems = missing_columns(table, data["columns"]) or unknown_labels(table, data) + empty_texts(table, data)
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError("\n".join(f"{path.name}: {problem}" for problem in problems))
     return to_rows(table, data)
 
 
@@ -72,45 +69,44 @@ def label_codes(labels: Mapping[int, str]) -> dict[str, int]:
     return {str(number): number for number in labels} | {name: number for number, name in labels.items()}
 
 
-def missing_columns(file: str, table: pd.DataFrame, columns: Mapping[str, str | None]) -> list[str]:
+def missing_columns(table: pd.DataFrame, columns: Mapping[str, str | None]) -> list[str]:
     """Return a sentence for each column that `data.columns` names and the table lacks."""
-    found, names = [], [str(name) for name in table.columns]
-    for role, name in columns.items():
-        if name is not None and name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            found.append(
-                f"{file}: no column {name!r}, which data.columns.{role} names{hint} "
-                f"The file has: {', '.join(names)}. Correct data.columns in params.yaml or the file."
-            )
-    return found
+    names = [str(name) for name in table.columns]
+    return [
+        f"no column {name!r}, which data.columns.{role} names{did_you_mean(name, names, 0.5)} "
+        f"The file has: {', '.join(names)}. Correct data.columns in params.yaml or the file."
+        for role, name in columns.items()
+        if name is not None and name not in names
+    ]
 
 
-def unknown_labels(file: str, table: pd.DataFrame, data: Mapping[str, Any]) -> list[str]:
+def unknown_labels(table: pd.DataFrame, data: Mapping[str, Any]) -> list[str]:
     """Return a sentence about labels that `data.labels` does not list, or nothing."""
-    column = data["columns"]["label"]
+    column, text = data["columns"]["label"], table[data["columns"]["text"]]
     values = table[column].str.strip()
     bad = values[~values.isin(list(label_codes(data["labels"])))]
     if bad.empty:
         return []
-    counts = ", ".join(f"{value!r} x {count}" for value, count in _counted(bad))
+    frequent = sorted(Counter(bad).items(), key=lambda item: (-item[1], item[0]))[:5]
+    counts = ", ".join(f"{value!r} x {count}" for value, count in frequent)
+    examples = ", ".join(f"row {index + 1} {shorten(text[index])!r}" for index in bad.index[:EXAMPLES])
     allowed = ", ".join(f"{number} or {name}" for number, name in sorted(data["labels"].items()))
     return [
-        f"{file}: column {column!r} has {len(bad)} {_rows(len(bad))} with an unknown label ({counts}), "
-        f"e.g. {_examples(table, data, bad.index)}. Allowed: {allowed}. Correct them, or add the class to data.labels."
+        f"column {column!r} has {_rows(len(bad))} with an unknown label ({counts}), "
+        f"e.g. {examples}. Allowed: {allowed}. Correct them, or add the class to data.labels."
     ]
 
 
-def empty_texts(file: str, table: pd.DataFrame, data: Mapping[str, Any]) -> list[str]:
+def empty_texts(table: pd.DataFrame, data: Mapping[str, Any]) -> list[str]:
     """Return a sentence about rows without text once cleaned, or nothing."""
     column = data["columns"]["text"]
     bad = table.index[[not clean_text(text) for text in table[column]]]
     if not len(bad):
         return []
-    numbers = ", ".join(str(index + 1) for index in bad[:_EXAMPLES])
+    numbers = ", ".join(str(index + 1) for index in bad[:EXAMPLES])
     return [
-        f"{file}: column {column!r} has {len(bad)} {_rows(len(bad))} with an empty text (row {numbers}"
-        f"{', ...' if len(bad) > _EXAMPLES else ''}, counted from 1 without the header). Every row needs words: "
+        f"column {column!r} has {_rows(len(bad))} with an empty text (row {numbers}"
+        f"{', ...' if len(bad) > EXAMPLES else ''}, counted from 1 without the header). Every row needs words: "
         "fill them in or delete the rows."
     ]
 
@@ -121,19 +117,24 @@ def shorten(value: object) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
-def _examples(table: pd.DataFrame, data: Mapping[str, Any], rows: pd.Index[Any]) -> str:
-    text = data["columns"]["text"]
-    return ", ".join(f"row {index + 1} {shorten(str(table.at[index, text]))!r}" for index in rows[:_EXAMPLES])
+def did_you_mean(word: str, allowed: Sequence[str], cutoff: float = 0.6) -> str:
+    """Return `; did you mean 'x'?` for the allowed word that is nearest, or a full stop."""
+    near = difflib.get_close_matches(word, allowed, n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]!r}?" if near else "."
+
+
+def texts_are(count: int) -> str:
+    """Return how many texts a sentence is about, with its verb."""
+    return "1 text is" if count == 1 else f"{count} texts are"
+
+
+def examples(rows: pd.DataFrame, column: str) -> str:
+    """Return the first few texts and where they stand, for a message."""
+    return "; ".join(f"{shorten(text)!r} in {place}" for text, place in rows[["text", column]].head(EXAMPLES).to_numpy())
 
 
 def _rows(count: int) -> str:
-    return "row" if count == 1 else "rows"
-
-
-def _counted(values: pd.Series[str]) -> list[tuple[str, int]]:
-    """Return the most frequent values with their counts, ties by name."""
-    counts = sorted(values.value_counts().items(), key=lambda item: (-item[1], str(item[0])))
-    return [(str(value), int(count)) for value, count in counts[:5]]
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _decode(path: Path) -> str:

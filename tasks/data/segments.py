@@ -15,10 +15,10 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from tasks.data.blocks import Blocks, block_ids
 from tasks.data.byte_pairs import token_bytes
+from tasks.data.tokens import encoded, load_tokenizer
 
 FOLDER: Final = "measured"  # beside the blocks; there is none where the tokens are the teacher's
 
@@ -35,17 +35,17 @@ class Windows:
     spans_W3: NDArray[np.int32]
 
     def per_segment(self, values_WT: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return what was found of each predicted token (W, T - 1), the first being that of token 1, segment by segment."""
-        found: list[list[NDArray[Any]]] = [[] for _ in range(int(self.spans_W3[-1, 0]) + 1)]
+        """Return the values of each predicted token (W, T - 1), the first being that of token 1, segment by segment."""
+        parts_of: list[list[NDArray[Any]]] = [[] for _ in range(int(self.spans_W3[-1, 0]) + 1)]
         for (segment, first, stop), values in zip(self.spans_W3, values_WT, strict=True):
-            found[segment].append(values[first - 1 : stop - 1])
-        return [np.concatenate(parts) for parts in found]
+            parts_of[segment].append(values[first - 1 : stop - 1])
+        return [np.concatenate(parts) for parts in parts_of]
 
 
 def block_bytes(blocks: Blocks, tokenizer: Mapping[str, Any]) -> NDArray[np.int64]:
     """Return the UTF-8 bytes of the tokens of each block but the first, (N,); an end of text is worth one."""
-    found: NDArray[np.int64] = token_bytes(tokenizer)[np.asarray(blocks[:, 1:])].sum(axis=1)
-    return found
+    sizes: NDArray[np.int64] = token_bytes(tokenizer)[np.asarray(blocks[:, 1:])].sum(axis=1)
+    return sizes
 
 
 def segments_of(blocks: Blocks, tokenizer: Mapping[str, Any], tokenizer_file: Path, end_id: int) -> pd.DataFrame:
@@ -53,28 +53,22 @@ def segments_of(blocks: Blocks, tokenizer: Mapping[str, Any], tokenizer_file: Pa
 
     A character that the border of a block cuts becomes U+FFFD, which the student has to predict: it is not favoured.
     """
-    coder = Tokenizer.from_file(str(tokenizer_file))
+    coder = load_tokenizer(tokenizer_file)
     texts = []
     for block in blocks:
         ends = np.flatnonzero(block == end_id)
         parts = np.split(block, np.sort(np.concatenate([ends, ends + 1])))[::2]
         texts.append([coder.decode(part.tolist(), skip_special_tokens=False) for part in parts])
     tokens = np.full(len(blocks), blocks.shape[1] - 1, dtype=np.int64)
-    return pd.DataFrame(
-        {"row_id": block_ids(blocks), "texts": texts, "tokens": tokens, "bytes": block_bytes(blocks, tokenizer)}
-    )
+    return pd.DataFrame({"row_id": block_ids(blocks), "texts": texts, "tokens": tokens, "bytes": block_bytes(blocks, tokenizer)})
 
 
 def windows_of(segments: pd.DataFrame, tokenizer_file: Path, end_id: int, block_tokens: int) -> Windows:
     """Return the segments in a student's tokens."""
-    coder = Tokenizer.from_file(str(tokenizer_file))
-    coder.no_truncation()
-    coder.no_padding()
+    coder = load_tokenizer(tokenizer_file)
     windows, spans = [], []
     for number, texts in enumerate(segments["texts"]):
-        ids: list[int] = []
-        for encoding in coder.encode_batch_fast(list(texts), add_special_tokens=False):
-            ids += [*encoding.ids, end_id]
+        ids = [token for part in encoded(coder, texts, special=False) for token in (*part, end_id)]
         ids.pop()  # an end of text stands between parts alone
         for start, first, stop in _cuts(len(ids), block_tokens):
             window = ids[start : start + block_tokens]

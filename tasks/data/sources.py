@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import Final
 
 from tasks.errors import SourceError
-from tasks.files import digest, read_json, write_json
+from tasks.files import file_sha256, read_json, write_json
 
 PICKLED: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 WEIGHTS: Final = (".safetensors", ".gguf")
 MAIN: Final = "documents"  # the folder of the main source below fetched documents; others are called as their sets
 TABLES: Final = (".csv", ".tsv", ".parquet", ".jsonl")
 MODEL_FILES: Final = ("*.json", "*.txt", "*.model", "*.safetensors")
+NEEDED: Final = {  # of a model folder -> what to say where it is missing
+    "config.json": "config.json is missing; give a Hugging Face model folder",
+    "*.safetensors": "no *.safetensors file; only safetensors weights are read",
+    "tokenizer.json": "tokenizer.json is missing; save the fast tokenizer with save_pretrained",
+}
 HUB: Final = re.compile(r"^(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)$")
 
 
@@ -78,36 +83,29 @@ def model_files(folder: Path, key: str = "teacher.model") -> list[Path]:
 
     A pickle can run any code when it is read, so weights in one are refused even where others lie beside them.
     """
+    where = f"params.yaml: {key}"
     if folder.is_file():
-        folder_words = f"{folder.name} is a file"
-        raise SourceError(f"params.yaml: {key}: {folder_words}; give the folder with config.json and model.safetensors")
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLED)
+        raise SourceError(f"{where}: {folder.name} is a file; give the folder with config.json and model.safetensors")
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
     if pickles:
         raise SourceError(
-            f"params.yaml: {key}: {folder}: {', '.join(pickles)} is a pickle, and reading a pickle can run any code; "
+            f"{where}: {folder}: {', '.join(pickles)} is a pickle, and reading a pickle can run any code; "
             "only safetensors are read: convert it with model.save_pretrained(..., safe_serialization=True)"
         )
-    if not (folder / "config.json").exists():
-        raise SourceError(f"params.yaml: {key}: {folder}: config.json is missing; give a Hugging Face model folder")
-    if not any(folder.glob("*.safetensors")):
-        raise SourceError(f"params.yaml: {key}: {folder}: no *.safetensors file; only safetensors weights are read")
-    if not (folder / "tokenizer.json").exists():
-        raise SourceError(
-            f"params.yaml: {key}: {folder}: tokenizer.json is missing; save the fast tokenizer with save_pretrained"
-        )
-    return sorted({p for pattern in MODEL_FILES for p in folder.glob(pattern) if p.is_file()})
+    for needed, otherwise in NEEDED.items():
+        if not any(folder.glob(needed)):
+            raise SourceError(f"{where}: {folder}: {otherwise}")
+    return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
 
 
 def data_file(place: Path, key: str = "data.source") -> Path:
     """Return the one data file at a place; SourceError when a folder holds none or several."""
     if place.is_file():
         return place
-    files = sorted(p for p in place.rglob("*") if p.suffix in TABLES)
+    files = sorted(path for path in place.rglob("*") if path.suffix in TABLES)
     if len(files) != 1:
-        found = ", ".join(p.name for p in files) or "none"
-        raise SourceError(
-            f"params.yaml: {key}: {place}: one .csv, .tsv, .parquet or .jsonl file is needed; found {found}"
-        )
+        names = ", ".join(path.name for path in files) or "none"
+        raise SourceError(f"params.yaml: {key}: {place}: one .csv, .tsv, .parquet or .jsonl file is needed; found {names}")
     return files[0]
 
 
@@ -131,22 +129,30 @@ def decoder_files(place: Path, key: str = "teacher.model") -> list[Path]:
 
 
 def source_digest(source: str, key: str) -> str:
-    """Return the sha256 over what `fetch` would copy of a source: names and bytes."""
-    place = locate(source, key)
-    if key.startswith("data."):
-        if is_text_folder(place):
-            return _listing_sha256({name: digest(path)["sha256"] for name, path in text_files(place, key).items()})
-        return str(digest(data_file(place))["sha256"])
-    listing = {path.name: digest(path)["sha256"] for path in decoder_files(place)}
-    return _listing_sha256(listing)
-
-
-def _listing_sha256(listing: dict[str, str]) -> str:
+    """Return the sha256 over what `fetch` would copy of a source: names and bytes, of one table the bytes alone."""
+    place, is_data = locate(source, key), key.startswith("data.")
+    if is_data and not is_text_folder(place):
+        return file_sha256(data_file(place, key))
+    files = text_files(place, key) if is_data else {file.name: file for file in decoder_files(place)}
+    listing = {name: file_sha256(file) for name, file in files.items()}
     return hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
+
+
+def is_locked(sources: dict[str, str], lock: Path) -> bool:
+    """Return whether the lock holds these sources (key -> source) as they are now."""
+    return not _changes(sources, lock)[1]
 
 
 def refresh_lock(sources: dict[str, str], lock: Path) -> list[str]:
     """Write the digests of `sources` (key -> source) to the lock; return a line for each that is new or changed."""
+    new, changed = _changes(sources, lock)
+    if changed:
+        write_json(lock, new)
+    return changed
+
+
+def _changes(sources: dict[str, str], lock: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Return what a lock of these sources holds now, and a line for each that the lock does not hold so."""
     old = read_json(lock) if lock.exists() else {}
     new = {key: {"source": source, "sha256": source_digest(source, key)} for key, source in sources.items()}
     changed = [
@@ -154,9 +160,7 @@ def refresh_lock(sources: dict[str, str], lock: Path) -> list[str]:
         for key, entry in new.items()
         if old.get(key) != entry
     ]
-    if changed:
-        write_json(lock, new)
-    return changed
+    return new, changed
 
 
 def check_lock(sources: dict[str, str], lock: Path) -> None:

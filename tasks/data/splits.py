@@ -7,16 +7,14 @@ Sets of a fixed size (evaluation, transfer, calibration) take the first rows in 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Final
 
 import pandas as pd
 
-from tasks.data.clean import clean_text, cleaned_row_id, hash_order
-from tasks.data.frames import COLUMNS, NO_LABEL
+from tasks.data.frames import COLUMNS, NO_LABEL, cleaned_rows, in_hash_order
 from tasks.data.near import clusters, near_held
-from tasks.data.read import shorten
+from tasks.data.read import did_you_mean, examples, texts_are
 from tasks.data.transfer import transfer_set
 from tasks.errors import DataError
 
@@ -35,7 +33,9 @@ def make_sets(raw: pd.DataFrame, data: Mapping[str, Any]) -> dict[str, pd.DataFr
     taken = {row for chosen in evaluation.values() for row in chosen["row_id"]}
     task = task_rows(rows[~rows["row_id"].isin(taken)], data)
     if data["columns"]["split"]:
-        _check_given_split(raw, data)
+        problems = unknown_splits(raw, data) + repeated_over_splits(raw, data)
+        if problems:
+            raise DataError("\n".join(problems))
     else:
         split = split_of(task["row_id"].tolist(), task["text"].tolist(), data["splits"], threshold)
         task = task.assign(split=split)
@@ -52,8 +52,7 @@ def make_sets(raw: pd.DataFrame, data: Mapping[str, Any]) -> dict[str, pd.DataFr
 
 def unique_rows(raw: pd.DataFrame) -> pd.DataFrame:
     """Return the rows cleaned, with their row_id, one a text; texts that came with different labels are left out."""
-    text = [clean_text(value) for value in raw["text"]]
-    rows = raw.assign(text=text, row_id=[cleaned_row_id(value) for value in text])
+    rows = cleaned_rows(raw)
     rows = rows[rows.groupby("row_id")["label"].transform("nunique") == 1]
     return rows.sort_values(["row_id", "source", "split", "text"]).drop_duplicates("row_id", ignore_index=True)
 
@@ -64,26 +63,27 @@ def split_of(row_ids: list[str], texts: list[str], shares: Mapping[str, float], 
     smallest: dict[int, str] = {}
     for row, root in zip(row_ids, cluster, strict=True):
         smallest[root] = min(smallest.get(root, row), row)
-    found = []
-    for root in cluster:
-        place = int(smallest[root], 16) / 2**64
-        if place < shares["test"]:
-            found.append("test")
-        else:
-            found.append("validation" if place < shares["test"] + shares["validation"] else "train")
-    return found
+    return [set_at(smallest[root], shares) for root in cluster]
+
+
+def set_at(row: str, shares: Mapping[str, float]) -> str:
+    """Return train, validation or test: the set to which a row_id, as a share of all there can be, points."""
+    place = int(row, 16) / 2**64
+    if place < shares["test"]:
+        return "test"
+    return "validation" if place < shares["test"] + shares["validation"] else "train"
 
 
 def _check_sources(rows: pd.DataFrame, data: Mapping[str, Any]) -> None:
     """Raise DataError if params.yaml names a source that no row has."""
     known = sorted(rows["source"].unique())
     asked = {"data.task_sources": data["task_sources"] or [], "data.transfer.sources": data["transfer"]["sources"]}
-    asked |= {f"data.evaluation_sets.{name}.sources": one["sources"] for name, one in data["evaluation_sets"].items()}
+    further = data["evaluation_sets"].items()
+    asked |= {f"data.evaluation_sets.{name}.sources": wanted["sources"] for name, wanted in further}
     for key, sources in asked.items():
         for source in sources:
             if source not in known:
-                near = difflib.get_close_matches(source, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(source, known)
                 raise DataError(f"{key}: no row has the source {source!r}{hint} The file has: {', '.join(known[:10])}.")
 
 
@@ -102,7 +102,7 @@ def _evaluation_sets(rows: pd.DataFrame, data: Mapping[str, Any]) -> dict[str, p
                     f"{data['labels'][label]!r}; sources {', '.join(wanted['sources'])} have {len(here)}. "
                     f"Ask for at most {len(classes) * len(here)}, or add rows."
                 )
-            parts.append(_first(here, count, name))
+            parts.append(in_hash_order(here, name).head(count))
         chosen[name] = pd.concat(parts)
         free = free[~free["row_id"].isin(chosen[name]["row_id"])]
     return chosen
@@ -111,38 +111,35 @@ def _evaluation_sets(rows: pd.DataFrame, data: Mapping[str, Any]) -> dict[str, p
 def unknown_splits(raw: pd.DataFrame, data: Mapping[str, Any]) -> list[str]:
     """Return a sentence about values of the file's split column that are no split, or nothing."""
     bad = sorted(set(task_rows(raw, data)["split"]) - set(SPLITS))
-    if not bad:
-        return []
-    near = difflib.get_close_matches(bad[0], SPLITS, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
     return [
-        f"column {data['columns']['split']!r} (data.columns.split) has {bad[0]!r}{hint} Allowed: {', '.join(SPLITS)}."
+        f"column {data['columns']['split']!r} (data.columns.split) has {value!r}{did_you_mean(value, SPLITS, 0.4)} "
+        f"Allowed: {', '.join(SPLITS)}."
+        for value in bad[:1]
     ]
 
 
-def repeated_over_splits(raw: pd.DataFrame, data: Mapping[str, Any]) -> pd.DataFrame:
-    """Return row_id, text and split (`test, train`) of each text that the file's split column puts in two splits."""
-    rows = task_rows(raw, data)
-    text = rows["text"].map(clean_text)
-    rows = rows.assign(text=text, row_id=text.map(cleaned_row_id)).sort_values(["row_id", "split"])
-    spread = rows.groupby("row_id").agg(text=("text", "first"), split=("split", lambda of: ", ".join(of.unique())))
-    return spread[spread["split"].str.contains(", ", regex=False)].reset_index()
+def split_texts(raw: pd.DataFrame, data: Mapping[str, Any]) -> pd.DataFrame:
+    """Return row_id, text and split of the task's rows, one line a text and split of the file's own split column."""
+    rows = cleaned_rows(task_rows(raw, data))[["row_id", "text", "split"]]
+    return rows.drop_duplicates(["row_id", "split"], ignore_index=True)
+
+
+def repeated_over_splits(raw: pd.DataFrame, data: Mapping[str, Any]) -> list[str]:
+    """Return a sentence about texts that the file's split column puts in two splits, or nothing."""
+    texts = split_texts(raw, data).sort_values(["row_id", "split"])
+    spread = texts.groupby("row_id").agg(text=("text", "first"), split=("split", ", ".join))
+    repeated = spread[spread["split"].str.contains(", ", regex=False)]
+    if repeated.empty:
+        return []
+    return [
+        f"{texts_are(len(repeated))} in two splits: {examples(repeated, 'split')}. What a model has "
+        "trained on cannot test it: keep each text in one split, or set data.columns.split: null to split by content."
+    ]
 
 
 def task_rows(raw: pd.DataFrame, data: Mapping[str, Any]) -> pd.DataFrame:
     """Return the rows whose source belongs to the task."""
     return raw if data["task_sources"] is None else raw[raw["source"].isin(data["task_sources"])]
-
-
-def _check_given_split(raw: pd.DataFrame, data: Mapping[str, Any]) -> None:
-    """Raise DataError if the file's own split names no split, or one text stands in two of them."""
-    problems = unknown_splits(raw, data)
-    if problems:
-        raise DataError(problems[0])
-    repeated = repeated_over_splits(raw, data)
-    if len(repeated):
-        text, splits = shorten(repeated.at[0, "text"]), str(repeated.at[0, "split"])
-        raise DataError(f"{len(repeated)} texts stand in two splits, e.g. {text!r} in {splits}; keep one of each.")
 
 
 def _check_classes(sets: Mapping[str, pd.DataFrame], labels: Mapping[int, str]) -> None:
@@ -163,10 +160,4 @@ def _without_near(rows: pd.DataFrame, held: list[str], threshold: float) -> pd.D
 def _calibration(train: pd.DataFrame, count: int) -> pd.DataFrame:
     if len(train) < count:
         raise DataError(f"data.calibration_rows: {count} asked; train has {len(train)}. Lower it, or add rows.")
-    return _first(train, count, "calibration").assign(label=NO_LABEL)
-
-
-def _first(rows: pd.DataFrame, count: int, purpose: str) -> pd.DataFrame:
-    """Return the first `count` rows in the hash order of `purpose`, not that of the row_id, which chose the split."""
-    order = [hash_order(row, purpose) for row in rows["row_id"].tolist()]
-    return rows.iloc[sorted(range(len(order)), key=order.__getitem__)[:count]]
+    return in_hash_order(train, "calibration").head(count).assign(label=NO_LABEL)

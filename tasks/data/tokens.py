@@ -5,16 +5,18 @@ Row i holds `ids[offsets[i]:offsets[i + 1]]`. Shapes: B rows of a batch, T token
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 Ints = NDArray[np.int64]
-ROWS_AT_A_TIME = 10_000  # keeps memory flat whatever the number of texts
+TEXTS_AT_A_TIME: Final = 2_000  # keeps memory flat whatever the number of texts
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,32 @@ class TokenSet:
         return np.diff(self.offsets)
 
 
+def load_tokenizer(file: Path, max_tokens: int | None = None) -> Tokenizer:
+    """Return the tokenizer of a tokenizer.json: it cuts texts at `max_tokens`, if given, and never fills them up."""
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_padding()
+    if max_tokens is None:
+        tokenizer.no_truncation()
+    else:
+        tokenizer.enable_truncation(max_tokens)
+    return tokenizer
+
+
+def encoded(tokenizer: Tokenizer, texts: Sequence[str], special: bool) -> Iterator[list[int]]:
+    """Return the ids of each text, with special tokens or without."""
+    for start in range(0, len(texts), TEXTS_AT_A_TIME):
+        batch = list(texts[start : start + TEXTS_AT_A_TIME])
+        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=special):
+            yield encoding.ids
+
+
 def tokenize(texts: Sequence[str], tokenizer_file: Path, max_tokens: int) -> TokenSet:
     """Return the ids of `texts` with special tokens, cut at `max_tokens`, by a `tokenizer.json`."""
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    tokenizer.enable_truncation(max_tokens)
-    tokenizer.no_padding()
-    parts: list[NDArray[np.int32]] = []
-    lengths: list[int] = []
-    for start in range(0, len(texts), ROWS_AT_A_TIME):
-        encodings = tokenizer.encode_batch_fast(list(texts[start : start + ROWS_AT_A_TIME]))
-        lengths.extend(len(encoding.ids) for encoding in encodings)
-        parts.append(np.concatenate([np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]))
-    ids = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
-    return TokenSet(ids, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64))
+    ids, offsets = array("i"), [0]
+    for row in encoded(load_tokenizer(tokenizer_file, max_tokens), texts, special=True):
+        ids.extend(row)
+        offsets.append(len(ids))
+    return TokenSet(np.array(ids, dtype=np.int32), np.array(offsets, dtype=np.int64))
 
 
 def save_tokens(tokens: TokenSet, prefix: Path) -> None:

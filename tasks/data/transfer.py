@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from tasks.data.clean import cleaned_row_id, hash_order, sentences
+from tasks.data.clean import hash_order, row_id, sentences
 from tasks.data.frames import COLUMNS, NO_LABEL
 from tasks.data.near import near_held
 from tasks.errors import DataError
@@ -34,25 +34,24 @@ def transfer_set(
     """
     pieces = sorted({piece for text in held for piece in (text, *sentences(text))})
     taken = set(train["row_id"])
-    found = _new_rows(_sentences(rest, wanted, taken), wanted["rows"], pieces, threshold)
-    if wanted["rows"] and not found:
+    chosen = _new_rows(_sentences(rest, wanted, taken), wanted["rows"], pieces, threshold)
+    if wanted["rows"] and not chosen:
         raise DataError(
             f"data.transfer: no sentence of {wanted['min_words']} to {wanted['max_words']} words is left in sources "
             f"{', '.join(wanted['sources']) or '(none)'}; name a source, widen the limits, or set rows: 0."
         )
-    spliced = _splices(train, wanted["spliced_rows"], taken | set(found))
-    found |= _new_rows(spliced, wanted["spliced_rows"], pieces, threshold)
-    rows = [(row, text, NO_LABEL, source) for row, (text, source) in found.items()]
+    spliced = _splices(train, wanted["spliced_rows"], taken | set(chosen))
+    chosen |= _new_rows(spliced, wanted["spliced_rows"], pieces, threshold)
+    rows = [(row, text, NO_LABEL, source) for row, (text, source) in chosen.items()]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"label": "int64"})
 
 
 def too_few(transfer: pd.DataFrame, wanted: Mapping[str, Any]) -> list[str]:
     """Return a line for each kind of transfer rows of which there are fewer than `wanted`."""
     spliced = int((transfer["source"] == SPLICED).sum())
-    found = {"rows": len(transfer) - spliced, "spliced_rows": spliced}
     return [
         f"data.transfer.{key}: {rows:,} of the {wanted[key]:,} asked for; there are no more"
-        for key, rows in found.items()
+        for key, rows in {"rows": len(transfer) - spliced, "spliced_rows": spliced}.items()
         if rows < wanted[key]
     ]
 
@@ -60,29 +59,29 @@ def too_few(transfer: pd.DataFrame, wanted: Mapping[str, Any]) -> list[str]:
 def _sentences(rest: pd.DataFrame, wanted: Mapping[str, Any], taken: set[str]) -> Texts:
     """Return the sentences of the donors that have a length asked for, in the order of their row ids."""
     donors = rest[rest["source"].isin(wanted["sources"])]
-    found: Texts = {}
+    texts: Texts = {}
     for text, source in zip(donors["text"], donors["source"], strict=True):
         for sentence in sentences(text):
             if wanted["min_words"] <= len(sentence.split()) <= wanted["max_words"]:
-                row = cleaned_row_id(sentence)
-                found[row] = min(found.get(row, (sentence, source)), (sentence, source))
-    return {row: found[row] for row in sorted(found) if row not in taken}
+                row = row_id(sentence)
+                texts[row] = min(texts.get(row, (sentence, source)), (sentence, source))
+    return {row: texts[row] for row in sorted(texts) if row not in taken}
 
 
 def _splices(train: pd.DataFrame, count: int, taken: set[str]) -> Texts:
     """Return splices, some more than `count` where the training set gives them; chosen by hashes alone."""
-    texts = dict(zip(train["row_id"], train["text"], strict=True))
-    found: Texts = {}
+    words = {row: text.split() for row, text in zip(train["row_id"], train["text"], strict=True)}
+    texts: Texts = {}
     for turn in range(MOST_TURNS):
-        if len(found) >= count + count // 50:
+        if len(texts) >= count + count // 50:
             break
-        order = sorted(texts, key=lambda row: hash_order(row, f"splice {turn}"))
+        order = sorted(words, key=lambda row: hash_order(row, f"splice {turn}"))
         for first, second in pairwise(order):
-            text = _splice(texts[first].split(), texts[second].split(), hash_order(first + second, f"cut {turn}"))
-            row = cleaned_row_id(text)
+            text = _splice(words[first], words[second], hash_order(first + second, f"cut {turn}"))
+            row = row_id(text)
             if row not in taken:
-                found.setdefault(row, (text, SPLICED))
-    return found
+                texts.setdefault(row, (text, SPLICED))
+    return texts
 
 
 def _splice(first: list[str], second: list[str], cuts: str) -> str:

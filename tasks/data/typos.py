@@ -29,10 +29,9 @@ def typo_set(frame: pd.DataFrame, word_share: float) -> pd.DataFrame:
 
 def with_typo_set(sets: Mapping[str, pd.DataFrame], data: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Return the sets of a run and, where `data.typos` asks for it, `<of>_typos`; `data` as plain values."""
-    asked = data["typos"]
-    if asked is None:
-        return dict(sets)
-    return {**sets, f"{asked['of']}_typos": typo_set(sets[asked["of"]], asked["word_share"])}
+    typos = data["typos"]
+    made = {} if typos is None else {f"{typos['of']}_typos": typo_set(sets[typos["of"]], typos["word_share"])}
+    return {**sets, **made}
 
 
 def with_typos(text: str, word_share: float, seed: str) -> str:
@@ -43,13 +42,13 @@ def with_typos(text: str, word_share: float, seed: str) -> str:
     """
     place = 0
 
-    def typed(found: re.Match[str]) -> str:
+    def typed(word: re.Match[str]) -> str:
         nonlocal place
         place += 1
         draw = hashlib.sha256(f"typos:{seed}:{place}".encode()).digest()
         if int.from_bytes(draw[:8]) / 2**64 >= word_share:
-            return found[0]
-        return _slip(found[0], KINDS[draw[8] % len(KINDS)], draw[9], draw[10])
+            return word[0]
+        return _slip(word[0], KINDS[draw[8] % len(KINDS)], draw[9], draw[10])
 
     return WORD.sub(typed, text)
 

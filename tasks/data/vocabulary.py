@@ -1,9 +1,7 @@
-"""A smaller vocabulary: which pieces stay, and the tokenizer that uses them. Byte-level BPE is in `byte_pairs`.
+"""A smaller vocabulary: which of the teacher's pieces stay, and the tokenizer that uses them. Byte-level BPE is in `byte_pairs`.
 
 Dropping a piece of WordPiece never makes a word unknown as long as its characters stay: it is then spelled with shorter
 pieces.
-
-Which of the teacher's tokens a student has.
 """
 
 from __future__ import annotations
@@ -21,16 +19,8 @@ from tasks.errors import DataError, ParamsError
 from tasks.files import file_sha256, read_json
 
 PREFIX = "##"
-SPECIAL_IDS: Final = (
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "sep_token_id",
-    "cls_token_id",
-    "mask_token_id",
-    "unk_token_id",
-    "decoder_start_token_id",
-)
+SPECIAL: Final = ("bos", "eos", "pad", "sep", "cls", "mask", "unk", "decoder_start")
+SPECIAL_IDS: Final = tuple(f"{name}_token_id" for name in SPECIAL)  # as a config.json calls them
 
 
 def count_pieces(ids: NDArray[np.int32], size: int) -> NDArray[np.int64]:
@@ -70,9 +60,7 @@ def check_prunable(tokenizer: Mapping[str, Any], size: int) -> None:
         )
 
 
-def kept_ids(
-    tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, config: Mapping[str, Any]
-) -> list[int]:
+def kept_ids(tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, config: Mapping[str, Any]) -> list[int]:
     """Return the `size` ids to keep, ascending, of a model whose tokens were counted; `config` names its special ids.
 
     Raises ParamsError when the tokenizer is of another kind, or `size` beyond what it can be.
@@ -96,13 +84,12 @@ def renumbered(config: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]
     """Return a config whose special ids are those of the student; one that was dropped is none."""
     if list(keep) == list(range(len(keep))):  # all that stays, stays where it was
         return dict(config)
-    new_id = {old: new for new, old in enumerate(keep)}
-    changed: dict[str, Any] = {}
-    for key in SPECIAL_IDS:
-        value = config.get(key)
-        if value is not None:
-            changed[key] = [new_id[i] for i in value if i in new_id] if isinstance(value, list) else new_id.get(value)
-    return {**config, **changed}
+    new_ids = {old: new for new, old in enumerate(keep)}
+    named = {key: config[key] for key in SPECIAL_IDS if config.get(key) is not None}
+    return dict(config) | {
+        key: [new_ids[i] for i in value if i in new_ids] if isinstance(value, list) else new_ids.get(value)
+        for key, value in named.items()
+    }
 
 
 def is_wordpiece(tokenizer: Mapping[str, Any]) -> bool:
@@ -122,14 +109,13 @@ def pieces_in_order(tokenizer: Mapping[str, Any]) -> list[str]:
 
 def ids_at_teacher(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> NDArray[np.int64]:
     """Return the teacher's id of each id of a student, from two tokenizer.json; DataError unless it has all its pieces."""
-    mine, theirs = ids_of(student), ids_of(teacher)
-    strange = [piece for piece in mine if piece not in theirs]
+    ids, of_teacher = ids_of(student), ids_of(teacher)
+    strange = [piece for piece in ids if piece not in of_teacher]
     if strange:
         raise DataError(f"the student's piece {strange[0]!r} is none of the teacher's; run `dvc repro prepare`")
-    found = np.arange(max(mine.values()) + 1, dtype=np.int64)
-    for piece, number in mine.items():
-        found[number] = theirs[piece]
-    return found
+    at_teacher = np.arange(max(ids.values()) + 1, dtype=np.int64)
+    at_teacher[list(ids.values())] = [of_teacher[piece] for piece in ids]
+    return at_teacher
 
 
 def special_pieces(tokenizer: Mapping[str, Any]) -> set[str]:
@@ -146,14 +132,8 @@ def smaller_tokenizer(tokenizer: Mapping[str, Any], keep: Sequence[int]) -> dict
     else:
         model = smaller_byte_pairs(tokenizer, new_ids)
     added = [{**token, "id": new_ids[token["id"]]} for token in tokenizer["added_tokens"]]
-    return {
-        **tokenizer,
-        "added_tokens": added,
-        "model": model,
-        "post_processor": _renumber(
-            tokenizer.get("post_processor"), {**model["vocab"], **{token["content"]: token["id"] for token in added}}
-        ),
-    }
+    processor = _renumber(tokenizer.get("post_processor"), ids_of({"model": model, "added_tokens": added}))
+    return {**tokenizer, "added_tokens": added, "model": model, "post_processor": processor}
 
 
 def smaller_settings(settings: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
@@ -165,21 +145,17 @@ def smaller_settings(settings: Mapping[str, Any], keep: Sequence[int]) -> dict[s
     return {**settings, "added_tokens_decoder": added}
 
 
-def _renumber(processor: Any, new_id: Mapping[str, int]) -> Any:
+def _renumber(processor: Any, new_ids: Mapping[str, int]) -> Any:
     """Return a post-processor whose special tokens carry their new ids."""
-    if processor is None:
-        return None
-    processor = dict(processor)
-    if processor["type"] == "TemplateProcessing":
-        processor["special_tokens"] = {
-            name: {**entry, "ids": [new_id[token] for token in entry["tokens"]]}
-            for name, entry in processor["special_tokens"].items()
-        }
-    elif processor["type"] == "Sequence":
-        processor["processors"] = [_renumber(one, new_id) for one in processor["processors"]]
-    elif processor["type"] in ("BertProcessing", "RobertaProcessing"):
-        for end in ("sep", "cls"):
-            processor[end] = [processor[end][0], new_id[processor[end][0]]]
+    kind = processor["type"] if processor is not None else None
+    if kind == "TemplateProcessing":
+        special = processor["special_tokens"].items()
+        ids = {name: {**entry, "ids": [new_ids[token] for token in entry["tokens"]]} for name, entry in special}
+        return {**processor, "special_tokens": ids}
+    if kind == "Sequence":
+        return {**processor, "processors": [_renumber(step, new_ids) for step in processor["processors"]]}
+    if kind in ("BertProcessing", "RobertaProcessing"):
+        return {**processor, **{end: [processor[end][0], new_ids[processor[end][0]]] for end in ("sep", "cls")}}
     return processor
 
 
@@ -190,4 +166,4 @@ def kept_at_teacher(tokens: Path, teacher: Path) -> torch.Tensor | None:
     """
     if file_sha256(tokens / "tokenizer.json") == file_sha256(teacher / "tokenizer.json"):
         return None
-    return torch.from_numpy(ids_at_teacher(*(read_json(place / "tokenizer.json") for place in (tokens, teacher))))
+    return torch.from_numpy(ids_at_teacher(*(read_json(folder / "tokenizer.json") for folder in (tokens, teacher))))

@@ -1,6 +1,6 @@
 """The one door to gguf: writes a Llama-like language model as one GGUF file, its matrices as float16.
 
-The package is optional (extra `decoder`). What stock readers could not take back as it is, is not written, and told.
+The package is optional (extra `decoder`). What stock readers could not take back as it is, is not written, with the reason.
 """
 
 from __future__ import annotations

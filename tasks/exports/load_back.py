@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from tasks.errors import StageError
 
 SECONDS: Final = 600
+ATOL: Final = 1e-4  # by how much logits may differ that are meant to be the same
+LARGEST: Final = float(np.finfo(np.float64).max)
 
 Logits = NDArray[np.float32]
 
@@ -53,33 +55,43 @@ torch.set_num_threads(request["threads"])
 packed = {} if request["gguf"] is None else {"gguf_file": request["gguf"]}
 model = AutoModelForCausalLM.from_pretrained(request["folder"], dtype=torch.float32, **packed).eval()
 tokenizer = AutoTokenizer.from_pretrained(request["folder"], **packed)
-found = {}
+answers = {}
 for number, text in enumerate(request["texts"]):
     ids = tokenizer(text, return_tensors="pt")["input_ids"][:, : request["max_tokens"]]
-    found[f"own_{number}"] = ids[0].numpy()
+    answers[f"own_{number}"] = ids[0].numpy()
     if request["ids"] is not None:
         ids = torch.tensor([request["ids"][number]])
-    found[f"ids_{number}"] = ids[0].numpy()
+    answers[f"ids_{number}"] = ids[0].numpy()
     with torch.inference_mode():
-        found[f"logits_{number}"] = model(input_ids=ids).logits[0].numpy()
+        answers[f"logits_{number}"] = model(input_ids=ids).logits[0].numpy()
         for name, use_cache in (("cached", True), ("plain", False)):
             made = model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, use_cache=use_cache,
                 max_new_tokens=request["new_tokens"], min_new_tokens=request["new_tokens"], pad_token_id=0,
             )
-            found[f"{name}_{number}"] = made[0, ids.shape[1] :].numpy()
+            answers[f"{name}_{number}"] = made[0, ids.shape[1] :].numpy()
 assert "tasks" not in sys.modules, "the process must be free of compactlm"
 with open(request["out"], "wb") as file:
-    numpy.savez(file, **found)
+    numpy.savez(file, **answers)
 """
+
+
+class Answer(NamedTuple):
+    """What a fresh process says of one text: its own ids and those it read, their logits (T, V), and how it goes on."""
+
+    own: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    logits: Logits
+    cached: NDArray[np.int64]
+    plain: NDArray[np.int64]
 
 
 class LoadBack:
     """A fresh process at work; it starts at once and is waited for in `logits`, so other work can go on meanwhile.
 
     It runs `texts` as one batch, and those of `alone` one by one, as users ask. With `new_tokens` the folder is a language
-    model's, which also continues each text; `arrays` has what it says. With `gguf`, the name of a file and the tokens of each
-    text, the model is that file's, and reads these tokens: what its own tokenizer makes of the texts is in `own_I`.
+    model's, which also continues each text: `answers`. With `gguf`, the name of a file and the tokens of each text, the model
+    is that file's, and reads these tokens.
     """
 
     def __init__(
@@ -96,17 +108,14 @@ class LoadBack:
         self._scratch = tempfile.TemporaryDirectory(prefix="compactlm-load-back-")
         self._out = Path(self._scratch.name) / "logits.npz"
         self._log = Path(self._scratch.name) / "stderr.txt"
-        request = {
+        request: dict[str, Any] = {
             "folder": str(folder.resolve()),
             "texts": list(texts),
-            "max_tokens": max_tokens,
-            "threads": threads,
-            "out": str(self._out),
             "alone": list(alone),
-            "new_tokens": new_tokens,
-            "gguf": gguf and gguf[0],
-            "ids": gguf and gguf[1],
+            "out": str(self._out),
         }
+        request |= {"max_tokens": max_tokens, "threads": threads, "new_tokens": new_tokens}
+        request["gguf"], request["ids"] = gguf or (None, None)
         program = PROGRAM if new_tokens is None else CAUSAL_PROGRAM
         with self._log.open("wb") as log:
             # -I: neither the working directory nor PYTHON* variables decide what is imported.
@@ -133,17 +142,16 @@ class LoadBack:
 
     def logits(self) -> tuple[Logits, Logits]:
         """Return the logits of the batch and of the texts run alone, each (rows, classes); StageError if it failed."""
-        self._wait()
-        with np.load(self._out) as found:
-            return found["together"], found["alone"]
+        arrays = self._arrays()
+        return arrays["together"], arrays["alone"]
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return `ids_I`, `logits_I`, `cached_I` and `plain_I` of text number I; StageError as `logits`."""
-        self._wait()
-        with np.load(self._out) as found:
-            return dict(found)
+    def answers(self) -> list[Answer]:
+        """Return what a language model says of each text; StageError as `logits`."""
+        arrays = self._arrays()
+        texts = range(len(arrays) // len(Answer._fields))
+        return [Answer(*(arrays[f"{name}_{number}"] for name in Answer._fields)) for number in texts]
 
-    def _wait(self) -> None:
+    def _arrays(self) -> dict[str, NDArray[Any]]:
         try:
             code = self._process.wait(SECONDS)
         except subprocess.TimeoutExpired:
@@ -155,3 +163,11 @@ class LoadBack:
                 f"{self._folder} does not load in a fresh process with the stock model class and AutoTokenizer "
                 f"(exit code {code}):\n" + "\n".join(words),
             )
+        with np.load(self._out) as arrays:
+            return dict(arrays)
+
+
+def max_difference(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """Return the largest absolute difference, shortened to three digits; a NaN counts as the largest float there is."""
+    largest = float(np.abs(first.astype(np.float64) - second).max())
+    return float(f"{largest:.3g}") if np.isfinite(largest) else LARGEST

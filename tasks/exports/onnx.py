@@ -79,15 +79,10 @@ def export_onnx(model: Any, out: Path) -> None:
 
 def _strip(proto: onnx.ModelProto) -> None:
     """Remove the exporter's notes: they hold source paths of this machine, so the bytes would differ on another."""
-    for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
-    for tensor in proto.graph.initializer:
-        tensor.ClearField("metadata_props")
-        tensor.ClearField("doc_string")
-    for whole in (proto, proto.graph):
-        whole.ClearField("metadata_props")
-        whole.ClearField("doc_string")
 
 
 def quantise_int8(source: Path, out: Path) -> None:
@@ -116,8 +111,9 @@ class OnnxClassifier:
 
     def logits(self, ids_BT: NDArray[np.int64], mask_BT: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return float32 logits of shape (B, C)."""
-        found: NDArray[np.float32] = self._session.run([OUTPUT], dict(zip(INPUTS, (ids_BT, mask_BT), strict=True)))[0]
-        return found
+        logits_BC: NDArray[np.float32]
+        (logits_BC,) = self._session.run([OUTPUT], dict(zip(INPUTS, (ids_BT, mask_BT), strict=True)))
+        return logits_BC
 
     def predict(self, tokens: TokenSet, batch_rows: int) -> NDArray[np.float32]:
         """Return float32 logits of shape (N, C) in row order, run in batches of similar length."""

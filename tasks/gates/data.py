@@ -27,18 +27,12 @@ def data_validated(validation: Mapping[str, Any], prepared: Mapping[str, Any], q
     sets = prepared.get("sets", {})
     for name, entry in sorted(quality.items()):
         if not entry.get("rows_sha256") or sets.get(name, {}).get("rows_sha256") != entry["rows_sha256"]:
-            return Answer(
-                "hold", f"cannot be decided: other rows of {name!r} were measured than were prepared; run again"
-            )
-    return Answer(
-        "pass", f"{len(asked)} expectations are met by {validation.get('file')}, the file behind the measured rows"
-    )
+            return Answer("hold", f"cannot be decided: other rows of {name!r} were measured than were prepared; run again")
+    return Answer("pass", f"{len(asked)} expectations are met by {validation.get('file')}, the file behind the measured rows")
 
 
 def no_overlap(
-    validation: Mapping[str, Any],
-    learnt: Mapping[str, Collection[str] | None],
-    measured: Mapping[str, Collection[str] | None],
+    validation: Mapping[str, Any], learnt: Mapping[str, Collection[str] | None], measured: Mapping[str, Collection[str] | None]
 ) -> Answer:
     """Return whether no measured row is among those learnt from; row ids by set, None for a set that cannot be read.
 

@@ -275,6 +275,4 @@ def _sentence(rule: Rule, value: float, measured: float | None, reference: float
         wanted = "points above" if rule.bound == "min_gain" else "points below"
         return f"{got}, {points(change)} {other}; {most} {100 * rule.threshold:g} {wanted} is asked"
     wanted = "above" if rule.bound == "min_gain" else "below"
-    return (
-        f"{got}, {formatted(rule.metric, abs(change))} {direction} {other}; {most} {rule.threshold:g} {wanted} is asked"
-    )
+    return f"{got}, {formatted(rule.metric, abs(change))} {direction} {other}; {most} {rule.threshold:g} {wanted} is asked"

@@ -105,9 +105,7 @@ def exact_mcnemar(pairs: Pairs, margin: float, confidence: float, _resamples: in
     return _guarded(pairs, margin, confidence, low, high, kept, float(bdtr(pairs.gained, differing, gained_share)))
 
 
-def _guarded(
-    pairs: Pairs, margin: float, confidence: float, low: float, high: float, kept: float, broken: float
-) -> Estimate:
+def _guarded(pairs: Pairs, margin: float, confidence: float, low: float, high: float, kept: float, broken: float) -> Estimate:
     """Return the difference with ends and p-values at least as cautious as the exact bound of the lost rows alone.
 
     Both tests take the number of differing rows as it was seen. Where a handful differ that is too sure (without one lost

@@ -44,12 +44,8 @@ _METRICS: Final[dict[str, Metric]] = {
     "load_back_max_difference": Metric("largest difference of logits after loading back", "difference", "cl"),
     "golden_max_difference": Metric("largest difference from the golden logits", "difference", "c"),
     "onnx_max_difference": Metric("largest difference of logits in ONNX", "difference", "c"),
-    "cache_mismatched_tokens": Metric(
-        "tokens generated otherwise with the key-value cache than without", "difference", "l"
-    ),
-    "gguf_max_difference": Metric(
-        "largest difference of logits in GGUF from the same float16 weights", "difference", "l"
-    ),
+    "cache_mismatched_tokens": Metric("tokens generated otherwise with the key-value cache than without", "difference", "l"),
+    "gguf_max_difference": Metric("largest difference of logits in GGUF from the same float16 weights", "difference", "l"),
 }
 # metric -> does it belong to an evaluation set (and so needs `set`)?
 METRICS: Final = {name: metric.kind in ("share", "level") for name, metric in _METRICS.items()}
@@ -117,11 +113,7 @@ class Rule:
         """Return one rule for each slice of `names` that matches the pattern; the rule itself without a pattern."""
         if self.slices is None:
             return [self]
-        return [
-            replace(self, slice=name, slices=None)
-            for name in names
-            if name != "overall" and fnmatchcase(name, self.slices)
-        ]
+        return [replace(self, slice=name, slices=None) for name in names if name != "overall" and fnmatchcase(name, self.slices)]
 
 
 @dataclass(frozen=True)

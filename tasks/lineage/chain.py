@@ -1,44 +1,77 @@
-"""The chain of receipts behind a model: who wrote which file, and which stages a stage rests on.
-
-Receipts are plain dictionaries as docs/artifacts.md describes them, by stage.
-"""
+"""The chain of receipts behind a model: who wrote which file, and which stages a stage rests on."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal, NotRequired, TypedDict
 
 from pydantic import ValidationError
 
+from tasks.artifacts import TEACHER, Digest, GitState
 from tasks.files import listing_md5
 from tasks.params.recorded import recorded_params
 
-Receipt = Mapping[str, Any]
-Receipts = Mapping[str, Receipt]
 
-RECEIPTS_FOLDER: Final = "artifacts/receipts"
+class Receipt(TypedDict):
+    """One execution of one stage, as docs/artifacts.md describes it; earlier versions left out what is not required."""
+
+    stage: str
+    command: list[str]
+    inputs: dict[str, Digest]
+    outputs: dict[str, Digest]
+    parent_models: NotRequired[dict[str, str]]
+    code: NotRequired[dict[str, str]]  # path -> sha256 of each module that was loaded
+    params: dict[str, Any]
+    git: GitState
+    environment: dict[str, Any]
+    device: NotRequired[str | None]
+    precision: NotRequired[str | None]
+    threads: NotRequired[int | None]
+    processes: NotRequired[int]
+    backend: NotRequired[str | None]
+    started_at: str
+    compute_seconds: float
+    facts: NotRequired[dict[str, Any]]
+
+
+Receipts = Mapping[str, Receipt]
+Role = Literal["inputs", "outputs"]
+
+ROLES: Final[tuple[Role, ...]] = ("inputs", "outputs")
 KEYS: Final = ("command", "compute_seconds", "git", "inputs", "outputs", "params", "stage", "started_at")
 LOCK: Final = "sources.lock"  # the one input that no stage writes: Git has it
 
 
-def parse(stage: str, content: bytes) -> dict[str, Any]:
+def parse(stage: str, content: bytes) -> Receipt:
     """Return the receipt of a stage from its bytes; ValueError unless it is one."""
     receipt = json.loads(content)
     missing = [key for key in KEYS if key not in receipt] if isinstance(receipt, dict) else ["everything"]
     if missing or receipt["stage"] != stage:
         raise ValueError(f"no {missing[0]}" if missing else f"of stage {receipt['stage']!r}")
-    return dict(receipt)
+    checked: Receipt = receipt
+    return checked
 
 
-def files_of(receipt: Receipt, *roles: str) -> dict[str, dict[str, Any]]:
+def sha256_of(content: bytes) -> str:
+    """Return the sha256 of bytes in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def files_of(receipt: Receipt, *roles: Role) -> dict[str, Digest]:
     """Return path -> digests of every single file among a receipt's `inputs` and `outputs` (or the roles given)."""
-    found: dict[str, dict[str, Any]] = {}
-    for role in roles or ("inputs", "outputs"):
-        for path, entry in receipt[role].items():
-            for name, digests in entry["files"].items() if "files" in entry else (("", entry),):
-                found[f"{path}/{name}" if name else path] = digests
-    return found
+    return {
+        f"{path}/{name}" if name else path: digests
+        for role in roles or ROLES
+        for path, entry in receipt[role].items()
+        for name, digests in entry.get("files", {"": entry}).items()
+    }
+
+
+def written(receipts: Receipts) -> dict[str, Digest]:
+    """Return path -> digests of every single file that the stages wrote."""
+    return {path: file for receipt in receipts.values() for path, file in files_of(receipt, "outputs").items()}
 
 
 def producers(receipts: Receipts) -> dict[str, str]:
@@ -48,15 +81,13 @@ def producers(receipts: Receipts) -> dict[str, str]:
 
 def ancestors(receipts: Receipts, last: str) -> list[str]:
     """Return the stages on whose files `last` rests, in the order in which they can run, itself included."""
-    wrote = producers(receipts)
+    writers = producers(receipts)
     done: dict[str, None] = {}
 
     def visit(stage: str) -> None:
         if stage in done:
             return
-        for upstream in sorted(
-            {wrote[path] for path in files_of(receipts[stage], "inputs") if path in wrote} - {stage}
-        ):
+        for upstream in sorted({writers[p] for p in files_of(receipts[stage], "inputs") if p in writers} - {stage}):
             visit(upstream)
         done[stage] = None
 
@@ -67,10 +98,8 @@ def ancestors(receipts: Receipts, last: str) -> list[str]:
 def edges(receipts: Receipts, stages: Iterable[str]) -> list[tuple[str, str]]:
     """Return (writer, reader) of the stages among themselves."""
     chosen = list(stages)
-    wrote = producers({stage: receipts[stage] for stage in chosen})
-    return sorted(
-        {(wrote[path], stage) for stage in chosen for path in files_of(receipts[stage], "inputs") if path in wrote}
-    )
+    writers = producers({stage: receipts[stage] for stage in chosen})
+    return sorted({(writers[path], stage) for stage in chosen for path in files_of(receipts[stage], "inputs") if path in writers})
 
 
 def md5_of(receipt: Receipt, path: str) -> str | None:
@@ -78,22 +107,27 @@ def md5_of(receipt: Receipt, path: str) -> str | None:
     files = files_of(receipt)
     if path in files:
         return files[path].get("md5")
-    below = {name.removeprefix(f"{path}/"): one for name, one in files.items() if name.startswith(f"{path}/")}
-    folders = [name for role in ("inputs", "outputs") for name, one in receipt[role].items() if "files" in one]
+    below = {name.removeprefix(f"{path}/"): file for name, file in files.items() if name.startswith(f"{path}/")}
+    folders = [name for role in ROLES for name, entry in receipt[role].items() if "files" in entry]
     known = bool(below) or any(path.startswith(f"{folder}/") for folder in folders)  # an empty one inside another
-    if not known or not all("md5" in one for one in below.values()):
+    if not known or not all("md5" in file for file in below.values()):
         return None
-    return listing_md5({name: str(one["md5"]) for name, one in below.items()})
+    return listing_md5({name: file["md5"] for name, file in below.items()})
 
 
 def rounds_of(stages: Iterable[str]) -> list[str]:
     """Return the models among these stages, `teacher` first and each round after its parent."""
-    names = [
-        "teacher" if stage == "teacher" else stage.partition("@")[2]
-        for stage in stages
-        if stage == "teacher" or stage.startswith("distill@")
-    ]
-    return names
+    return [stage.removeprefix("distill@") for stage in stages if stage == TEACHER or stage.startswith("distill@")]
+
+
+def evaluation_of(name: str) -> str:
+    """Return the stage that evaluates the model of a round, or the teacher."""
+    return "evaluate_teacher" if name == TEACHER else f"evaluate@{name}"
+
+
+def edits_lost(state: GitState) -> bool:
+    """Return whether a stage ran with edits that were too large to keep: then its code is not known any more."""
+    return state["dirty"] and state.get("diff") is None
 
 
 def plain(value: Any) -> Any:
@@ -113,21 +147,21 @@ def completed(params: Any) -> Any:
         return plain(params)
 
 
-def agree(recorded: Any, told: Any, filled: Any) -> bool:
-    """Return whether params that a person wrote (`told`) are those of a receipt, which also has what was left out.
+def agree(recorded: Any, written: Any, filled: Any) -> bool:
+    """Return whether params that a person wrote are those of a receipt, which also has what was left out.
 
     `filled` are the same with the values that this version leaves out; another version may have left out others, so a key
     that only one of the two has says nothing.
     """
-    return _holds(recorded, told) and not _contradicts(recorded, filled)
+    return _holds(recorded, written) and not _contradicts(recorded, filled)
 
 
-def _holds(recorded: Any, told: Any) -> bool:
-    if isinstance(recorded, Mapping) and isinstance(told, Mapping):
-        return all(key in recorded and _holds(recorded[key], value) for key, value in told.items())
-    if isinstance(recorded, list) and isinstance(told, list):
-        return len(recorded) == len(told) and all(map(_holds, recorded, told))
-    return bool(recorded == told)
+def _holds(recorded: Any, written: Any) -> bool:
+    if isinstance(recorded, Mapping) and isinstance(written, Mapping):
+        return all(key in recorded and _holds(recorded[key], value) for key, value in written.items())
+    if isinstance(recorded, list) and isinstance(written, list):
+        return len(recorded) == len(written) and all(map(_holds, recorded, written))
+    return bool(recorded == written)
 
 
 def _contradicts(recorded: Any, filled: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 Result = Literal["PASS", "FAIL", "UNKNOWN"]
 
-EXIT_CODES: Final = {"PASS": 0, "FAIL": 1, "UNKNOWN": 3}  # 2 is what the user can mend, as everywhere
+EXIT_CODES: Final[dict[Result, int]] = {"PASS": 0, "FAIL": 1, "UNKNOWN": 3}  # 2 is what the user can mend, as everywhere
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ def passed(name: str, subject: str, sentence: str) -> Finding:
     return Finding(name, subject, "PASS", sentence=sentence)
 
 
-def failed(name: str, subject: str, expected: object, found: object, sentence: str) -> Finding:
+def failed(name: str, subject: str, expected: object, actual: object, sentence: str) -> Finding:
     """Return a check that failed."""
-    return Finding(name, subject, "FAIL", _short(expected), _short(found), sentence)
+    return Finding(name, subject, "FAIL", _short(expected), _short(actual), sentence)
 
 
 def unknown(name: str, subject: str, sentence: str) -> Finding:
@@ -38,14 +38,14 @@ def unknown(name: str, subject: str, sentence: str) -> Finding:
     return Finding(name, subject, "UNKNOWN", sentence=sentence)
 
 
-def compare(name: str, subject: str, expected: object, found: object, sentence: str) -> list[Finding]:
+def compare(name: str, subject: str, expected: object, actual: object, sentence: str) -> list[Finding]:
     """Return nothing when two values are equal, else one failed check."""
-    return [] if expected == found else [failed(name, subject, expected, found, sentence)]
+    return [] if expected == actual else [failed(name, subject, expected, actual, sentence)]
 
 
-def whole(name: str, subject: str, found: Sequence[Finding], sentence: str) -> list[Finding]:
+def whole(name: str, subject: str, findings: Sequence[Finding], sentence: str) -> list[Finding]:
     """Return the given failures and doubts, or when there are none one check that passed."""
-    return list(found) or [passed(name, subject, sentence)]
+    return list(findings) or [passed(name, subject, sentence)]
 
 
 def overall(checks: Sequence[Finding]) -> Result:

@@ -30,7 +30,7 @@ RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True)
 class Execution:
-    """A stage that has run: what it was asked, the files that it read and wrote, and times in seconds (`started` since the epoch)."""
+    """A stage that has run: what it was asked, the files that it read and wrote, and times in seconds; `started` of the epoch."""
 
     stage: str
     command: Sequence[str]

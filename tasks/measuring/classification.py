@@ -63,9 +63,7 @@ def measure_cost(subject: Subject, teacher: Teacher, settings: RowSettings) -> C
         cost["sparsity"] = masked
     cost["size_bytes_onnx"] = (exported / FP32_FILE).stat().st_size
     cost["size_bytes_onnx_int8"] = (exported / INT8_FILE).stat().st_size
-    cost["flops_per_example"] = adapter_of(config).flops_per_example(
-        config, settings.timing.tokens, len(settings.labels)
-    )
+    cost["flops_per_example"] = adapter_of(config).flops_per_example(config, settings.timing.tokens, len(settings.labels))
     beside = subject.model if subject.folder == teacher.folder else load_classifier(teacher.folder)
     files = {kind: (exported / file, teacher_exported / file) for kind, file in ONNX_FILES.items()}
     cost["latency"] = compare_latencies(subject.model, beside, files, settings.timing)

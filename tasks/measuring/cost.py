@@ -51,10 +51,7 @@ def count_parameters(model: torch.nn.Module) -> dict[str, int]:
     """
     tables = {id(p) for m in model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters(recurse=False)}
     sizes = [(p.numel(), id(p) in tables) for p in model.parameters()]  # parameters() already skips repeats
-    return {
-        "total": sum(size for size, _ in sizes),
-        "non_embedding": sum(size for size, is_table in sizes if not is_table),
-    }
+    return {"total": sum(size for size, _ in sizes), "non_embedding": sum(size for size, is_table in sizes if not is_table)}
 
 
 def weights_bytes(folder: Path) -> int:
@@ -62,9 +59,7 @@ def weights_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def time_interleaved(
-    calls: Mapping[str, Call], repeats: int, seconds: float = SECONDS_A_COMPARISON
-) -> dict[str, Latencies]:
+def time_interleaved(calls: Mapping[str, Call], repeats: int, seconds: float = SECONDS_A_COMPARISON) -> dict[str, Latencies]:
     """Return the milliseconds of each call, which take turns so that a busy moment of the machine hits all of them.
 
     In a turn a quick call is made `LEADS` times before the time is taken: the other side's weights, which its turn left in the

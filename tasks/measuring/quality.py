@@ -140,9 +140,7 @@ def interval_of_mean(values: NDArray[np.generic], draws: Draws) -> Interval:
     return interval(float(numbers.mean()), _drawn_sums(numbers, draws) / len(numbers), draws.confidence)
 
 
-def intervals_of_sums(
-    columns_NK: Floats, metrics: Callable[[Floats], dict[str, Floats]], draws: Draws
-) -> dict[str, Interval]:
+def intervals_of_sums(columns_NK: Floats, metrics: Callable[[Floats], dict[str, Floats]], draws: Draws) -> dict[str, Interval]:
     """Return the interval of each metric that is a function of the columns' sums: (R, K) -> name -> (R,)."""
     values, samples = metrics(columns_NK.sum(axis=0, keepdims=True)), metrics(_drawn_sums(columns_NK, draws))
     return {name: interval(float(values[name][0]), samples[name], draws.confidence) for name in values}

@@ -1,42 +1,32 @@
-"""What the adapters of decoders tell of a language model, whose head is as wide as the vocabulary and often tied."""
+"""What the families of decoders tell of a language model, whose head is as wide as the vocabulary and often tied."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
-from torch import nn
+from tasks.models.architectures import FAMILIES, adapter_of
+from tasks.models.architectures.family import Config
+from tasks.models.shapes import Shape
 
-from tasks.models.architectures import ADAPTERS, adapter_of
-
-DECODERS: Final = tuple(name for name, adapter in ADAPTERS.items() if adapter.READS == "last")
+DECODERS: Final = tuple(name for name, family in FAMILIES.items() if family.READS == "last")
 
 
-def is_tied(config: Mapping[str, Any]) -> bool:
+def is_tied(config: Config) -> bool:
     """Return whether the head shares the weight of the embedding; GPT-2's does unless its config says otherwise."""
     return bool(config.get("tie_word_embeddings", config["model_type"] == "gpt2"))
 
 
-def count_parameters(config: Mapping[str, Any], new_shape: Mapping[str, int]) -> dict[str, int]:
+def count_parameters(config: Config, new_shape: Shape) -> dict[str, int]:
     """Return `total` and `non_embedding` parameters of a language model of this shape; a tied head counts once."""
-    counted: dict[str, int] = adapter_of(config).count_parameters(config, new_shape, 0)
+    counted = adapter_of(config).count_parameters(config, new_shape, 0)
     head = 0 if is_tied(config) else new_shape["vocabulary"] * new_shape["hidden"]
     return {name: number + head for name, number in counted.items()}
 
 
-def flops_per_token(config: Mapping[str, Any], tokens: int) -> int:
+def flops_per_token(config: Config, tokens: int) -> int:
     """Return the FLOPs of one forward pass over a block of T tokens, head included, divided by T."""
-    adapter = adapter_of(config)
-    whole: int = adapter.flops_per_example(config, tokens, adapter.shape(config)["vocabulary"])
-    return whole // tokens
-
-
-def without_dropout(model: Any) -> Any:
-    """Return the model with its dropout off for good: soft targets already keep a small student from over-fitting."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return model
+    family = adapter_of(config)
+    return family.flops_per_example(config, tokens, family.shape(config)["vocabulary"]) // tokens
 
 
 def touch_read_rows_alone(model: Any) -> None:
@@ -50,21 +40,15 @@ def touch_read_rows_alone(model: Any) -> None:
         embeddings.sparse = True
 
 
-def new_config(shape: Mapping[str, int], block_tokens: int) -> dict[str, Any]:
+def new_config(shape: Shape, block_tokens: int) -> dict[str, Any]:
     """Return the config of a GPT-2 of this shape for blocks of this length; the end of text has id 0."""
-    return {
+    config = {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
-        "vocab_size": shape["vocabulary"],
         "n_positions": block_tokens,
-        "n_embd": shape["hidden"],
-        "n_head": shape["heads"],
-        "n_inner": shape["ffn"],
-        "n_layer": shape["layers"],
         "bos_token_id": 0,
         "eos_token_id": 0,
-        "resid_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "attn_pdrop": 0.0,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
         "tie_word_embeddings": True,
     }
+    return adapter_of(config).resized(config, shape)

@@ -13,13 +13,7 @@ from typing import Any, Final
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a stage reads what `fetch` brought, never the network
 
 import torch
-from transformers import (
-    AttentionInterface,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-)
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from tasks.errors import SourceError
@@ -27,6 +21,7 @@ from tasks.errors import SourceError
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
+AS_IT_IS: Final = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
 TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
 
@@ -40,35 +35,29 @@ def load_classifier(folder: Path, num_labels: int | None = None, labels: dict[in
     if num_labels is not None:
         names = labels or {i: f"LABEL_{i}" for i in range(num_labels)}
         extra = {"num_labels": num_labels, "id2label": names, "label2id": {v: k for k, v in names.items()}}
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **extra
-    )
+    model = AutoModelForSequenceClassification.from_pretrained(folder, **AS_IT_IS, **extra)
     if model.config.pad_token_id is None:
-        model.config.pad_token_id = _stand_in_for_padding(model.config, folder)
-    return model.eval()
-
-
-def _stand_in_for_padding(config: Any, folder: Path) -> int:
-    """Return the end-of-text id, which no text holds; SourceError where there is none.
-
-    A decoder classifies by its last token that is not padding, so one id must mean padding, in training and ever after.
-    """
-    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    if ends[0] is None:
-        raise SourceError(
+        # A decoder classifies by its last token that is not padding, so one id must mean padding, in training and ever
+        # after: the one that ends a text, which no text holds.
+        model.config.pad_token_id = _first_end(
+            model.config.eos_token_id,
             f"{folder / 'config.json'}: pad_token_id and eos_token_id are both missing; give pad_token_id the id of a "
-            "token that no text holds"
+            "token that no text holds",
         )
-    return int(ends[0])
+    return model.eval()
 
 
 def end_id(config: Mapping[str, Any]) -> int:
     """Return the id that ends a text, by config.json; SourceError where there is none."""
-    ends = config.get("eos_token_id")
-    ends = ends if isinstance(ends, list) else [ends]
-    if ends[0] is None:
-        raise SourceError("teacher.model: config.json: eos_token_id is missing; give it the id that ends a text")
-    return int(ends[0])
+    missing = "teacher.model: config.json: eos_token_id is missing; give it the id that ends a text"
+    return _first_end(config.get("eos_token_id"), missing)
+
+
+def _first_end(ends: int | list[int] | None, missing: str) -> int:
+    first = ends[0] if isinstance(ends, list) else ends
+    if first is None:
+        raise SourceError(missing)
+    return int(first)
 
 
 def pad_id(model: Any) -> int:
@@ -107,24 +96,17 @@ def preload() -> None:
 
 def classifier_from_config(config: dict[str, Any]) -> Any:
     """Return a sequence classifier of this config with random weights from the current torch seed, in eval mode."""
-    config = dict(config)
-    model_type = config.pop("model_type")
-    return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(model_type, **config)).eval()
+    return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**config)).eval()
 
 
 def load_causal_lm(folder: Path) -> Any:
     """Return the language model of a folder, fp32, in eval mode; only safetensors are read and no code is run."""
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-    )
-    return model.eval()
+    return AutoModelForCausalLM.from_pretrained(folder, **AS_IT_IS).eval()
 
 
 def causal_lm_from_config(config: dict[str, Any]) -> Any:
     """Return a language model of this config with random weights from the current torch seed, in eval mode."""
-    config = dict(config)
-    model_type = config.pop("model_type")
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **config)).eval()
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).eval()
 
 
 def unpack_gguf(file: Path, out: Path) -> None:
@@ -141,10 +123,10 @@ def unpack_gguf(file: Path, out: Path) -> None:
 
 def weights_of(model: Any) -> dict[str, torch.Tensor]:
     """Return the weights of a model on the CPU by name; of those that share their memory, the first alone."""
-    found: dict[int, tuple[str, torch.Tensor]] = {}
+    by_memory: dict[int, tuple[str, torch.Tensor]] = {}
     for name, value in model.state_dict().items():
-        found.setdefault(value.data_ptr(), (name, value.detach().cpu().contiguous()))
-    return dict(found.values())
+        by_memory.setdefault(value.data_ptr(), (name, value.detach().cpu().contiguous()))
+    return dict(by_memory.values())
 
 
 def load_weights(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
@@ -155,11 +137,16 @@ def load_weights(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
     assert not unexpected, f"the model has no {unexpected}"
 
 
-def save_classifier(model: Any, tokenizer_folder: Path, out: Path) -> None:
+def save_causal_lm(model: Any, tokenizer_folder: Path, out: Path) -> None:
     """Write a stock Hugging Face folder: config.json, model.safetensors and the tokenizer's files."""
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
     copy_tokenizer(tokenizer_folder, out)
+
+
+def save_classifier(model: Any, tokenizer_folder: Path, out: Path) -> None:
+    """Write a stock Hugging Face folder: config.json, model.safetensors and the tokenizer's files."""
+    save_causal_lm(model, tokenizer_folder, out)
     _name_padding(model, out)
 
 
@@ -175,13 +162,6 @@ def _name_padding(model: Any, folder: Path) -> None:
     tokens = {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in tokenizer["added_tokens"]}}
     name = next(token for token, number in tokens.items() if number == pad_id(model))
     settings_file.write_text(json.dumps({**settings, "pad_token": name}, indent=1, sort_keys=True), encoding="utf-8")
-
-
-def save_causal_lm(model: Any, tokenizer_folder: Path, out: Path) -> None:
-    """Write a stock Hugging Face folder: config.json, model.safetensors and the tokenizer's files."""
-    out.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(out)
-    copy_tokenizer(tokenizer_folder, out)
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:

@@ -1,7 +1,4 @@
-"""Where and in which precision the arithmetic runs.
-
-Whether torch.compile can work on a machine.
-"""
+"""Where and in which precision the arithmetic runs, and whether torch.compile can work there."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ import sysconfig
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, Protocol
 
 import psutil
 import torch
@@ -23,13 +20,31 @@ import torch
 from tasks.errors import ResourceError
 from tasks.models.architectures import layers_of
 from tasks.models.processes import ALONE, Processes, in_group, join, local_device
-from tasks.params.base import Runtime
 
 M_TRIM_THRESHOLD: Final = -1  # of glibc's <malloc.h>
 M_MMAP_THRESHOLD: Final = -3
 LARGEST_KEPT_BYTES: Final = 1 << 30  # the largest that mallopt takes is 2 GB - 1
 NEVER: Final = -1
 MOST_SHAPES: Final = 64  # for which a layer is compiled; a training meets a handful
+
+
+class Wanted(Protocol):
+    """What is asked of the machine; the section `runtime` of the params is such a thing."""
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def threads(self) -> int | None: ...
+
+    @property
+    def compile(self) -> Literal["auto"] | bool: ...
+
+    @property
+    def sharded(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -46,17 +61,17 @@ class Device:
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Return a context in which matrix products run in bf16, or nothing where fp32 was picked."""
-        if self.precision == "bf16":
-            mixed: contextlib.AbstractContextManager[object] = torch.autocast(self.device.type, dtype=torch.bfloat16)
-            return mixed
-        return contextlib.nullcontext()
+        return self._autocast(dtype=torch.bfloat16)
 
     def exactly(self) -> contextlib.AbstractContextManager[object]:
         """Return a context in which nothing is rounded, also inside of `autocast`."""
-        if self.precision == "bf16":
-            plain: contextlib.AbstractContextManager[object] = torch.autocast(self.device.type, enabled=False)
-            return plain
-        return contextlib.nullcontext()
+        return self._autocast(enabled=False)
+
+    def _autocast(self, **options: Any) -> contextlib.AbstractContextManager[object]:
+        if self.precision != "bf16":
+            return contextlib.nullcontext()
+        context: contextlib.AbstractContextManager[object] = torch.autocast(self.device.type, **options)
+        return context
 
     def prepare(self, model: Any) -> None:
         """Put a model of transformers on the device; with `compiled` its layers will run compiled.
@@ -104,7 +119,7 @@ class Device:
         }
 
 
-def pick_for_training(runtime: Runtime) -> Device:
+def pick_for_training(runtime: Wanted) -> Device:
     """Return what `pick` does for the section `runtime` of the params, with its choice of torch.compile.
 
     Raises ResourceError also when it is `true` and the machine lacks what the compiler needs; `auto` does without then.
@@ -174,9 +189,12 @@ def _device(device: str) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind = torch.device(device)
-    if kind.type == "cuda" and (not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()):
-        raise ResourceError(f"params.yaml: runtime.device: {device!r} is not on this machine; use auto or cpu")
-    if kind.type == "mps" and not torch.backends.mps.is_available():
+    there = True
+    if kind.type == "cuda":
+        there = torch.cuda.is_available() and (kind.index or 0) < torch.cuda.device_count()
+    elif kind.type == "mps":
+        there = torch.backends.mps.is_available()
+    if not there:
         raise ResourceError(f"params.yaml: runtime.device: {device!r} is not on this machine; use auto or cpu")
     return kind
 

@@ -1,10 +1,8 @@
 """Masks over single weights: True = keep. Shapes stay as they were, so a dense runtime gains no speed and no memory.
 
-Letters: O outputs, I inputs of a matrix product, as in `nn.Linear.weight`; M weights of a group of which N stay.
-
-Masks over the single weights of a model's layers, kept while it trains.
-
 Masked are the matrix products inside the layers. Embeddings, the pooler, the head, biases and norms stay as they are.
+
+Letters: O outputs, I inputs of a matrix product, as in `nn.Linear.weight`; M weights of a group of which N stay.
 """
 
 from __future__ import annotations
@@ -16,6 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from tasks.models.architectures import layers_of
+
+UPDATES: Final = 100  # of the masks, in a training with a schedule, if it has so many steps
+GROWN_AFTER: Final = 0.5  # share of the steps after which no more weights go; checkpoints are taken from there on
 
 
 def keep_largest(scores: Tensor, sparsity: float) -> Tensor:
@@ -63,10 +64,7 @@ def cubic_sparsity(step: int, start: int, end: int, initial: float, final: float
     final + (initial - final) * (1 - (step - start) / (end - start))**3. Source: Zhu and Gupta, arXiv:1710.01878, eq. 1.
     Raises ValueError unless start < end.
     """
-    if start >= end:
-        raise ValueError(f"a schedule from step {start} to step {end} has no steps")
-    done = min(max((step - start) / (end - start), 0.0), 1.0)
-    return final + (initial - final) * (1.0 - done) ** 3
+    return final + (initial - final) * (1.0 - _share_done(step, start, end)) ** 3
 
 
 def linear_sparsity(step: int, start: int, end: int, initial: float, final: float) -> float:
@@ -74,9 +72,16 @@ def linear_sparsity(step: int, start: int, end: int, initial: float, final: floa
 
     Raises ValueError unless start < end.
     """
+    return initial + (final - initial) * _share_done(step, start, end)
+
+
+def _share_done(step: int, start: int, end: int) -> float:
     if start >= end:
         raise ValueError(f"a schedule from step {start} to step {end} has no steps")
-    return initial + (final - initial) * min(max((step - start) / (end - start), 0.0), 1.0)
+    return min(max((step - start) / (end - start), 0.0), 1.0)
+
+
+SCHEDULES: Final = {"cubic": cubic_sparsity, "linear": linear_sparsity}
 
 
 def sparsity_of(masks: Mapping[str, Tensor], params_total: int) -> dict[str, float | int]:
@@ -102,11 +107,6 @@ def _check_finite(scores: Tensor) -> None:
         raise ValueError("a score is not finite; the calibration set or the model is broken")
 
 
-SCHEDULES: Final = {"cubic": cubic_sparsity, "linear": linear_sparsity}
-UPDATES: Final = 100  # of the masks, in a training with a schedule, if it has so many steps
-GROWN_AFTER: Final = 0.5  # share of the steps after which no more weights go; checkpoints are taken from there on
-
-
 def products(model: Any) -> dict[str, nn.Module]:
     """Return the matrix products inside the layers, by their names in the model."""
     prefix, layers = layers_of(model)
@@ -126,8 +126,11 @@ def apply_masks(model: Any, masks: dict[str, Tensor]) -> None:
 
 def zero_weights(model: Any) -> dict[str, float | int]:
     """Return what `sparsity_of` does, of the weights that are zero now."""
-    masks = {name: module.weight.detach() != 0 for name, module in products(model).items()}
-    return sparsity_of(masks, model.num_parameters())
+    return sparsity_of(_not_zero(model), model.num_parameters())
+
+
+def _not_zero(model: Any) -> dict[str, Tensor]:
+    return {name: module.weight.detach() != 0 for name, module in products(model).items()}
 
 
 class Masker:
@@ -144,7 +147,7 @@ class Masker:
     def begin(self, share: float) -> None:
         """Hear which share of the steps is done, before a step."""
         if not self._masks:
-            self._masks = {name: module.weight.detach() != 0 for name, module in products(self._model).items()}
+            self._masks = _not_zero(self._model)
         last = round(GROWN_AFTER * UPDATES)
         update = min(int(share * UPDATES), last)
         if self._schedule != "single" and update != self._update:  # doing one again changes nothing: zeros are smallest

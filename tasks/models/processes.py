@@ -18,12 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tasks.children import BACKEND, STRATEGY
 from tasks.errors import ResourceError
 from tasks.models.sharding import Shares
 
 Rows = NDArray[np.int64]
-BACKEND_VARIABLE: Final = "COMPACTLM_BACKEND"
-STRATEGY_VARIABLE: Final = "COMPACTLM_STRATEGY"
 BACKENDS: Final = {"cpu": "gloo", "cuda": "nccl"}  # what `auto` means, by kind of device
 PATIENCE: Final = timedelta(hours=12)  # others wait while the first measures; the launcher notices who dies
 
@@ -32,12 +31,7 @@ class Processes:
     """The group of processes that this one trains in; `rank` counts from 0, and the first writes every file."""
 
     def __init__(
-        self,
-        count: int = 1,
-        rank: int = 0,
-        backend: str | None = None,
-        accelerator: Any = None,
-        shares: Shares | None = None,
+        self, count: int = 1, rank: int = 0, backend: str | None = None, accelerator: Any = None, shares: Shares | None = None
     ) -> None:
         """Take the group, and with `shares` how it cuts the model that it trains into one share for each process."""
         self.count, self.rank, self.backend, self._accelerator = count, rank, backend, accelerator
@@ -47,9 +41,9 @@ class Processes:
 
     def share(self, rows: Rows) -> tuple[Rows, float]:
         """Return this process's rows of a batch and their share of it; where none is left, one row of share 0."""
-        mine = rows[self.rank :: self.count]  # not neighbours: rows are sorted by length
-        self._share = len(mine) / len(rows)
-        return (mine if len(mine) else rows[:1]), self._share
+        part = rows[self.rank :: self.count]  # not neighbours: rows are sorted by length
+        self._share = len(part) / len(rows)
+        return (part if len(part) else rows[:1]), self._share
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Return the module so that gradients are means over the processes; all start with the weights of the first."""
@@ -82,17 +76,17 @@ class Processes:
 
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes, in their order."""
-        found = [value] * self.count
+        values = [value] * self.count
         if self._accelerator is not None:
-            torch.distributed.all_gather_object(found, value)
-        return found
+            torch.distributed.all_gather_object(values, value)
+        return values
 
     def of_first(self, make: Callable[[], Any]) -> Any:
         """Return what `make` gives in the first process; it is not called in the others."""
-        found = [make() if self.first else None]
+        values = [make() if self.first else None]
         if self._accelerator is not None:
-            torch.distributed.broadcast_object_list(found, src=0)
-        return found[0]
+            torch.distributed.broadcast_object_list(values, src=0)
+        return values[0]
 
     def in_turn(self) -> contextlib.AbstractContextManager[None]:
         """Return a context that the first process goes through before the others."""
@@ -129,21 +123,17 @@ def local_device(device: str) -> torch.device:
     if device == "cpu":
         return torch.device(device)
     if device != "cuda":
-        raise ResourceError(
-            f"params.yaml: runtime.device: {device!r} is one device; runtime.launcher takes cuda, cpu or auto"
-        )
+        raise ResourceError(f"params.yaml: runtime.device: {device!r} is one device; runtime.launcher takes cuda, cpu or auto")
     number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if number >= there:
         wanted = os.environ["LOCAL_WORLD_SIZE"]
-        raise ResourceError(
-            f"params.yaml: runtime.launcher.processes: {wanted}, and this machine has {there} GPUs: one each"
-        )
+        raise ResourceError(f"params.yaml: runtime.launcher.processes: {wanted}, and this machine has {there} GPUs: one each")
     return torch.device("cuda", number)
 
 
 def join(device: torch.device, threads: int) -> Processes:
     """Return the group of this process once all of it have come here; ResourceError when its backend does not fit."""
-    backend = os.environ.get(BACKEND_VARIABLE, "auto")
+    backend = os.environ.get(BACKEND, "auto")
     if backend == "auto":
         backend = BACKENDS[device.type]
     if backend == "nccl" and device.type != "cuda":
@@ -161,6 +151,6 @@ def join(device: torch.device, threads: int) -> Processes:
             DistributedDataParallelKwargs(find_unused_parameters=True),
         ],
     )
-    sharded = os.environ.get(STRATEGY_VARIABLE) == "fsdp"
+    sharded = os.environ.get(STRATEGY) == "fsdp"
     shares = Shares(device, accelerator.num_processes) if sharded else None
     return Processes(accelerator.num_processes, accelerator.process_index, backend, accelerator, shares)

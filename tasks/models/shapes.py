@@ -1,4 +1,4 @@
-""""""
+"""The axes along which a model is cut, and a shape: the size along each."""
 
 from __future__ import annotations
 

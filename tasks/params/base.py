@@ -1,23 +1,71 @@
-"""The typed schema of params.yaml: the one description of a run.
+"""The typed schema of params.yaml: the one description of a run. Here is what every task has.
 
-The schema has no defaults: the file shows every value a run uses. Sections are named after the stages that read them; the
-longer ones are in `tasks.params.classification`, `tasks.params.classification`, `tasks.params.rounds` and `tasks.params.gates`.
+The schema has no defaults: the file shows every value a run uses. Sections are named after the stages that read them; what
+differs by task is in `tasks.params.classification` and `tasks.params.causal_lm`.
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Annotated, Final, Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, model_validator
 
-from tasks.params.gates import Gate, Promotion
-from tasks.params.parts import Name, Positive, Section, Share
-from tasks.params.rounds import AnyRound, Criterion, Trials
+from tasks.params.gates import Gate, Promotion, check_gates
+from tasks.params.parts import CAUSAL_LM as CAUSAL_LM
+from tasks.params.parts import CLASSIFICATION as CLASSIFICATION
+from tasks.params.parts import Confidence, Count, Name, PartOf, Positive, Section, Share, refusal
+from tasks.params.rounds import AnyRound, Criterion, Loss, Search, Trials, check_round, trials_of
 
-CLASSIFICATION: Final = "classification"
-CAUSAL_LM: Final = "causal_lm"
+
+class Splits(Section):
+    """Shares of the labelled rows, or documents, kept for validation and test; the rest is the training set."""
+
+    validation: Annotated[float, Field(gt=0.0, lt=0.5)]
+    test: Annotated[float, Field(gt=0.0, lt=0.5)]
+
+
+class AnyTraining(Section):
+    """How a model is trained; the budget stands with the model or the round."""
+
+    warmup_share: Share
+    weight_decay: Annotated[float, Field(ge=0.0)]
+    max_gradient_norm: Annotated[float, Field(gt=0.0)]
+    checkpoints: Positive
+
+
+def _weight(value: object) -> object:
+    if value == "dynamic" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf):
+        return value
+    raise ValueError(f"got {value!r}; dynamic (the ratio of the two losses, at each step) or a number above 0 is allowed")
+
+
+class ExtraLoss(Section):
+    """A loss beside that of `distill`, for a share of the steps."""
+
+    weight: Annotated[float | Literal["dynamic"], PlainValidator(_weight)]
+    until_share: PartOf
+
+
+class AnyDistill(AnyTraining):
+    """How the student learns from the teacher; the names of losses are those of `tasks.training.losses.LOSSES`."""
+
+    loss: Loss
+    temperature: Annotated[float, Field(gt=0.0)]
+    kd_weight: Share
+    accumulate: Positive  # parts in which a batch is computed: less memory, the same gradient
+
+    @model_validator(mode="after")
+    def _parts_weigh_as_the_whole(self) -> Self:
+        for name, extra in self:
+            if isinstance(extra, ExtraLoss) and extra.weight == "dynamic" and self.accumulate > 1:
+                raise ValueError(
+                    f"{name}.weight: dynamic would be another ratio in each of the {self.accumulate} parts of a batch; "
+                    "give a number, or set accumulate: 1"
+                )
+        return self
 
 
 class Prune(Section):
@@ -28,13 +76,11 @@ class Prune(Section):
     merge_heads: bool
 
 
-class Evaluate(Section):
+class AnyEvaluate(Section):
     """What is measured, on how many repeats."""
 
     bootstrap_resamples: Positive
-    confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
-    calibration_bins: Positive
-    rare_token_share: Share
+    confidence: Confidence
     latency_batches: list[int]
     latency_tokens: Positive
     latency_repeats: Positive
@@ -85,10 +131,11 @@ class Params(Section):
     """What the params of every task have; a class for each task adds the rest."""
 
     task: str
-    seed: Annotated[int, Field(ge=0)]
+    seed: Count
     prune: Prune
     rounds: Mapping[Name, AnyRound]
     trials: Trials
+    evaluate: AnyEvaluate
     baselines: Baselines
     gates: list[Gate]
     promotion: Promotion
@@ -98,3 +145,49 @@ class Params(Section):
     @abstractmethod
     def sources(self) -> dict[str, str]:
         """Return key -> source of everything that is fetched and pinned in sources.lock."""
+
+    @abstractmethod
+    def measured_sets(self) -> list[str]:
+        """Return the names of the sets on which every model is measured."""
+
+    @abstractmethod
+    def needing_whole_weights(self) -> Iterable[str]:
+        """Return the keys of what processes that hold shares of the weights cannot do."""
+
+    def searches(self) -> Mapping[str, Search]:
+        """Return round -> its search; ValueError where DVC could not make stages of all of them. No round searches here."""
+        return {}
+
+    @model_validator(mode="after")
+    def _gates_can_be_judged(self) -> Self:
+        check_gates(self.task, self.gates, self.promotion.gates, self.measured_sets())
+        return self
+
+    @model_validator(mode="after")
+    def _shares_are_enough(self) -> Self:
+        for key in self.needing_whole_weights() if self.runtime.sharded else ():
+            raise ValueError(f"{key} needs whole weights; set runtime.launcher.strategy: ddp")
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_shrink(self) -> Self:
+        if not self.rounds:
+            raise ValueError("rounds: at least one round is needed")
+        earlier: dict[str, dict[str, int]] = {}
+        for name, target in self.rounds.items():
+            check_round(name, target, earlier)
+            # masks say nothing of the shape: it is the parent's
+            earlier[name] = target.axes if target.axes or target.budgets else earlier.get(target.parent, {})
+        for name in self.baselines.random_init:
+            if name not in self.rounds:
+                raise ValueError(f"baselines.random_init: {name!r} is not a round; allowed: {', '.join(self.rounds)}")
+        return self
+
+    @model_validator(mode="after")
+    def _searches_are_stages(self) -> Self:
+        wanted = trials_of({name: search.model_dump() for name, search in self.searches().items()})
+        if self.trials.model_dump() != wanted:
+            reason = "DVC makes a stage of every candidate that a round with search tries"
+            section = ", ".join(f"{key}: [{', '.join(map(str, values))}]" for key, values in wanted.items())
+            raise ValueError(f"trials: {refusal(self.task, 'search') or reason}; write trials: {{{section}}}")
+        return self

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.gates.rules import CHECKS_OF_CAUSAL_LM, OF_CAUSAL_LM
-from tasks.params.base import Params
-from tasks.params.classification import Splits, Weight, check_parts
-from tasks.params.gates import Gate, check_gates
-from tasks.params.parts import Name, Positive, Section, Share, Source
-from tasks.params.rounds import AnyRound, check_budgets, check_round
+from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, ExtraLoss, Params, Splits
+from tasks.params.parts import Count, LearningRate, Name, Positive, Section, Share, Source
+from tasks.params.rounds import AnyRound, Sizes
 
 SETS = ("train", "validation", "test", "calibration")
 NEW = "new:gpt2"
-CAUSAL_BUDGETS: Final = ("params_total", "ratio", "flops_per_token")
 
 
 class TextColumns(Section):
@@ -62,14 +59,10 @@ class ValidateText(Section):
     max_characters: Positive
 
 
-class NewModel(Section):
+class NewModel(Sizes):
     """The shape of a teacher that is trained from random weights; its tokenizer is trained on the training text."""
 
     vocabulary: Annotated[int, Field(ge=257)]  # the 256 bytes and the end of text
-    hidden: Positive
-    heads: Positive
-    ffn: Positive
-    layers: Positive
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> Self:
@@ -78,14 +71,10 @@ class NewModel(Section):
         return self
 
 
-class Training(Section):
-    """How a model is trained; the budget in tokens stands with the model."""
+class Training(AnyTraining):
+    """How a language model is trained."""
 
     batch_blocks: Positive
-    warmup_share: Share
-    weight_decay: Annotated[float, Field(ge=0.0)]
-    max_gradient_norm: Annotated[float, Field(gt=0.0)]
-    checkpoints: Positive
     accumulate: Positive  # parts in which a batch is computed: less memory, the same gradient
     chunk_tokens: Positive  # logits are computed for so many tokens at a time: less memory, the same gradient
 
@@ -95,8 +84,8 @@ class CausalTeacher(Training):
 
     model: Annotated[str, Field(pattern=rf"^((pkg|path|hub):.+|{NEW})$")]
     new: NewModel | None
-    train_tokens: Annotated[int, Field(ge=0)]
-    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
+    train_tokens: Count
+    learning_rate: LearningRate
 
     @model_validator(mode="after")
     def _new_has_a_shape(self) -> Self:
@@ -114,21 +103,16 @@ class TopKCache(Section):
     tokens: Positive
 
 
-class TokenHidden(Section):
+class TokenHidden(ExtraLoss):
     """An extra loss on what a layer holds of each token: `tasks.training.token_states`."""
 
     loss: Literal["cosine", "mse"]
-    weight: Weight
     layers: Literal["last_but_two"]
-    until_share: Annotated[float, Field(gt=0.0, le=1.0)]
 
 
-class CausalDistill(Training):
-    """How the student learns from the teacher; the names of losses are those of `tasks.training.losses.LOSSES`."""
+class CausalDistill(AnyDistill, Training):
+    """How the student learns from the teacher, which runs beside it or has left a `cache`."""
 
-    loss: Literal["forward_kl", "jensen_shannon", "reverse_kl"]
-    temperature: Annotated[float, Field(gt=0.0)]
-    kd_weight: Share
     cache: TopKCache | None
     hidden: TokenHidden | None
 
@@ -136,8 +120,6 @@ class CausalDistill(Training):
     def _states_need_the_teacher_beside(self) -> Self:
         if self.hidden is not None and self.cache is not None:
             raise ValueError("hidden: compares with a teacher that runs beside the student; set cache: null")
-        if self.hidden is not None:
-            check_parts("hidden", self.hidden.weight, self.accumulate)
         return self
 
     @model_validator(mode="after")
@@ -153,30 +135,24 @@ class CausalRound(AnyRound):
     All five axes, or one of `params_total`, `ratio` and `flops_per_token` with any axes held at a size; the rest is solved.
     """
 
-    budget_names: ClassVar[tuple[str, ...]] = CAUSAL_BUDGETS
+    budget_names: ClassVar[tuple[str, ...]] = ("params_total", "ratio", "flops_per_token")
 
     flops_per_token: Positive | None = None
     train_tokens: Positive
-    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
 
     @model_validator(mode="after")
     def _is_a_shape_or_a_budget(self) -> Self:
-        check_budgets(self.axes, self.budgets, CAUSAL_BUDGETS)
+        self.check_budget()
         return self
 
 
-class CausalEvaluate(Section):
-    """What is measured, on how many repeats; `prompts` are continued greedily, to see whether a model repeats itself."""
+class CausalEvaluate(AnyEvaluate):
+    """What is measured of a language model; `prompts` are continued greedily, to see whether it repeats itself."""
 
-    bootstrap_resamples: Positive
-    confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
     batch_blocks: Positive
     prompts: Positive
     prompt_tokens: Positive
     new_tokens: Annotated[int, Field(ge=8)]
-    latency_batches: list[int]
-    latency_tokens: Positive
-    latency_repeats: Positive
 
 
 class CausalLMParams(Params):
@@ -192,74 +168,28 @@ class CausalLMParams(Params):
 
     def sources(self) -> dict[str, str]:
         """Return key -> source of everything that is fetched and pinned in sources.lock."""
-        found = {"data.source": self.data.source}
-        found |= {f"data.evaluation_sets.{name}.source": one.source for name, one in self.data.evaluation_sets.items()}
-        return found if self.teacher.new is not None else {**found, "teacher.model": self.teacher.model}
+        texts = {f"data.evaluation_sets.{name}.source": part.source for name, part in self.data.evaluation_sets.items()}
+        teacher = {} if self.teacher.new is not None else {"teacher.model": self.teacher.model}
+        return {"data.source": self.data.source, **texts, **teacher}
 
     def measured_sets(self) -> list[str]:
         """Return the names of the sets on which every model is measured."""
         return ["validation", "test", *self.data.evaluation_sets]
 
-    @model_validator(mode="after")
-    def _gates_can_be_judged(self) -> Self:
-        for where, gates in (("gates", self.gates), ("promotion.gates", self.promotion.gates)):
-            for place, gate in enumerate(gates):
-                self._check_gate(f"{where}.{place}", gate)
-        check_gates(self.gates, self.promotion.gates, self.measured_sets())
-        return self
-
-    def _check_gate(self, where: str, gate: Gate) -> None:
-        if gate.check is not None:
-            if gate.check not in CHECKS_OF_CAUSAL_LM:
-                raise ValueError(
-                    f"{where}.check: {gate.check} cannot be answered of language models; allowed: "
-                    f"{', '.join(CHECKS_OF_CAUSAL_LM)}"
-                )
-        elif gate.metric not in OF_CAUSAL_LM:
-            raise ValueError(
-                f"{where}.metric: {gate.metric!r} is not measured of language models; allowed: "
-                f"{', '.join(sorted(OF_CAUSAL_LM))}"
-            )
-        if gate.versus == "tfidf_logistic" or gate.slice or gate.slices:
-            raise ValueError(f"{where}: language models have neither slices nor the rival tfidf_logistic")
+    def needing_whole_weights(self) -> Iterator[str]:
+        """Return the extra loss."""
+        if self.distill.hidden is not None:
+            yield "distill.hidden"
 
     @model_validator(mode="after")
-    def _rounds_shrink(self) -> Self:
-        if not self.rounds:
-            raise ValueError("rounds: at least one round is needed")
-        seen: dict[str, dict[str, int]] = {}
-        for name, target in self.rounds.items():
-            check_round(name, target, seen)
-            seen[name] = target.axes
-        for name in self.baselines.random_init:
-            if name not in self.rounds:
-                raise ValueError(f"baselines.random_init: {name!r} is not a round; allowed: {', '.join(self.rounds)}")
-        return self
-
-    @model_validator(mode="after")
-    def _nothing_is_searched(self) -> Self:
-        if any(self.trials.model_dump().values()):
-            raise ValueError(
-                "trials: rounds of a language model do not search; write trials: {rounds: [], candidates: [], places: []}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _states_are_whole(self) -> Self:
-        if self.distill.hidden is not None and self.runtime.sharded:
-            raise ValueError("distill.hidden needs whole weights; set runtime.launcher.strategy: ddp")
+    def _rounds_can_be_trained(self) -> Self:
+        cache = self.distill.cache
         for name, target in self.rounds.items():
             if self.distill.hidden is not None and target.layers is not None and target.layers < 3:
                 raise ValueError(
                     f"rounds.{name}.layers: {target.layers}, and distill.hidden compares a layer two below the last; "
                     "keep at least 3, or set distill.hidden: null"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _cache_covers_rounds(self) -> Self:
-        cache = self.distill.cache
-        for name, target in self.rounds.items():
             if cache is not None and target.train_tokens > cache.tokens:
                 raise ValueError(
                     f"rounds.{name}.train_tokens: {target.train_tokens} is more than the {cache.tokens} of distill.cache.tokens; "

@@ -11,27 +11,20 @@ from typing import Any
 from tasks.errors import ParamsError
 from tasks.git import git
 from tasks.params.base import Params
-from tasks.params.file import apply_overrides, check_params, load_params, read_yaml
+from tasks.params.file import apply_overrides, load_params, load_text
 
-OURS = Path(".compactlm") / "params-written.sha256"  # digest of what we wrote last: our own text needs no copy
+WRITTEN = Path(".compactlm") / "params-written.sha256"  # digest of what was written here last, which needs no copy
 KEPT = Path(".compactlm") / "params-before.yaml"
 
 
 def planned_text(workspace: Path, replacement: Path | None, overrides: list[str]) -> tuple[str, Params]:
     """Return what params.yaml would hold, with its params; ParamsError when it does not describe a run."""
     source = replacement or workspace / "params.yaml"
-    check_params(read_yaml(source), source.name)
-    text = source.read_text(encoding="utf-8")
-    if overrides:
-        text = apply_overrides(text, overrides, source.name)
+    params, text = load_params(source), source.read_text(encoding="utf-8")
+    if not overrides:
+        return text, params
+    text = apply_overrides(text, overrides, source.name)
     return text, load_text(text, source.name)
-
-
-def load_text(text: str, name: str) -> Params:
-    """Return the params a YAML text describes."""
-    from ruamel.yaml import YAML
-
-    return check_params(YAML(typ="safe").load(text), name)
 
 
 def write_text(workspace: Path, text: str) -> list[str]:
@@ -40,8 +33,8 @@ def write_text(workspace: Path, text: str) -> list[str]:
     old = path.read_text(encoding="utf-8")
     if old == text:
         return []
-    said = [f"params.yaml: {line}" for line in changes(load_params(path), load_text(text, path.name))]
-    if not said:  # the same values, at most written in another way
+    lines = [f"params.yaml: {line}" for line in changes(load_params(path), load_text(text, path.name))]
+    if not lines:  # the same values, at most written in another way
         return []
     undo = "git checkout params.yaml"
     if not _is_kept(workspace, old):
@@ -51,23 +44,22 @@ def write_text(workspace: Path, text: str) -> list[str]:
     partial = path.with_name("params.yaml.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
-    (workspace / OURS).parent.mkdir(exist_ok=True)
-    (workspace / OURS).write_text(_sha256(text), encoding="utf-8")
-    return [*said, f"params.yaml was changed; undo with: {undo}"]
+    (workspace / WRITTEN).parent.mkdir(exist_ok=True)
+    (workspace / WRITTEN).write_text(_sha256(text), encoding="utf-8")
+    return [*lines, f"params.yaml was changed; undo with: {undo}"]
 
 
 def changes(old: Params, new: Params) -> list[str]:
     """Return one line `key: old -> new` for each value that differs."""
-
     before, after = (flatten_params("", params.model_dump(mode="json")) for params in (old, new))
     keys = [*before, *(key for key in after if key not in before)]
     return [f"{k}: {before.get(k, 'none')} -> {after.get(k, 'none')}" for k in keys if before.get(k) != after.get(k)]
 
 
 def _is_kept(workspace: Path, text: str) -> bool:
-    """Return whether a text can be had again: Git has it as the committed file, or we wrote it ourselves."""
-    ours = workspace / OURS
-    if ours.exists() and ours.read_text(encoding="utf-8") == _sha256(text):
+    """Return whether a text can be had again: Git has it as the committed file, or it was written here."""
+    written = workspace / WRITTEN
+    if written.exists() and written.read_text(encoding="utf-8") == _sha256(text):
         return True
     head = git(workspace, "show", "HEAD:./params.yaml")
     return head.returncode == 0 and head.stdout == text.encode()
@@ -86,8 +78,6 @@ def require_file(path: Path | None) -> None:
 def flatten_params(prefix: str, value: Any) -> dict[str, str]:
     """Return params under dotted names; lists become JSON."""
     if isinstance(value, Mapping):
-        found: dict[str, str] = {}
-        for key, item in value.items():
-            found.update(flatten_params(f"{prefix}.{key}" if prefix else str(key), item))
-        return found
+        parts = (flatten_params(f"{prefix}.{key}" if prefix else str(key), item) for key, item in value.items())
+        return {name: leaf for part in parts for name, leaf in part.items()}
     return {prefix: value if isinstance(value, str) else json.dumps(value, sort_keys=True)}

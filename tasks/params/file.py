@@ -5,12 +5,11 @@ Every stage checks the whole file before any work, so a typo costs seconds.
 
 from __future__ import annotations
 
-import difflib
 import io
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -20,6 +19,9 @@ from tasks.errors import ParamsError
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
 from tasks.params.causal_lm import CausalLMParams
 from tasks.params.classification import ClassificationParams
+from tasks.params.parts import did_you_mean, refusal
+
+SCHEMAS: Final[Mapping[str, type[Params]]] = {CLASSIFICATION: ClassificationParams, CAUSAL_LM: CausalLMParams}
 
 
 def read_yaml(path: Path) -> Any:
@@ -37,42 +39,40 @@ def load_params(path: Path) -> Params:
     return check_params(read_yaml(path), path.name)
 
 
+def load_text(text: str, name: str) -> Params:
+    """Return the validated params of a YAML text; raise ParamsError as `load_params` does."""
+    return check_params(YAML(typ="safe").load(text), name)
+
+
 def check_params(values: object, file: str) -> Params:
     """Return `values` as the params of their task; raise ParamsError with a line a fault, each starting with the file."""
-    schema = schema_of(values, file)
-    try:
-        return schema.model_validate(values)
-    except ValidationError as error:
-        lines = [f"{file}: {_explain(detail, schema)}" for detail in error.errors()]
-        raise ParamsError("\n".join(lines)) from None
-
-
-def schema_of(values: object, file: str) -> type[Params]:
-    """Return the schema of the task that `values` name; ParamsError when they name none."""
-    schemas: dict[object, type[Params]] = {CLASSIFICATION: ClassificationParams, CAUSAL_LM: CausalLMParams}
     task = values.get("task") if isinstance(values, Mapping) else None
-    if task not in schemas:
-        said = "missing" if task is None else f"{task!r} is unknown"
-        raise ParamsError(f"{file}: task: {said}; write task: {' or task: '.join(map(str, schemas))}")
-    return schemas[task]
+    if not isinstance(task, str) or task not in SCHEMAS:
+        fault = "missing" if task is None else f"{task!r} is unknown"
+        raise ParamsError(f"{file}: task: {fault}; write task: {' or task: '.join(SCHEMAS)}")
+    try:
+        return SCHEMAS[task].model_validate(values)
+    except ValidationError as error:
+        raise ParamsError("\n".join(f"{file}: {_explain(detail, task)}" for detail in error.errors())) from None
 
 
-def _explain(detail: Any, schema: type[Params]) -> str:
+def _explain(detail: Any, task: str) -> str:
     """Return one fault of pydantic's as `key: what is wrong, what is allowed`."""
-    key = ".".join(str(part) for part in detail["loc"])
+    key, name = ".".join(str(part) for part in detail["loc"]), str(detail["loc"][-1] if detail["loc"] else "")
+    reason = refusal(task, name)
     if detail["type"] == "extra_forbidden":
-        allowed = _fields_at(detail["loc"][:-1], schema)
-        near = difflib.get_close_matches(str(detail["loc"][-1]), allowed, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        allowed = _fields_at(detail["loc"][:-1], SCHEMAS[task])
+        hint = f"; {reason};" if reason else did_you_mean(name, allowed)
         return f"{key}: unknown key{hint} allowed here: {', '.join(allowed)}"
+    if detail["type"] == "none_required" and reason:
+        return f"{key}: {reason}"
     if detail["type"] == "missing":
         return f"{key}: missing; every value must be given"
     if detail["type"] == "value_error":
         return f"{key}: {detail['ctx']['error']}" if key else str(detail["ctx"]["error"])
     if detail["type"] == "literal_error":
         expected = [word.strip("' ") for word in detail["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        near = difflib.get_close_matches(str(detail["input"]), expected, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(str(detail["input"]), expected)
         return f"{key}: {detail['input']!r} is not one of {', '.join(expected)}{hint}"
     return f"{key}: got {detail['input']!r}; {detail['msg'][0].lower()}{detail['msg'][1:]}"
 
@@ -112,11 +112,11 @@ def apply_overrides(text: str, overrides: list[str], file: str) -> str:
         place[last] = YAML(typ="safe").load(raw)
     out = io.StringIO()
     yaml.dump(document, out)
-    check_params(YAML(typ="safe").load(out.getvalue()), file)
+    load_text(out.getvalue(), file)
     return out.getvalue()
 
 
 def model_name(workspace: Path) -> str:
     """Return the registered model of params.yaml, which may be one that no run could start from."""
-    found = read_yaml(workspace / "params.yaml").get("registry") or {}
-    return str(found.get("model_name", ""))
+    section = read_yaml(workspace / "params.yaml").get("registry") or {}
+    return str(section.get("model_name", ""))

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tasks.gates.rules import BOUNDS, CHECKS, COUNTS, METRICS, PAIRED, Asked, Rule
-from tasks.params.parts import Finite, Positive, Section, did_you_mean
+from tasks.gates.rules import (
+    BOUNDS,
+    CHECKS,
+    CHECKS_OF_CAUSAL_LM,
+    COUNTS,
+    METRICS,
+    OF_CAUSAL_LM,
+    ONLY_CAUSAL_LM,
+    PAIRED,
+    Asked,
+    Rule,
+)
+from tasks.params.parts import CAUSAL_LM, CLASSIFICATION, MODELS, Confidence, Finite, Positive, Section, did_you_mean, refusal
+
+MEASURED: Final[Mapping[str, Collection[str]]] = {CLASSIFICATION: METRICS.keys() - ONLY_CAUSAL_LM, CAUSAL_LM: OF_CAUSAL_LM}
+ANSWERED: Final[Mapping[str, Collection[str]]] = {CLASSIFICATION: CHECKS, CAUSAL_LM: CHECKS_OF_CAUSAL_LM}
 
 
 class Gate(Section):
@@ -28,7 +42,7 @@ class Gate(Section):
     min_gain: Finite | None = None
     max_drop: Finite | None = None
     test: Literal["paired_bootstrap", "mcnemar"] | None = None
-    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] | None = None
+    confidence: Confidence | None = None
     prove: Literal["kept", "broken"] | None = None
     min_support: Positive | None = None
     resamples: Annotated[int, Field(ge=1000)] | None = None
@@ -131,45 +145,42 @@ class Promotion(Section):
     approval: Approval | None
 
 
-def check_gates(gates: Sequence[Gate], of_promotion: Sequence[Gate], sets: Sequence[str]) -> None:
-    """Raise ValueError when a rule asks for a set that is not measured, or is asked where nothing can answer it."""
+def check_gates(task: str, gates: Sequence[Gate], of_promotion: Sequence[Gate], sets: Sequence[str]) -> None:
+    """Raise ValueError when a rule asks for what is not measured, or is asked where nothing can answer it."""
     for where, asked in (("gates", gates), ("promotion.gates", of_promotion)):
         for place, gate in enumerate(asked):
-            if gate.set is not None and gate.set not in sets:
-                hint = did_you_mean(gate.set, sets)
-                raise ValueError(f"{where}.{place}.set: {gate.set!r} is not one of {', '.join(sets)}{hint}")
+            _check_gate(task, f"{where}.{place}", gate, sets)
             if gate.check is not None and CHECKS[gate.check] != where:
                 raise ValueError(f"{where}.{place}.check: {gate.check} is asked in {CHECKS[gate.check]}")
     if any(gate.versus == "champion" for gate in gates):
-        raise ValueError(
-            "gates: who is champion is known to the registry only; ask `versus: champion` in promotion.gates"
-        )
+        raise ValueError("gates: who is champion is known to the registry only; ask `versus: champion` in promotion.gates")
     if any(gate.versus in ("tfidf_logistic", "parent") for gate in of_promotion):
-        raise ValueError(
-            "promotion.gates: versus tfidf_logistic and parent are asked in gates; here it is teacher or champion"
-        )
+        raise ValueError("promotion.gates: versus tfidf_logistic and parent are asked in gates; here it is teacher or champion")
     if any(gate.metric and not METRICS[gate.metric] and gate.metric not in COUNTS for gate in of_promotion):
+        raise ValueError(f"promotion.gates: differences of exports are asked in gates; here {', '.join(sorted(COUNTS))}")
+
+
+def _check_gate(task: str, where: str, gate: Gate, sets: Sequence[str]) -> None:
+    if gate.check is not None and gate.check not in ANSWERED[task]:
         raise ValueError(
-            f"promotion.gates: differences of exports are asked in gates; here {', '.join(sorted(COUNTS))}"
+            f"{where}.check: {gate.check} cannot be answered of {MODELS[task]}; allowed: {', '.join(ANSWERED[task])}"
         )
+    if gate.metric is not None and gate.metric not in MEASURED[task]:
+        allowed = ", ".join(sorted(MEASURED[task]))
+        raise ValueError(f"{where}.metric: {gate.metric!r} is not measured of {MODELS[task]}; allowed: {allowed}")
+    no_slices = refusal(task, "slices")
+    if no_slices and (gate.versus == "tfidf_logistic" or gate.slice or gate.slices):
+        raise ValueError(f"{where}: {no_slices}")
+    if gate.set is not None and gate.set not in sets:
+        hint = did_you_mean(gate.set, sets)
+        raise ValueError(f"{where}.set: {gate.set!r} is not one of {', '.join(sets)}{hint}")
 
 
 def rule_of(gate: Gate) -> Rule | Asked:
     """Return a gate of params.yaml as a plain rule."""
     if gate.metric is None:
         return Asked(str(gate.check), gate.severity)
-    bound = gate.bound
-    plain = Rule(
-        gate.metric,
-        gate.set,
-        gate.slice or "overall",
-        gate.versus,
-        bound,
-        float(getattr(gate, bound)),
-        gate.severity,
-        gate.slices,
-        gate.test,
-        gate.confidence,
-    )
-    given = {name: getattr(gate, name) for name in ("prove", "min_support", "resamples")}
-    return replace(plain, **{name: value for name, value in given.items() if value is not None})
+    threshold = float(getattr(gate, gate.bound))
+    plain = Rule(gate.metric, gate.set, gate.slice or "overall", gate.versus, gate.bound, threshold, gate.severity)
+    names = ("slices", "test", "confidence", "prove", "min_support", "resamples")
+    return replace(plain, **{name: value for name in names if (value := getattr(gate, name)) is not None})

@@ -22,7 +22,7 @@ def listed_params(params: Known, entry: Entry) -> Known:
 def _only(section: Known, keys: Iterable[str], stage: str, prefix: str) -> Known:
     fields = type(section).model_fields
     values = {name: value for name, value in _chosen(vars(section), keys, stage, prefix).items() if name in fields}
-    made = _watched(type(section), stage, prefix).model_construct(_fields_set=set(values), **values)
+    made: Known = _watched(type(section), stage, prefix).model_construct(_fields_set=set(values), **values)
     vars(made).clear()  # of the defaults of what is not listed
     vars(made).update(values)
     return made
@@ -57,7 +57,7 @@ def _watched(kind: type[Known], stage: str, prefix: str) -> type[Known]:
         def __getattr__(self, name: str) -> Any:
             if name in kind.model_fields:
                 _refuse(stage, f"{prefix}{name}")
-            return super().__getattr__(name)  # type: ignore[misc]
+            return super().__getattr__(name)
 
     Watched.__name__ = kind.__name__
     return Watched
@@ -75,6 +75,5 @@ class _WatchedMapping(dict[str, Any]):
 
 def _refuse(stage: str, key: str) -> NoReturn:
     raise StageError(
-        stage,
-        f"{PIPELINE}: {stage} does not list {key}, which it reads; add it to its params, or a change of it goes unnoticed",
+        stage, f"{PIPELINE}: {stage} does not list {key}, which it reads; add it to its params, or a change of it goes unnoticed"
     )

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
-from tasks.params.causal_lm import CausalLMParams
-from tasks.params.classification import ClassificationParams
+from tasks.params.file import SCHEMAS
 from tasks.params.rounds import trials_of
 
 
@@ -22,27 +21,27 @@ def recorded_params(values: object) -> Params:
     One without `trials` trained the candidates of a search in one stage; it has those that its rounds tell of.
     """
     if not isinstance(values, Mapping):
-        return ClassificationParams.model_validate(values)
-    schema = CausalLMParams if values.get("task") == CAUSAL_LM else ClassificationParams
+        return SCHEMAS[CLASSIFICATION].model_validate(values)
     whole: dict[str, Any] = {"task": CLASSIFICATION, "trials": _recorded_trials(values.get("rounds")), **values}
-    if isinstance(whole.get("runtime"), Mapping):
-        runtime = {"launcher": None, "compile": False, **whole["runtime"]}
-        if isinstance(runtime["launcher"], Mapping):
-            runtime["launcher"] = {"strategy": "ddp", **runtime["launcher"]}
-        whole["runtime"] = runtime
-    if isinstance(whole.get("prune"), Mapping):
-        whole["prune"] = {"depth": "harm", "merge_heads": False, **whole["prune"]}
-    if isinstance(whole.get("distill"), Mapping):
-        whole["distill"] = {"cache": None, **whole["distill"]}
-    if schema is CausalLMParams:
-        for name in ("teacher", "distill"):
-            if isinstance(whole.get(name), Mapping):
-                whole[name] = {"accumulate": 1, **whole[name]}
+    added: dict[str, dict[str, Any]] = {
+        "runtime": {"launcher": None, "compile": False},
+        "prune": {"depth": "harm", "merge_heads": False},
+        "distill": {"cache": None},
+    }
+    if whole["task"] == CAUSAL_LM:
+        added["teacher"] = {"accumulate": 1}
+        added["distill"]["accumulate"] = 1
+    for name, missing in added.items():
+        if isinstance(whole.get(name), Mapping):
+            whole[name] = {**missing, **whole[name]}
+    if isinstance(whole.get("runtime"), Mapping) and isinstance(whole["runtime"]["launcher"], Mapping):
+        whole["runtime"]["launcher"] = {"strategy": "ddp", **whole["runtime"]["launcher"]}
+    schema = SCHEMAS[CAUSAL_LM if whole["task"] == CAUSAL_LM else CLASSIFICATION]
     return schema.model_validate_json(json.dumps(whole))
 
 
 def _recorded_trials(rounds: object) -> dict[str, list[Any]]:
     """Return `trials` as the rounds of a record without it would have them."""
     targets = rounds.items() if isinstance(rounds, Mapping) else ()
-    found = {name: target.get("search") for name, target in targets if isinstance(target, Mapping)}
-    return trials_of({name: one for name, one in found.items() if isinstance(one, Mapping)})
+    searches = {name: target.get("search") for name, target in targets if isinstance(target, Mapping)}
+    return trials_of({name: search for name, search in searches.items() if isinstance(search, Mapping)})

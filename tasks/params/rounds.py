@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from tasks.models.shapes import AXES
-from tasks.params.parts import Positive, Section
+from tasks.params.parts import Count, LearningRate, Positive, Section
 
 Criterion = Literal["activation", "magnitude_l1", "magnitude_l2", "random", "taylor", "wanda"]
+Loss = Literal["forward_kl", "jensen_shannon", "reverse_kl"]
+Times = Annotated[float, Field(gt=1.0, allow_inf_nan=False)]
 BUDGETS = ("params_total", "ratio", "flops_per_example", "speedup")
 
 
@@ -28,27 +30,31 @@ class Search(Section):
     def _something_is_ranked(self) -> Self:
         if self.keep >= self.candidates:
             raise ValueError(
-                f"keep: {self.keep} of {self.candidates} candidates leaves nothing to rank; "
-                f"allowed: 1 to {self.candidates - 1}"
+                f"keep: {self.keep} of {self.candidates} candidates leaves nothing to rank; allowed: 1 to {self.candidates - 1}"
             )
         return self
 
 
-class MeasuredShape(Section):
-    """The median latency of a shape and of the teacher, which took turns: one row, one thread, milliseconds."""
+class Sizes(Section):
+    """A whole shape."""
 
     vocabulary: Positive
     hidden: Positive
     heads: Positive
     ffn: Positive
     layers: Positive
-    latency_ms: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-    teacher_latency_ms: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
     @property
     def shape(self) -> dict[str, int]:
         """Return the size along each axis."""
         return {axis: int(getattr(self, axis)) for axis in AXES}
+
+
+class MeasuredShape(Sizes):
+    """The median latency of a shape and of the teacher, which took turns: one row, one thread, milliseconds."""
+
+    latency_ms: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+    teacher_latency_ms: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
     @property
     def speedup(self) -> float:
@@ -76,7 +82,8 @@ class AnyRound(Section):
     ffn: Positive | None = None
     layers: Positive | None = None
     params_total: Positive | None = None
-    ratio: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = None
+    ratio: Times | None = None
+    learning_rate: LearningRate
 
     @model_serializer(mode="wrap")
     def _only_what_is_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -92,6 +99,16 @@ class AnyRound(Section):
         """The axes whose size is given."""
         return {axis: int(getattr(self, axis)) for axis in AXES if getattr(self, axis) is not None}
 
+    def check_budget(self) -> None:
+        """Raise ValueError unless the round gives all axes, or some and one budget."""
+        missing, budgets = [axis for axis in AXES if axis not in self.axes], self.budgets
+        if len(budgets) > 1:
+            raise ValueError(f"{' and '.join(budgets)}: one budget at a time")
+        if missing and not budgets:
+            raise ValueError(f"{', '.join(missing)}: missing; give every axis, or one of {', '.join(self.budget_names)}")
+        if budgets and not missing:
+            raise ValueError(f"{next(iter(budgets))}: all axes are given, so nothing is left to solve; drop one of them")
+
 
 class Round(AnyRound):
     """One round: what becomes of `parent`, and the distillation budget to recover with. Keys that do not apply are left out.
@@ -104,7 +121,7 @@ class Round(AnyRound):
     budget_names: ClassVar[tuple[str, ...]] = BUDGETS
 
     flops_per_example: Positive | None = None
-    speedup: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = None
+    speedup: Times | None = None
     measured: Measured | None = None
     search: Search | None = None
     granularity: Literal["structured", "unstructured", "n_m"] = "structured"
@@ -112,9 +129,8 @@ class Round(AnyRound):
     sparsity: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     pattern: Annotated[str, Field(pattern=r"^[1-9]\d?:[1-9]\d?$")] | None = None
     schedule: Literal["single", "linear", "cubic"] | None = None
-    labelled_epochs: Annotated[int, Field(ge=0)]
+    labelled_epochs: Count
     transfer_epochs: Annotated[float, Field(ge=0.0)]
-    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
 
     @model_validator(mode="after")
     def _is_one_kind_of_round(self) -> Self:
@@ -124,11 +140,9 @@ class Round(AnyRound):
         idle = [name for name in ("sparsity", "pattern", "schedule") if getattr(self, name) is not None]
         if idle:
             raise ValueError(f"{idle[0]}: belongs to granularity: unstructured or n_m")
-        check_budgets(self.axes, self.budgets, BUDGETS)
+        self.check_budget()
         if self.search is not None and not self.budgets:
-            raise ValueError(
-                f"search: all axes are given, so there is one shape; drop some and give one of {', '.join(BUDGETS)}"
-            )
+            raise ValueError(f"search: all axes are given, so there is one shape; drop some and give one of {', '.join(BUDGETS)}")
         if self.search is not None and self.speedup is not None:
             raise ValueError(
                 "search: few shapes are measured for speedup, so there are none to search among; "
@@ -179,22 +193,10 @@ def check_shrinks(where: str, child: Mapping[str, int], parent: Mapping[str, int
     for axis in known:
         if child[axis] > parent[axis]:
             raise ValueError(
-                f"{where}.{axis}: {child[axis]} is larger than its parent's {parent[axis]}; "
-                f"allowed: 1 to {parent[axis]}"
+                f"{where}.{axis}: {child[axis]} is larger than its parent's {parent[axis]}; allowed: 1 to {parent[axis]}"
             )
     if len(known) == len(AXES) and all(child[axis] == parent[axis] for axis in AXES):
         raise ValueError(f"{where}: the same shape as its parent; make at least one of {', '.join(AXES)} smaller")
-
-
-def check_budgets(axes: Mapping[str, int], budgets: Mapping[str, float], allowed: Sequence[str]) -> None:
-    """Raise ValueError unless a round gives all axes, or some and one budget."""
-    missing = [axis for axis in AXES if axis not in axes]
-    if len(budgets) > 1:
-        raise ValueError(f"{' and '.join(budgets)}: one budget at a time")
-    if missing and not budgets:
-        raise ValueError(f"{', '.join(missing)}: missing; give every axis, or one of {', '.join(allowed)}")
-    if budgets and not missing:
-        raise ValueError(f"{next(iter(budgets))}: all axes are given, so nothing is left to solve; drop one of them")
 
 
 def _check_masks(target: Round) -> None:
@@ -208,9 +210,7 @@ def _check_masks(target: Round) -> None:
     if getattr(target, needed) is None or target.schedule is None or getattr(target, other) is not None:
         raise ValueError(f"granularity: {kind} needs {needed} and schedule, and takes no {other}")
     if target.criterion in (None, "activation"):
-        raise ValueError(
-            "criterion: masks rank single weights; give magnitude_l1, magnitude_l2, random, taylor or wanda"
-        )
+        raise ValueError("criterion: masks rank single weights; give magnitude_l1, magnitude_l2, random, taylor or wanda")
     if target.schedule != "single" and (kind == "n_m" or target.criterion not in ("magnitude_l1", "magnitude_l2")):
         raise ValueError(
             f"schedule: {target.schedule} masks more and more while the student trains, by magnitude and unstructured; "

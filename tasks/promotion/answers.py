@@ -8,33 +8,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from tasks.errors import UserError
 from tasks.files import read_json, write_json
-from tasks.promotion.approval import TIME, canonical, digest_of, open_proposals, statement_faults
-from tasks.promotion.decisions import read_log
+from tasks.promotion.approval import canonical, digest_of, open_proposals, statement_faults
+from tasks.promotion.decisions import now, read_log
 from tasks.promotion.keys import own_public_key, sign
 
-FOLDER: Final = (
-    "approvals"  # <first 16 of the proposal's digest>/<answer>-<key>.json: files of two people never conflict
-)
+# <first 16 of the proposal's digest>/<answer>-<key>.json: files of two people never conflict
+FOLDER: Final = "approvals"
 
 
 def find_proposal(workspace: Path, model: str, numbers: Mapping[str, str], version: str | None) -> dict[str, Any]:
     """Return the open proposal about a version, or the only one; `numbers`: sha256 -> version number, where it is known."""
     log = read_log(workspace)
     known = {entry["candidate"]["model_sha256"]: entry["candidate"]["version"] for entry in log} | dict(numbers)
-    found = open_proposals(log, model)
-    meant = [one for sha256, one in found.items() if version is None or known[sha256] == version]
+    proposals = open_proposals(log, model)
+    meant = [proposal for sha256, proposal in proposals.items() if version is None or known[sha256] == version]
     if len(meant) == 1:
         return meant[0]
-    listed = ", ".join(f"{model}/{known[sha256]}" for sha256 in found) or "none; `compactlm promote` makes one"
-    raise UserError(
-        f"{model}{f'/{version}' if version else ''}: say which proposal is meant; waiting for approval: {listed}"
-    )
+    listed = ", ".join(f"{model}/{known[sha256]}" for sha256 in proposals) or "none; `compactlm promote` makes one"
+    raise UserError(f"{model}{f'/{version}' if version else ''}: say which proposal is meant; waiting for approval: {listed}")
 
 
 def signed_answer(proposal: Mapping[str, Any], decision: str, reason: str, key: Path) -> dict[str, Any]:
@@ -44,24 +40,15 @@ def signed_answer(proposal: Mapping[str, Any], decision: str, reason: str, key: 
     if not names:
         allowed = ", ".join(proposal["policy"]["approvers"])
         raise UserError(
-            f"--key {key}: {line} is not the key of an approver; approvers: {allowed} "
-            "(params.yaml: promotion.approval.approvers)"
+            f"--key {key}: {line} is not the key of an approver; approvers: {allowed} (params.yaml: promotion.approval.approvers)"
         )
-    at = datetime.now(UTC).strftime(TIME)
-    said = {
-        "proposal": digest_of(proposal),
-        "decision": decision,
-        "name": names[0],
-        "key": line,
-        "at": at,
-        "reason": reason,
-    }
-    signed = {"statement": said, "signature": sign(canonical(said), key)}
-    return _counting(signed, proposal)
+    statement = {"proposal": digest_of(proposal), "decision": decision, "name": names[0], "key": line}
+    statement |= {"at": now(), "reason": reason}
+    return _counting({"statement": statement, "signature": sign(canonical(statement), key)}, proposal)
 
 
 def _counting(signed: dict[str, Any], proposal: Mapping[str, Any]) -> dict[str, Any]:
-    wrong = statement_faults(signed, proposal, datetime.now(UTC).strftime(TIME))
+    wrong = statement_faults(signed, proposal, now())
     if wrong:
         raise UserError(f"proposal {digest_of(proposal)[:12]}: this answer does not count: {'; '.join(wrong)}")
     return signed
@@ -73,9 +60,10 @@ def pasted_answer(text: str, proposal: Mapping[str, Any], name: str, decision: s
         signed = dict(json.loads(text))
     except (TypeError, ValueError):
         raise UserError("signature: paste the whole line that `compactlm approve --print` gives") from None
-    said = _counting(signed, proposal)["statement"]
-    if (said["name"], said["decision"]) != (name, decision):
-        raise UserError(f"the form says {decision} by {name}, the signature {said['decision']} by {said['name']}")
+    statement = _counting(signed, proposal)["statement"]
+    who, answer = statement["name"], statement["decision"]
+    if (who, answer) != (name, decision):
+        raise UserError(f"the form says {decision} by {name}, the signature {answer} by {who}")
     return signed
 
 
@@ -87,10 +75,10 @@ def keep_answer(workspace: Path, signed: Mapping[str, Any]) -> Path:
     return path
 
 
-def answer_path(said: Mapping[str, Any]) -> Path:
+def answer_path(statement: Mapping[str, Any]) -> Path:
     """Return where below the project the answer of a key's owner to a proposal is kept."""
-    owner = hashlib.sha256(str(said["key"]).encode()).hexdigest()[:12]
-    return Path(FOLDER) / str(said["proposal"])[:16] / f"{said['decision']}-{owner}.json"
+    owner = hashlib.sha256(str(statement["key"]).encode()).hexdigest()[:12]
+    return Path(FOLDER) / str(statement["proposal"])[:16] / f"{statement['decision']}-{owner}.json"
 
 
 def read_answer(path: Path) -> dict[str, Any] | None:
@@ -105,11 +93,11 @@ def read_answer(path: Path) -> dict[str, Any] | None:
 
 def read_statements(workspace: Path, digest: str) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the signed statements about a proposal that are in the project, and what is wrong with files that hold none."""
-    found, faults = [], []
+    statements, faults = [], []
     for path in sorted((workspace / FOLDER / digest[:16]).glob("*.json")):
         content = read_answer(path)
         if content is not None:
-            found.append(content)
+            statements.append(content)
         else:
             faults.append(f"{path.relative_to(workspace)} is not a signed statement")
-    return found, faults
+    return statements, faults

@@ -12,24 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeGuard
 
+from tasks.promotion.decisions import TIME
 from tasks.promotion.keys import signer
 
 SKEW: Final = timedelta(minutes=5)  # how far the clocks of two honest machines may be apart
-TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 ANSWERS: Final = ("approve", "reject")
-# what a proposal pins
-PARTS: Final = {
-    "model",
-    "candidate",
-    "champion",
-    "rules",
-    "evidence",
-    "verdict",
-    "authors",
-    "policy",
-    "proposed_at",
-    "expires_at",
-}
+JUDGED: Final = ("model", "candidate", "champion", "rules", "evidence", "verdict")
+PARTS: Final = {*JUDGED, "authors", "policy", "proposed_at", "expires_at"}  # what a proposal pins
 Statement = Mapping[str, Any]  # {"statement": {proposal, decision, name, key, at, reason}, "signature": armoured}
 
 
@@ -50,29 +39,29 @@ def statement_faults(signed: Statement, proposal: Mapping[str, Any], decided_at:
     approves is not an author (where that is asked), the digest is the proposal's, and its time lies within the proposal's
     and, clocks allowed for, not after the decision.
     """
-    said, policy = signed.get("statement"), proposal["policy"]
-    if not isinstance(said, Mapping) or said.get("decision") not in ANSWERS:
+    statement, policy = signed.get("statement"), proposal["policy"]
+    if not isinstance(statement, Mapping) or statement.get("decision") not in ANSWERS:
         return ["not a signed statement"]
-    who, at = str(said.get("name")), said.get("at")
-    found = []
-    if said.get("key") is None or signer(canonical(said), str(signed.get("signature"))) != said["key"]:
-        found.append(f"{who}: the signature is not one of this statement by this key")
-    if policy["approvers"].get(who) != said.get("key"):
-        found.append(f"{who}: not an approver with this key")
-    if policy["not_author"] and said["decision"] == "approve" and is_author(who, proposal):
-        found.append(f"{who}: is the author of the model's commit, and may not approve it")
-    if said.get("proposal") != digest_of(proposal):
-        found.append(f"{who}: signed another proposal, {str(said.get('proposal'))[:12]}")
+    who, at, key = str(statement.get("name")), statement.get("at"), statement.get("key")
+    wrong = []
+    if key is None or signer(canonical(statement), str(signed.get("signature"))) != key:
+        wrong.append("the signature is not one of this statement by this key")
+    if policy["approvers"].get(who) != key:
+        wrong.append("not an approver with this key")
+    if policy["not_author"] and statement["decision"] == "approve" and is_author(who, proposal):
+        wrong.append("is the author of the model's commit, and may not approve it")
+    if statement.get("proposal") != digest_of(proposal):
+        wrong.append(f"signed another proposal, {str(statement.get('proposal'))[:12]}")
     if not is_time(at) or not moment(proposal["proposed_at"]) - SKEW <= moment(at) <= moment(proposal["expires_at"]):
-        found.append(f"{who}: signed at {at}, not between {proposal['proposed_at']} and {proposal['expires_at']}")
+        wrong.append(f"signed at {at}, not between {proposal['proposed_at']} and {proposal['expires_at']}")
     elif moment(at) > moment(decided_at) + SKEW:
-        found.append(f"{who}: signed at {at}, after the decision at {decided_at}")
-    return found
+        wrong.append(f"signed at {at}, after the decision at {decided_at}")
+    return [f"{who}: {fault}" for fault in wrong]
 
 
 def is_author(who: str, proposal: Mapping[str, Any]) -> bool:
     """Return whether a name or address is that of an author of the model's commits."""
-    return who.casefold() in {one.casefold() for one in proposal["authors"]}
+    return who.casefold() in {author.casefold() for author in proposal["authors"]}
 
 
 def tally(
@@ -89,11 +78,11 @@ def tally(
         if wrong:
             faults += wrong
             continue
-        said = signed["statement"]
-        if said["decision"] == "reject":
-            rejecting.append(f"{said['name']}: {said.get('reason')}")
+        statement = signed["statement"]
+        if statement["decision"] == "reject":
+            rejecting.append(f"{statement['name']}: {statement.get('reason')}")
         else:
-            approving[said["key"]] = said["name"]
+            approving[statement["key"]] = statement["name"]
     return sorted(approving.values()), sorted(rejecting), faults
 
 
@@ -108,34 +97,30 @@ def approval_faults(
     a promotion without approval is then a fault) and `authors` (names and addresses of the authors of the model's commits).
     """
     number = decision.get("number")
-    found = decision["verdict"].get("approval")
-    if found is None:
-        asked = (
-            policy is not None and decision["kind"] in ("promote", "first", "adopt") and decision["outcome"] == "done"
-        )
+    approval = decision["verdict"].get("approval")
+    if approval is None:
+        asked = policy is not None and decision["kind"] in ("promote", "first", "adopt") and decision["outcome"] == "done"
         return [f"decision {number} has no approval, though one was asked for"] if asked else []
-    if not _is_whole(found):
+    if not _is_whole(approval):
         return [f"decision {number}: its approval is not whole"]
-    proposal, wrong = found["proposal"], []
-    if found["digest"] != digest_of(proposal):
+    proposal, wrong = approval["proposal"], []
+    if approval["digest"] != digest_of(proposal):
         wrong.append("the proposal was changed: its digest is not that of its content")
-    wrong += [
-        f"the proposal is about another {what}" for what, here in _subject(decision).items() if proposal[what] != here
-    ]
+    wrong += [f"the proposal is about another {what}" for what, here in _subject(decision).items() if proposal[what] != here]
     if policy is not None and policy != proposal["policy"]:
         wrong.append("who may approve, and how many must, is not what was asked for")
     if authors is not None and sorted(authors) != proposal["authors"]:
         wrong.append(f"the authors are {', '.join(sorted(authors))}, not {', '.join(proposal['authors'])}")
     if decision["outcome"] == "done":
-        wrong += _quorum_faults(found, decision["at"])
-    return [f"decision {number}: {one}" for one in wrong]
+        wrong += _quorum_faults(approval, decision["at"])
+    return [f"decision {number}: {fault}" for fault in wrong]
 
 
-def _quorum_faults(found: Mapping[str, Any], decided_at: str) -> list[str]:
-    proposal = found["proposal"]
-    approving, rejecting, wrong = tally(found["statements"], proposal, decided_at)
+def _quorum_faults(approval: Mapping[str, Any], decided_at: str) -> list[str]:
+    proposal = approval["proposal"]
+    approving, rejecting, wrong = tally(approval["statements"], proposal, decided_at)
     quorum = max(1, proposal["policy"]["quorum"])
-    if found["state"] != "approved" or rejecting:
+    if approval["state"] != "approved" or rejecting:
         wrong.append("it was carried out though it was not approved")
     if len(approving) < quorum:
         wrong.append(f"{len(approving)} of {quorum} approvals hold")
@@ -155,12 +140,12 @@ def _subject(decision: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_whole(found: Any) -> bool:
+def _is_whole(approval: Any) -> bool:
     """Return whether a decision's approval has all its parts, so that they can be looked at."""
-    proposal = found.get("proposal") if isinstance(found, Mapping) else None
+    proposal = approval.get("proposal") if isinstance(approval, Mapping) else None
     if not isinstance(proposal, Mapping) or not set(proposal) >= PARTS:
         return False
-    parts = set(found) >= {"digest", "state", "statements"}
+    parts = set(approval) >= {"digest", "state", "statements"}
     policy = set(proposal["policy"]) >= {"quorum", "not_author", "approvers"}
     return parts and policy and is_time(proposal["proposed_at"]) and is_time(proposal["expires_at"])
 
@@ -181,15 +166,15 @@ def is_time(text: Any) -> TypeGuard[str]:
 
 def open_proposals(log: Sequence[Mapping[str, Any]], model: str) -> dict[str, dict[str, Any]]:
     """Return candidate's sha256 -> its proposal, of those about a model that no later decision has settled."""
-    found: dict[str, dict[str, Any]] = {}
+    proposals: dict[str, dict[str, Any]] = {}
     for entry in log:
         if entry["model"] != model:
             continue
         record = entry["verdict"].get("approval")
         if record is not None and record["state"] == "waiting":
-            found[record["proposal"]["candidate"]] = dict(record["proposal"])
+            proposals[record["proposal"]["candidate"]] = dict(record["proposal"])
         elif record is not None:
-            found.pop(record["proposal"]["candidate"], None)
+            proposals.pop(record["proposal"]["candidate"], None)
         if entry["outcome"] == "done":
-            found = {}  # all of them were about another champion
-    return found
+            proposals = {}  # all of them were about another champion
+    return proposals

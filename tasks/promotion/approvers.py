@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from tasks.errors import UserError
 from tasks.files import read_json
 from tasks.git import git
 from tasks.params.gates import Approval
+from tasks.promotion.decisions import VersionRecord
 from tasks.promotion.keys import public_key
-from tasks.registry.tracking import Tracker
+from tasks.registry.reading import Reader
 
 
 def policy_of(approval: Approval, folder: Path) -> dict[str, Any]:
@@ -30,9 +31,7 @@ def policy_of(approval: Approval, folder: Path) -> dict[str, Any]:
     if len(set(keys.values())) < len(keys):
         raise UserError(f"{where}: two approvers have the same key; everybody needs a key of their own")
     if len(keys) < approval.quorum:
-        raise UserError(
-            f"params.yaml: promotion.approval.quorum: {approval.quorum}, but {where} has {len(keys)} approvers"
-        )
+        raise UserError(f"params.yaml: promotion.approval.quorum: {approval.quorum}, but {where} has {len(keys)} approvers")
     return {**approval.model_dump(mode="json"), "approvers": keys}
 
 
@@ -40,14 +39,14 @@ def _read_approvers(path: Path) -> dict[str, str]:
     """Return name -> public key of a file with a line each, as in the `allowed_signers` of SSH."""
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; it has a line an approver: NAME ssh-ed25519 KEY")
-    found: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         name, _, key = line.strip().partition(" ")
         if name and not name.startswith("#"):
-            if name in found:
+            if name in keys:
                 raise UserError(f"{path}: line {number}: {name} stands there twice; one key a person")
-            found[name] = key
-    return found
+            keys[name] = key
+    return keys
 
 
 def doubt(workspace: Path, asked: Approval, authors: Sequence[str]) -> str | None:
@@ -61,16 +60,16 @@ def doubt(workspace: Path, asked: Approval, authors: Sequence[str]) -> str | Non
     return None
 
 
-def authors_of(tracker: Tracker, candidate: Mapping[str, Any]) -> list[str]:
+def authors_of(tracker: Reader, candidate: VersionRecord) -> list[str]:
     """Return names and addresses of the authors of the commits at which a version's stages ran; empty if one is unknown."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = tracker.run_files(candidate["run_id"], "receipts", Path(scratch)) if candidate["run_id"] else None
         receipts = [read_json(path) for path in sorted(folder.glob("*.json"))] if folder else []
     commits = {str(receipt["git"]["commit"]) for receipt in receipts}
-    found: set[str] = set()
+    authors: set[str] = set()
     for commit in commits:
-        told = git(tracker.workspace, "log", "-1", "--format=%an%n%ae", commit, "--")
-        if told.returncode:
+        done = git(tracker.workspace, "log", "-1", "--format=%an%n%ae", commit, "--")
+        if done.returncode:
             return []
-        found |= set(told.stdout.decode().split("\n")) - {""}
-    return sorted(found)
+        authors |= set(done.stdout.decode().split("\n")) - {""}
+    return sorted(authors)

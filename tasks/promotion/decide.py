@@ -11,20 +11,21 @@ import getpass
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from tasks.errors import UserError
 from tasks.lineage.receipts import git_state
 from tasks.promotion.decision_page import as_markdown
-from tasks.promotion.decisions import Decision, commit, lease, mirror, read_log, sealed
-from tasks.registry.tracking import PREFIX, Tracker
+from tasks.promotion.decisions import Decision, VersionRecord, commit, lease, mirror, now, read_log, sealed, version_record
+from tasks.registry.reading import Reader, ours
+from tasks.registry.tracking import Tracker
 
 ALIASES: Final = ("previous", "champion")  # in this order: there is never a champion whose predecessor is lost
 ATTEMPTS: Final = 100
 SETTLED: Final = "decision"
 MAX_DESCRIPTION: Final = 5000  # characters that MLflow's store keeps
-Judge = Callable[[dict[str, Any], dict[str, Any] | None], dict[str, Any]]  # (candidate, champion) -> verdict
+State = dict[str, VersionRecord | None]  # `champion` and `previous`
+Judge = Callable[[VersionRecord, VersionRecord | None], dict[str, Any]]  # (candidate, champion) -> verdict
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def actor() -> str:
     return os.environ.get("COMPACTLM_ACTOR") or getpass.getuser()
 
 
-def state_of(log: Sequence[Decision], name: str) -> dict[str, Any]:
+def state_of(log: Sequence[Decision], name: str) -> State:
     """Return `champion` and `previous` of a model by the log; None where there is none."""
     last = next((entry for entry in reversed(log) if entry["model"] == name), None)
     return {alias: last[alias] if last else None for alias in ALIASES}
@@ -53,19 +54,18 @@ def newest(log: Sequence[Decision], name: str) -> str:
     return str(max((entry["number"] for entry in log if entry["model"] == name), default=0))
 
 
-def describe(tracker: Tracker, name: str, version: str) -> dict[str, Any]:
+def describe(tracker: Reader, name: str, version: str) -> VersionRecord:
     """Return what identifies a version: number, digest of the weights, round, and its ids in MLflow."""
-    for entry in tracker.versions(name):
-        if str(entry.version) == version:
-            tags = {key.removeprefix(PREFIX): value for key, value in entry.tags.items()}
-            found = {key: tags.get(key) for key in ("model_sha256", "round", "model_id", "run_id", "teacher_run_id")}
-            return {"version": version, **found}
-    known = ", ".join(str(entry.version) for entry in tracker.versions(name)) or "none"
-    raise UserError(f"{name}: there is no version {version}; registered: {known} (see `compactlm models`)")
+    known = tracker.versions(name)
+    for entry in known:
+        if entry.version == version:
+            return version_record(version, ours(entry.tags))
+    listed = ", ".join(entry.version for entry in known) or "none"
+    raise UserError(f"{name}: there is no version {version}; registered: {listed} (see `compactlm models`)")
 
 
-def decide(tracker: Tracker, name: str, ask: Request, judge: Judge) -> Decision:
-    """Return the recorded decision on `ask`: done, or refused with the verdict's reasons. UserError on a moved alias.
+def decide(tracker: Tracker, name: str, request: Request, judge: Judge) -> Decision:
+    """Return the recorded decision on a request: done, or refused with the verdict's reasons. UserError on a moved alias.
 
     The lease makes the processes of one machine wait for each other. Should somebody commit without it, the create-only
     ref refuses our number, and the candidate is judged again, against the champion there is then.
@@ -75,11 +75,11 @@ def decide(tracker: Tracker, name: str, ask: Request, judge: Judge) -> Decision:
         with lease(workspace):
             reconcile_locked(tracker, name)
             log = read_log(workspace)
-            before = state_of(log, name)
-            candidate = describe(tracker, name, ask.version)
-            check_ask(ask, candidate, before, log, name)
-            verdict = judge(candidate, before["champion"])
-            entry = sealed(content(tracker, name, ask, candidate, before, verdict), log)
+            candidate = describe(tracker, name, request.version)
+            check_request(request, candidate, log, name)
+            verdict = judge(candidate, state_of(log, name)["champion"])
+            decision = content(name, request, candidate, verdict, log)
+            entry = sealed({**decision, "git": git_state(workspace)}, log)
             if not commit(workspace, entry):
                 continue
             mirror(workspace, read_log(workspace))
@@ -88,38 +88,30 @@ def decide(tracker: Tracker, name: str, ask: Request, judge: Judge) -> Decision:
     raise UserError(f"{name}: {ATTEMPTS} other decisions came first; try again when fewer promotions are under way")
 
 
-def check_ask(
-    ask: Request, candidate: Mapping[str, Any], before: Mapping[str, Any], log: Sequence[Decision], name: str
-) -> None:
+def check_request(request: Request, candidate: VersionRecord, log: Sequence[Decision], name: str) -> None:
     """Raise UserError for what is no question for a gate: nothing to change, or no champion to go back from."""
-    champion = before["champion"]
+    champion = state_of(log, name)["champion"]
     if champion is not None and champion["model_sha256"] == candidate["model_sha256"]:
         raise UserError(f"{name}: version {candidate['version']} is champion already; nothing to decide")
-    if ask.kind == "first" and any(entry["model"] == name for entry in log):
+    if request.kind == "first" and any(entry["model"] == name for entry in log):
         raise UserError(f"{name}: there have been decisions already; a first champion is no longer automatic")
 
 
 def content(
-    tracker: Tracker,
-    name: str,
-    ask: Request,
-    candidate: dict[str, Any],
-    before: dict[str, Any],
-    verdict: dict[str, Any],
+    name: str, request: Request, candidate: VersionRecord, verdict: Mapping[str, Any], log: Sequence[Decision]
 ) -> dict[str, Any]:
     """Return a decision's content; a refused one leaves champion and previous as they were."""
-    done = verdict["verdict"] == "pass"
-    after = {"champion": candidate, "previous": before["champion"]} if done else dict(before)
+    before, done = state_of(log, name), verdict["verdict"] == "pass"
+    after = {"champion": candidate, "previous": before["champion"]} if done else before
     return {
         "model": name,
-        "kind": ask.kind,
+        "kind": request.kind,
         "outcome": "done" if done else "refused",
         "candidate": candidate,
         "verdict": verdict,
-        "reason": ask.reason,
-        "actor": ask.actor,
-        "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "git": git_state(tracker.workspace),
+        "reason": request.reason,
+        "actor": request.actor,
+        "at": now(),
         "before": before,
         **after,
     }
@@ -149,7 +141,7 @@ def describe_newest(tracker: Tracker, name: str, log: Sequence[Decision]) -> Non
         tracker.set_description(name, version, as_markdown(entry, MAX_DESCRIPTION))
 
 
-def point(tracker: Tracker, name: str, alias: str, wanted: Mapping[str, Any] | None) -> None:
+def point(tracker: Tracker, name: str, alias: str, wanted: VersionRecord | None) -> None:
     """Point one alias at the version with the decided weights; without such a version it is taken away."""
     version = number_of(tracker, name, wanted)
     if version is not None:
@@ -164,27 +156,24 @@ def mark(tracker: Tracker, name: str, number: str) -> None:
         tracker.set_model_tag(name, SETTLED, number)
 
 
-def number_of(tracker: Tracker, name: str, wanted: Mapping[str, Any] | None) -> str | None:
+def number_of(tracker: Reader, name: str, wanted: VersionRecord | None) -> str | None:
     """Return the version with the decided weights: a registry that was made anew numbers them otherwise."""
-    if wanted is None:
-        return None
-    numbers = {entry.tags.get(PREFIX + "model_sha256"): str(entry.version) for entry in tracker.versions(name)}
-    return numbers.get(wanted["model_sha256"])
+    return tracker.numbers(name).get(wanted["model_sha256"]) if wanted is not None else None
 
 
-def differences(tracker: Tracker, name: str, state: Mapping[str, Any]) -> list[str]:
+def differences(tracker: Reader, name: str, state: State) -> list[str]:
     """Return where MLflow's aliases are not what the log says, a sentence each."""
     aliases = tracker.aliases(name)
-    found = []
+    wrong = []
     for alias in ALIASES:
         wanted = number_of(tracker, name, state[alias])
         if aliases.get(alias) != wanted:
             has = f"version {aliases[alias]}" if alias in aliases else "nothing"
-            found.append(f"alias {alias} points at {has}; the log says {f'version {wanted}' if wanted else 'nothing'}")
-    return found
+            wrong.append(f"alias {alias} points at {has}; the log says {f'version {wanted}' if wanted else 'nothing'}")
+    return wrong
 
 
-def drift(tracker: Tracker, name: str) -> list[str]:
+def drift(tracker: Reader, name: str) -> list[str]:
     """Return where aliases were moved without a decision; aliases that a crash left behind are not among them."""
     log = read_log(tracker.workspace)
     if tracker.model_tag(name, SETTLED) != newest(log, name):
@@ -211,7 +200,7 @@ def reconcile_locked(tracker: Tracker, name: str, *, repair: bool = False) -> li
             f"{name}: {'; '.join(moved)}. It was moved without a decision; `compactlm history --repair` puts it back, "
             "`compactlm promote` or `compactlm rollback` then decides"
         )
-    done += [f"set right: {one}" for one in differences(tracker, name, state_of(log, name))]
+    done += [f"set right: {difference}" for difference in differences(tracker, name, state_of(log, name))]
     if done or tracker.model_tag(name, SETTLED) != newest(log, name):
         settle(tracker, name)
     return done

@@ -20,9 +20,9 @@ def describe_answers(record: Mapping[str, Any] | None) -> list[str]:
     if record is None:
         return []
     lines = []
-    for said in (one["statement"] for one in record["statements"]):
-        reason = f": {said['reason']}" if said["reason"] else ""
-        lines.append(f"{said['decision']} by {said['name']} at {said['at']}{reason}")
+    for statement in (signed["statement"] for signed in record["statements"]):
+        reason = f": {statement['reason']}" if statement["reason"] else ""
+        lines.append(f"{statement['decision']} by {statement['name']} at {statement['at']}{reason}")
     return lines + ([f"open until {record['proposal']['expires_at']}"] if record["state"] == "waiting" else [])
 
 
@@ -44,10 +44,10 @@ def _page(entry: Mapping[str, Any], rules: list[Mapping[str, Any]], left_out: in
     )
 
 
-def _model(what: str, one: Mapping[str, Any] | None) -> str:
-    if one is None:
+def _model(what: str, version: Mapping[str, Any] | None) -> str:
+    if version is None:
         return f"| {what} | none | | |"
-    return f"| {what} | {one['version']} | {one['round']} | `{str(one['model_sha256'])[:16]}` |"
+    return f"| {what} | {version['version']} | {version['round']} | `{str(version['model_sha256'])[:16]}` |"
 
 
 def _answers(approval: Mapping[str, Any] | None) -> list[str]:
@@ -59,9 +59,9 @@ def _answers(approval: Mapping[str, Any] | None) -> list[str]:
         f"{approval['state']}.",
         "",
     ]
-    for said in (one["statement"] for one in approval["statements"]):
-        reason = f": {_cell(said['reason'])}" if said["reason"] else ""
-        lines.append(f"- {said['decision']} by {_cell(said['name'])} at {said['at']}{reason}")
+    for statement in (signed["statement"] for signed in approval["statements"]):
+        reason = f": {_cell(statement['reason'])}" if statement["reason"] else ""
+        lines.append(f"- {statement['decision']} by {_cell(statement['name'])} at {statement['at']}{reason}")
     return [*lines, ""] if approval["statements"] else lines
 
 

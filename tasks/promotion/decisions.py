@@ -14,8 +14,10 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from subprocess import CompletedProcess
+from typing import Any, Final, TypedDict
 
 from tasks.errors import StageError, UserError
 from tasks.git import git
@@ -23,7 +25,32 @@ from tasks.git import git
 LOG: Final = "decisions.jsonl"
 REFS: Final = "refs/compactlm/decisions"
 PATIENCE_SECONDS: Final = 10.0
+TIME: Final = "%Y-%m-%dT%H:%M:%SZ"  # how records write a time
 Decision = dict[str, Any]
+
+
+class VersionRecord(TypedDict):
+    """What decisions say of a registered version; the ids of MLflow are None where an index that was made again has none."""
+
+    version: str
+    model_sha256: str
+    round: str
+    model_id: str | None
+    run_id: str | None
+    teacher_run_id: str | None
+
+
+def version_record(number: str, tags: Mapping[str, str]) -> VersionRecord:
+    """Return what decisions say of a version with these tags."""
+    model, run, teacher = (tags.get(key) for key in ("model_id", "run_id", "teacher_run_id"))
+    return VersionRecord(
+        version=number, model_sha256=tags["model_sha256"], round=tags["round"], model_id=model, run_id=run, teacher_run_id=teacher
+    )
+
+
+def now() -> str:
+    """Return the time as records write it."""
+    return datetime.now(UTC).strftime(TIME)
 
 
 def sealed(content: Mapping[str, Any], log: Sequence[Decision]) -> Decision:
@@ -38,18 +65,18 @@ def _sha256(content: Mapping[str, Any]) -> str:
 
 def faults(log: Sequence[Decision]) -> list[str]:
     """Return what is wrong with a chain, a sentence each; empty when it is intact."""
-    found = []
+    wrong = []
     previous = None
     for place, entry in enumerate(log, start=1):
         content = {key: value for key, value in entry.items() if key != "sha256"}
         if entry.get("number") != place:
-            found.append(f"decision {place} has the number {entry.get('number')}: one was taken out or moved")
+            wrong.append(f"decision {place} has the number {entry.get('number')}: one was taken out or moved")
         if entry.get("sha256") != _sha256(content):
-            found.append(f"decision {place} was changed: its digest is not that of its content")
+            wrong.append(f"decision {place} was changed: its digest is not that of its content")
         if entry.get("previous_sha256") != previous:
-            found.append(f"decision {place} does not follow the one before it")
+            wrong.append(f"decision {place} does not follow the one before it")
         previous = entry.get("sha256")
-    return found
+    return wrong
 
 
 def read_log(workspace: Path) -> list[Decision]:
@@ -74,28 +101,26 @@ def read_lines(workspace: Path) -> list[Decision]:
     """Return the decisions of the file; a last line cut short by a kill is left out, any other one is a UserError."""
     path = workspace / LOG
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    found = []
+    log = []
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
-            found.append(dict(json.loads(line)))
+            log.append(dict(json.loads(line)))
         except ValueError:
             raise UserError(f"{path}: line {number} is not a decision; `git checkout {LOG}` brings it back") from None
-    return found
+    return log
 
 
 def read_refs(workspace: Path) -> list[Decision]:
     """Return the decisions that the refs hold, by number."""
     names = _git(workspace, "for-each-ref", "--sort=refname", "--format=%(objectname)", REFS).split()
-    if not names:
-        return []
-    found = []
-    out = _git(workspace, "cat-file", "--batch", given="\n".join(names) + "\n").encode()
-    while out:
-        head, _, rest = out.partition(b"\n")
+    log: list[Decision] = []
+    rest = _git(workspace, "cat-file", "--batch", given="\n".join(names) + "\n").encode() if names else b""
+    while rest:
+        head, _, rest = rest.partition(b"\n")
         size = int(head.split()[2])
-        found.append(dict(json.loads(rest[:size])))
-        out = rest[size + 1 :]
-    return found
+        log.append(dict(json.loads(rest[:size])))
+        rest = rest[size + 1 :]
+    return log
 
 
 def commit(workspace: Path, entry: Decision) -> bool:
@@ -111,8 +136,7 @@ def commit(workspace: Path, entry: Decision) -> bool:
         if git(workspace, "rev-parse", "--verify", "--quiet", name).returncode == 0:
             return False
         if time.monotonic() > end:
-            said = done.stderr.decode(errors="replace").strip()
-            raise StageError("decision", f"git could not make {name}: {said}")
+            raise StageError("decision", f"git could not make {name}: {_words(done)}")
         time.sleep(0.05)  # another process holds the ref's lock file this moment
 
 
@@ -146,6 +170,9 @@ def lease(workspace: Path) -> Iterator[None]:
 def _git(workspace: Path, *arguments: str, given: str = "") -> str:
     done = git(workspace, *arguments, given=given.encode())
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()
-        raise UserError(f"{workspace}: decisions are recorded in Git, and git says: {said}")
+        raise UserError(f"{workspace}: decisions are recorded in Git, and git says: {_words(done)}")
     return done.stdout.decode()
+
+
+def _words(done: CompletedProcess[bytes]) -> str:
+    return done.stderr.decode(errors="replace").strip()

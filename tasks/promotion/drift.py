@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from tasks.errors import UserError
 from tasks.promotion.decide import ALIASES, differences, number_of, state_of
 from tasks.promotion.decisions import LOG, Decision, lease, read_lines, read_log, read_refs
-from tasks.registry.tracking import Tracker
+from tasks.registry.reading import Reader
 
 
-def registry_faults(tracker: Tracker, name: str) -> list[str]:
+def registry_faults(tracker: Reader, name: str) -> list[str]:
     """Return where aliases or a copy of the log are not what was decided, a sentence each.
 
     A promotion that is under way on this machine is waited for.
@@ -21,22 +21,22 @@ def registry_faults(tracker: Tracker, name: str) -> list[str]:
             log = read_log(workspace)
         except UserError as error:
             return [str(error)]
-        found = _of_aliases(tracker, name, log) if any(entry["model"] == name for entry in log) else []
+        wrong = _of_aliases(tracker, name, log) if any(entry["model"] == name for entry in log) else []
         lines, refs = len(read_lines(workspace)), len(read_refs(workspace))
         if lines != refs:
-            found.append(f"{LOG} has {lines} decisions, the Git refs have {refs}")
-        return found
+            wrong.append(f"{LOG} has {lines} decisions, the Git refs have {refs}")
+        return wrong
 
 
-def _of_aliases(tracker: Tracker, name: str, log: Sequence[Decision]) -> list[str]:
+def _of_aliases(tracker: Reader, name: str, log: Sequence[Decision]) -> list[str]:
     state = state_of(log, name)
-    found = differences(tracker, name, state)
+    wrong = differences(tracker, name, state)
     for alias in ALIASES:
-        one = state[alias]
+        decided = state[alias]
         # MLflow takes the aliases of a deleted version away without a word.
-        if one is not None and number_of(tracker, name, one) is None:
-            found.append(
-                f"{alias} is version {one['version']} by the log, and no registered version has its weights "
-                f"({one['model_sha256'][:12]})"
+        if decided is not None and number_of(tracker, name, decided) is None:
+            wrong.append(
+                f"{alias} is version {decided['version']} by the log, and no registered version has its weights "
+                f"({decided['model_sha256'][:12]})"
             )
-    return found
+    return wrong

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from tasks.artifacts import RoundPaths
 from tasks.errors import UserError
 from tasks.files import read_json
 from tasks.git import has_git
 from tasks.params.base import Params
 from tasks.promotion.decide import Request, decide, reconcile
 from tasks.promotion.decisions import read_log
-from tasks.promotion.gate import judge_first
+from tasks.registry.selector import CHAMPION
 from tasks.registry.tracking import Tracker
 
 console = logging.getLogger("compactlm")
@@ -36,16 +37,19 @@ def settle_champion(tracker: Tracker, params: Params, version: str, selected: st
         if params.promotion.approval is not None:
             console.info("no champion yet: `compactlm promote challenger` asks the approvers")
             return
-        found = tracker.aliases(name).get("champion")
-        if found is not None:
+        champion = tracker.aliases(name).get(CHAMPION)
+        if champion is not None:
             reason = "already champion when the log of decisions began"
             adopted: dict[str, Any] = {"verdict": "pass", "sentence": "adopted as it was found", "rules": []}
-            decide(tracker, name, Request("adopt", found, reason, ACTOR), lambda *_: adopted)
+            decide(tracker, name, Request("adopt", champion, reason, ACTOR), lambda *_: adopted)
         else:
-            verdict = read_json(tracker.workspace / "artifacts" / "rounds" / selected / "verdict.json")
-            ask = Request("first", version, f"first champion: {selected} is the smallest round whose gates pass", ACTOR)
-            entry = decide(tracker, name, ask, lambda candidate, _: judge_first(tracker, params, candidate, verdict))
-            _tell(entry)
+            # Judging imports what evaluations need, and most runs have a champion already.
+            from tasks.promotion.gate import judge_first
+
+            verdict = read_json(RoundPaths(tracker.workspace, selected).verdict)
+            reason = f"first champion: {selected} is the smallest round whose gates pass"
+            request = Request("first", version, reason, ACTOR)
+            _tell(decide(tracker, name, request, lambda candidate, _: judge_first(tracker, params, candidate, verdict)))
     except UserError as error:
         console.warning("registry: %s", error)
 

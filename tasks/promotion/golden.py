@@ -28,17 +28,17 @@ def reproduced(rows: Sequence[Row], logits: NDArray[np.floating[Any]], atol: flo
     wanted = np.array([row["logits"] for row in rows], dtype=np.float64)
     if logits.shape != wanted.shape:
         return Answer("fail", f"a fresh process gives {logits.shape} logits where {wanted.shape} are golden")
-    found = float(np.abs(logits.astype(np.float64) - wanted).max())
-    if not found <= atol:
-        return Answer("fail", f"a fresh process gives logits that differ by {found:.2g}; at most {atol:g} is allowed")
+    difference = float(np.abs(logits.astype(np.float64) - wanted).max())
+    if not difference <= atol:
+        return Answer("fail", f"a fresh process gives logits that differ by {difference:.2g}; at most {atol:g} is allowed")
     return Answer("pass", f"a fresh process gives the {len(rows)} golden answers, logits within {atol:g}")
 
 
-def answered(rows: Sequence[Row], told: Any, atol: float) -> Answer:
-    """Return whether a server told the golden labels with their probabilities: a list of `label` and `score`."""
-    if not isinstance(told, list) or len(told) != len(rows):
-        return Answer("fail", f"the server answered {str(told)[:80]!r} to {len(rows)} texts")
-    for row, answer in zip(rows, told, strict=True):
+def answered(rows: Sequence[Row], given: Any, atol: float) -> Answer:
+    """Return whether a server gave the golden labels with their probabilities: a list of `label` and `score`."""
+    if not isinstance(given, list) or len(given) != len(rows):
+        return Answer("fail", f"the server answered {str(given)[:80]!r} to {len(rows)} texts")
+    for row, answer in zip(rows, given, strict=True):
         label, score = (answer.get("label"), answer.get("score")) if isinstance(answer, Mapping) else (answer, None)
         number, wanted = _number(score), _probability(row["logits"])
         if label != row["label"] or number is None or not abs(number - wanted) <= atol:
@@ -51,7 +51,7 @@ def _is_sound(row: Any) -> bool:
     if not isinstance(row, Mapping) or not isinstance(row.get("text"), str) or not isinstance(row.get("label"), str):
         return False
     logits = row.get("logits")
-    return isinstance(logits, list) and len(logits) > 1 and all(_number(one) is not None for one in logits)
+    return isinstance(logits, list) and len(logits) > 1 and all(_number(logit) is not None for logit in logits)
 
 
 def _number(value: object) -> float | None:
@@ -63,4 +63,4 @@ def _number(value: object) -> float | None:
 def _probability(logits: Sequence[float]) -> float:
     """Return the softmax of the largest logit."""
     largest = max(logits)
-    return 1.0 / sum(math.exp(one - largest) for one in logits)
+    return 1.0 / sum(math.exp(logit - largest) for logit in logits)

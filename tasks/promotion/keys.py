@@ -46,15 +46,13 @@ def public_key(line: str) -> str:
 
 def own_public_key(path: Path) -> str:
     """Return the public key of the private key in a file, or of the `.pub` file itself."""
-    found = _read(path)
-    if isinstance(found, Ed25519PrivateKey):
-        return _line(found.public_key())
+    key = _read(path)
+    if isinstance(key, Ed25519PrivateKey):
+        return _line(key.public_key())
     beside = path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
     if beside.is_file():
         return public_key(beside.read_text(encoding="utf-8"))
-    raise UserError(
-        f"--key {path}: it has a passphrase and there is no {beside}; make it: ssh-keygen -y -f {path} > {beside}"
-    )
+    raise UserError(f"--key {path}: it has a passphrase and there is no {beside}; make it: ssh-keygen -y -f {path} > {beside}")
 
 
 def sign(message: bytes, path: Path) -> str:
@@ -145,11 +143,11 @@ def _string(value: bytes) -> bytes:
 
 def _strings(blob: bytes, count: int) -> list[bytes]:
     """Return the `count` strings a blob consists of; ValueError if it is anything else."""
-    found = []
+    strings = []
     for _ in range(count):
         (length,) = struct.unpack(">I", blob[:4])
-        found.append(blob[4 : 4 + length])
+        strings.append(blob[4 : 4 + length])
         blob = blob[4 + length :]
     if blob:
         raise ValueError("more than was announced")
-    return found
+    return strings

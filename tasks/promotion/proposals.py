@@ -17,10 +17,10 @@ from typing import Any, Final
 from tasks.errors import UserError
 from tasks.params.base import Params
 from tasks.promotion.answers import FOLDER, read_statements
-from tasks.promotion.approval import TIME, digest_of, moment, open_proposals, statement_faults, tally
+from tasks.promotion.approval import digest_of, moment, open_proposals, statement_faults, tally
 from tasks.promotion.approvers import authors_of, doubt, policy_of
 from tasks.promotion.decide import Judge, Request, actor, decide
-from tasks.promotion.decisions import Decision, read_log
+from tasks.promotion.decisions import TIME, Decision, VersionRecord, read_log
 from tasks.promotion.gate import judge_promotion
 from tasks.registry.selector import CHALLENGER, find_own_version
 from tasks.registry.tracking import Tracker
@@ -43,14 +43,14 @@ def with_approval(judge: Judge, tracker: Tracker, params: Params, name: str, now
         return judge
     policy = policy_of(asked, tracker.workspace)
 
-    def judged(candidate: dict[str, Any], champion: dict[str, Any] | None) -> dict[str, Any]:
+    def judged(candidate: VersionRecord, champion: VersionRecord | None) -> dict[str, Any]:
         verdict = judge(candidate, champion)
         if verdict["verdict"] != "pass":
             return verdict
         authors = authors_of(tracker, candidate)
-        found = doubt(tracker.workspace, asked, authors)
-        if found:
-            return _ruled(verdict, "hold", f"approval: {found}", None)
+        fault = doubt(tracker.workspace, asked, authors)
+        if fault:
+            return _ruled(verdict, "hold", f"approval: {fault}", None)
         facts = {
             "model": name,
             "candidate": candidate["model_sha256"],
@@ -70,8 +70,9 @@ def with_approval(judge: Judge, tracker: Tracker, params: Params, name: str, now
 def promote_version(tracker: Tracker, params: Params, version: str, reason: str) -> Decision:
     """Return the recorded decision on making a version champion, named as in every command; WaitingError while people answer."""
     name = params.registry.model_name
-    ask = Request("promote", find_own_version(tracker, version, name, CHALLENGER), reason, actor())
-    return decide(tracker, name, ask, with_approval(partial(judge_promotion, tracker, params), tracker, params, name))
+    request = Request("promote", find_own_version(tracker, version, name, CHALLENGER), reason, actor())
+    judge = with_approval(partial(judge_promotion, tracker, params), tracker, params, name)
+    return decide(tracker, name, request, judge)
 
 
 def is_waiting(entry: Decision) -> bool:
@@ -97,13 +98,12 @@ def _answered(workspace: Path, verdict: dict[str, Any], facts: dict[str, Any], a
             "expires_at": (at + timedelta(hours=facts["policy"]["ttl_hours"])).strftime(TIME),
         }
         words = f"approval: waiting for {facts['policy']['quorum']} of {', '.join(facts['policy']['approvers'])}"
-        return _ruled(
-            verdict, "hold", words + (f" anew, because {stale}" if stale else ""), _record("waiting", opened, [])
-        )
-    now = at.strftime(TIME)
+        words += f" anew, because {stale}" if stale else ""
+        return _ruled(verdict, "hold", words, _record("waiting", opened, []))
+    decided_at = at.strftime(TIME)
     statements, unread = read_statements(workspace, digest_of(proposal))
-    approving, rejecting, faults = tally(statements, proposal, now)
-    counted = [one for one in statements if not statement_faults(one, proposal, now)]
+    approving, rejecting, faults = tally(statements, proposal, decided_at)
+    counted = [signed for signed in statements if not statement_faults(signed, proposal, decided_at)]
     if rejecting:
         words = f"approval: rejected by {'; '.join(rejecting)}"
         return _ruled(verdict, "fail", words, _record("rejected", proposal, counted))
@@ -115,7 +115,7 @@ def _answered(workspace: Path, verdict: dict[str, Any], facts: dict[str, Any], a
 def _so_far(proposal: Mapping[str, Any], approving: Sequence[str], not_counted: Sequence[str]) -> str:
     words = f"{len(approving)} of {proposal['policy']['quorum']} approvals"
     words += f" ({', '.join(approving)})" if approving else ""
-    words = "; ".join([words, *(f"not counted: {one}" for one in not_counted)])
+    words = "; ".join([words, *(f"not counted: {fault}" for fault in not_counted)])
     return f"waiting for approval of proposal {digest_of(proposal)[:12]}: {words}. {how_to(proposal)}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from tasks.artifacts import REPORT, ROUNDS
 from tasks.errors import UserError
 from tasks.files import read_json
 from tasks.git import has_git
@@ -16,12 +17,12 @@ PAGE: Final = ".compactlm/report.html"  # not the stage's file, which follows fr
 
 def write_report(workspace: Path, model: str) -> dict[str, Any]:
     """Return the `path` of the page, and the numbers of the `decisions` in it; `model` is the registered model's name."""
-    source = workspace / "artifacts" / "report.html"
+    source = workspace / REPORT
     if not source.exists():
         raise UserError(f"{source}: there is no report yet; `compactlm run` writes it")
     weights = {
         path.parents[1].name: str(read_json(path)["model_sha256"])
-        for path in sorted((workspace / "artifacts" / "rounds").glob("*/evaluated/quality.json"))
+        for path in sorted((workspace / ROUNDS).glob("*/evaluated/quality.json"))
     }
     log, doubt = _log(workspace, model)
     page = workspace / PAGE

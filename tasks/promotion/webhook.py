@@ -87,7 +87,7 @@ class Doorkeeper:
             return "the signature is not one of our webhook"
         if not timestamp.isdecimal() or abs(now - int(timestamp)) > FRESH_SECONDS:
             return f"sent at {timestamp}, more than {FRESH_SECONDS} s from now"
-        self._seen = {one: at for one, at in self._seen.items() if now - at <= 2 * FRESH_SECONDS}
+        self._seen = {seen: at for seen, at in self._seen.items() if now - at <= 2 * FRESH_SECONDS}
         if delivery in self._seen:
             return f"delivery {delivery} came before"
         self._seen[delivery] = now

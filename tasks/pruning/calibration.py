@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import chain, repeat
 from typing import Any
@@ -19,8 +20,8 @@ from tasks.models.checkpoint import pad_id, weights_of
 from tasks.models.devices import Device
 from tasks.progress import Progress
 from tasks.pruning.criteria import Channels, Scores
-from tasks.pruning.depth import harm_nats_per_row, influence, without_each
-from tasks.pruning.statistics import MaskGradient, MeanAbsolute, TokenNorm, weight_sums
+from tasks.pruning.depth import harm_nats_per_row, influence, listening, without_each
+from tasks.pruning.statistics import MaskGradient, MeanAbsolute, Squares, TokenNorm, weight_sums
 
 BATCH_ROWS = 64
 BATCH_BLOCKS = 8
@@ -58,12 +59,11 @@ class Calibration:
 
     def mean_absolute(self) -> Channels:
         """Return the L2 norm over rows of the mean |activation| of a row's tokens; see `Statistics`."""
-        found = self._activations(MeanAbsolute)
+        means = self._activations(MeanAbsolute)
         if self._sites.pooler is None:
-            return found
+            return means
         # a pooler channel matters as far as the classifier listens to it
-        listened_D = _weight(self._sites.pooler).norm(dim=0).cpu()
-        return Channels(found.ffn_LF, found.attention_LA, found.hidden_SD, found.pooler_D * listened_D)
+        return replace(means, pooler_D=means.pooler_D * _weight(self._sites.pooler).norm(dim=0).cpu())
 
     def token_norms(self) -> Channels:
         """Return the L2 norm of the activations over all tokens of all rows."""
@@ -115,24 +115,16 @@ class Calibration:
             ids_BT, mask_BT = self._batch(rows)
             states: list[Tensor] = []
             first = layers[0].register_forward_pre_hook(lambda _module, inputs, into=states: into.append(inputs[0]))
-            handles = [
-                layer.register_forward_hook(
-                    lambda _module, _inputs, output, into=states: into.append(
-                        output[0] if isinstance(output, tuple) else output
-                    )
-                )
-                for layer in layers
-            ]
-            try:
-                with torch.inference_mode():
-                    self._run(ids_BT, mask_BT)
-            finally:
-                for handle in (first, *handles):
-                    handle.remove()
+
+            def leave(_module: Any, _inputs: Any, output: Any, into: list[Tensor] = states) -> None:
+                into.append(output[0] if isinstance(output, tuple) else output)
+
+            with listening([first, *(layer.register_forward_hook(leave) for layer in layers)]), torch.inference_mode():
+                self._run(ids_BT, mask_BT)
             count += float(mask_BT.sum())
             for number, block in enumerate(candidates):
-                found_BT = influence(states[min(block)], states[max(block) + 1])
-                sums[number] += float((found_BT * mask_BT).sum())
+                influence_BT = influence(states[min(block)], states[max(block) + 1])
+                sums[number] += float((influence_BT * mask_BT).sum())
         return [total / count for total in sums]
 
     def harms(self, candidates: Sequence[set[int]]) -> list[float]:
@@ -146,7 +138,7 @@ class Calibration:
     def _pass(self, watching: Callable[[Tensor], AbstractContextManager[None]]) -> None:
         """Run all rows, each batch once in the context that `watching` gives for its mask, and without each untried block."""
         blocks, self._untried = self._untried, []
-        said: list[list[Tensor]] = []
+        answers: list[list[Tensor]] = []
         for rows in self._batches():
             ids_BT, mask_BT = self._batch(rows)
             contexts = chain([watching(mask_BT)], repeat(nullcontext()))
@@ -157,28 +149,28 @@ class Calibration:
 
             whole, without = without_each(self._model, blocks, run)
             if blocks:
-                said.append([logits.float().cpu() for logits in (whole, *without)])
+                answers.append([logits.float().cpu() for logits in (whole, *without)])
         if blocks:
-            full, *others = (torch.cat(batches) for batches in zip(*said, strict=True))
+            full, *others = (torch.cat(batches) for batches in zip(*answers, strict=True))
             for block, logits in zip(blocks, others, strict=True):
                 self._harms[frozenset(block)] = harm_nats_per_row(full, logits)
 
-    def _activations(self, kind: type[MeanAbsolute] | type[TokenNorm]) -> Channels:
+    def _activations(self, kind: type[Squares]) -> Channels:
         """Return the roots of an accumulator a site, from one forward pass over all rows."""
-        found: dict[Place, MeanAbsolute | TokenNorm] = {}
+        sums: dict[Place, Squares] = {}
 
         def add(mask_BT: Tensor, place: Place, values: Tensor) -> None:
             if place[0] == "pooler":  # one vector a row
                 values, mask_BT = values[:, None], torch.ones(len(values), 1, device=values.device)
-            found.setdefault(place, kind()).add(values, mask_BT)
+            sums.setdefault(place, kind()).add(values, mask_BT)
 
         self._pass(lambda mask_BT: self._watch(partial(add, mask_BT)))
         sites = self._sites
         return Channels(
-            ffn_LF=torch.stack([found["ffn", i].root() for i in range(len(sites.ffn))]),
-            attention_LA=torch.stack([found["attention", i].root() for i in range(len(sites.attention))]),
-            hidden_SD=torch.stack([found["hidden", i].root() for i in range(len(sites.hidden))]),
-            pooler_D=found["pooler", 0].root() if sites.pooler else torch.zeros(0),
+            ffn_LF=torch.stack([sums["ffn", i].root() for i in range(len(sites.ffn))]),
+            attention_LA=torch.stack([sums["attention", i].root() for i in range(len(sites.attention))]),
+            hidden_SD=torch.stack([sums["hidden", i].root() for i in range(len(sites.hidden))]),
+            pooler_D=sums["pooler", 0].root() if sites.pooler else torch.zeros(0),
         )
 
     def _batches(self) -> Iterator[NDArray[np.int64]]:
@@ -191,9 +183,7 @@ class Calibration:
 
     def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return ids and mask of a batch, both (B, T)."""
-        ids_BT, mask_BT = (
-            torch.from_numpy(a).to(self._device.device) for a in collate(self._tokens, rows, pad_id(self._model))
-        )
+        ids_BT, mask_BT = (torch.from_numpy(a).to(self._device.device) for a in collate(self._tokens, rows, pad_id(self._model)))
         return ids_BT, mask_BT
 
     def _run(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -223,11 +213,8 @@ class Calibration:
         handles += [m.register_forward_hook(tell_output(("hidden", i))) for i, (m, _) in enumerate(sites.hidden)]
         if sites.pooler is not None:
             handles.append(sites.pooler.register_forward_pre_hook(tell_input(("pooler", 0))))
-        try:
+        with listening(handles):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 class BlockCalibration(Calibration):
@@ -235,9 +222,7 @@ class BlockCalibration(Calibration):
 
     batch_rows, unit = BATCH_BLOCKS, "blocks"
 
-    def __init__(
-        self, model: Any, blocks: NDArray[np.int32], device: Device, seed: int, label: str = "calibration"
-    ) -> None:
+    def __init__(self, model: Any, blocks: NDArray[np.int32], device: Device, seed: int, label: str = "calibration") -> None:
         """Take blocks of shape (N, T)."""
         count, tokens = blocks.shape
         rows = TokenSet(blocks.reshape(-1), np.arange(count + 1, dtype=np.int64) * tokens)

@@ -69,12 +69,12 @@ def activation(statistics: Statistics) -> Scores:
 
     A head's score is the L2 norm over its channels. Source: arXiv:2407.14679, section 2.2.
     """
-    found = statistics.mean_absolute()
+    means = statistics.mean_absolute()
     return Scores(
-        ffn_LF=found.ffn_LF,
-        heads_LH=_by_head(found.attention_LA, statistics.num_heads).norm(dim=-1),
-        hidden_D=found.hidden_SD.sum(dim=0),
-        pooler_D=found.pooler_D,
+        ffn_LF=means.ffn_LF,
+        heads_LH=_by_head(means.attention_LA, statistics.num_heads).norm(dim=-1),
+        hidden_D=means.hidden_SD.sum(dim=0),
+        pooler_D=means.pooler_D,
     )
 
 

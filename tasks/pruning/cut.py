@@ -1,99 +1,138 @@
-""""""
+"""Cuts a parent to a shape by what a criterion says of it; what differs by task is in `classification` and `causal_lm`."""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from tasks.data.tokens import load_tokens
-from tasks.data.vocabulary import (
-    count_pieces,
-    is_wordpiece,
-    kept_ids,
-    pieces_in_order,
-    renumbered,
-    smaller_settings,
-    smaller_tokenizer,
-)
+from tasks.data.vocabulary import is_wordpiece, pieces_in_order, renumbered, smaller_settings, smaller_tokenizer
 from tasks.errors import ParamsError
 from tasks.files import file_sha256, read_json, write_json
 from tasks.models.architectures import adapter_of, num_layers
-from tasks.models.checkpoint import classifier_from_config, copy_tokenizer, read_config, save_classifier
+from tasks.models.checkpoint import copy_tokenizer, load_weights, read_config
 from tasks.progress import say
 from tasks.pruning.criteria import Scores, keep_best
-from tasks.pruning.depth import blocks
 from tasks.pruning.merging import merges
+from tasks.pruning.planning import Measure
 from tasks.pruning.shapes import Plan
 from tasks.pruning.slicing import slice_weights
 
 Missed = Callable[[list[set[int]]], list[float]]  # how much the model would miss each block of layers
-MASKS_FILE = "masks.safetensors"
-CANDIDATES = "candidates"  # of a round with `search`: the folder below its pruned/, and the key in plan.json
+Change = Callable[[Any], dict[str, Any]]  # of a student before it is written; what it returns stands in plan.json
+SCORES_FILE: Final = "scores.safetensors"
+MASKS_FILE: Final = "masks.safetensors"
+CANDIDATES: Final = "candidates"  # of a round with `search`: the folder below its pruned/, and the key in plan.json
 
 
 @dataclass(frozen=True)
-class Cutter:
-    """Cuts a parent to shapes, all by the same scores, which lie in `out`; which layers go is measured once for each number."""
+class Origin:
+    """What a round is cut from, folder by folder: its parent, that one's tokens, the sets, and the teacher as it was fetched."""
 
-    round: str
     parent: Path
     tokens: Path
+    sets: Path
+    teacher: Path
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What came of it: the facts of the stage, the student's folder (the first candidate's), and how many a search has."""
+
+    facts: dict[str, Any]
+    model: Path
+    candidates: int = 0
+    keep: int = 0
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What a criterion says of a parent: its scores, and how much each block of layers is missed, as plan.json names it."""
+
+    criterion: str
+    scores: Scores
+    missed: Missed
+    missed_key: str
+
+
+@dataclass(frozen=True)
+class Cutter(ABC):
+    """Cuts a parent to shapes, all by the same ranking; which layers go is measured once for each number of them."""
+
+    round: str
+    origin: Origin
     out: Path
     model: Any
-    scores: Scores
-    criterion: str
-    classes: int
-    told: str  # what plan.json calls `missed`
-    missed: Missed
+    measure: Measure
+    ranking: Ranking
     merge: bool
-    chosen: dict[int, tuple[list[int], dict[str, float]]] = field(default_factory=dict)
+    chosen: dict[int, tuple[list[int], dict[str, float]]] = field(init=False, default_factory=dict)
 
-    def cut(
-        self, target: dict[str, int], folder: Path, change: Callable[[Any], dict[str, Any]]
-    ) -> tuple[dict[str, Any], int]:
-        """Write model/ and plan.json below `folder`; return the plan's record and the parameters of the student.
+    def __post_init__(self) -> None:
+        """Write the scores by which it cuts."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        scores = {name: values.float().contiguous() for name, values in vars(self.ranking.scores).items()}
+        save_file(scores, self.out / SCORES_FILE)
 
-        `change` may change the student before it is written, and returns what plan.json says of it.
-        """
-        config = read_config(self.parent)
-        adapter = adapter_of(config)
-        before = adapter.shape(config)
-        if target["layers"] not in self.chosen:
-            self.chosen[target["layers"]] = choose_layers(num_layers(self.model), target["layers"], self.missed)
-        layers, missed = self.chosen[target["layers"]]
-        pieces = _kept_pieces(self.parent, self.model.config.to_dict(), self.tokens, target["vocabulary"])
-        plan = make_plan(self.scores, layers, target, pieces, adapter.head_groups(config), self.merge)
-        student = student_from_plan(self.parent, plan)
+    @abstractmethod
+    def student(self, plan: Plan) -> Any:
+        """Return the student that follows from the parent and a plan."""
+
+    @abstractmethod
+    def save(self, model: Any, tokenizer_folder: Path, out: Path) -> None:
+        """Write a student as a stock Hugging Face folder, with the tokenizer of another."""
+
+    @abstractmethod
+    def pieces(self, size: int) -> list[int]:
+        """Return the ids to keep of a vocabulary that is cut to a size."""
+
+    @abstractmethod
+    def blocks(self, num_kept: int) -> list[set[int]]:
+        """Return the blocks of layers of which one may go, so that so many layers stay."""
+
+    def cut(self, target: dict[str, int], folder: Path, change: Change) -> tuple[dict[str, Any], int]:
+        """Write model/ and plan.json below `folder`; return the plan's record and the parameters of the student."""
+        parent, count = self.origin.parent, target["layers"]
+        config = read_config(parent)
+        adapter, size = adapter_of(config), int(config["vocab_size"])
+        pieces = list(range(size)) if target["vocabulary"] == size else self.pieces(target["vocabulary"])
+        if count not in self.chosen:
+            self.chosen[count] = choose_layers(num_layers(self.model), self.blocks(count), self.ranking.missed)
+        layers, missed = self.chosen[count]
+        plan = make_plan(self.ranking.scores, layers, target, pieces, adapter.head_groups(config), self.merge)
+        student = self.student(plan)
         more = change(student)
-        save_classifier(student, self.parent, folder / "model")
-        write_tokenizer(self.parent, plan, folder / "model")
-        record = plan_record(self.criterion, plan, self.parent, folder, before, self.out / "scores.safetensors")
-        write_json(folder / "plan.json", {**record, self.told: missed, **more})
-        total: int = adapter.count_parameters(config, target, self.classes)["total"]
+        self.save(student, parent, folder / "model")
+        write_tokenizer(parent, plan, folder / "model")
+        record = {
+            "criterion": self.ranking.criterion,
+            "parent_sha256": file_sha256(parent / "model.safetensors"),
+            "scores_sha256": file_sha256(self.out / SCORES_FILE),
+            "model_sha256": file_sha256(folder / "model" / "model.safetensors"),
+            "shape_before": adapter.shape(config),
+            "shape_after": plan.shape(),
+            "keep": plan.to_json(),
+        }
+        write_json(folder / "plan.json", {**record, self.ranking.missed_key: missed, **more})
+        total = self.measure.parameters(config, target)
         assert total == student.num_parameters(), "the plan's arithmetic and the model disagree"
         say(f"{self.round}: {self.model.num_parameters():,} -> {total:,} parameters; layers kept: {layers}")
         return record, total
 
 
-def choose_layers(total: int, count: int, missed: Missed) -> tuple[list[int], dict[str, float]]:
-    """Return the layers to keep, `count` of `total`, and how much each block that could go is missed."""
-    candidates = blocks(total, count)
+def choose_layers(total: int, candidates: list[set[int]], missed: Missed) -> tuple[list[int], dict[str, float]]:
+    """Return the layers to keep, those without the block that is missed least, and how much each block is missed."""
     if candidates == [set()]:
         return list(range(total)), {}
-    return least_missed(total, candidates, missed(candidates))
-
-
-def least_missed(total: int, candidates: list[set[int]], missed: list[float]) -> tuple[list[int], dict[str, float]]:
-    """Return the layers to keep, those without the block that is missed least, and how much each block is missed."""
-    best = candidates[min(range(len(candidates)), key=missed.__getitem__)]
-    named = {",".join(map(str, sorted(one))): value for one, value in zip(candidates, missed, strict=True)}
-    return [layer for layer in range(total) if layer not in best], named
+    losses = missed(candidates)
+    least = candidates[min(range(len(candidates)), key=losses.__getitem__)]
+    named = {",".join(map(str, sorted(block))): loss for block, loss in zip(candidates, losses, strict=True)}
+    return [layer for layer in range(total) if layer not in least], named
 
 
 def make_plan(
@@ -123,14 +162,13 @@ def make_plan(
     )
 
 
-def student_from_plan(parent: Path, plan: Plan) -> Any:
-    """Return the pruned model that follows from the parent's folder and a plan, bit for bit."""
+def student_of(parent: Path, plan: Plan, from_config: Callable[[dict[str, Any]], Any]) -> Any:
+    """Return the pruned model that follows from the parent's folder and a plan, bit for bit; `from_config` makes its class."""
     config = read_config(parent)
     adapter = adapter_of(config)
-    parent_weights = load_file(parent / "model.safetensors")
-    weights = slice_weights(parent_weights, adapter.layout(config), plan, adapter.head_size(config))
-    student = classifier_from_config(renumbered(adapter.resized(config, plan.shape()), plan.vocabulary))
-    student.load_state_dict(weights, strict=True)
+    weights = load_file(parent / "model.safetensors")
+    student = from_config(renumbered(adapter.resized(config, plan.shape()), plan.vocabulary))
+    load_weights(student, slice_weights(weights, adapter.layout(config), plan, adapter.head_size(config)))
     return student
 
 
@@ -149,36 +187,4 @@ def write_tokenizer(parent: Path, plan: Plan, out: Path) -> None:
     if wordpiece:
         (out / "vocab.txt").write_text("\n".join(pieces_in_order(tokenizer)) + "\n", encoding="utf-8")
     elif (out / "tokenizer_config.json").exists():
-        write_json(
-            out / "tokenizer_config.json", smaller_settings(read_json(out / "tokenizer_config.json"), plan.vocabulary)
-        )
-
-
-def _kept_pieces(parent: Path, config: dict[str, Any], tokens: Path, size: int) -> list[int]:
-    before = int(config["vocab_size"])
-    if size == before:
-        return list(range(size))
-    train, transfer = (count_pieces(load_tokens(tokens / name).ids, before) for name in ("train", "transfer"))
-    return kept_ids(read_json(parent / "tokenizer.json"), train + transfer, size, config)
-
-
-def named_scores(scores: Scores) -> dict[str, torch.Tensor]:
-    """Return the scores by axis, ready to be saved."""
-    return {name: tensor.float().contiguous() for name, tensor in vars(scores).items()}
-
-
-def plan_record(
-    criterion: str, plan: Plan, parent: Path, out: Path, before: dict[str, int], scores: Path | None = None
-) -> dict[str, Any]:
-    """Return what plan.json says of a plan, besides the harm of each block of layers; `scores` is scores.safetensors of `out`
-    unless given.
-    """
-    return {
-        "criterion": criterion,
-        "parent_sha256": file_sha256(parent / "model.safetensors"),
-        "scores_sha256": file_sha256(scores or out / "scores.safetensors"),
-        "model_sha256": file_sha256(out / "model" / "model.safetensors"),
-        "shape_before": before,
-        "shape_after": plan.shape(),
-        "keep": plan.to_json(),
-    }
+        write_json(out / "tokenizer_config.json", smaller_settings(read_json(out / "tokenizer_config.json"), plan.vocabulary))

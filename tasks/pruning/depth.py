@@ -1,13 +1,12 @@
-"""What a model does without each of some blocks of layers, the layers below them run once for all.
+"""Which layers to drop, and what a model does without them: the layers below them run once for all.
 
-Which layers to drop: a contiguous block, because scattered "least important" layers do worse after retraining.
-
-Source: arXiv:2408.11796, section 4 (layers 16-31 of 32 beat the 16 least important ones).
+They are a contiguous block, because scattered "least important" layers do worse after retraining. Source: arXiv:2408.11796,
+section 4 (layers 16-31 of 32 beat the 16 least important ones).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -16,11 +15,11 @@ from torch import Tensor, nn
 
 from tasks.models.architectures import layers_of, without_layers
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
-def without_each(model: Any, blocks: Sequence[set[int]], run: Callable[[], Found]) -> tuple[Found, list[Found]]:
-    """Return what `run` finds with the whole model, and without each contiguous block of layers.
+def without_each(model: Any, blocks: Sequence[set[int]], run: Callable[[], Result]) -> tuple[Result, list[Result]]:
+    """Return what `run` does with the whole model, and without each contiguous block of layers.
 
     `run` passes the same batch through the model once. No block holds the first layer. What leaves the layer below a block is
     remembered from the whole model, so a block costs the layers above it: for blocks that start everywhere half of all.
@@ -33,16 +32,23 @@ def without_each(model: Any, blocks: Sequence[set[int]], run: Callable[[], Found
         layers[number].register_forward_hook(lambda _module, _inputs, output, n=number: left.__setitem__(n, output))
         for number in set(below)
     ]
-    try:
+    with listening(handles):
         whole = run()
+    results: list[Result] = []
+    for block, last in zip(blocks, below, strict=True):
+        with without_layers(model, block | set(range(last))), _giving(layers[last], left[last]):
+            results.append(run())
+    return whole, results
+
+
+@contextmanager
+def listening(handles: Iterable[Any]) -> Iterator[None]:
+    """Remove the handles of hooks when the context ends."""
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()
-    found: list[Found] = []
-    for block, last in zip(blocks, below, strict=True):
-        with without_layers(model, block | set(range(last))), _giving(layers[last], left[last]):
-            found.append(run())
-    return whole, found
 
 
 @contextmanager

@@ -31,9 +31,7 @@ def merges(scores_H: Tensor, count: int, groups: int = 1) -> Pairs:
     return sorted([int(row[rank]), int(row[2 * kept - rank - 1])] for row in order for rank in ranks)
 
 
-def with_merged_heads(
-    weight: Tensor, axes: Axes, layout: Layout, pairs: Sequence[Sequence[int]], head_size: int
-) -> Tensor:
+def with_merged_heads(weight: Tensor, axes: Axes, layout: Layout, pairs: Sequence[Sequence[int]], head_size: int) -> Tensor:
     """Return a weight of a layer with its heads merged, where it makes queries, keys or values; any other as it is.
 
     Where heads share keys and values, these are no heads, and the queries alone are merged.

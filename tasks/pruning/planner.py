@@ -1,10 +1,10 @@
 """Which shape meets a budget: every valid shape near it, the one that keeps most of what matters first.
 
+Which of them a search tries: good ones that differ much, for the least lost need not be the best after a training.
+
 Order of preference, from arXiv:2407.14679, section 4.1, and arXiv:2408.11796, section 4: width before depth, neurons before
 the hidden width and the heads; a large vocabulary goes early too. The numbers in `DEAR` are ours: with them the second
 round of the shipped params.yaml, which was found by trial, is about what its size alone gives.
-
-Which shapes a search tries: good ones that differ much, for the least lost need not be the best after a training.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ DEAR: Final = {"vocabulary": 2.0, "hidden": 5.0, "heads": 5.0, "ffn": 1.0, "laye
 TOLERANCE: Final = 0.05
 STEPS: Final = 24  # an axis is tried in at least so many equal steps
 MOST_SHRINK: Final = 8  # along one axis in one round
+GOOD: Final = 2.5  # a shape that loses so much more than the least is none to try, while there are enough others
 Size = Callable[[Shape], int]
 
 
@@ -34,6 +35,11 @@ class Space:
     vocabulary: list[int]
     ffn: list[int]
     layers: list[int]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no shape is in it."""
+        return not (self.hidden_heads and self.vocabulary and self.ffn and self.layers)
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,12 @@ def shapes_within(space: Space, size: Size, budget: int, tolerance: float = TOLE
     Ties go to the larger size, then to the larger shape, axis by axis; the parent's own shape is none of them. `size` must
     not fall when an axis grows.
     """
-    found = [
+    candidates = [
         Candidate(shape, count, lost(space.before, shape))
         for shape, count in _near(space, size, math.ceil((1.0 - tolerance) * budget), budget)
         if any(shape[axis] != space.before[axis] for axis in AXES)
     ]
-    return sorted(found, key=lambda c: (c.loss, -c.size, [-c.shape[axis] for axis in AXES]))
+    return sorted(candidates, key=lambda c: (c.loss, -c.size, [-c.shape[axis] for axis in AXES]))
 
 
 def _near(space: Space, size: Size, low: int, high: int) -> Iterator[tuple[dict[str, int], int]]:
@@ -95,36 +101,29 @@ class _Sizes(Sequence[int]):
 
 def reachable(space: Space, size: Size) -> tuple[int, int]:
     """Return the smallest and the largest size in the space."""
-    sizes = [
-        size(
-            {
-                "hidden": hidden,
-                "heads": heads,
-                **{axis: getattr(space, axis)[end] for axis in ("vocabulary", "ffn", "layers")},
-            }
-        )
-        for end in (0, -1)
-        for hidden, heads in space.hidden_heads
-    ]
+    sizes = []
+    for end in (0, -1):
+        others = {axis: getattr(space, axis)[end] for axis in ("vocabulary", "ffn", "layers")}
+        sizes += [size({"hidden": hidden, "heads": heads, **others}) for hidden, heads in space.hidden_heads]
     return min(sizes), max(sizes)
 
 
-GOOD: Final = 2.5  # a shape that loses so much more than the least is none to try, while there are enough others
-
-
-def most_different(found: Sequence[Candidate], count: int) -> list[Candidate]:
-    """Return `count` of the good shapes that differ most, the least lost first; `found` must be in the order of the loss.
+def most_different(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+    """Return `count` of the good shapes that differ most, the least lost first; they must be given in the order of the loss.
 
     Then comes, again and again, the good shape whose nearest neighbour among the chosen is farthest; of equals the one that
     loses less. After the good ones come the others in their order. So a larger count adds shapes behind those of a smaller one,
     and those that were tried keep their numbers.
     """
-    good = [one for one in found if one.loss <= found[0].loss + GOOD]
+    good = [candidate for candidate in candidates if candidate.loss <= candidates[0].loss + GOOD]
     chosen = good[:1]
+
+    def nearest(candidate: Candidate) -> float:
+        return min(distance(candidate.shape, other.shape) for other in chosen)
+
     while len(chosen) < min(count, len(good)):
-        rest = [one for one in good if one not in chosen]
-        chosen.append(max(rest, key=lambda one: min(distance(one.shape, other.shape) for other in chosen)))
-    return [*chosen, *found[len(good) :]][:count]
+        chosen.append(max((candidate for candidate in good if candidate not in chosen), key=nearest))
+    return [*chosen, *candidates[len(good) :]][:count]
 
 
 def distance(first: Shape, second: Shape) -> float:

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 from tasks.errors import ParamsError
 from tasks.models.architectures import adapter_of
 from tasks.models.causal_lm import count_parameters, flops_per_token
 from tasks.params.causal_lm import CausalRound
-from tasks.params.rounds import Round
-from tasks.pruning.planner import (
-    TOLERANCE,
-    Candidate,
-    Size,
-    Space,
-    lost,
-    most_different,
-    reachable,
-    shapes_within,
-    sizes_along,
-)
+from tasks.params.rounds import AnyRound, Round
+from tasks.pruning.planner import TOLERANCE, Candidate, Space, lost, most_different, reachable, shapes_within, sizes_along
 
 Config = Mapping[str, Any]
 
@@ -33,22 +24,47 @@ class Measure:
     teacher: Config
     classes: int
     tokens: int
+    flops_budget: ClassVar[str] = "flops_per_example"
+
+    def parameters(self, config: Config, shape: Mapping[str, int]) -> int:
+        """Return the parameters of a model of this config cut to a shape."""
+        return adapter_of(config).count_parameters(config, shape, self.classes)["total"]
+
+    def flops(self, config: Config, shape: Mapping[str, int]) -> int:
+        """Return the FLOPs of one forward pass of a model of this config cut to a shape."""
+        adapter = adapter_of(config)
+        return adapter.flops_per_example(adapter.resized(config, shape), self.tokens, self.classes)
+
+
+class BlockMeasure(Measure):
+    """The same for language models, which have no classes; `tokens` are those of the block of `flops_per_token`."""
+
+    flops_budget = "flops_per_token"
+
+    def __init__(self, teacher: Config, tokens: int) -> None:
+        super().__init__(teacher, 0, tokens)
+
+    def parameters(self, config: Config, shape: Mapping[str, int]) -> int:
+        """Return the parameters of a model of this config cut to a shape, a tied head counted once."""
+        return count_parameters(config, shape)["total"]
+
+    def flops(self, config: Config, shape: Mapping[str, int]) -> int:
+        """Return the FLOPs of one token of a block."""
+        return flops_per_token(adapter_of(config).resized(config, shape), self.tokens)
 
 
 def target_shape(where: str, target: Round, config: Config, measure: Measure) -> dict[str, int]:
     """Return the size along each axis that a round cuts a parent of this config to; ParamsError if none meets the budget."""
     if target.granularity != "structured":
-        return dict(adapter_of(config).shape(config))
-    if not target.budgets:
-        return target.axes
-    return candidates(where, target, config, measure)[0].shape
+        return adapter_of(config).shape(config)
+    return candidates(where, target, config, measure)[0].shape if target.budgets else target.axes
 
 
 def possible_shapes(where: str, target: Round, config: Config, measure: Measure) -> list[dict[str, int]]:
     """Return the one shape of a round, or those that its `search` tries; the first is the least lost."""
     if target.search is None:
         return [target_shape(where, target, config, measure)]
-    return [one.shape for one in searched_shapes(where, target, config, measure)]
+    return [candidate.shape for candidate in searched_shapes(where, target, config, measure)]
 
 
 def searched_shapes(where: str, target: Round, config: Config, measure: Measure) -> list[Candidate]:
@@ -57,12 +73,13 @@ def searched_shapes(where: str, target: Round, config: Config, measure: Measure)
     All have the vocabulary of the least lost one: it decides the tokens of the round, which are made once.
     """
     assert target.search is not None
-    found = candidates(where, target, config, measure)
-    alike = [one for one in found if one.shape["vocabulary"] == found[0].shape["vocabulary"]]
+    every = candidates(where, target, config, measure)
+    vocabulary = every[0].shape["vocabulary"]
+    alike = [candidate for candidate in every if candidate.shape["vocabulary"] == vocabulary]
     if len(alike) < target.search.candidates:
         raise ParamsError(
             f"{where}.search.candidates: {target.search.candidates} are asked for, and {len(alike)} shapes meet the budget with "
-            f"a vocabulary of {found[0].shape['vocabulary']}; ask for fewer, hold fewer axes, or give another vocabulary"
+            f"a vocabulary of {vocabulary}; ask for fewer, hold fewer axes, or give another vocabulary"
         )
     return most_different(alike, target.search.candidates)
 
@@ -72,47 +89,35 @@ def candidates(where: str, target: Round, config: Config, measure: Measure) -> l
 
     Of `speedup` the shapes are those that were measured and are fast enough, and their size is the latency in microseconds.
     """
-    ((name, _),) = target.budgets.items()
-    if target.speedup is not None:
-        return _fast_enough(where, target, config, measure)
-    return _within(f"{where}.{name}", target.axes, config, *_budget(target, config, measure))
+    solve = _within_budget if target.speedup is None else _fast_enough
+    return solve(where, target, config, measure)
 
 
 def causal_shape(where: str, target: CausalRound, config: Config, teacher: Config, tokens: int) -> dict[str, int]:
     """Return what `target_shape` does for a round of a language model; `tokens` are those of the block of `flops_per_token`."""
     if not target.budgets:
         return target.axes
-    ((name, _),) = target.budgets.items()
-    adapter = adapter_of(config)
-    if target.flops_per_token is not None:
-        return _within(
-            f"{where}.{name}",
-            target.axes,
-            config,
-            lambda shape: flops_per_token(adapter.resized(config, shape), tokens),
-            target.flops_per_token,
-        )[0].shape
-    limit = target.params_total
-    if limit is None:
-        assert target.ratio is not None
-        limit = int(count_parameters(teacher, adapter_of(teacher).shape(teacher))["total"] / target.ratio)
-    found = _within(
-        f"{where}.{name}", target.axes, config, lambda shape: count_parameters(config, shape)["total"], limit
-    )
-    return found[0].shape
+    return _within_budget(where, target, config, BlockMeasure(teacher, tokens))[0].shape
 
 
-def _within(where: str, axes: Mapping[str, int], config: Config, size: Size, budget: int) -> list[Candidate]:
-    """Return the shapes within 5 % below a budget, with some axes held; ParamsError when there is none."""
-    space = space_of(config, axes)
-    found = shapes_within(space, size, budget) if space.hidden_heads and space.vocabulary and space.layers else []
-    if not found:
+def _within_budget(where: str, target: AnyRound, config: Config, measure: Measure) -> list[Candidate]:
+    """Return the shapes within 5 % below the one budget of parameters or FLOPs that a round gives; ParamsError if none is."""
+    ((name, value),) = target.budgets.items()
+    size, budget = partial(measure.parameters, config), int(value)
+    if name == measure.flops_budget:
+        size = partial(measure.flops, config)
+    elif name == "ratio":
+        teacher = measure.teacher
+        budget = int(measure.parameters(teacher, adapter_of(teacher).shape(teacher)) / value)
+    space = space_of(config, target.axes)
+    shapes = shapes_within(space, size, budget)
+    if not shapes:
         words = "no such shape fits the family"
-        if space.hidden_heads and space.vocabulary and space.layers:
+        if not space.is_empty:
             words = "from {:,} to {:,} can be reached".format(*reachable(space, size))
-        held = ", ".join(f"{axis} = {value}" for axis, value in axes.items()) or "no axis held"
-        raise ParamsError(f"{where}: no shape within {TOLERANCE:.0%} below {budget:,} ({held}); {words} in one round")
-    return found
+        held = ", ".join(f"{axis} = {fixed}" for axis, fixed in target.axes.items()) or "no axis held"
+        raise ParamsError(f"{where}.{name}: no shape within {TOLERANCE:.0%} below {budget:,} ({held}); {words} in one round")
+    return shapes
 
 
 def _fast_enough(where: str, target: Round, config: Config, measure: Measure) -> list[Candidate]:
@@ -128,40 +133,25 @@ def _fast_enough(where: str, target: Round, config: Config, measure: Measure) ->
     adapter = adapter_of(config)
     before = adapter.shape(config)
     fits = [
-        one
-        for one in measured.shapes
-        if adapter.refusal(config, one.shape) is None
-        and one.shape != before
-        and all(one.shape[axis] <= before[axis] for axis in before)
-        and target.axes.items() <= one.shape.items()
+        timed
+        for timed in measured.shapes
+        if adapter.refusal(config, timed.shape) is None
+        and timed.shape != before
+        and all(timed.shape[axis] <= before[axis] for axis in before)
+        and target.axes.items() <= timed.shape.items()
     ]
-    found = [
-        Candidate(one.shape, round(1000 * one.latency_ms), lost(before, one.shape))
-        for one in fits
-        if one.speedup >= wanted
+    fast = [
+        Candidate(timed.shape, round(1000 * timed.latency_ms), lost(before, timed.shape))
+        for timed in fits
+        if timed.speedup >= wanted
     ]
-    if not found:
-        best = max((one.speedup for one in fits), default=0.0)
+    if not fast:
+        best = max((timed.speedup for timed in fits), default=0.0)
         raise ParamsError(
             f"{where}.speedup: {len(fits)} of {len(measured.shapes)} measured shapes fit the parent and the axes that are held; "
             f"the fastest of them is {best:.2f} times as fast as the teacher, not {wanted:g} times; ask for less, or {again}"
         )
-    return sorted(found, key=lambda one: (one.loss, one.size))
-
-
-def _budget(target: Round, config: Config, measure: Measure) -> tuple[Size, int]:
-    adapter = adapter_of(config)
-    if target.flops_per_example is not None:
-        return (
-            lambda shape: adapter.flops_per_example(adapter.resized(config, shape), measure.tokens, measure.classes),
-            target.flops_per_example,
-        )
-    limit = target.params_total
-    if limit is None:
-        assert target.ratio is not None
-        whole = adapter.count_parameters(measure.teacher, adapter.shape(measure.teacher), measure.classes)["total"]
-        limit = int(whole / target.ratio)
-    return lambda shape: adapter.count_parameters(config, shape, measure.classes)["total"], limit
+    return sorted(fast, key=lambda candidate: (candidate.loss, candidate.size))
 
 
 def space_of(config: Config, held: Mapping[str, int]) -> Space:
@@ -183,11 +173,7 @@ def space_of(config: Config, held: Mapping[str, int]) -> Space:
         for heads in every_head
         if hidden % heads == 0 and fits(hidden=hidden, heads=heads)
     ]
-    layers = [held["layers"]] if "layers" in held else list(range(1, before["layers"] + 1))
-    return Space(
-        before=before,
-        hidden_heads=pairs,
-        vocabulary=[size for size in values("vocabulary") if fits(vocabulary=size)],
-        ffn=values("ffn"),
-        layers=[count for count in layers if fits(layers=count)],
-    )
+    vocabulary = [size for size in values("vocabulary") if fits(vocabulary=size)]
+    every_depth = [held["layers"]] if "layers" in held else list(range(1, before["layers"] + 1))
+    layers = [count for count in every_depth if fits(layers=count)]
+    return Space(before, pairs, vocabulary, values("ffn"), layers)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
-from tasks.measuring import subject
 from tasks.measuring.latency import compare_latencies
+from tasks.measuring.subject import Timing
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import classifier_from_config
 from tasks.params.rounds import Round
-from tasks.pruning.planner import Candidate, reachable, shapes_within
+from tasks.pruning.planner import Candidate, Size, Space, reachable, shapes_within
 from tasks.pruning.planning import Config, Measure, space_of
 
 TRIES: Final = 7  # steps of the bisection: of a range of 1 to 100 it leaves 4 %
 WIDE: Final = 0.25  # below the budget, where a coarse space has no shape within 5 %
 
-Timing = Mapping[str, float]
-Clock = Callable[[dict[str, int]], Timing]
+Clock = Callable[[dict[str, int]], Mapping[str, float]]
 
 
 def measure_front(target: Round, config: Config, measure: Measure, clock: Clock) -> list[dict[str, float]]:
@@ -28,12 +28,7 @@ def measure_front(target: Round, config: Config, measure: Measure, clock: Clock)
     largest one that is fast enough. `clock` times a shape.
     """
     assert target.speedup is not None
-    adapter, space = adapter_of(config), space_of(config, target.axes)
-
-    def flops(shape: Mapping[str, int]) -> int:
-        found: int = adapter.flops_per_example(adapter.resized(config, shape), measure.tokens, measure.classes)
-        return found
-
+    space, flops = space_of(config, target.axes), partial(measure.flops, config)
     low, high = reachable(space, flops)
     timed: list[dict[str, float]] = []
     for _ in range(TRIES):
@@ -51,7 +46,7 @@ def measure_front(target: Round, config: Config, measure: Measure, clock: Clock)
     return timed
 
 
-def _least_lost(space: Any, flops: Callable[[Mapping[str, int]], int], budget: int) -> Candidate | None:
+def _least_lost(space: Space, flops: Size, budget: int) -> Candidate | None:
     return next(iter(shapes_within(space, flops, budget) or shapes_within(space, flops, budget, WIDE)), None)
 
 
@@ -61,9 +56,9 @@ def random_weights_clock(config: Config, teacher: Config, tokens: int, repeats: 
     """
     other = classifier_from_config(dict(teacher)).eval()
 
-    def clock(shape: dict[str, int]) -> Timing:
+    def clock(shape: dict[str, int]) -> Mapping[str, float]:
         student = classifier_from_config(adapter_of(config).resized(config, shape)).eval()
-        record = compare_latencies(student, other, {}, subject.Timing([1], tokens, repeats))["torch"]["1"]
+        record = compare_latencies(student, other, {}, Timing([1], tokens, repeats))["torch"]["1"]
         return {"latency_ms": record["latency_ms_p50"], "teacher_latency_ms": record["teacher_latency_ms_p50"]}
 
     return clock

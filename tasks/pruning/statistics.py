@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -11,47 +12,46 @@ from tasks.models.architectures.layout import FUSED, Axes, Layout
 from tasks.pruning.criteria import Scores
 
 
-class MeanAbsolute:
-    """Accumulates, over batches, sum over rows of (mean over a row's tokens of |activation|) squared.
-
-    Padding is left out of the mean. `root()` returns the L2 norm over rows. Source: arXiv:2407.14679, eq. 3-5 with
-    aggregation (batch L2, sequence mean), its best in table 11.
-    """
+class Squares(ABC):
+    """Accumulates squares over batches; `root()` returns the root of their sum for each channel."""
 
     def __init__(self) -> None:
-        self._squares: Tensor | None = None
+        self._sum: Tensor | None = None
+
+    @abstractmethod
+    def squares(self, values_BTX: Tensor, mask_BT: Tensor) -> Tensor:
+        """Return the sum of a batch's squares, (X,)."""
 
     def add(self, values_BTX: Tensor, mask_BT: Tensor) -> None:
         """Add a batch: values of shape (B, T, X), mask of shape (B, T) with 1 on tokens."""
+        squares_X = self.squares(values_BTX, mask_BT).cpu()
+        self._sum = squares_X if self._sum is None else self._sum + squares_X
+
+    def root(self) -> Tensor:
+        """Return the roots, 1-D fp32."""
+        assert self._sum is not None, "no batch was added"
+        return self._sum.sqrt().float()
+
+
+class MeanAbsolute(Squares):
+    """The L2 norm over rows of the mean over a row's tokens of |activation|; padding is left out of the mean.
+
+    Source: arXiv:2407.14679, eq. 3-5 with aggregation (batch L2, sequence mean), its best in table 11.
+    """
+
+    def squares(self, values_BTX: Tensor, mask_BT: Tensor) -> Tensor:
+        """Return the sum over rows of the squared means."""
         weights_BT1 = mask_BT.unsqueeze(-1).float()
         mean_BX = (values_BTX.float().abs() * weights_BT1).sum(dim=1) / weights_BT1.sum(dim=1)
-        squares = (mean_BX**2).sum(dim=0).cpu()
-        self._squares = squares if self._squares is None else self._squares + squares
-
-    def root(self) -> Tensor:
-        """Return the scores, 1-D fp32."""
-        assert self._squares is not None, "no batch was added"
-        return self._squares.sqrt()
+        return (mean_BX**2).sum(dim=0)
 
 
-class TokenNorm:
-    """Accumulates, over batches, the sum over all tokens of the squared activation; padding is left out.
+class TokenNorm(Squares):
+    """The L2 norm over all tokens, the ||X_j|| of Wanda; padding is left out. Source: arXiv:2306.11695, eq. 1."""
 
-    `root()` returns the L2 norm over tokens, the ||X_j|| of Wanda. Source: arXiv:2306.11695, eq. 1.
-    """
-
-    def __init__(self) -> None:
-        self._squares: Tensor | None = None
-
-    def add(self, values_BTX: Tensor, mask_BT: Tensor) -> None:
-        """Add a batch: values of shape (B, T, X), mask of shape (B, T) with 1 on tokens."""
-        squares = ((values_BTX.double() ** 2) * mask_BT.unsqueeze(-1)).sum(dim=(0, 1)).cpu()
-        self._squares = squares if self._squares is None else self._squares + squares
-
-    def root(self) -> Tensor:
-        """Return the norms, 1-D fp32."""
-        assert self._squares is not None, "no batch was added"
-        return self._squares.sqrt().float()
+    def squares(self, values_BTX: Tensor, mask_BT: Tensor) -> Tensor:
+        """Return the sum over tokens of the squared activations, fp64."""
+        return ((values_BTX.double() ** 2) * mask_BT.unsqueeze(-1)).sum(dim=(0, 1))
 
 
 class MaskGradient:

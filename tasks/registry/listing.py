@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
 from tasks.files import read_json
-from tasks.registry.records import latency, overall
-from tasks.registry.tracking import PREFIX, Tracker
+from tasks.registry.reading import Reader, ours
+from tasks.registry.records import RANDOM_INIT, latency, overall
 
 # Classifiers have an ONNX form and cost FLOPs an example, language models FLOPs a token.
 COSTS: Final = (
@@ -19,42 +18,34 @@ COSTS: Final = (
     "flops_per_example",
     "flops_per_token",
 )
+OF_TAGS: Final = ("round", "parent", "model_sha256", "model_id", "run_id")
 
 
-def list_models(tracker: Tracker) -> list[dict[str, Any]]:
+def list_models(tracker: Reader) -> list[dict[str, Any]]:
     """Return one row a registered version, oldest first: where it is, what it costs, how good it is, how it was judged."""
+    versions = tracker.versions()
+    aliases = {name: tracker.aliases(name) for name in {entry.name for entry in versions}}
     rows = []
-    aliases: dict[str, dict[str, str]] = {}
-    for entry in tracker.versions():
-        if entry.name not in aliases:
-            aliases[entry.name] = tracker.aliases(entry.name)
-        tags = {k.removeprefix(PREFIX): v for k, v in entry.tags.items() if k.startswith(PREFIX)}
-        row = {
-            "name": entry.name,
-            "version": int(entry.version),
-            "round": tags["round"],
-            "aliases": sorted(alias for alias, number in aliases[entry.name].items() if number == str(entry.version)),
-            "parent": tags["parent"],
-            "model_sha256": tags["model_sha256"],
-            "model_id": tags["model_id"],
-            "run_id": tags["run_id"],
-        }
-        rows.append(
-            row | _files(tracker, tags["model_id"]) | _evidence(tracker, tags["run_id"], tags["teacher_run_id"])
-        )
+    for entry in versions:
+        tags = ours(entry.tags)
+        pointing = sorted(alias for alias, number in aliases[entry.name].items() if number == entry.version)
+        row = {"name": entry.name, "version": int(entry.version), "aliases": pointing}
+        row |= {key: tags[key] for key in OF_TAGS}
+        rows.append(row | _files(tracker, tags["model_id"]) | _evidence(tracker, tags["run_id"], tags["teacher_run_id"]))
     return rows
 
 
-def _files(tracker: Tracker, model_id: str) -> dict[str, str]:
+def _files(tracker: Reader, model_id: str) -> dict[str, str]:
     folder = tracker.local_model(model_id) / "artifacts"
     # MLflow names each artifact folder after the folder it was given.
     onnx = folder / "model.onnx"
     return {"path": str(folder / "model"), "onnx_path": str(onnx) if onnx.exists() else ""}
 
 
-def _evidence(tracker: Tracker, run_id: str, teacher_run_id: str) -> dict[str, Any]:
+def _evidence(tracker: Reader, run_id: str, teacher_run_id: str) -> dict[str, Any]:
     cost = _read(tracker, run_id, "cost.json")
     verdict = _read(tracker, run_id, "verdict.json")
+    random_init = tracker.local_file(run_id, f"{RANDOM_INIT}/quality.json")
     return {
         **{key: cost[key] for key in COSTS if key in cost},
         "sparsity": cost.get("sparsity"),
@@ -62,12 +53,13 @@ def _evidence(tracker: Tracker, run_id: str, teacher_run_id: str) -> dict[str, A
         "latency_ms_p95": latency(cost, "latency_ms_p95"),
         "metrics": overall(_read(tracker, run_id, "quality.json")),
         "teacher_metrics": overall(_read(tracker, teacher_run_id, "quality.json")),
+        "random_init": overall(read_json(random_init)) if random_init else None,
         "verdict": {"verdict": verdict["verdict"], "rules": verdict["rules"]},
     }
 
 
-def _read(tracker: Tracker, run_id: str, name: str) -> Any:
+def _read(tracker: Reader, run_id: str, name: str) -> Any:
     path = tracker.local_file(run_id, f"evidence/{name}")
     if path is None:
         raise FileNotFoundError(f"run {run_id} has no evidence/{name}; `compactlm run` records it again")
-    return read_json(Path(path))
+    return read_json(path)

@@ -5,40 +5,55 @@ Live curves: a thread that reads steps.jsonl while a stage trains and records wh
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.errors import StageError
+from tasks.artifacts import TEACHER, receipt_path
+from tasks.errors import StageError, UserError
 from tasks.files import read_json_lines
+from tasks.git import git_facts
 from tasks.lineage.merkle import RECEIPTS_ROOT, receipts_root
 from tasks.params.base import Params
-from tasks.registry.publish import Publication, inputs_digest
-from tasks.registry.records import TEACHER, RoundFiles, step_points
+from tasks.params.file import load_params
+from tasks.registry.publish import Publication, Settle, inputs_digest
+from tasks.registry.reading import default_uri
+from tasks.registry.records import RoundFiles, step_points
 from tasks.registry.runs import record_run
-from tasks.registry.tracking import Tracker, default_uri
-from tasks.running.dvc import Stage, stage_digests
+from tasks.registry.tracking import Tracker
+from tasks.running.dvc import Stage, read_state, stage_digests
+from tasks.running.start import only_run
+
+INTERVAL_SECONDS: Final = 3.0  # between two looks at a file that grows
+
+console = logging.getLogger("compactlm")  # what a person at the terminal sees; the command line listens to it
 
 
 def record_receipts(tracker: Tracker, run_id: str, workspace: Path, stages: Sequence[str]) -> str:
     """Record every stage's receipt with a run, and return the one digest that stands for them all."""
-    paths = [workspace / "artifacts" / "receipts" / f"{name}.json" for name in stages]
-    found = {path.stem: path.read_bytes() for path in paths if path.exists()}
-    root = receipts_root(found)
-    if found and tracker.run_tags(run_id).get(RECEIPTS_ROOT) != root:
-        tracker.log_files(run_id, [path for path in paths if path.exists()], "receipts")
+    paths = [path for name in stages if (path := workspace / receipt_path(name)).exists()]
+    root = receipts_root({path.stem: path.read_bytes() for path in paths})
+    if paths and tracker.run_tags(run_id).get(RECEIPTS_ROOT) != root:
+        tracker.log_files(run_id, paths, "receipts")
         tracker.set_tags(run_id, {RECEIPTS_ROOT: root})
     return root
 
 
 class Recorder:
-    """Records one pipeline run. MLflow is opened when the first training stage begins, or at the end if nothing trains."""
+    """Records one pipeline run. MLflow is opened when the first training stage begins, or at the end if nothing trains.
 
-    def __init__(self, workspace: Path, params: Params, stages: Sequence[Stage], facts: Mapping[str, str]) -> None:
-        self.workspace, self.params, self.facts = workspace, params, facts
+    `settle` brings the champion in order once all is recorded.
+    """
+
+    def __init__(
+        self, workspace: Path, params: Params, stages: Sequence[Stage], facts: Mapping[str, str], settle: Settle
+    ) -> None:
+        self.workspace, self.params, self.facts, self._settle = workspace, params, facts, settle
         self.uri = default_uri(workspace)
+        self.stages = stages
         self._code = sorted({dep for stage in stages for dep in stage.deps if dep.startswith("tasks/")})
         self._stages = [stage.name for stage in stages]
         rounds = [RoundFiles(workspace, name) for name in (TEACHER, *params.rounds)]
@@ -75,9 +90,15 @@ class Recorder:
             publication = self._open()
             # First the receipts: who may become champion is asked of them.
             root = record_receipts(publication.tracker, publication.parent(), self.workspace, self._stages)
-            runs = publication.finish(stage_digests(self.workspace), outcomes)
+            runs = publication.finish(stage_digests(self.workspace), outcomes, self._settle)
             record_run(self.workspace, self._description(publication, outcomes, root))
             return runs
+
+    def finish_unchanged(self) -> dict[str, str]:
+        """Record what is not recorded yet of a run in which every stage was up to date, and say so; return round -> run id."""
+        runs = self.finish(dict.fromkeys(self._stages, "skipped"))
+        console.info("nothing to do: all %d stages are up to date", len(self.stages))
+        return runs
 
     def _description(self, publication: Publication, outcomes: Mapping[str, str], root: str) -> dict[str, Any]:
         """Return what the record of this run in Git says."""
@@ -109,7 +130,22 @@ class Recorder:
         return self._publication
 
 
-INTERVAL_SECONDS: Final = 3.0
+def open_recorder(workspace: Path, params: Params, settle: Settle) -> tuple[Recorder, list[str]]:
+    """Return what records a run of this workspace, and the names of the stages that are not up to date."""
+    stages, waiting = read_state(workspace)
+    return Recorder(workspace, params, stages, git_facts(workspace), settle), waiting
+
+
+def publish(workspace: Path, settle: Settle) -> dict[str, str]:
+    """Return round -> id of its run in MLflow, recorded now or before; UserError while a stage is not up to date."""
+    with only_run(workspace):
+        recorder, waiting = open_recorder(workspace, load_params(workspace / "params.yaml"), settle)
+        if waiting:
+            raise UserError(
+                f"{workspace}: {len(waiting)} stages are not up to date, such as {waiting[0]}; `dvc repro` or "
+                "`compactlm run` brings them there"
+            )
+        return recorder.finish_unchanged()
 
 
 class Follower:
@@ -136,10 +172,10 @@ class Follower:
 
     def _stamp(self) -> tuple[int, int] | None:
         try:
-            found = self.path.stat()
+            facts = self.path.stat()
         except FileNotFoundError:
             return None
-        return (found.st_mtime_ns, found.st_ino)
+        return (facts.st_mtime_ns, facts.st_ino)
 
     def _run(self) -> None:
         while not self._stop.wait(self.interval):

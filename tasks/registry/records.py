@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tasks.artifacts import SETS, TEACHER, Cost, RoundPaths, receipt_path
 from tasks.files import file_sha256, read_json, read_json_lines
-from tasks.training.keeper import MEASURED
+from tasks.training.metrics import MEASURED
 
-TEACHER: Final = "teacher"
-# The stages behind one evaluated round; the teacher's evaluation is round r0.
-TEACHER_STAGES: Final = ("teacher", "export_teacher", "evaluate_teacher")
-ROUND_STAGES: Final = ("prune@{}", "distill@{}", "export@{}", "evaluate@{}", "gate@{}")
 DIGEST_CHARACTERS: Final = 32  # MLflow keeps at most 36 of a data set's digest
 CONTEXTS: Final = {"train": "training", "transfer": "training", "calibration": "calibration"}
-FORMATS: Final = ("torch", "onnx", "onnx_int8")
+RANDOM_INIT: Final = "random_init"  # before the metrics of the round's shape trained from random weights
 
 
 @dataclass(frozen=True)
@@ -31,12 +28,8 @@ class Checkpoint:
     metrics: dict[str, float]
 
 
-@dataclass(frozen=True)
-class RoundFiles:
-    """Where the files of one round are; `name` is `teacher` for round r0."""
-
-    workspace: Path
-    name: str
+class RoundFiles(RoundPaths):
+    """The files of one round and what is in them; of a former run they lie below another folder than the workspace."""
 
     @property
     def label(self) -> str:
@@ -44,70 +37,46 @@ class RoundFiles:
         return "r0" if self.name == TEACHER else self.name
 
     @property
-    def stages(self) -> tuple[str, ...]:
-        """Return the stages that make this round."""
-        return TEACHER_STAGES if self.name == TEACHER else tuple(s.format(self.name) for s in ROUND_STAGES)
-
-    @property
-    def training_stage(self) -> str:
-        """Return the stage that trains this round's model."""
-        return TEACHER if self.name == TEACHER else f"distill@{self.name}"
-
-    @property
-    def folder(self) -> Path:
-        """Return the folder of the round's export, evaluation and verdict."""
-        return self.workspace / "artifacts" / "rounds" / self.name
-
-    @property
-    def trained(self) -> Path:
-        """Return the folder of the training stage: `model/`, `checkpoints/`, `steps.jsonl`, `summary.json`."""
-        return self.folder / "trained"
-
-    @property
     def onnx(self) -> Path | None:
         """Return the exported ONNX file; None for a language model, which has none."""
-        path = self.folder / "exported" / "model.onnx"
+        path = self.exported / "model.onnx"
         return path if path.exists() else None
 
     def evidence(self) -> list[Path]:
         """Return the files of the contract that say how good the round's model is, those that exist."""
-        found = [self.folder / "evaluated" / "quality.json", self.folder / "evaluated" / "cost.json"]
-        found += [self.folder / "exported" / "parity.json", self.folder / "exported" / "golden.json"]
-        found += [self.folder / "verdict.json"]
-        found += [self.trained / "summary.json", self.folder / "pruned" / "plan.json", self.trained / "search.json"]
-        return [path for path in found if path.exists()]
+        exported = (self.exported / name for name in ("parity.json", "golden.json"))
+        trained = (self.trained / "summary.json", self.plan, self.found_shape)
+        return [path for path in (self.quality, self.cost, *exported, self.verdict, *trained) if path.exists()]
 
-    def predictions(self) -> list[Path]:
+    def prediction_files(self) -> list[Path]:
         """Return the predictions row by row, a file a set; a later model is paired with them."""
-        return sorted((self.folder / "evaluated" / "predictions").glob("*.parquet"))
+        return sorted(self.predictions.glob("*.parquet"))
 
     def receipts(self) -> list[Path]:
         """Return the receipts of the round's stages, those that exist."""
-        paths = [self.workspace / "artifacts" / "receipts" / f"{stage}.json" for stage in self.stages]
-        return [path for path in paths if path.exists()]
+        return [path for stage in self.stages if (path := self.root / receipt_path(stage)).exists()]
 
     @property
     def is_evaluated(self) -> bool:
         """Return whether the round's evaluation is here; of a former run it may be lost."""
-        return (self.folder / "evaluated" / "quality.json").exists()
+        return self.quality.exists()
 
     def model_sha256(self) -> str:
         """Return the digest of the round's best weights, as the evaluation saw them."""
-        return str(read_json(self.folder / "evaluated" / "quality.json")["model_sha256"])
+        return str(read_json(self.quality)["model_sha256"])
 
     def onnx_sha256(self) -> str:
         """Return the digest of the exported ONNX file; empty where there is none."""
         return file_sha256(self.onnx) if self.onnx else ""
 
-    def cost(self) -> dict[str, Any]:
-        """Return what the model costs to run (cost.json)."""
-        content: dict[str, Any] = read_json(self.folder / "evaluated" / "cost.json")
+    def costs(self) -> Cost:
+        """Return what the model costs to run."""
+        content: Cost = read_json(self.cost)
         return content
 
-    def verdict(self) -> str | None:
+    def judged(self) -> str | None:
         """Return pass, fail or hold; None for the teacher, which nobody judges."""
-        path = self.folder / "verdict.json"
-        return str(read_json(path)["verdict"]) if path.exists() else None
+        return str(read_json(self.verdict)["verdict"]) if self.verdict.exists() else None
 
     def steps(self) -> list[dict[str, Any]]:
         """Return the lines of the training curves; empty when the stage took the model as it was."""
@@ -118,7 +87,7 @@ class RoundFiles:
         """Return the checkpoints of the training stage in order of their steps."""
         path = self.trained / "summary.json"
         entries = read_json(path)["checkpoints"] if path.exists() else []
-        folder = (self.trained / "checkpoints").relative_to(self.workspace)
+        folder = (self.trained / "checkpoints").relative_to(self.root)
         return [
             Checkpoint(
                 name=entry["name"],
@@ -131,58 +100,60 @@ class RoundFiles:
         ]
 
     def metrics(self) -> dict[str, float]:
-        """Return every final number of the round by name: quality by set and slice, then cost and parity."""
-        found = flatten_quality(read_json(self.folder / "evaluated" / "quality.json"))
-        found.update(flatten_numbers("cost", self.cost()))
-        parity = self.folder / "exported" / "parity.json"
+        """Return every final number of the round by name: quality by set and slice, then cost, parity, and a search's ranks."""
+        numbers = flatten_quality(read_json(self.quality))
+        numbers |= flatten_numbers("cost", self.costs())
+        parity = self.exported / "parity.json"
         if parity.exists():
-            found.update(flatten_numbers("parity", read_json(parity)))
-        search = self.trained / "search.json"
-        if search.exists():
-            found.update(flatten_search(read_json(search)))
-        return found
+            numbers |= flatten_numbers("parity", read_json(parity))
+        if self.found_shape.exists():
+            numbers |= flatten_search(read_json(self.found_shape))
+        return numbers
+
+    def random_start(self) -> dict[str, float]:
+        """Return the quality of this shape trained from random weights, as `metrics` names it below `random_init/`."""
+        quality = flatten_quality(read_json(self.random_init))
+        return {f"{RANDOM_INIT}/{name}": value for name, value in quality.items()}
 
 
 def flatten_quality(quality: Mapping[str, Any]) -> dict[str, float]:
     """Return `test/accuracy`, its bounds `test/accuracy_low` and `_high`, and `test/class_negative/accuracy` alike."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for name, content in quality["sets"].items():
         for slice_name, values in content["slices"].items():
             prefix = name if slice_name == "overall" else f"{name}/{tag_key(slice_name)}"
             for metric, value in values.items():
-                found.update(_interval(f"{prefix}/{metric}", value, bounds=slice_name == "overall"))
+                numbers.update(_interval(f"{prefix}/{metric}", value, bounds=slice_name == "overall"))
         for variant, values in content.get("variants", {}).items():
             for metric, value in values.items():
-                found.update(_interval(f"{name}/{variant}/{metric}", value, bounds=False))
-    return found
+                numbers.update(_interval(f"{name}/{variant}/{metric}", value, bounds=False))
+    return numbers
 
 
 def _interval(key: str, value: Any, *, bounds: bool) -> dict[str, float]:
     if not isinstance(value, Mapping):
         return {key: float(value)}
-    found = {key: float(value["value"])}
+    numbers = {key: float(value["value"])}
     if bounds:
-        found.update({f"{key}_low": float(value["low"]), f"{key}_high": float(value["high"])})
-    return found
+        numbers |= {f"{key}_low": float(value["low"]), f"{key}_high": float(value["high"])}
+    return numbers
 
 
 def flatten_numbers(prefix: str, value: Any) -> dict[str, float]:
     """Return the numbers inside nested dictionaries under names joined by `/`; other values are left out."""
     if isinstance(value, Mapping):
-        found: dict[str, float] = {}
-        for key, item in value.items():
-            found.update(flatten_numbers(f"{prefix}/{tag_key(str(key))}", item))
-        return found
+        below = (flatten_numbers(f"{prefix}/{tag_key(str(key))}", item) for key, item in value.items())
+        return {name: number for numbers in below for name, number in numbers.items()}
     return {prefix: float(value)} if isinstance(value, int | float) and not isinstance(value, bool) else {}
 
 
 def flatten_search(search: Mapping[str, Any]) -> dict[str, float]:
     """Return `search/candidate_1/rank_after`, `search/candidate_1/short/best_...` and so on of a search.json."""
-    found: dict[str, float] = {}
-    for one in search.get("candidates", ()):
-        numbers = {key: value for key, value in one.items() if key != "candidate"}
-        found.update(flatten_numbers(f"search/candidate_{one['candidate']}", numbers))
-    return found
+    numbers: dict[str, float] = {}
+    for candidate in search.get("candidates", ()):
+        content = {key: value for key, value in candidate.items() if key != "candidate"}
+        numbers |= flatten_numbers(f"search/candidate_{candidate['candidate']}", content)
+    return numbers
 
 
 def tag_key(name: str) -> str:
@@ -212,7 +183,7 @@ class DataSet:
 
 def read_datasets(workspace: Path) -> list[DataSet]:
     """Return the sets of rows the run uses, with digests of their bytes."""
-    paths = sorted((workspace / "artifacts" / "data" / "sets").glob("*.parquet"))
+    paths = sorted((workspace / SETS).glob("*.parquet"))
     return [
         DataSet(
             name=path.stem,

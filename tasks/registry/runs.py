@@ -27,13 +27,13 @@ def read_runs(workspace: Path, model: str | None = None) -> list[Run]:
 
     Raises UserError when one of them cannot be read any more.
     """
-    found = []
+    runs = []
     for name, content in read_refs(workspace, REFS).items():
         try:
-            found.append({**json.loads(content), "ref": name})
+            runs.append({**json.loads(content), "ref": name})
         except ValueError:
             raise UserError(f"{name}: Git cannot read this record of a run any more; fetch it from a clone") from None
-    return [run for run in found if model is None or run["model"] == model]
+    return [run for run in runs if model is None or run["model"] == model]
 
 
 def record_run(workspace: Path, run: Mapping[str, Any]) -> bool:
@@ -59,11 +59,11 @@ def _lasting(run: Mapping[str, Any]) -> dict[str, Any]:
 
 def numbers(runs: Sequence[Mapping[str, Any]], log: Sequence[Mapping[str, Any]], model: str) -> dict[str, str]:
     """Return sha256 of the weights -> version number of a model by the records of runs, and by the log of decisions."""
-    found: dict[str, str] = {}
+    known: dict[str, str] = {}
     for entry in log:
         for version in (entry["candidate"], entry["champion"], entry["previous"]):
             if version is not None and entry["model"] == model:
-                found[version["model_sha256"]] = str(version["version"])
+                known[version["model_sha256"]] = str(version["version"])
     for run in runs:
-        found |= run["versions"] if run["model"] == model else {}
-    return found
+        known |= run["versions"] if run["model"] == model else {}
+    return known

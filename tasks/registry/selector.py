@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tasks.errors import UserError
-from tasks.registry.tracking import Tracker
+from tasks.registry.reading import Reader
 
 CHALLENGER: Final = "challenger"
 CHAMPION: Final = "champion"
@@ -39,31 +39,29 @@ def parse_selector(text: str | None, own_model: str, aliases: Collection[str] = 
     return Selector(name or own_model, alias or None, version or None)
 
 
-def find_version(tracker: Tracker, text: str | None, own_model: str, alias: str = CHAMPION) -> tuple[str, str]:
+def find_version(tracker: Reader, text: str | None, own_model: str, alias: str = CHAMPION) -> tuple[str, str]:
     """Return (model, version number) of what a text names, of `alias` where it says neither alias nor version.
 
     Raises UserError with what is registered when there is no such version.
     """
-    asked = parse_selector(text, own_model, tracker.aliases(own_model))
-    number = asked.version or tracker.aliases(asked.model).get(asked.alias or alias)
-    if number in _numbers(tracker, asked.model):
-        return asked.model, str(number)
-    name = asked.model if _numbers(tracker, asked.model) else own_model
-    known = [f"{name}@{one}" for one in sorted(tracker.aliases(name))]
-    known += [f"{name}/{one}" for one in _numbers(tracker, name)]
+    selected = parse_selector(text, own_model, tracker.aliases(own_model))
+    number = selected.version or tracker.aliases(selected.model).get(selected.alias or alias)
+    if number in _numbers(tracker, selected.model):
+        return selected.model, str(number)
+    name = selected.model if _numbers(tracker, selected.model) else own_model
+    known = [f"{name}@{known_alias}" for known_alias in sorted(tracker.aliases(name))]
+    known += [f"{name}/{version}" for version in _numbers(tracker, name)]
     words = ", ".join(known) or "none, `compactlm run` makes some"
     raise UserError(f"{text or f'{own_model}@{alias}'}: there is no such version; registered: {words}")
 
 
-def _numbers(tracker: Tracker, model: str) -> list[str]:
-    return [str(entry.version) for entry in tracker.all_versions(model)]
+def _numbers(tracker: Reader, model: str) -> list[str]:
+    return [entry.version for entry in tracker.all_versions(model)]
 
 
-def find_own_version(tracker: Tracker, text: str | None, own_model: str, alias: str) -> str:
+def find_own_version(tracker: Reader, text: str | None, own_model: str, alias: str) -> str:
     """Return the version number of what a text names; UserError when it is a version of another model than params.yaml's."""
     model, number = find_version(tracker, text, own_model, alias)
     if model != own_model:
-        raise UserError(
-            f"{text!r}: decisions are made about {own_model} (registry.model_name in params.yaml), not {model}"
-        )
+        raise UserError(f"{text!r}: decisions are made about {own_model} (registry.model_name in params.yaml), not {model}")
     return number

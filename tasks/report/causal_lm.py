@@ -71,9 +71,7 @@ def _rounds(story: Story) -> Markup:
         rows += page.metric_rows(story, set_name, WHOLE, QUALITY)
         if any(story.measured(name, set_name, *GREEDY) for name in story.models):
             rows += page.metric_rows(story, set_name, GREEDY, {"repeats itself, greedily continued": "repetition_rate"})
-    caption = (
-        "Small print: bootstrap intervals over blocks. Perplexities are per token of the teacher's, for every round."
-    )
+    caption = "Small print: bootstrap intervals over blocks. Perplexities are per token of the teacher's, for every round."
     return page.rounds_section(story, caption, rows)
 
 

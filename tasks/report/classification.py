@@ -86,9 +86,7 @@ def _front(story: Story) -> Markup:
         if accuracy is not None and params:
             kind = {"teacher": "teacher", story.selection["selected"]: "chosen"}.get(name, "round")
             latency = story.cost(name, "latency", "torch", "1", "latency_ms_p50")
-            points.append(
-                Point(name, params, accuracy, latency, story.measured(name, MAIN_SET, *INT8, "accuracy"), kind)
-            )
+            points.append(Point(name, params, accuracy, latency, story.measured(name, MAIN_SET, *INT8, "accuracy"), kind))
     if not points:
         return Markup()
     rival = value_of(story.rivals, TFIDF, "sets", MAIN_SET, *WHOLE, "accuracy", "value")
@@ -188,9 +186,7 @@ def _slices(story: Story, name: str) -> Markup:
         for lost, set_name, slice_name, part, before in worst
     ]
     caption = f"Accuracy of {name} against the teacher. Few rows make wide intervals: read a loss together with them."
-    table = Table(
-        caption if rows else f"{name} loses on none of them.", ["slice", "rows", "teacher", name, "points lost"], rows
-    )
+    table = Table(caption if rows else f"{name} loses on none of them.", ["slice", "rows", "teacher", name, "points lost"], rows)
     return tables_section("Slices that lost most", table)
 
 

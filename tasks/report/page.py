@@ -90,8 +90,7 @@ def curves(
     panels = []
     for name, model in models.items():
         loss, measured = (
-            [(float(step["step"]), float(step[key])) for step in model["steps"] if key in step]
-            for key in ("loss", metric)
+            [(float(step["step"]), float(step[key])) for step in model["steps"] if key in step] for key in ("loss", metric)
         )
         chart = curve(name, thinned(loss), measured, words, best_of)
         kept = value_of(model["summary"], "best_checkpoint") or NOTHING

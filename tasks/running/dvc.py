@@ -1,7 +1,6 @@
 """The one door to DVC: the graph, what is up to date, and running one stage.
 
-Reading happens in this process (20 ms to 100 ms); whatever executes is a child process in a group of its own, so that it can be
-stopped, and so that it dies with us: it watches a pipe which closes when this process ends, however it ends.
+Reading happens in this process (20 ms to 100 ms); whatever executes is a child process that ends when this one does.
 """
 
 from __future__ import annotations
@@ -10,9 +9,7 @@ import collections
 import hashlib
 import json
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 import textwrap
 import threading
@@ -22,33 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from tasks import errors
+from tasks import children, errors
 from tasks.errors import StageError, UserError
 from tasks.params.file import read_yaml
 
 Outcome = Literal["executed", "restored", "skipped"]
 os.environ["DVC_NO_ANALYTICS"] = "1"
-ERROR_FILE_VARIABLE: Final = "COMPACTLM_ERROR_FILE"
-STARTED_VARIABLE: Final = "COMPACTLM_STAGE_STARTED"
 LAST_LINES: Final = 30
+# DVC ignores the interrupt while its command runs, so the command ends first and DVC still releases its locks.
 STOP_SECONDS: Final = 10.0
 BUSY: Final = ("Unable to acquire lock", "is busy", "has been locked")
 NETWORK: Final = ("Connection reset", "Connection refused", "timed out", "Temporary failure in name resolution")
 # For `dvc repro`: take nothing from a cache, put nothing there.
 ANEW: Final = ("--force", "--no-run-cache", "--no-commit")
-# Runs `dvc ARGUMENTS` and stops its whole process group when the pipe (first argument) closes. DVC ignores the interrupt
-# while its command runs, so the command ends first and DVC still releases its locks; what does not listen is killed.
-GUARDED_DVC: Final = f"""
-import os, signal, sys, threading, time
-def watch(pipe):
-    os.read(pipe, 1)
-    os.killpg(0, signal.SIGINT)
-    time.sleep({STOP_SECONDS})
-    os.killpg(0, signal.SIGKILL)
-threading.Thread(target=watch, args=(int(sys.argv[1]),), daemon=True).start()
-from dvc.cli import main
-sys.exit(main(sys.argv[2:]))
-"""
 
 
 class BusyError(StageError):
@@ -67,21 +50,56 @@ class Stage:
 
 def read_graph(workspace: Path) -> list[Stage]:
     """Return the stages of dvc.yaml in topological order, ties in the order of the file."""
+    with _open(workspace) as repo:
+        return _graph(repo)
+
+
+def pending(workspace: Path, stages: Iterable[Stage]) -> list[str]:
+    """Return the names of the stages that are not up to date, and of those that wait for them, in the given order.
+
+    A stage that waits may still turn out unchanged: its inputs may come out with the same bytes.
+    """
+    with _open(workspace) as repo:
+        return _pending(repo, stages)
+
+
+def read_state(workspace: Path) -> tuple[list[Stage], list[str]]:
+    """Return what `read_graph` and `pending` say, at the price of one look."""
+    from dvc.repo import lock_repo
+
+    with _open(workspace) as repo, lock_repo(repo):  # without the lock, DVC would read everything once more for the second
+        stages = _graph(repo)
+        return stages, _pending(repo, stages)
+
+
+def _open(workspace: Path) -> Any:
     from dvc.repo import Repo
 
-    with Repo(str(workspace)) as repo:
-        graph = repo.index.graph
-        found = {
-            # `name` and `def_path` are as written in dvc.yaml; other spellings depend on the current directory.
-            stage.name: Stage(
-                name=stage.name,
-                upstream=tuple(sorted(up.name for up in graph.successors(stage))),
-                deps=tuple(sorted(dep.def_path for dep in stage.deps)),
-                outs=tuple(sorted(out.def_path for out in stage.outs)),
-            )
-            for stage in repo.index.stages
-        }
-    return _in_order(found)
+    return Repo(str(workspace))
+
+
+def _graph(repo: Any) -> list[Stage]:
+    graph = repo.index.graph
+    stages = {
+        # `name` and `def_path` are as written in dvc.yaml; other spellings depend on the current directory.
+        stage.name: Stage(
+            name=stage.name,
+            upstream=tuple(sorted(up.name for up in graph.successors(stage))),
+            deps=tuple(sorted(dep.def_path for dep in stage.deps)),
+            outs=tuple(sorted(out.def_path for out in stage.outs)),
+        )
+        for stage in repo.index.stages
+    }
+    return _in_order(stages)
+
+
+def _pending(repo: Any, stages: Iterable[Stage]) -> list[str]:
+    changed = {address.rpartition(":")[2] for address in repo.status()}
+    waiting: list[str] = []
+    for stage in stages:
+        if stage.name in changed or any(name in waiting for name in stage.upstream):
+            waiting.append(stage.name)
+    return waiting
 
 
 def _in_order(stages: Mapping[str, Stage]) -> list[Stage]:
@@ -98,22 +116,6 @@ def _in_order(stages: Mapping[str, Stage]) -> list[Stage]:
     return list(done.values())
 
 
-def pending(workspace: Path, stages: Iterable[Stage]) -> list[str]:
-    """Return the names of the stages that are not up to date, and of those that wait for them, in the given order.
-
-    A stage that waits may still turn out unchanged: its inputs may come out with the same bytes.
-    """
-    from dvc.repo import Repo
-
-    with Repo(str(workspace)) as repo:
-        changed = {address.rpartition(":")[2] for address in repo.status()}
-    waiting: list[str] = []
-    for stage in stages:
-        if stage.name in changed or any(name in waiting for name in stage.upstream):
-            waiting.append(stage.name)
-    return waiting
-
-
 def read_lock(workspace: Path) -> dict[str, Any]:
     """Return the content of dvc.lock, empty when there is none."""
     lock = workspace / "dvc.lock"
@@ -122,23 +124,14 @@ def read_lock(workspace: Path) -> dict[str, Any]:
 
 def cache_folder(workspace: Path) -> Path:
     """Return the folder of DVC's local cache, wherever the configuration puts it."""
-    from dvc.repo import Repo
-
-    with Repo(str(workspace)) as repo:
+    with _open(workspace) as repo:
         return Path(repo.cache.local.path).parents[1]
 
 
 def stage_digests(workspace: Path) -> dict[str, str]:
     """Return the sha256 of each stage's entry in dvc.lock: its command, inputs, params and outputs."""
-    lock = workspace / "dvc.lock"
-    if not lock.exists():
-        return {}
-    entries = read_yaml(lock).get("stages", {})
-    return {name: _sha256(json.dumps(entry, sort_keys=True)) for name, entry in entries.items()}
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    entries = read_lock(workspace).get("stages", {})
+    return {name: hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest() for name, entry in entries.items()}
 
 
 class StageRunner:
@@ -150,7 +143,7 @@ class StageRunner:
     def __init__(self, workspace: Path, env: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> None:
         self.workspace, self._options = workspace, list(options)
         self._env = dict(env or {})
-        self._running: dict[subprocess.Popen[str], int] = {}
+        self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
         self._stopped = False
 
@@ -161,7 +154,7 @@ class StageRunner:
         """
         with tempfile.TemporaryDirectory(prefix="compactlm-") as folder:
             error_file = Path(folder) / "error.json"
-            child = self._start(name, {**self._env, ERROR_FILE_VARIABLE: str(error_file)})
+            child = self._start(name, {**self._env, children.ERROR_FILE: str(error_file)})
             try:
                 outcome, lines = _follow(name, child, on_line)
             finally:
@@ -184,45 +177,34 @@ class StageRunner:
             self._stopped = True
             running = list(self._running)
         for child in running:
-            _end_group(child)
+            children.end(child, STOP_SECONDS)
 
     def _start(self, name: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
-        command = ["--wait-for-lock", "repro", "--single-item", *self._options, name]
-        ours, theirs = os.pipe()
-        # Children inherit `ours` (the end they watch) by pass_fds alone; `theirs` stays here and closes with us.
+        command = ["dvc", "--wait-for-lock", "repro", "--single-item", *self._options, name]
+        own = {"PATH": children.own_path(), children.STARTED: str(time.time()), "PYTHONUNBUFFERED": "1"}
+        # Under the lock, so that `stop` sees every child that was started.
         with self._lock:
             if self._stopped:
-                os.close(ours)
-                os.close(theirs)
                 raise StageError(name, "not started, the run is being stopped")
-            child = subprocess.Popen(
-                [sys.executable, "-c", GUARDED_DVC, str(ours), *command],
+            child = children.start(
+                command,
+                STOP_SECONDS,
                 cwd=self.workspace,
-                env={**os.environ, **env, **_own_python(), STARTED_VARIABLE: str(time.time()), "PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.DEVNULL,
+                env={**os.environ, **env, **own},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 encoding="utf-8",
                 errors="replace",
-                pass_fds=(ours,),
-                start_new_session=True,
             )
-            os.close(ours)
-            self._running[child] = theirs
+            self._running.add(child)
         return child
 
     def _finish(self, child: subprocess.Popen[str]) -> None:
-        if child.poll() is None:
-            _end_group(child)
+        children.end(child, STOP_SECONDS)
         if child.stdout is not None:
             child.stdout.close()
         with self._lock:
-            os.close(self._running.pop(child))
-
-
-def _own_python() -> dict[str, str]:
-    """Return a PATH on which `python`, as dvc.yaml writes it, is the one that runs us, activated or not."""
-    return {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])}
+            self._running.discard(child)
 
 
 def _follow(name: str, child: subprocess.Popen[str], on_line: Callable[[str], None]) -> tuple[Outcome, list[str]]:
@@ -242,18 +224,6 @@ def _follow(name: str, child: subprocess.Popen[str], on_line: Callable[[str], No
         on_line(line)
     child.wait()
     return outcome, list(last)
-
-
-def _end_group(child: subprocess.Popen[str]) -> None:
-    for number, patience in ((signal.SIGINT, STOP_SECONDS), (signal.SIGTERM, 2.0), (signal.SIGKILL, STOP_SECONDS)):
-        try:
-            os.killpg(child.pid, number)
-            child.wait(timeout=patience)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
-        return
 
 
 def _refusal(words: Mapping[str, Any]) -> UserError:

@@ -5,11 +5,9 @@ Each process goes through the whole stage; `tasks.models.processes` brings them 
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,12 +15,11 @@ from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
+from tasks import children
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, StageError, UserError
 from tasks.params.base import Launcher
 
 TRAINING: Final = ("teacher", "distill", "random_init")
-LOOPBACK: Final = "127.0.0.1"
-PR_SET_PDEATHSIG: Final = 1
 
 
 def in_several(stage: str, launcher: Launcher) -> bool:
@@ -42,24 +39,24 @@ def launch(stage: str, launcher: Launcher, work: Callable[[], object]) -> None:
     group = {
         "WORLD_SIZE": count,
         "LOCAL_WORLD_SIZE": count,
-        "MASTER_ADDR": LOOPBACK,
-        "MASTER_PORT": _free_port(),
-        "COMPACTLM_BACKEND": launcher.backend,
-        "COMPACTLM_STRATEGY": launcher.strategy,
+        "MASTER_ADDR": children.LOOPBACK,
+        "MASTER_PORT": children.free_port(),
+        children.BACKEND: launcher.backend,
+        children.STRATEGY: launcher.strategy,
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
     }
     ranks = []
     try:
         for rank in range(count):
             env = {name: str(value) for name, value in {**group, "RANK": rank, "LOCAL_RANK": rank}.items()}
-            one = context.Process(target=_work_as_rank, args=(env, work, refusals, os.getpid()))
-            one.start()
-            ranks.append(one)
+            process = context.Process(target=_work_as_rank, args=(env, work, refusals, os.getpid()))
+            process.start()
+            ranks.append(process)
         failed = _wait(ranks)
     finally:
-        for one in ranks:
-            one.kill()
-            one.join()
+        for process in ranks:
+            process.kill()
+            process.join()
     if not refusals.empty():
         raise refusals.get()
     if failed is not None:
@@ -68,14 +65,15 @@ def launch(stage: str, launcher: Launcher, work: Callable[[], object]) -> None:
 
 def _wait(ranks: Sequence[BaseProcess]) -> tuple[int, int] | None:
     """Return rank and exit code of the process that failed first; None when all have ended well."""
-    running: dict[Any, int] = {one.sentinel: rank for rank, one in enumerate(ranks)}
-    while running:
-        ended = [running.pop(sentinel) for sentinel in connection.wait(list(running))]
+    left: dict[Any, int] = {process.sentinel: rank for rank, process in enumerate(ranks)}
+    while left:
+        ended = [left.pop(sentinel) for sentinel in connection.wait(list(left))]
         for rank in ended:
             ranks[rank].join()
         failed = [(rank, int(ranks[rank].exitcode or 0)) for rank in ended if ranks[rank].exitcode]
         if failed:
-            return min(failed, key=lambda one: one[1])  # a signal, which is below 0, is no consequence of another's end
+            # A signal, which is below 0, is no consequence of another's end.
+            return min(failed, key=lambda rank_and_code: rank_and_code[1])
     return None
 
 
@@ -90,10 +88,9 @@ def _sentence(rank: int, code: int, count: int) -> str:
 
 def _work_as_rank(env: dict[str, str], work: Callable[[], object], refusals: Any, launcher: int) -> None:
     """Be one process of the group: do the work, and leave a refusal to the launcher, which tells it once for all."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != launcher:  # it ended before we asked
-            os._exit(1)
+    children.die_with_parent()
+    if os.getppid() != launcher:  # it ended before we asked
+        os._exit(1)
     os.environ.update(env)
     code = EXIT_STAGE_ERROR
     try:
@@ -110,9 +107,3 @@ def _work_as_rank(env: dict[str, str], work: Callable[[], object], refusals: Any
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # without taking anything down: see `Processes.end_others`
-
-
-def _free_port() -> int:
-    with socket.socket() as place:
-        place.bind((LOOPBACK, 0))
-        return int(place.getsockname()[1])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tasks.data.sources import WEIGHTS, data_file, decoder_files, locate, model_files, text_files
 from tasks.data.vocabulary import check_prunable
@@ -14,11 +15,15 @@ from tasks.errors import ParamsError, ResourceError, SourceError
 from tasks.files import read_json
 from tasks.models.architectures import adapter_of, relation_widths
 from tasks.models.causal_lm import DECODERS, new_config
-from tasks.params.base import Params
+from tasks.models.shapes import Shape
+from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
 from tasks.params.causal_lm import CausalLMParams
 from tasks.params.classification import ClassificationParams
-from tasks.params.rounds import Round, check_shrinks
+from tasks.params.rounds import AnyRound, check_shrinks
 from tasks.pruning.planning import Measure, causal_shape, possible_shapes
+
+Config = Mapping[str, Any]
+Shapes = dict[str, dict[str, int]]  # round -> its shape
 
 # A run keeps, per model: checkpoints, the model, its ONNX files, and DVC's and MLflow's copies of them.
 COPIES_OF_A_MODEL = 12
@@ -28,27 +33,28 @@ UNPACKED = 8  # bytes of fp32 for each of a .gguf file's, at four bits a weight
 
 def check(params: Params, workspace: Path) -> None:
     """Raise a UserError when sources, shapes or free disk space would stop the run later."""
-    if isinstance(params, CausalLMParams):
-        return _check_causal(params, workspace)
-    assert isinstance(params, ClassificationParams), "there are two tasks"
+    check_disk(CHECKS[params.task](params), workspace)
+
+
+def _check_classifier(params: ClassificationParams) -> int:
+    """Return the bytes of the teacher's weights; a UserError when its files, its data or the rounds are of no use."""
     sources = params.sources()
     folder = locate(sources["teacher.model"], "teacher.model")
     files = model_files(folder)
     data_file(locate(sources["data.source"], "data.source"))
     config = read_model_config(folder)
-    shapes = check_shapes(params, config)
-    check_tokenizer(folder, adapter_of(config).shape(config), shapes)
-    weights_bytes = sum(p.stat().st_size for p in files if p.suffix == ".safetensors")
-    check_disk(weights_bytes, workspace)
+    check_tokenizer(folder, adapter_of(config).shape(config), check_shapes(params, config))
+    return sum(path.stat().st_size for path in files if path.suffix == ".safetensors")
 
 
-def _check_causal(params: CausalLMParams, workspace: Path) -> None:
+def _check_causal_lm(params: CausalLMParams) -> int:
+    """Return what `_check_classifier` does; of a new teacher no bytes, and of a packed one those it is unpacked to."""
     for key, source in params.sources().items():
         if key != "teacher.model":
             text_files(locate(source, key), key)
     if params.teacher.new is not None:
         check_causal_shapes(params, new_config(params.teacher.new.model_dump(), params.data.block_tokens))
-        return check_disk(0, workspace)
+        return 0
     files = decoder_files(locate(params.teacher.model, "teacher.model"))
     weights_bytes = sum(path.stat().st_size for path in files if path.suffix in WEIGHTS)
     if files[0].suffix == ".gguf":
@@ -57,11 +63,14 @@ def _check_causal(params: CausalLMParams, workspace: Path) -> None:
                 "params.yaml: teacher.model: reading a .gguf file needs the package gguf; "
                 "install it with the extra: pip install 'compactlm[decoder]'"
             )
-        weights_bytes *= UNPACKED  # its shapes are checked by `fetch`: reading them here would take every run seconds
-    else:
-        folder, config = files[0].parent, read_model_config(files[0].parent)
-        check_tokenizer(folder, adapter_of(config).shape(config), check_causal_shapes(params, config))
-    check_disk(weights_bytes, workspace)
+        # its shapes are checked by `fetch`: reading them here would take every run seconds
+        return UNPACKED * weights_bytes
+    folder, config = files[0].parent, read_model_config(files[0].parent)
+    check_tokenizer(folder, adapter_of(config).shape(config), check_causal_shapes(params, config))
+    return weights_bytes
+
+
+CHECKS: Final[Mapping[str, Callable[[Any], int]]] = {CLASSIFICATION: _check_classifier, CAUSAL_LM: _check_causal_lm}
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:
@@ -75,40 +84,63 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def check_shapes(params: ClassificationParams, config: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+def check_shapes(params: ClassificationParams, config: Config) -> Shapes:
     """Return the shape of every round; ParamsError unless each fits the teacher's architecture and shrinks.
 
     Of a round with `search` it is the first candidate; the rounds that start from it must fit whichever is taken.
     """
     measure = Measure(config, len(params.data.labels), params.evaluate.latency_tokens)
-    check_relations(params, "the teacher", config)
-    configs: dict[str, list[Mapping[str, Any]]] = {"teacher": [config]}  # a search may end with any of its shapes
-    shapes: dict[str, dict[str, int]] = {}
-    for name, target in params.rounds.items():
-        configs[name] = []
-        for parent in configs[target.parent]:
-            possible = possible_shapes(f"params.yaml: rounds.{name}", target, parent, measure)
-            shapes.setdefault(name, possible[0])
-            for shape in possible:
-                _check_shape(f"params.yaml: rounds.{name}", target, shape, parent)
-                configs[name].append(adapter_of(parent).resized(parent, shape))
-                check_relations(params, name, configs[name][-1])
-    return shapes
+    configs = _check_rounds(params.rounds, config, partial(possible_shapes, measure=measure))
+    for name, models in {"the teacher": [config], **configs}.items():
+        for model in models:
+            check_relations(params, name, model)
+    return _first_shapes(configs)
 
 
-def _check_shape(where: str, target: Round, shape: Mapping[str, int], parent: Mapping[str, Any]) -> None:
-    adapter = adapter_of(parent)
-    refusal = adapter.refusal(parent, shape)
-    if refusal is not None:
-        raise ParamsError(f"{where}: {refusal}")
-    if target.granularity == "structured":
+def check_causal_shapes(params: CausalLMParams, config: Config) -> Shapes:
+    """Return the shape of every round; a UserError unless each fits the teacher's architecture and shrinks."""
+    if config.get("model_type") not in DECODERS:
+        raise SourceError(
+            f"teacher.model: config.json: model_type {config.get('model_type')!r} is no language model that is supported; "
+            f"allowed for task: causal_lm: {', '.join(DECODERS)}"
+        )
+    shape_of = partial(causal_shape, teacher=config, tokens=params.evaluate.latency_tokens)
+    return _first_shapes(_check_rounds(params.rounds, config, lambda *asked: [shape_of(*asked)]))
+
+
+def _check_rounds(
+    rounds: Mapping[str, AnyRound], config: Config, possible: Callable[..., list[dict[str, int]]]
+) -> dict[str, list[Config]]:
+    """Return the configs that each round may have, of every `possible` shape from every config of its parent."""
+    configs: dict[str, list[Config]] = {"teacher": [config]}
+    for name, target in rounds.items():
+        where = f"params.yaml: rounds.{name}"
+        configs[name] = [
+            _resized(where, target, shape, parent)
+            for parent in configs[target.parent]
+            for shape in possible(where, target, parent)
+        ]
+    return {name: configs[name] for name in rounds}
+
+
+def _first_shapes(configs: Mapping[str, list[Config]]) -> Shapes:
+    return {name: adapter_of(models[0]).shape(models[0]) for name, models in configs.items()}
+
+
+def _resized(where: str, target: AnyRound, shape: Shape, parent: Config) -> Config:
+    """Return the parent's config with the sizes of a round; ParamsError unless it can be and, but for masks, shrinks."""
+    family = adapter_of(parent)
+    if reason := family.refusal(parent, shape):
+        raise ParamsError(f"{where}: {reason}")
+    if target.axes or target.budgets:
         try:
-            check_shrinks(where, shape, adapter.shape(parent))
+            check_shrinks(where, shape, family.shape(parent))
         except ValueError as error:
             raise ParamsError(str(error)) from None
+    return family.resized(parent, shape)
 
 
-def check_tokenizer(folder: Path, before: Mapping[str, int], shapes: Mapping[str, Mapping[str, int]]) -> None:
+def check_tokenizer(folder: Path, before: Shape, shapes: Mapping[str, Shape]) -> None:
     """Raise ParamsError where a round has fewer tokens than the teacher and its tokenizer cannot be cut to them."""
     for name, shape in shapes.items():
         if shape["vocabulary"] != before["vocabulary"]:
@@ -116,30 +148,6 @@ def check_tokenizer(folder: Path, before: Mapping[str, int], shapes: Mapping[str
                 check_prunable(read_json(folder / "tokenizer.json"), shape["vocabulary"])
             except ParamsError as error:
                 raise ParamsError(f"params.yaml: rounds.{name}.vocabulary: {folder}: {error}") from None
-
-
-def check_causal_shapes(params: CausalLMParams, config: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """Return the shape of every round; a UserError unless each fits the teacher's architecture and shrinks."""
-    if config.get("model_type") not in DECODERS:
-        raise SourceError(
-            f"teacher.model: config.json: model_type {config.get('model_type')!r} is no language model that is supported; "
-            f"allowed for task: causal_lm: {', '.join(DECODERS)}"
-        )
-    configs: dict[str, Mapping[str, Any]] = {"teacher": config}
-    shapes: dict[str, dict[str, int]] = {}
-    for name, target in params.rounds.items():
-        where, parent = f"params.yaml: rounds.{name}", configs[target.parent]
-        adapter = adapter_of(parent)
-        shapes[name] = causal_shape(where, target, parent, config, params.evaluate.latency_tokens)
-        refusal = adapter.refusal(parent, shapes[name])
-        if refusal is not None:
-            raise ParamsError(f"{where}: {refusal}")
-        try:
-            check_shrinks(where, shapes[name], adapter.shape(parent))
-        except ValueError as error:
-            raise ParamsError(str(error)) from None
-        configs[name] = adapter.resized(parent, shapes[name])
-    return shapes
 
 
 def check_relations(params: ClassificationParams, who: str, config: Mapping[str, Any]) -> None:

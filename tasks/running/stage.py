@@ -10,7 +10,6 @@ import argparse
 import errno
 import functools
 import importlib
-import importlib.util
 import inspect
 import json
 import os
@@ -19,15 +18,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, Final, get_args, get_type_hints
 
+from tasks import children
 from tasks.entry import entry_of
 from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, ResourceError, StageError, UserError
 from tasks.files import write_json
 from tasks.lineage.receipts import Execution, collect_receipt
 from tasks.params.base import Params
-from tasks.params.causal_lm import CausalLMParams
 from tasks.params.file import load_params
 from tasks.params.listed import listed_params
 from tasks.running.launch import in_several, launch
@@ -35,7 +33,6 @@ from tasks.running.launch import in_several, launch
 InPath = Annotated[Path, "input"]
 OutPath = Annotated[Path, "output"]
 
-ERROR_FILE_VARIABLE: Final = "COMPACTLM_ERROR_FILE"  # where the flow looks for the words of a refused stage
 STAGES: Final = (
     "fetch",
     "validate_data",
@@ -97,28 +94,28 @@ def _main(argv: Sequence[str], started: float) -> int:
         wanted = argv and argv[0] not in ("-h", "--help")
         print(f"usage: python -m tasks STAGE --help\nstages: {', '.join(STAGES)}", file=sys.stderr)  # noqa: T201
         return EXIT_USER_ERROR if wanted or not argv else 0
-    run: Run = importlib.import_module(f"tasks.stages.{argv[0]}").run
+    run, roles = stage_function(argv[0])
     options = _parser(argv[0], run).parse_args(argv[1:])
-    paths = {name: role for name, role in _roles(run).items() if getattr(options, name) is not None}
+    paths = {name: role for name, role in roles.items() if getattr(options, name) is not None}
     params = load_params(options.params)
-    work, launcher = run_of(argv[0], params), params.runtime.launcher
+    launcher = params.runtime.launcher
     if launcher is not None and in_several(argv[0], launcher):
         # each of them comes back to this place, and goes on from it
         launch(os.environ.get("DVC_STAGE", argv[0]), launcher, functools.partial(_work, argv, started))
         return 0
-    for name, role in paths.items():
-        if role == "output":
-            getattr(options, name).parent.mkdir(parents=True, exist_ok=True)
+    inputs, outputs = ([getattr(options, name) for name in paths if paths[name] == role] for role in ("input", "output"))
+    for path in outputs:
+        path.parent.mkdir(parents=True, exist_ok=True)
     arguments = {name: getattr(options, name) for name in _keywords(run)}
     began = time.time()
-    facts = work(_seen_by(_stage_of(options), params), **arguments)
+    facts = run(_seen_by(_stage_of(options), params), **arguments)
     ended = time.time()
     if options.receipt is not None:
         done = Execution(
             stage=os.environ.get("DVC_STAGE", argv[0]),
             command=list(argv),
-            inputs=[getattr(options, name) for name, role in paths.items() if role == "input"],
-            outputs=[getattr(options, name) for name, role in paths.items() if role == "output"],
+            inputs=inputs,
+            outputs=outputs,
             started=began,
             startup_seconds=began - _process_start(started),
             compute_seconds=ended - began,
@@ -140,20 +137,9 @@ def _seen_by(stage: str, params: Params) -> Params:
     return params if entry is None else listed_params(params, entry)
 
 
-def run_of(stage: str, params: Params) -> Run:
-    """Return the function that does a stage's work for the task of the params; both take the same arguments.
-
-    `tasks.stages.causal_lm_<stage>` works for language models where there is one, else `tasks.stages.<stage>`.
-    """
-    twin = f"tasks.stages.causal_lm_{stage}"
-    of_causal_lm = isinstance(params, CausalLMParams) and importlib.util.find_spec(twin) is not None
-    run: Run = importlib.import_module(twin if of_causal_lm else f"tasks.stages.{stage}").run
-    return run
-
-
 def _refuse(argv: Sequence[str], error: UserError) -> int:
     print(f"error: {error}", file=sys.stderr)  # noqa: T201
-    place = os.environ.get(ERROR_FILE_VARIABLE)
+    place = os.environ.get(children.ERROR_FILE)
     if place:
         words = {"stage": os.environ.get("DVC_STAGE", argv[0]), "kind": type(error).__name__, "message": str(error)}
         Path(place).write_text(json.dumps(words), encoding="utf-8")
@@ -162,7 +148,7 @@ def _refuse(argv: Sequence[str], error: UserError) -> int:
 
 def _process_start(fallback: float) -> float:
     """Return the wall-clock time at which this process's command began, if its launcher told, else `fallback`."""
-    return float(os.environ.get("COMPACTLM_STAGE_STARTED", fallback))
+    return float(os.environ.get(children.STARTED, fallback))
 
 
 def _keywords(run: Run) -> list[str]:
@@ -181,9 +167,9 @@ def _roles(run: Run) -> dict[str, str]:
     return found
 
 
-def stage_function(module: ModuleType) -> tuple[Run, dict[str, str]]:
-    """Return the function of a stage's module, and keyword -> `input` or `output` of those arguments that are paths."""
-    run: Run = module.run
+def stage_function(verb: str) -> tuple[Run, dict[str, str]]:
+    """Return the function of a stage, and keyword -> `input` or `output` of those of its arguments that are paths."""
+    run: Run = importlib.import_module(f"tasks.stages.{verb}").run
     return run, _roles(run)
 
 
@@ -200,9 +186,7 @@ def _parser(stage: str, run: Run) -> argparse.ArgumentParser:
     for name in _keywords(run):
         kind = Path if name in roles else str
         optional = parameters[name].default is not inspect.Parameter.empty
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=kind, required=not optional, help=roles.get(name, "name")
-        )
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, required=not optional, help=roles.get(name, "name"))
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="description of the run")
     parser.add_argument("--receipt", type=Path, help="where to write the receipt")
     parser.add_argument("--json", action="store_true", help="print the facts of the run as JSON")

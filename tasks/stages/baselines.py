@@ -1,10 +1,8 @@
-"""Measures honest rivals on the same sets with the same intervals: TF-IDF with logistic regression.
-
-deps: data/sets | params: data, evaluate, seed | outs: baselines/
-"""
+"""Measures honest rivals on the same sets with the same intervals: TF-IDF with logistic regression."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +13,8 @@ from tasks.files import write_json
 from tasks.measuring.predictions import write_predictions
 from tasks.measuring.rivals import fit_tfidf_logistic
 from tasks.measuring.rows import learnt_words, measure
+from tasks.params.base import CAUSAL_LM, CLASSIFICATION
+from tasks.params.causal_lm import CausalLMParams
 from tasks.params.classification import ClassificationParams
 from tasks.params.measures import row_settings
 from tasks.progress import say
@@ -23,12 +23,14 @@ from tasks.running.stage import InPath, OutPath
 TFIDF: Final = "tfidf_logistic"
 
 
-def run(params: ClassificationParams, *, sets: InPath, out: OutPath) -> dict[str, Any]:
+def run(params: ClassificationParams | CausalLMParams, *, sets: InPath, out: OutPath) -> dict[str, Any]:
     """Return each rival's accuracy on the test set and what it chose on validation."""
-    rivals: dict[str, Any] = {}
+    (out / "predictions").mkdir(parents=True, exist_ok=True)
+    entries: dict[str, Any] = {}
     facts: dict[str, Any] = {}
-    rivals[TFIDF], facts[TFIDF] = tfidf_rival(params, sets, out)
-    write_json(out / "quality.json", {"confidence": params.evaluate.confidence, "rivals": rivals})
+    for name, rival in RIVALS[params.task].items():
+        entries[name], facts[name] = rival(params, sets, out / "predictions" / name)
+    write_json(out / "quality.json", {"confidence": params.evaluate.confidence, "rivals": entries})
     return {"rivals": facts}
 
 
@@ -44,8 +46,14 @@ def tfidf_rival(params: ClassificationParams, sets: Path, out: Path) -> tuple[di
     entries = {}
     for name, frame in read_sets(sets, params.data.measured_sets).items():
         entries[name], predictions = measure(frame, rival.logits(frame["text"].tolist()), None, learnt, how)
-        write_predictions(predictions, out / "predictions" / TFIDF, name)
+        write_predictions(predictions, out, name)
     test = entries["test"]["slices"]["overall"]["accuracy"]["value"]
     say(f"baselines: {TFIDF} C {rival.penalty:g}: test accuracy {test:.3f}")
     facts = {"penalty": rival.penalty, "validation_accuracy": rival.validation_accuracy, "test_accuracy": test}
     return {"sets": entries}, facts
+
+
+RIVALS: Final[dict[str, dict[str, Callable[..., tuple[dict[str, Any], dict[str, Any]]]]]] = {
+    CLASSIFICATION: {TFIDF: tfidf_rival},
+    CAUSAL_LM: {},  # a linear model over words predicts no next token
+}

@@ -1,28 +1,31 @@
-"""Recovers a pruned student: it imitates the cached logits of the original teacher, on labelled and transfer rows.
+"""Recovers a pruned student: it imitates the original teacher, a classifier by its cached logits.
 
-deps: rounds/<round>/{pruned,search,tokens}, data/sets, teacher_logits, rounds/teacher/trained/model (it runs for
-distill.relations alone) | params: seed, distill, rounds.<round> | outs: rounds/<round>/trained
 A round with `search` has been trained by the stages `trial` and `finish`; here the best finished candidate is taken.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from tasks.files import read_json
-from tasks.models.checkpoint import load_classifier
+from tasks.models.checkpoint import load_causal_lm, load_classifier
 from tasks.models.devices import pick_for_training
-from tasks.params.classification import ClassificationParams
+from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
+from tasks.params.rounds import Round
 from tasks.progress import say
 from tasks.running.stage import InPath, OutPath
+from tasks.training import causal_lm, classification
 from tasks.training.candidates import take_best
-from tasks.training.classification import distil
+from tasks.training.lesson import Job, Lesson, Student
 from tasks.training.teacher_cache import check_teacher
+
+LOAD: Final = {CLASSIFICATION: load_classifier, CAUSAL_LM: load_causal_lm}
+DISTIL: Final[Mapping[str, Callable[..., dict[str, Any]]]] = {CLASSIFICATION: classification.distil, CAUSAL_LM: causal_lm.distil}
 
 
 def run(
-    params: ClassificationParams,
+    params: Params,
     *,
     round: str,
     pruned: InPath,
@@ -33,20 +36,13 @@ def run(
     teacher: InPath,
     out: OutPath,
 ) -> dict[str, Any]:
-    """Return the summary of the training, with its speed and the device it ran on."""
+    """Return the summary of the training, with its speed and the device it ran on; of a search also `search`: search.json."""
     check_teacher(logits, teacher)
-    device = pick_for_training(params.runtime)
-    if params.rounds[round].search is not None:
-        return {**_best_candidate(params, round, pruned, search, out), **device.facts()}
-    student, name = load_classifier(pruned / "model"), f"distill@{round}"
-    facts = distil(params, round, student, pruned / "model", tokens, sets, logits, teacher, out, device, name)
-    return {**facts, **device.facts()}
-
-
-def _best_candidate(params: ClassificationParams, name: str, pruned: Path, search: Path, out: Path) -> dict[str, Any]:
-    """Return the summary of the best finished candidate's training, and `search`: search.json, which is written with it."""
-    section = params.rounds[name].search
-    assert section is not None
-    record = take_best(read_json(pruned / "plan.json")["candidates"], section.keep, search, out)
-    say(f"{name}: took candidate {record['chosen']} of {len(record['candidates'])}")
-    return {**read_json(out / "summary.json"), "search": record}
+    device, target = pick_for_training(params.runtime), params.rounds[round]
+    if isinstance(target, Round) and target.search is not None:
+        record = take_best(read_json(pruned / "plan.json")["candidates"], target.search.keep, search, out)
+        say(f"{round}: took candidate {record['chosen']} of {len(record['candidates'])}")
+        return {**read_json(out / "summary.json"), "search": record, **device.facts()}
+    start, job = pruned / "model", Job(f"distill@{round}", out, device)
+    student, lesson = Student(LOAD[params.task](start), start), Lesson(sets, tokens, logits, teacher)
+    return {**DISTIL[params.task](params, round, student, lesson, job), **device.facts()}

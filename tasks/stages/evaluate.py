@@ -21,10 +21,7 @@ MEASURES: Final[dict[str, Callable[..., Quality]]] = {
     CLASSIFICATION: classification.measure_sets,
     CAUSAL_LM: causal_lm.measure_sets,
 }
-COSTS: Final[dict[str, Callable[..., Cost]]] = {
-    CLASSIFICATION: classification.measure_cost,
-    CAUSAL_LM: causal_lm.measure_cost,
-}
+COSTS: Final[dict[str, Callable[..., Cost]]] = {CLASSIFICATION: classification.measure_cost, CAUSAL_LM: causal_lm.measure_cost}
 HEADLINES: Final = {CLASSIFICATION: ("flops_per_example", "accuracy"), CAUSAL_LM: ("flops_per_token", "perplexity")}
 
 

@@ -1,8 +1,4 @@
-"""Trains one of the best candidates of a round with `search` with the whole budget of the round.
-
-deps: rounds/<round>/{pruned,tokens,search/tried}, data/sets, teacher_logits, rounds/teacher/trained/model
-params: seed, distill, rounds.<round> | outs: rounds/<round>/search/finished/<place>
-"""
+"""Trains one of the best candidates of a round with `search` with the whole budget of the round."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ from tasks.progress import say
 from tasks.running.stage import InPath, OutPath
 from tasks.training.candidates import order_of
 from tasks.training.classification import distil
+from tasks.training.lesson import Job, Lesson, Student
 from tasks.training.teacher_cache import check_teacher
 
 
@@ -36,11 +33,9 @@ def run(
     check_teacher(logits, teacher)
     device = pick_for_training(params.runtime)
     order = order_of(tried, read_json(pruned / "plan.json")["candidates"])
-    candidate = order[int(place) - 1]
-    say(
-        f"{round}: after the short distillation the candidates rank {', '.join(map(str, order))}; finishing {candidate}"
-    )
-    start = pruned / "candidates" / str(candidate) / "model"
-    student, name = load_classifier(start), f"finish@{round}-{place}"
-    summary = distil(params, round, student, start, tokens, sets, logits, teacher, out, device, name)
+    candidate, ranks = order[int(place) - 1], ", ".join(map(str, order))
+    say(f"{round}: after the short distillation the candidates rank {ranks}; finishing {candidate}")
+    start, job = pruned / "candidates" / str(candidate) / "model", Job(f"finish@{round}-{place}", out, device)
+    student = Student(load_classifier(start), start)
+    summary = distil(params, round, student, Lesson(sets, tokens, logits, teacher), job)
     return {**summary, "candidate": candidate, **device.facts()}

@@ -46,8 +46,7 @@ def run(
     rules = [rule_of(gate) for gate in params.gates]
     folders = {"student": evaluated, "teacher": teacher, "parent": parent}
     models = {
-        who: Model(who, read_json(folder / "quality.json")["sets"], folder / "predictions")
-        for who, folder in folders.items()
+        who: Model(who, read_json(folder / "quality.json")["sets"], folder / "predictions") for who, folder in folders.items()
     }
     for rival, entry in read_json(baselines / "quality.json")["rivals"].items():
         models[rival] = Model(rival, entry["sets"], baselines / "predictions" / rival)

@@ -16,10 +16,7 @@ from tasks.report.story import ModelRecord, Story
 from tasks.running.stage import InPath, OutPath
 
 RENDER: Final[dict[str, Callable[[Story], str]]] = {CLASSIFICATION: classification.render, CAUSAL_LM: causal_lm.render}
-HEADLINE: Final[dict[str, Callable[[Story], str]]] = {
-    CLASSIFICATION: classification.headline,
-    CAUSAL_LM: causal_lm.headline,
-}
+HEADLINE: Final[dict[str, Callable[[Story], str]]] = {CLASSIFICATION: classification.headline, CAUSAL_LM: causal_lm.headline}
 
 
 def run(

@@ -1,8 +1,4 @@
-"""Trains a candidate of a round with `search` for a short time, on transfer rows alone, so that it can be ranked.
-
-deps: rounds/<round>/{pruned/candidates/<number>,tokens}, data/sets, teacher_logits, rounds/teacher/trained/model
-params: seed, distill, rounds.<round>.{learning_rate,search.transfer_rows} | outs: rounds/<round>/search/tried/<number>
-"""
+"""Trains a candidate of a round with `search` for a short time, on transfer rows alone, so that it can be ranked."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ from tasks.models.devices import pick_for_training
 from tasks.params.classification import ClassificationParams
 from tasks.running.stage import InPath, OutPath
 from tasks.training.classification import distil
+from tasks.training.lesson import Job, Lesson, Student
 from tasks.training.teacher_cache import check_teacher
 
 
@@ -32,25 +29,25 @@ def run(
 ) -> dict[str, Any]:
     """Return the summary of the short training, whose weights are not kept, with the device it ran on."""
     check_teacher(logits, teacher)
-    device = pick_for_training(params.runtime)
-    start = pruned / "model"
+    start, job = pruned / "model", Job(f"trial@{round}-{candidate}", out, pick_for_training(params.runtime))
     short = short_params(params, round, len(read_sets(sets, ["transfer"])["transfer"]))
-    name = f"trial@{round}-{candidate}"
-    student = load_classifier(start)
-    summary = distil(short, round, student, start, tokens, sets, logits, teacher, out, device, name)
-    for folder in (
-        "model",
-        "checkpoints",
-    ):  # to rank it takes the curve; a finished candidate starts from its pruned weights
+    student = Student(load_classifier(start), start)
+    summary = distil(short, round, student, Lesson(sets, tokens, logits, teacher), job)
+    # To rank it takes the curve; a finished candidate starts from its pruned weights.
+    for folder in ("model", "checkpoints"):
         shutil.rmtree(out / folder)
-    return {**summary, **device.facts()}
+    return {**summary, **job.device.facts()}
 
 
 def short_params(params: ClassificationParams, name: str, transfer_rows: int) -> ClassificationParams:
-    """Return the params with which a candidate of a round is tried: its transfer rows alone, one checkpoint at the end."""
+    """Return the params with which a candidate of a round is tried: its transfer rows alone, one checkpoint at the end.
+
+    A round with `search` masks no weights, and has no schedule of masks.
+    """
     target = params.rounds[name]
     assert target.search is not None
-    budget = {"labelled_epochs": 0, "transfer_epochs": target.search.transfer_rows / transfer_rows}
+    passes = target.search.transfer_rows / transfer_rows
+    budget = {"labelled_epochs": 0, "transfer_epochs": passes, "schedule": None}
     return params.model_copy(
         update={
             "distill": params.distill.model_copy(update={"checkpoints": 1}),

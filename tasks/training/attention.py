@@ -38,22 +38,23 @@ def _attend(
     key_BKTD: Tensor,
     value_BKTD: Tensor,
     mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """Return (B, T, H, D) and None, as transformers asks of an attention function; without a mask it is causal."""
+    """Return (B, T, H, D) and None, as transformers asks of an attention function; without a mask it is causal.
+
+    `more` holds `dropout`, and `scaling` where that is not 1 / sqrt(D).
+    """
     tokens, channels = query_BHTD.shape[2:]
     short = tokens == key_BKTD.shape[2] and 1 < tokens <= LONGEST
-    if mask is not None or dropout > 0.0 or not short or not torch.is_autocast_enabled("cpu"):
-        return fused(module, query_BHTD, key_BKTD, value_BKTD, mask, dropout=dropout, scaling=scaling, **more)
+    plain = mask is None and more.get("dropout", 0.0) == 0.0 and torch.is_autocast_enabled("cpu")
+    if not (short and plain):
+        return fused(module, query_BHTD, key_BKTD, value_BKTD, mask, **more)
     blocks, heads = query_BHTD.shape[:2]
     pairs = blocks * key_BKTD.shape[1]  # of a block and a key-value head; its G query heads are rows of one product
-    query, key, value = (
-        states.to(torch.bfloat16).reshape(pairs, -1, channels) for states in (query_BHTD, key_BKTD, value_BKTD)
-    )
+    query, key, value = (states.to(torch.bfloat16).reshape(pairs, -1, channels) for states in (query_BHTD, key_BKTD, value_BKTD))
     later_TT = torch.full((tokens, tokens), float("-inf"), dtype=torch.bfloat16).triu(1)
     later = later_TT.repeat(query.shape[1] // tokens, 1).expand(pairs, -1, -1)
+    scaling = more.get("scaling")
     scores = torch.baddbmm(later, query, key.transpose(1, 2), alpha=channels**-0.5 if scaling is None else scaling)
     states = torch.bmm(torch.softmax(scores, dim=-1, dtype=torch.bfloat16), value)
     return states.view(blocks, heads, tokens, channels).transpose(1, 2).contiguous(), None

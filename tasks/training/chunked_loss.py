@@ -44,8 +44,8 @@ def causal_loss(student: Head, teacher: Head | TopK | None, targets_N: Tensor, r
     Of a `TopK` the divergence is that over its outcomes, at temperature 1.
     """
     leaf = student.weight_VD if student.adds_itself and student.weight_VD.requires_grad else None
-    found: Tensor = _ChunkedLoss.apply(student.hidden_ND, student.weight_VD, leaf, targets_N, teacher, recipe)
-    return found
+    loss: Tensor = _ChunkedLoss.apply(student.hidden_ND, student.weight_VD, leaf, targets_N, teacher, recipe)
+    return loss
 
 
 class _ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
@@ -74,14 +74,13 @@ class _ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
                 hidden = hidden_ND[group].to(recipe.dtype)
                 slope_NV = weight.new_empty((len(hidden), len(weight)))
                 for chunk in _slices(len(hidden), recipe.chunk_tokens):
-                    told: Tensor | TopK | None = None
+                    taught: Tensor | TopK | None = None
                     if isinstance(other, Head):
-                        told = other.hidden_ND[group][chunk] @ other.weight_VD.T
+                        taught = other.hidden_ND[group][chunk] @ other.weight_VD.T
                     elif other is not None:
-                        told = other[group][chunk]
-                    total += _fill_slope(
-                        hidden[chunk] @ weight.T, told, targets_N[group][chunk], recipe, slope_NV[chunk]
-                    )
+                        taught = other[group][chunk]
+                    logits, targets = hidden[chunk] @ weight.T, targets_N[group][chunk]
+                    total += _fill_slope(logits, taught, targets, recipe, slope_NV[chunk])
                 gradient_ND[group] = slope_NV @ weight
                 product_VD = slope_NV.T @ hidden
                 gradient_VD = product_VD if gradient_VD is None else gradient_VD.to(weight_VD.dtype).add_(product_VD)
@@ -99,14 +98,15 @@ class _ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
         (gradient_ND, gradient_VD), ctx.sums = ctx.sums, None
         factor = scale[0] / ctx.count
         gradient_ND.mul_(factor)
+        others = (None,) * 4
         if ctx.leaf is not None and ctx.leaf.grad is not None:
             ctx.leaf.grad.add_(gradient_VD, alpha=float(factor))
-            return gradient_ND, None, None, None, None, None
+            return gradient_ND, None, *others
         gradient_VD = gradient_VD.to(ctx.dtype).mul_(factor)
         if ctx.leaf is None:
-            return gradient_ND, gradient_VD, None, None, None, None
+            return gradient_ND, gradient_VD, *others
         ctx.leaf.grad = gradient_VD
-        return gradient_ND, None, None, None, None, None
+        return gradient_ND, None, *others
 
 
 def _slices(count: int, size: int) -> list[slice]:
@@ -123,9 +123,7 @@ def _group_tokens(weight_VD: Tensor, chunk_tokens: int) -> int:
     return max(1, tokens // chunk_tokens) * chunk_tokens
 
 
-def _fill_slope(
-    logits_NV: Tensor, told: Tensor | TopK | None, targets_N: Tensor, recipe: Recipe, slope_NV: Tensor
-) -> Tensor:
+def _fill_slope(logits_NV: Tensor, taught: Tensor | TopK | None, targets_N: Tensor, recipe: Recipe, slope_NV: Tensor) -> Tensor:
     """Return the summed loss of a chunk, fp64, and write its gradient with respect to the logits into `slope_NV`.
 
     On a CPU it goes by so few rows that what they need stays in its cache; each row is by itself, so the numbers are the same.
@@ -135,24 +133,22 @@ def _fill_slope(
         rows = max(1, CACHED_BYTES // (logits_NV.shape[1] * torch.finfo(torch.float32).bits // 8))
     total = torch.zeros((), dtype=torch.float64, device=logits_NV.device)
     for few in _slices(len(logits_NV), rows):
-        value, slope = _value_and_slope(logits_NV[few], None if told is None else told[few], targets_N[few], recipe)
+        value, slope = _value_and_slope(logits_NV[few], None if taught is None else taught[few], targets_N[few], recipe)
         slope_NV[few] = slope
         total += value
     return total
 
 
-def _value_and_slope(
-    logits_NV: Tensor, told: Tensor | TopK | None, targets_N: Tensor, recipe: Recipe
-) -> tuple[Tensor, Tensor]:
-    """Return the summed loss of a chunk and its gradient with respect to the logits; `told` are the teacher's, or its best."""
-    if told is not None and recipe.loss == "forward_kl" and recipe.temperature == 1.0:
-        if not isinstance(told, TopK):
-            return _forward_kl_value_and_slope(logits_NV, told, targets_N, recipe.kd_weight)
+def _value_and_slope(logits_NV: Tensor, taught: Tensor | TopK | None, targets_N: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Return the summed loss of a chunk and its gradient with respect to the logits; `taught` are the teacher's, or its best."""
+    if taught is not None and recipe.loss == "forward_kl" and recipe.temperature == 1.0:
+        if not isinstance(taught, TopK):
+            return _forward_kl_value_and_slope(logits_NV, taught, targets_N, recipe.kd_weight)
         if recipe.kd_weight == 1.0:
-            return kl_value_and_slope(logits_NV, told)
+            return kl_value_and_slope(logits_NV, taught)
     with torch.enable_grad():
         precise_NV = precise(logits_NV).detach().requires_grad_()
-        value = token_loss(precise_NV, told, targets_N, recipe).sum()
+        value = token_loss(precise_NV, taught, targets_N, recipe).sum()
         (slope,) = torch.autograd.grad(value, precise_NV)
     return value.detach(), slope
 
@@ -178,15 +174,15 @@ def _forward_kl_value_and_slope(
     return value, slope_NV
 
 
-def token_loss(logits_NV: Tensor, told: Tensor | TopK | None, targets_N: Tensor, recipe: Recipe) -> Tensor:
-    """Return the loss of each token, shape (N,), nats; `told` are the teacher's logits (N, V), or its best pieces."""
-    if told is None or recipe.kd_weight == 0.0:
+def token_loss(logits_NV: Tensor, taught: Tensor | TopK | None, targets_N: Tensor, recipe: Recipe) -> Tensor:
+    """Return the loss of each token, shape (N,), nats; `taught` are the teacher's logits (N, V), or its best pieces."""
+    if taught is None or recipe.kd_weight == 0.0:
         return functional.cross_entropy(logits_NV, targets_N, reduction="none")
-    if isinstance(told, TopK):
-        student_NR = outcomes(functional.log_softmax(logits_NV, dim=-1), told.ids_NK)
-        kd_N = LOSSES[recipe.loss](student_NR, told.log_shares_NR, recipe.temperature)
+    if isinstance(taught, TopK):
+        student_NR = outcomes(functional.log_softmax(logits_NV, dim=-1), taught.ids_NK)
+        kd_N = LOSSES[recipe.loss](student_NR, taught.log_shares_NR, recipe.temperature)
     else:
-        kd_N = LOSSES[recipe.loss](logits_NV, told, recipe.temperature)
+        kd_N = LOSSES[recipe.loss](logits_NV, taught, recipe.temperature)
     if recipe.kd_weight == 1.0:
         return kd_N
     hard_N = functional.cross_entropy(logits_NV, targets_N, reduction="none")

@@ -1,33 +1,39 @@
-"""Which rows a round trains on, in which order: labelled and transfer rows in one list of batches.
+"""How classifiers are trained: the teacher on labels, a student on what the teacher says of labelled and transfer rows.
 
-Rows are numbered through: first the training set, then the transfer set.
+Rows of a student are numbered through: first the training set, then the transfer set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 
 from tasks.data.frames import read_sets
 from tasks.data.tokens import TokenSet, collate, load_tokens, rows_of, shuffled_buckets
-from tasks.files import digest
-from tasks.models.architectures import leave_out_unread
-from tasks.models.checkpoint import attend_plainly, pad_id
-from tasks.models.devices import Device
+from tasks.errors import SourceError
+from tasks.files import file_sha256
+from tasks.models.architectures import freeze, leave_out_unread, num_layers
+from tasks.models.checkpoint import attend_plainly, load_classifier, pad_id, read_config, save_classifier
+from tasks.models.devices import Device, pick
 from tasks.models.masks import GROWN_AFTER, SCHEDULES, Masker
 from tasks.params.classification import ClassificationParams
-from tasks.progress import Progress
 from tasks.training.extra_losses import Batch, Extras, make_extras
 from tasks.training.hidden import weighed
-from tasks.training.keeper import Keeper
-from tasks.training.loop import Rows, Schedule, train
+from tasks.training.keeper import RowKeeper, keep_as_it_is
+from tasks.training.lesson import Job, Lesson, Student, Texts, schedule_of, without_dropout
+from tasks.training.loop import Course, Rows, Schedule
 from tasks.training.losses import distillation_loss
-from tasks.training.scratch import Scratch, scratch_key
-from tasks.training.teacher_cache import CACHED_SETS, CHECKPOINT_SET, load_checkpoint_logits, load_logits
+from tasks.training.metrics import MOST_RIGHT
+from tasks.training.teacher_cache import CACHED_SETS, CHECKPOINT_SET, LEARNT_SETS, load_logits, texts_sha256, write_rows
+
+TEACHER_BATCH_ROWS: Final = 64  # of the teacher's validation rows
+LEARNT_ROWS: Final = 1000  # on which a checkpoint is measured beside the validation rows
+BatchLoss = Callable[[Any, Rows], torch.Tensor]
 
 
 def joined(first: TokenSet, second: TokenSet) -> TokenSet:
@@ -55,171 +61,184 @@ def plan_batches(
     return batches
 
 
-def spread_rows(batches: list[Rows], count: int) -> Rows:
-    """Return at most `count` of the rows of the batches, each once, in order and evenly spread over them."""
-    rows = np.unique(np.concatenate(batches)) if batches else np.zeros(0, dtype=np.int64)
-    if len(rows) > count:
-        rows = rows[np.arange(count) * len(rows) // count]
-    return rows
-
-
 def _stream(rows: Rows, epochs: float, rng: np.random.Generator) -> Rows:
     """Return `epochs` x `rows`, shuffled epoch by epoch; of a broken last epoch the share asked for."""
     turns = [rng.permutation(rows) for _ in range(int(np.ceil(epochs)))]
     return np.concatenate([rows[:0], *turns])[: round(epochs * len(rows))]
 
 
-LEARNT_ROWS = 1000  # on which a checkpoint is measured beside the validation rows
+def spread_rows(batches: list[Rows], count: int) -> Rows:
+    """Return at most `count` of the rows of the batches, each once, in order and evenly spread over them."""
+    rows = np.unique(np.concatenate(batches)) if batches else np.zeros(0, dtype=np.int64)
+    return rows[np.arange(count) * len(rows) // count] if len(rows) > count else rows
 
 
-def _key(params: ClassificationParams, name: str, inputs: Sequence[Path], device: Device) -> str:
-    """Return the key of the scratch in which a round trains."""
-    return scratch_key(
-        {
-            "inputs": [digest(path)["sha256"] for path in inputs],
-            "seed": params.seed,
-            "distill": params.distill.model_dump(),
-            "round": params.rounds[name].model_dump(),
-            "device": device.facts(),
-            "torch": torch.__version__,
-        }
-    )
+def teach(params: ClassificationParams, base: Path, texts: Texts, job: Job) -> dict[str, Any]:
+    """Train the teacher on the labelled training set, or take it as it is (`teacher.epochs: 0`); return its summary.
 
-
-def distil(
-    params: ClassificationParams,
-    round_name: str,
-    student: Any,
-    tokenizer: Path,
-    tokens: Path,
-    sets: Path,
-    logits: Path,
-    teacher: Path,
-    out: Path,
-    device: Device,
-    stage: str,
-) -> dict[str, Any]:
-    """Train the student with the budget of a round, write `out` as `Keeper.finish` does, and return its summary.
-
-    `stage` is whose training it is: the name of its scratch and of its progress.
+    Its classification head, where it comes without one, is drawn from the current torch seed.
     """
-    frames = read_sets(sets, CACHED_SETS)
-    data = joined(load_tokens(tokens / "train"), load_tokens(tokens / "transfer"))
-    labels = np.concatenate([frames["train"]["label"], frames["transfer"]["label"]]).astype(np.int64)
-    teacher_logits = load_logits(logits, frames)
-    budget = params.rounds[round_name]
-    batches = plan_batches(
-        data.lengths,
-        len(frames["train"]),
-        budget.labelled_epochs,
-        budget.transfer_epochs,
-        params.distill.batch_rows,
-        params.seed,
-    )
-    learnt = spread_rows(batches, LEARNT_ROWS)
-    inputs = (tokenizer, tokens, sets, logits, teacher)
-    with device.processes.in_turn():
-        scratch = Scratch(stage, _key(params, round_name, inputs, device))
-    keeper = Keeper(
-        scratch,
-        load_tokens(tokens / CHECKPOINT_SET),
-        frames[CHECKPOINT_SET]["label"].to_numpy(dtype=np.int64),
-        params.distill.batch_rows,
-        device,
-        teacher_logits=load_checkpoint_logits(logits, frames),
-        learnt=(rows_of(data, learnt), teacher_logits[learnt]),
-    )
-    _without_dropout(student)
-    attend_plainly(student, device.device)
-    read = params.distill.hidden is not None or params.distill.relations is not None
-    if not read and device.processes.shares is None:  # what it changes does not outlive a copy
-        leave_out_unread(student, device.device)
-    masker = None if budget.schedule is None else Masker(student, budget.schedule, budget.sparsity or 0.0)
-    folders = {"logits": logits, "teacher": teacher, "tokenizer": tokenizer}
-    extras = make_extras(params.distill, student, data, frames, folders, device)
-    progress = Progress(stage, len(batches))
+    section, device = params.teacher, job.device
+    model = load_classifier(base, len(params.data.labels), params.data.labels)
+    attend_plainly(model, device.device)
+    if device.processes.shares is None:  # what it changes does not outlive a copy
+        leave_out_unread(model, device.device)
+    if section.frozen_layers is not None:
+        freeze(model, section.frozen_layers)
+    if section.epochs == 0:
+        return _take_as_it_is(params, base, model, job)
+    frames, rows = read_sets(texts.sets, ["train", "validation"]), load_tokens(texts.tokens / "train")
+    labels, validation_labels = (frame["label"].to_numpy(dtype=np.int64) for frame in frames.values())
+    targets, rng = torch.tensor(labels, device=device.device), np.random.default_rng(params.seed)
+    epochs = [shuffled_buckets(rows.lengths, section.batch_rows, rng) for _ in range(section.epochs)]
+    batches = [batch for epoch in epochs for batch in epoch]
+    scratch = job.scratch((base, texts.sets, texts.tokens), seed=params.seed, teacher=section.model_dump())
+    keeper = RowKeeper(scratch, device, load_tokens(texts.tokens / "validation"), validation_labels, TEACHER_BATCH_ROWS)
 
-    def on_begin(share: float) -> None:
+    def batch_loss(model: Any, chosen: Rows) -> torch.Tensor:
+        ids_BT, mask_BT = _batch(model, rows, chosen, device)
+        logits_BC = model(input_ids=ids_BT, attention_mask=mask_BT).logits
+        return torch.nn.functional.cross_entropy(
+            logits_BC.float(), targets[torch.from_numpy(chosen)], label_smoothing=section.label_smoothing
+        )
+
+    course = Course(batches, batch_loss, schedule_of(section, section.learning_rate, params.seed))
+    return job.train(model, course, keeper, base, _count(rows, batches))
+
+
+def _take_as_it_is(params: ClassificationParams, base: Path, model: Any, job: Job) -> dict[str, Any]:
+    """Write the teacher as it came; SourceError when it has no classification head of its own."""
+    architectures = read_config(base).get("architectures") or []
+    if not any(name.endswith("ForSequenceClassification") for name in architectures):
+        raise SourceError(
+            f"params.yaml: teacher.epochs: 0 takes {params.teacher.model} as it is, but it has no classification head "
+            f"(architectures: {architectures}); set teacher.epochs to 1 or more to fine-tune it"
+        )
+    job.device.processes.end_others()
+    save_classifier(model, base, job.out / "model")
+    return keep_as_it_is(job.out, MOST_RIGHT)
+
+
+def distil(params: ClassificationParams, round_name: str, student: Student, lesson: Lesson, job: Job) -> dict[str, Any]:
+    """Train the student in place with the budget of a round, write `job.out` as `Keeper.finish` does; return its summary."""
+    section, budget, model, device = params.distill, params.rounds[round_name], student.model, job.device
+    frames = read_sets(lesson.sets, CACHED_SETS)
+    taught = _taught_rows(lesson, frames)
+    epochs = budget.labelled_epochs, budget.transfer_epochs
+    batches = plan_batches(taught.tokens.lengths, len(frames["train"]), *epochs, section.batch_rows, params.seed)
+    learnt = spread_rows(batches, LEARNT_ROWS)
+    inputs = (student.folder, lesson.tokens, lesson.sets, lesson.logits, lesson.teacher)
+    scratch = job.scratch(inputs, seed=params.seed, distill=section.model_dump(), round=budget.model_dump())
+    keeper = RowKeeper(
+        scratch,
+        device,
+        load_tokens(lesson.tokens / CHECKPOINT_SET),
+        frames[CHECKPOINT_SET]["label"].to_numpy(dtype=np.int64),
+        section.batch_rows,
+        load_logits(lesson.logits, frames, [CHECKPOINT_SET]),
+        (rows_of(taught.tokens, learnt), taught.logits[learnt]),
+    )
+    attend_plainly(without_dropout(model), device.device)
+    read = section.hidden is not None or section.relations is not None
+    if not read and device.processes.shares is None:  # what it changes does not outlive a copy
+        leave_out_unread(model, device.device)
+    masker = None if budget.schedule is None else Masker(model, budget.schedule, budget.sparsity or 0.0)
+    extras = make_extras(section, student, taught.tokens, frames, lesson, device)
+
+    def begin(share: float) -> None:
         extras.begin(share)
         if masker is not None:
             masker.begin(share)
 
-    def on_checkpoint(model: Any, step: int) -> dict[str, Any]:
-        if masker is not None:
-            masker.apply()  # an average remembers weights that have gone since
-        return keeper.checkpoint(model, step)
+    loss = rows_loss(params, taught, device, extras)
+    update = (lambda: None) if masker is None else masker.apply
+    course = Course(batches, loss, distil_schedule(params, round_name), extras.module, begin, update)
+    return job.train(model, course, keeper, student.folder, _count(taught.tokens, batches))
 
-    train(
-        student,
-        batches,
-        _loss_of(params, data, teacher_logits, labels, device, extras),
-        on_checkpoint,
-        _schedule(params, round_name),
-        device,
-        scratch,
-        lambda step, loss: progress.update(step, loss=loss),
-        beside=extras.module,
-        on_begin=on_begin,
-        on_update=masker.apply if masker else lambda: None,
+
+def distil_schedule(params: ClassificationParams, round_name: str) -> Schedule:
+    """Return the schedule of a round's distillation; checkpoints are taken when no more weights go."""
+    section, budget = params.distill, params.rounds[round_name]
+    return schedule_of(
+        section,
+        budget.learning_rate,
+        params.seed,
+        accumulate=section.accumulate,
+        average=section.average,
+        checkpoints_from=GROWN_AFTER if budget.schedule in SCHEDULES else 0.0,
     )
-    summary = keeper.finish(student, tokenizer, out, int(sum(data.lengths[rows].sum() for rows in batches)))
-    scratch.remove()
-    return summary
 
 
-def _loss_of(
-    params: ClassificationParams,
-    data: TokenSet,
-    teacher_logits: Any,
-    labels: Rows,
-    device: Device,
-    extras: Extras | None = None,
-) -> Any:
+@dataclass(frozen=True)
+class TaughtRows:
+    """The rows a student learns from: their tokens, the teacher's logits (rows, classes), and labels, -1 where there is none."""
+
+    tokens: TokenSet
+    logits: Any
+    labels: Rows
+
+
+def _taught_rows(lesson: Lesson, frames: dict[str, Any]) -> TaughtRows:
+    tokens = joined(*(load_tokens(lesson.tokens / name) for name in LEARNT_SETS))
+    labels = np.concatenate([frames[name]["label"] for name in LEARNT_SETS]).astype(np.int64)
+    return TaughtRows(tokens, load_logits(lesson.logits, frames), labels)
+
+
+def rows_loss(params: ClassificationParams, taught: TaughtRows, device: Device, extras: Extras) -> BatchLoss:
     """Return the function (model, rows) -> loss of the training loop."""
-    teacher = torch.from_numpy(teacher_logits).to(device.device)
-    targets = torch.from_numpy(labels).to(device.device)
+    section = params.distill
+    teacher, targets = (torch.from_numpy(values).to(device.device) for values in (taught.logits, taught.labels))
 
     def batch_loss(model: Any, rows: Rows) -> torch.Tensor:
-        ids_BT, mask_BT = (torch.from_numpy(a).to(device.device) for a in collate(data, rows, pad_id(model)))
-        chosen = torch.from_numpy(rows).to(device.device)
-        active = [] if extras is None else extras.active
+        ids_BT, mask_BT = _batch(model, taught.tokens, rows, device)
+        chosen, active = torch.from_numpy(rows).to(device.device), extras.active
         more = {"output_hidden_states": True} if active else {}
         outputs = model(input_ids=ids_BT, attention_mask=mask_BT, **more)
-        loss = distillation_loss(
+        total = loss = distillation_loss(
             outputs.logits,
             teacher[chosen],
             targets[chosen],
-            loss=params.distill.loss,
-            temperature=params.distill.temperature,
-            kd_weight=params.distill.kd_weight,
+            loss=section.loss,
+            temperature=section.temperature,
+            kd_weight=section.kd_weight,
         )
-        total = loss
         for extra in active:
             with torch.autocast(device.device.type, enabled=False):  # of small differences bf16 would leave little
-                found_B = extra.loss(Batch(rows, ids_BT, mask_BT, outputs.hidden_states))
-            total = total + weighed(loss, found_B.mean(), extra.weight, device.processes.mean)
+                extra_B = extra.loss(Batch(rows, ids_BT, mask_BT, outputs.hidden_states))
+            total = total + weighed(loss, extra_B.mean(), extra.weight, device.processes.mean)
         return total
 
     return batch_loss
 
 
-def _without_dropout(model: Any) -> None:
-    """Switch dropout off: the teacher's soft targets already keep a small student from over-fitting."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+def _batch(model: Any, tokens: TokenSet, rows: Rows, device: Device) -> list[torch.Tensor]:
+    """Return ids and mask of some rows, both (B, T), where the arithmetic runs."""
+    return [torch.from_numpy(array).to(device.device) for array in collate(tokens, rows, pad_id(model))]
 
 
-def _schedule(params: ClassificationParams, round_name: str) -> Schedule:
-    section = params.distill
-    return Schedule(
-        learning_rate=params.rounds[round_name].learning_rate,
-        warmup_share=section.warmup_share,
-        weight_decay=section.weight_decay,
-        max_gradient_norm=section.max_gradient_norm,
-        checkpoints=section.checkpoints,
-        seed=params.seed,
-        accumulate=section.accumulate,
-        average=section.average,
-        checkpoints_from=GROWN_AFTER if params.rounds[round_name].schedule in SCHEDULES else 0.0,
-    )
+def _count(tokens: TokenSet, batches: list[Rows]) -> int:
+    return int(sum(tokens.lengths[rows].sum() for rows in batches))
+
+
+def cache(params: ClassificationParams, teacher: Path, texts: Texts, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write the teacher's logits of all cached rows and, with distill.hidden, its states of those that students learn from.
+
+    Returns what the fingerprint says of them, and the facts of the stage; `load_logits` refuses rows they were not made for.
+    """
+    device = pick(params.runtime.device, params.runtime.precision, params.runtime.threads)
+    model, frames, hidden = load_classifier(teacher), read_sets(texts.sets, CACHED_SETS), params.distill.hidden
+    attend_plainly(model, device.device)
+    layers: list[int] = []
+    if hidden is None:
+        leave_out_unread(model, device.device)
+    else:
+        layers = list(range(1, num_layers(model) + 1))[0 if hidden.layers == "uniform" else -1 :]
+    for name in frames:
+        write_rows(model, load_tokens(texts.tokens / name), layers if name in LEARNT_SETS else [], out / name, device)
+    fingerprint = {
+        "tokenizer_sha256": file_sha256(teacher / "tokenizer.json"),
+        "max_tokens": params.data.max_tokens,
+        "rows_sha256": texts_sha256(frames),
+        **({"state_layers": layers} if layers else {}),
+    }
+    return fingerprint, {"rows": sum(map(len, frames.values())), **device.facts()}

@@ -1,18 +1,18 @@
-"""What a student's layers hold of a row, against what the teacher's hold.
+"""What a student's layers hold of a row, against what the teacher's hold, and how the tokens of a row relate in both.
 
-Token by token this cannot be compared in general: a pruned vocabulary cuts words into other pieces. A row as a whole can:
-of each layer the state of the token that the classifier reads, and the mean over the row's tokens.
-Letters: B rows, T tokens, D channels of the student, E channels of the teacher, L pairs of layers, K = 2 kinds of states.
+Token by token states cannot be compared in general: a pruned vocabulary cuts words into other pieces. A row as a whole can:
+of each layer the state of the token that the classifier reads, and the mean over the row's tokens. A relation is which other
+tokens a token's query, key or value resembles.
 
-Relations between the tokens of a row: which other tokens a token's query, key or value resembles.
-
-Letters: B rows, T tokens, X channels of all heads, R relation heads.
+Letters: B rows, T tokens, D channels of the student, E channels of the teacher, L pairs of layers, K = 2 kinds of states,
+X channels of all heads, R relation heads.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -21,6 +21,7 @@ from torch.nn import functional
 
 KINDS: Final = ("read", "mean")
 RIDGE: Final = 1e-6  # of the mean variance of a channel: enough where channels repeat each other
+SMALLEST_DEVIATION: Final = 1e-3  # of a teacher's channel
 SMALLEST: Final = 1e-3  # an extra loss below it has taught what it can, and its dynamic weight grows no more
 
 
@@ -95,14 +96,35 @@ def fit_projection(student_BLKD: Tensor, teacher_BLKE: Tensor) -> Projection:
     return Projection(weight.float().contiguous(), bias.float().contiguous())
 
 
+@dataclass(frozen=True)
+class StateMatch:
+    """Compares a student's states, projected, with the standardised ones of its teacher."""
+
+    loss: str
+    mean_LKE: Tensor
+    deviation_LKE: Tensor
+    projection: Projection
+
+    def __call__(self, student_BLKD: Tensor, teacher_BLKE: Tensor) -> Tensor:
+        """Return the loss of each row, shape (B,); see `HIDDEN_LOSSES`."""
+        wanted_BLKE = (teacher_BLKE - self.mean_LKE) / self.deviation_LKE
+        return HIDDEN_LOSSES[self.loss](self.projection(student_BLKD), wanted_BLKE)
+
+
+def fit_match(loss: str, student_BLKD: Tensor, teacher_BLKE: Tensor, device: torch.device) -> StateMatch:
+    """Return the comparison whose projection and standard are those of a sample, on a device."""
+    mean_LKE = teacher_BLKE.mean(dim=0)
+    deviation_LKE = teacher_BLKE.std(dim=0, correction=0).clamp(min=SMALLEST_DEVIATION)
+    projection = fit_projection(student_BLKD, (teacher_BLKE - mean_LKE) / deviation_LKE)
+    return StateMatch(loss, mean_LKE.to(device), deviation_LKE.to(device), projection.to(device))
+
+
 def fixed_weight(weight: float | str) -> float | None:
     """Return the number that params give, None for `dynamic`, as `weighed` takes it."""
     return None if weight == "dynamic" else float(weight)
 
 
-def weighed(
-    main: Tensor, extra: Tensor, weight: float | None, mean: Callable[[Tensor], Tensor] = Tensor.detach
-) -> Tensor:
+def weighed(main: Tensor, extra: Tensor, weight: float | None, mean: Callable[[Tensor], Tensor] = Tensor.detach) -> Tensor:
     """Return weight * extra, a scalar; with None the weight is main / extra, so that both count the same.
 
     That ratio is a number, not a part of the graph, and new at each step; below `SMALLEST` of the extra loss it grows no

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 import re
 import shlex
 import shutil
@@ -24,12 +23,14 @@ from ruamel.yaml import YAML
 from tasks.cli import app as cli
 from tasks.errors import UserError
 from tasks.params.file import apply_overrides
-from tasks.running.stage import STAGES, _roles, main
+from tasks.running.stage import STAGES, main, stage_function
 
 ROOT = Path(__file__).resolve().parents[2]
 # Every stage runs on these; a change of them is no reason to train again.
 GROUND = (
     "tasks.artifacts",
+    "tasks.children",
+    "tasks.entry",
     "tasks.errors",
     "tasks.files",
     "tasks.git",
@@ -45,7 +46,6 @@ EVERY_STAGE = [
     "transfer_epochs: 0.5, learning_rate: 3.0e-4}",
     "trials={rounds: [r2], candidates: [1, 2, 3], places: [1, 2]}",
 ]
-OF_CLASSIFIERS = {"trial", "finish"}  # rounds of a language model do not search
 RECEIPTS = "artifacts/receipts"  # read by the report alone, and never a dependency: a receipt holds times
 README = ROOT / "README.md"
 SHELLS = {"", "sh", "bash", "shell", "console"}
@@ -69,7 +69,7 @@ class Entry:
     def paths(self, role: str) -> list[str]:
         """Return the values of the stage's arguments that are inputs, or outputs."""
         found = dict(zip(self.arguments[1::2], self.arguments[2::2], strict=True))
-        roles = _roles(importlib.import_module(f"tasks.stages.{self.verb}").run)
+        roles = stage_function(self.verb)[1]
         given = {flag.removeprefix("--").replace("-", "_"): value for flag, value in found.items()}
         return [value for name, value in given.items() if roles.get(name) == role]
 
@@ -139,16 +139,10 @@ def _imports() -> grimp.ImportGraph:
     return graph
 
 
-def _stages_of(verb: str) -> list[str]:
-    """Return the modules of a stage, one for each task for which it works."""
-    return [f"tasks.stages.{verb}", *([] if verb in OF_CLASSIFIERS else [f"tasks.stages.causal_lm_{verb}"])]
-
-
 def _code_of(verb: str) -> set[str]:
     """Return the files that hold the code of a stage, plumbing left out."""
-    modules = set()
-    for stage in _stages_of(verb):
-        modules |= {stage, *_imports().find_upstream_modules(stage)}
+    stage = f"tasks.stages.{verb}"
+    modules = {stage, *_imports().find_upstream_modules(stage)}
     found = set()
     for module in modules:
         path = module.replace(".", "/")
@@ -195,14 +189,6 @@ def test_params_of_a_stage_exist(entry: Entry) -> None:
         for part in key.split("."):
             assert part in place, f"{key} is not in params.yaml"
             place = place[part]
-
-
-@pytest.mark.parametrize("stage", sorted({*STAGES} - OF_CLASSIFIERS))
-def test_both_tasks_take_the_same_arguments(stage: str) -> None:
-    runs = [importlib.import_module(f"tasks.stages.{prefix}{stage}").run for prefix in ("", "causal_lm_")]
-    assert _roles(runs[0]) == _roles(runs[1])
-    first, second = (list(inspect.signature(run).parameters.values()) for run in runs)
-    assert [(p.name, p.kind, p.default) for p in first] == [(p.name, p.kind, p.default) for p in second]
 
 
 def test_every_stage_is_in_dvc_yaml() -> None:

@@ -29,7 +29,7 @@ def test_a_clone_has_the_same_bytes_whatever_git_is_told_about_line_ends(tmp_pat
     first.mkdir()
     shutil.copy(ROOT / ".gitattributes", first)
     for name, content in FILES.items():
-        (first / name).parent.mkdir(exist_ok=True)
+        (first / name).parent.mkdir(parents=True, exist_ok=True)
         (first / name).write_bytes(content)
     git(first, "init", "--quiet")
     git(first, "-c", f"core.autocrlf={convert}", "add", ".")

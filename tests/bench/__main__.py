@@ -75,8 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rows",
         type=int,
-        help="throughput: rows of train, and as many of transfer (1024); tables: "
-        "transfer rows, beside all labelled ones (40000)",
+        help="throughput: rows of train, and as many of transfer (1024); tables: transfer rows, beside all labelled ones (40000)",
     )
     parser.add_argument(
         "--results",
@@ -84,26 +83,18 @@ def _parser() -> argparse.ArgumentParser:
         default=Path(tempfile.gettempdir()) / "compactlm-tables",
         help="tables: folder for cells.jsonl, the tables and the plot (%(default)s)",
     )
-    parser.add_argument(
-        "--only", action="append", default=[], help="tables: this group of cells alone, e.g. 8x; may be repeated"
-    )
+    parser.add_argument("--only", action="append", default=[], help="tables: this group of cells alone, e.g. 8x; may be repeated")
     parser.add_argument("--round", help="throughput: whose student; the last round without it")
     parser.add_argument("--turns", type=int, default=3, help="throughput and noop: times each side is measured")
     parser.add_argument("--repeats", type=int, default=100, help="latency: calls of each model")
-    parser.add_argument(
-        "--test-rows", type=int, default=964, help="gates: rows of the test set; the default run has 964"
-    )
+    parser.add_argument("--test-rows", type=int, default=964, help="gates: rows of the test set; the default run has 964")
     parser.add_argument("--models", type=int, default=1000, help="gates: simulated students of each kind")
     parser.add_argument("--blocks", type=int, default=8, help="decoder: blocks of 256 tokens a step")
     parser.add_argument("--layers", type=int, default=24, help="decoder: layers of the student")
     parser.add_argument("--teacher-layers", type=int, default=30, help="decoder: layers of the teacher")
     parser.add_argument("--threads", type=int, help="decoder: threads of torch; as many as it takes by itself without")
     parser.add_argument(
-        "--runs",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="seeds: workspaces of runs that differ in seed and runtime alone",
+        "--runs", type=Path, nargs="+", default=[], help="seeds: workspaces of runs that differ in seed and runtime alone"
     )
     parser.add_argument("--workspace", type=Path, default=Path.cwd(), help="project with a finished run")
     parser.add_argument("--json", action="store_true", help="print one JSON value for programs")

@@ -140,14 +140,14 @@ def _ours(side: str, teacher: Any, student: Any, ids: Any, threads: int | None, 
     import numpy as np
     import torch
 
-    from tasks.training.causal_lm import blocks_loss, head_dtype
+    from tasks.training.causal_lm import Imitated, blocks_loss, head_dtype
     from tasks.training.chunked_loss import Recipe
-    from tasks.training.loop import Schedule, train
+    from tasks.training.loop import Course, Schedule, train
     from tasks.training.top_k import TopK
 
     device = _device(side, threads)
     recipe = Recipe("forward_kl", 1.0, 1.0, CHUNK_TOKENS, head_dtype(device))
-    cached_of = None
+    imitated = Imitated(teacher)
     if teacher is None:
         places = (len(ids), TOKENS - 1)
         pieces = torch.randint(0, TEACHER["vocab_size"] // TOP_K, (*places, TOP_K)) + torch.arange(TOP_K) * (
@@ -155,12 +155,15 @@ def _ours(side: str, teacher: Any, student: Any, ids: Any, threads: int | None, 
         )
         shares = torch.randn((*places, TOP_K + 1)).log_softmax(dim=-1)
 
-        def cached_of(rows: Any) -> TopK:
-            return TopK(pieces[rows].flatten(0, 1), shares[rows].flatten(0, 1))
+        class Cached:
+            def of(self, rows: Any, _device: Any) -> TopK:
+                return TopK(pieces[rows].flatten(0, 1), shares[rows].flatten(0, 1))
 
-    loss = blocks_loss(student, teacher, recipe, device, lambda rows: ids[rows], cached_of=cached_of)
+        imitated = Imitated(cached=Cached())  # type: ignore[arg-type]
+    loss = blocks_loss(student, imitated, recipe, device, lambda rows: ids[rows])
     schedule = Schedule(1e-4, 0.0, 0.01, 1.0, 1, 0, accumulate=PARTS[side])
-    train(student, [np.arange(len(ids))] * STEPS, loss, lambda *_: {}, schedule, device, _NoStore(), on_step)
+    course = Course([np.arange(len(ids))] * STEPS, loss, schedule)
+    train(student, course, device, _NoStore(), lambda *_: {}, on_step)
 
 
 def _cache(side: str, teacher: Any, _student: Any, ids: Any, threads: int | None, on_step: Callable[..., None]) -> None:

@@ -28,10 +28,7 @@ def measure(params: ClassificationParams, rows: int, models: int) -> dict[str, A
     found: dict[str, Any] = {"rows": rows, "models": models, "max_drop": margin, "confidence": confidence}
     for test in TESTS:
         for truth, drop in (("equal", 0.0), ("at the margin", margin), ("3 points worse", margin + 0.03)):
-            shares = [
-                share_passing(test, rows, models, max(share, drop + 0.01), drop, margin, confidence)
-                for share in DIFFERING
-            ]
+            shares = [share_passing(test, rows, models, max(share, drop + 0.01), drop, margin, confidence) for share in DIFFERING]
             found[f"{test}, {truth}"] = ", ".join(f"{share:.3f}" for share in shares)
     began = time.perf_counter()
     paired_bootstrap(Pairs(5000, 300, 280, 600), margin, confidence, 10_000, params.seed)

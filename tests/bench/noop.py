@@ -36,9 +36,7 @@ def measure(workspace: Path, turns: int) -> dict[str, Any]:
 def _time(name: str, command: list[str], workspace: Path) -> float:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     began = time.perf_counter()
-    done = subprocess.run(
-        command, cwd=workspace, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=workspace, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise StageError(name, done.stderr)
     return time.perf_counter() - began

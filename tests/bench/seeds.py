@@ -33,9 +33,7 @@ def measure(runs: list[Path]) -> dict[str, Any]:
     Raises UserError if the runs are not alike.
     """
     params = _alike(runs)
-    rounds = [
-        name for name in params[0].rounds if all((_evaluated(run, name) / "quality.json").exists() for run in runs)
-    ]
+    rounds = [name for name in params[0].rounds if all((_evaluated(run, name) / "quality.json").exists() for run in runs)]
     if not rounds:
         raise UserError(f"{runs[0]}: no round is evaluated in every run; `compactlm run` there first")
     rows: dict[str, list[str]] = {}
@@ -53,9 +51,7 @@ def measure(runs: list[Path]) -> dict[str, Any]:
         value = float(np.mean([share_of(mine, theirs) for mine, theirs in zip(students, teachers, strict=True)]))
         found["rounds"][name] = {
             "params_total": json.loads((_evaluated(runs[0], name) / "cost.json").read_text())["params_total"],
-            "shares": [
-                round(float(share_of(mine, theirs)), 4) for mine, theirs in zip(students, teachers, strict=True)
-            ],
+            "shares": [round(float(share_of(mine, theirs)), 4) for mine, theirs in zip(students, teachers, strict=True)],
             "mean": interval(value, mean_shares(students, teachers, section.bootstrap_resamples), section.confidence),
             "accuracies": [_accuracies(one) for one in students],
             "away": {of: _shares_away(of, students, teachers) for of in rows if of not in HOME},
@@ -71,26 +67,19 @@ def share_of(student: Right, teacher: Right) -> float:
 
 def _shares_away(name: str, students: list[Right], teachers: list[Right]) -> list[float]:
     """Return the share of each run on another set than the home sets."""
-    return [
-        round(float(mine[name].mean() / theirs[name].mean()), 4)
-        for mine, theirs in zip(students, teachers, strict=True)
-    ]
+    return [round(float(mine[name].mean() / theirs[name].mean()), 4) for mine, theirs in zip(students, teachers, strict=True)]
 
 
 def mean_shares(students: list[Right], teachers: list[Right], resamples: int) -> NDArray[np.float64]:
     """Return the mean over runs of `share_of` in each resample of the rows of every set, shape (resamples,)."""
-    sums_RM = np.sum(
-        [_drawn([one[of] for one in (*students, *teachers)], resamples, n) for n, of in enumerate(HOME)], axis=0
-    )
+    sums_RM = np.sum([_drawn([one[of] for one in (*students, *teachers)], resamples, n) for n, of in enumerate(HOME)], axis=0)
     return np.asarray((sums_RM[:, : len(students)] / sums_RM[:, len(students) :]).mean(axis=1))
 
 
 def _drawn(right: list[NDArray[np.float64]], resamples: int, seed: int) -> NDArray[np.float64]:
     """Return the accuracy of each of M models in each of R resamples of a set's rows, shape (R, M)."""
     right_NM = np.stack(right, axis=1)
-    return np.concatenate(
-        [counts_RN @ right_NM / len(right_NM) for counts_RN in resample_counts(len(right_NM), resamples, seed)]
-    )
+    return np.concatenate([counts_RN @ right_NM / len(right_NM) for counts_RN in resample_counts(len(right_NM), resamples, seed)])
 
 
 def _alike(runs: list[Path]) -> list[ClassificationParams]:
@@ -103,9 +92,7 @@ def _alike(runs: list[Path]) -> list[ClassificationParams]:
             raise UserError(f"{run / 'params.yaml'}: task: {one.task}; seeds are compared of classification")
         differing = [key for key, value in _shared(one).items() if value != _shared(params[0]).get(key)]
         if differing:
-            raise UserError(
-                f"{run / 'params.yaml'}: {', '.join(differing)} not as in {runs[0]}; allowed: another seed, runtime"
-            )
+            raise UserError(f"{run / 'params.yaml'}: {', '.join(differing)} not as in {runs[0]}; allowed: another seed, runtime")
     return [one for one in params if isinstance(one, ClassificationParams)]
 
 

@@ -27,8 +27,10 @@ from tasks.models.devices import Device, pick
 from tasks.models.predict import predict_logits
 from tasks.params.classification import ClassificationParams
 from tasks.params.file import load_params
-from tasks.training.classification import _loss_of, _schedule, _without_dropout, joined, plan_batches
-from tasks.training.loop import train
+from tasks.training.classification import TaughtRows, distil_schedule, joined, plan_batches, rows_loss
+from tasks.training.extra_losses import Extras
+from tasks.training.lesson import without_dropout
+from tasks.training.loop import Course, train
 from tasks.training.losses import distillation_loss
 
 Rows = list[dict[str, Any]]
@@ -70,13 +72,12 @@ def measure(workspace: Path, round_name: str, rows: int, turns: int) -> dict[str
     batches = plan_batches(tokens.lengths, num_train, 1, 1.0, params.distill.batch_rows, params.seed)
 
     def ours() -> None:
-        model = copy.deepcopy(student)
-        _without_dropout(model)
+        model = without_dropout(copy.deepcopy(student))
         attend_plainly(model, device.device)
         leave_out_unread(model, device.device)
-        loss = _loss_of(params, tokens, logits, labels, device)
-        schedule = _schedule(params, round_name)
-        train(model, batches, loss, lambda *_: {}, schedule, device, NoStore(), lambda *_: None)
+        loss = rows_loss(params, TaughtRows(tokens, logits, labels), device, Extras([]))
+        course = Course(batches, loss, distil_schedule(params, round_name))
+        train(model, course, device, NoStore(), lambda *_: {}, lambda *_: None)
 
     records = _records(tokens, teacher_tokens, labels)
     folders = (place / round_name / "pruned" / "model", place / "teacher" / "trained" / "model")

@@ -15,7 +15,7 @@ from tasks.params.file import apply_overrides
 from tasks.running.dvc import StageRunner, read_graph
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES_FILE = Path(__file__).with_name("small_stages.py")
+STAGES_FILES = (Path(__file__).with_name("small_stages.py"), ROOT / "tests/quality_builder.py")
 
 
 def shell(folder: Path, *command: str) -> str:
@@ -64,7 +64,8 @@ def fresh_template(tmp_path_factory: pytest.TempPathFactory, seed_model: Path) -
     """Return a committed project in which no stage has run."""
     folder = tmp_path_factory.mktemp("fresh") / "project"
     (folder / "tasks").mkdir(parents=True)
-    shutil.copyfile(STAGES_FILE, folder / "tasks" / "small_stages.py")
+    for file in STAGES_FILES:
+        shutil.copy(file, folder / "tasks")
     shutil.copytree(seed_model, folder / "seed_model")
     # These stages leave no receipts from which a promotion could be judged.
     text = apply_overrides((ROOT / "params.yaml").read_text(encoding="utf-8"), ["promotion.gates=[]"], "params.yaml")

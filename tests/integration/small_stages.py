@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from quality_builder import interval, quality, quality_set, rivals_quality  # conftest.py lays it beside this file
+
 ART = Path("artifacts")
 ROUNDS = ("r1", "r2", "r3")
 
@@ -19,10 +21,6 @@ ROUNDS = ("r1", "r2", "r3")
 def write(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, sort_keys=True, indent=1) + "\n", encoding="utf-8")
-
-
-def interval(value: float) -> dict[str, float]:
-    return {"value": value, "low": value - 0.01, "high": value + 0.01}
 
 
 def sha256(path: Path) -> str:
@@ -34,12 +32,7 @@ def train(stage: str, out: Path, salt: str, source: Path) -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     lines = [{"step": 10 * i, "loss": 1.0 / i, "learning_rate": 1e-4} for i in range(1, 5)]
     lines += [
-        {
-            "step": s,
-            "validation_accuracy": 0.7 + s / 1000,
-            "validation_nll_nats_per_example": 0.5,
-            "checkpoint": f"step-{s:06d}",
-        }
+        {"step": s, "validation_accuracy": 0.7 + s / 1000, "validation_nll_nats_per_example": 0.5, "checkpoint": f"step-{s:06d}"}
         for s in (20, 40)
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -51,9 +44,7 @@ def train(stage: str, out: Path, salt: str, source: Path) -> None:
     write(out / "model/config.json", {**config, "salt": salt})
     weights = (source / "model.safetensors").read_bytes()
     # A safetensors file ends with numbers; changing the last byte gives each round weights of its own.
-    (out / "model/model.safetensors").write_bytes(
-        weights[:-4] + hashlib.sha256(salt.encode()).digest()[:2] + weights[-2:]
-    )
+    (out / "model/model.safetensors").write_bytes(weights[:-4] + hashlib.sha256(salt.encode()).digest()[:2] + weights[-2:])
     checkpoints = []
     for step in (20, 40):
         name = f"step-{step:06d}"
@@ -90,26 +81,9 @@ def evaluate(name: str, trained: Path) -> None:
     out = ART / "rounds" / name / "evaluated"
     size = {"teacher": 1000, "r1": 500, "r2": 250, "r3": 120}[name]
     overall = {"support": 64, "accuracy": interval(0.8), "macro_f1": interval(0.79), "agreement": interval(0.9)}
-    slices = {
-        "overall": overall,
-        "class:negative": {"support": 30, "accuracy": interval(0.75)},
-        "length:long": {"support": 0},
-    }
-    one = {
-        "rows": 64,
-        "rows_sha256": "0" * 64,
-        "variants": {"onnx_int8": {"accuracy": interval(0.79)}},
-        "slices": slices,
-    }
-    write(
-        out / "quality.json",
-        {
-            "round": name,
-            "model_sha256": sha256(trained / "model/model.safetensors"),
-            "confidence": 0.95,
-            "sets": {"test": one, "validation": one, "imdb": one},
-        },
-    )
+    slices = {"overall": overall, "class:negative": {"support": 30, "accuracy": interval(0.75)}, "length:long": {"support": 0}}
+    sets = dict.fromkeys(("test", "validation", "imdb"), quality_set(slices, onnx_int8={"accuracy": interval(0.79)}))
+    write(out / "quality.json", quality(name, sets, sha256(trained / "model/model.safetensors")))
     times = {
         "latency_ms_p50": 2.0,
         "latency_ms_p95": 2.5,
@@ -166,18 +140,8 @@ def run(stage: str) -> None:
     elif stage == "teacher":
         train(stage, trained, "teacher", Path("seed_model"))
     elif stage == "baselines":
-        write(
-            ART / "baselines/quality.json",
-            {
-                "rivals": {
-                    "tfidf_logistic": {
-                        "sets": {
-                            "test": {"rows": 64, "slices": {"overall": {"support": 64, "accuracy": interval(0.7)}}}
-                        }
-                    }
-                }
-            },
-        )
+        sets = {"test": quality_set({"overall": {"support": 64, "accuracy": interval(0.7)}})}
+        write(ART / "baselines/quality.json", rivals_quality("tfidf_logistic", sets))
     elif verb == "prune":
         write(folder / "pruned/plan.json", {"round": key, "params_sha256": sha256(Path("params.yaml"))})
     elif verb == "distill":
@@ -197,9 +161,7 @@ def run(stage: str) -> None:
             {
                 "round": key,
                 "verdict": verdict,
-                "rules": [
-                    {"metric": "accuracy", "severity": "block", "result": verdict, "sentence": "as the test wants"}
-                ],
+                "rules": [{"metric": "accuracy", "severity": "block", "result": verdict, "sentence": "as the test wants"}],
             },
         )
     elif stage == "select":
@@ -208,13 +170,7 @@ def run(stage: str) -> None:
         (ART / "report.html").write_text("<h1>report</h1>", encoding="utf-8")
     write(
         ART / "receipts" / f"{stage}.json",
-        {
-            "stage": stage,
-            "started_at": "2026-01-01T00:00:00Z",
-            "outputs": {},
-            "startup_seconds": 0.1,
-            "compute_seconds": 0.5,
-        },
+        {"stage": stage, "started_at": "2026-01-01T00:00:00Z", "outputs": {}, "startup_seconds": 0.1, "compute_seconds": 0.5},
     )
 
 

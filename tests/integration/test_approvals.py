@@ -91,9 +91,7 @@ def test_a_promotion_waits_for_people_and_the_log_keeps_what_they_signed(
     assert compactlm("rollback", "--reason", "x").code == 2  # there is nothing before it
 
 
-def test_a_reject_settles_a_proposal_and_a_change_makes_another(
-    project: Path, compactlm: Any, keys: dict[str, Path]
-) -> None:
+def test_a_reject_settles_a_proposal_and_a_change_makes_another(project: Path, compactlm: Any, keys: dict[str, Path]) -> None:
     compactlm("promote", "3")
     assert compactlm("reject", "--key", str(keys[BOB])).code == 2  # no reason
     assert compactlm("approve", f"{NAME}/3", "--key", str(keys[ADA])).code == 0
@@ -123,9 +121,7 @@ def test_a_reject_settles_a_proposal_and_a_change_makes_another(
     ]
 
 
-def test_answers_that_do_not_count_are_told_and_change_nothing(
-    project: Path, compactlm: Any, keys: dict[str, Path]
-) -> None:
+def test_answers_that_do_not_count_are_told_and_change_nothing(project: Path, compactlm: Any, keys: dict[str, Path]) -> None:
     assert "waiting for approval: none" in compactlm("approve", "--key", str(keys[ADA])).err
     compactlm("promote", "1")
     proposal = last(project)["verdict"]["approval"]["proposal"]
@@ -166,18 +162,13 @@ def test_two_people_answer_in_clones_of_their_own_and_git_merges_it(
         clone = tmp_path / f"clone of {person}"
         shell(tmp_path, "git", "clone", "-q", str(project), str(clone))
         monkeypatch.chdir(clone)
-        assert (
-            "no registry here knows this alias"
-            in compactlm("approve", f"{NAME}@challenger", "--key", str(keys[person])).err
-        )
+        assert "no registry here knows this alias" in compactlm("approve", f"{NAME}@challenger", "--key", str(keys[person])).err
         assert compactlm("approve", f"{NAME}/1", "--key", str(keys[person])).code == 0
         commit(clone, f"{person} approves")
     monkeypatch.chdir(project)
     for person in (ADA, BOB):
         who = ["-c", "user.name=Carol", "-c", f"user.email={CAROL}"]
-        shell(
-            project, "git", *who, "pull", "-q", "--no-rebase", "--no-edit", str(tmp_path / f"clone of {person}"), "main"
-        )
+        shell(project, "git", *who, "pull", "-q", "--no-rebase", "--no-edit", str(tmp_path / f"clone of {person}"), "main")
     assert compactlm("promote", "1").code == 0
     assert last(project)["verdict"]["rules"][-1]["sentence"] == f"approval: by {ADA}, {BOB}"
     commit(project, "decided")
@@ -185,9 +176,7 @@ def test_two_people_answer_in_clones_of_their_own_and_git_merges_it(
     assert approval_faults(last(project)) == []
 
 
-def test_without_a_known_author_nobody_can_be_said_not_to_be_it(
-    project: Path, compactlm: Any, keys: dict[str, Path]
-) -> None:
+def test_without_a_known_author_nobody_can_be_said_not_to_be_it(project: Path, compactlm: Any, keys: dict[str, Path]) -> None:
     tracker = Tracker(project, NAME)
     run = tracker.versions(NAME)[0].tags["compactlm.run_id"]
     path = tracker.local_file(run, "receipts/gate@r.json")

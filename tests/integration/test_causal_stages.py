@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tasks.audit import causal_lm as rederive_causal
 from tasks.audit import rederive
 from tasks.data.blocks import load_blocks
-from tasks.data.documents import read_document_set
+from tasks.data.frames import read_sets
 from tasks.data.segments import load_segments, save_segments, segments_of, windows_of
 from tasks.data.vocabulary import kept_at_teacher, kept_ids
 from tasks.errors import DataError
@@ -27,23 +27,29 @@ from tasks.models.checkpoint import load_causal_lm
 from tasks.models.devices import Device
 from tasks.models.predict import next_tokens, predicting
 from tasks.params.causal_lm import CausalLMParams
+from tasks.pruning.causal_lm import student_from_plan
 from tasks.pruning.cut import write_tokenizer
 from tasks.pruning.shapes import Plan
 from tasks.registry.listing import list_models
 from tasks.registry.publish import Publication
 from tasks.registry.records import RoundFiles, quality_of
 from tasks.registry.tracking import Tracker
-from tasks.stages import causal_lm_baselines as baselines
-from tasks.stages import causal_lm_distill as distill
-from tasks.stages import causal_lm_export as export
-from tasks.stages import causal_lm_fetch as fetch
-from tasks.stages import causal_lm_prepare as prepare
-from tasks.stages import causal_lm_prune as prune
-from tasks.stages import causal_lm_random_init as random_init
-from tasks.stages import causal_lm_teacher as teacher
-from tasks.stages import causal_lm_teacher_logits as teacher_logits
-from tasks.stages import causal_lm_validate_data as validate_data
-from tasks.stages import evaluate, gate, report, select
+from tasks.stages import (
+    baselines,
+    distill,
+    evaluate,
+    export,
+    fetch,
+    gate,
+    prepare,
+    prune,
+    random_init,
+    report,
+    select,
+    teacher,
+    teacher_logits,
+    validate_data,
+)
 from tasks.training.chunked_loss import Recipe, causal_loss
 from tests.bench.tables import blocks
 from tests.causal import ROUNDS, causal_params, config_of, tiny_values, write_decoder, write_documents
@@ -206,9 +212,7 @@ def test_documents_go_into_sets_by_hash_and_into_blocks(run: Run) -> None:
 def test_distillation_brings_a_student_near_its_teacher(run: Run) -> None:
     assert overall(run, "teacher", "test")["perplexity"]["value"] < 120, "of 320 pieces"
     assert overall(run, "teacher", "test")["perplexity_ratio"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert (
-        overall(run, "teacher", "news")["perplexity"]["value"] > overall(run, "teacher", "test")["perplexity"]["value"]
-    )
+    assert overall(run, "teacher", "news")["perplexity"]["value"] > overall(run, "teacher", "test")["perplexity"]["value"]
     for name in ("r1", "r2"):
         found = overall(run, name, "test")
         assert found["perplexity"]["low"] <= found["perplexity"]["value"] <= found["perplexity"]["high"]
@@ -288,7 +292,7 @@ def faults(run: Run, view: Path) -> list[str]:
     """Return the names of what an audit finds wrong with the last round when it derives it again from these files."""
     params = run.params.model_dump(mode="json")
     found = [*rederive_causal.pruned(view, "r2", "r1"), *rederive.best_checkpoint(view, "r2")]
-    found += rederive_causal.measured(view, params, "artifacts/rounds/r2/evaluated", "r2")
+    found += rederive_causal.measured(view, params, "r2")
     return sorted({one.name for one in found})
 
 
@@ -296,7 +300,7 @@ def test_weights_and_numbers_are_derived_again_from_the_stored_files(run: Run, t
     shutil.copytree(run.artifacts, tmp_path / "artifacts")
     assert faults(run, tmp_path) == []
     params = run.params.model_dump(mode="json")
-    assert rederive_causal.measured(tmp_path, params, "artifacts/rounds/teacher/evaluated", "teacher") == []
+    assert rederive_causal.measured(tmp_path, params, "teacher") == []
 
     place = tmp_path / "artifacts/rounds/r2"
     samples = pd.read_parquet(place / f"evaluated/predictions/{SAMPLES}.parquet")
@@ -314,9 +318,7 @@ def test_weights_and_numbers_are_derived_again_from_the_stored_files(run: Run, t
     plan["keep"]["ffn"][0][0] += 1
     write_json(place / "pruned/plan.json", plan)
     assert faults(run, tmp_path) == ["pruning"]
-    shutil.copyfile(
-        tmp_path / "artifacts/rounds/r1/trained/model/model.safetensors", place / "trained/model/model.safetensors"
-    )
+    shutil.copyfile(tmp_path / "artifacts/rounds/r1/trained/model/model.safetensors", place / "trained/model/model.safetensors")
     assert faults(run, tmp_path) == ["checkpoints", "metrics", "pruning"]
 
 
@@ -337,9 +339,7 @@ def test_another_teacher_is_refused(run: Run, tmp_path: Path, monkeypatch: pytes
         )
 
 
-def test_rounds_are_registered_listed_and_served(
-    run: Run, store_template: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rounds_are_registered_listed_and_served(run: Run, store_template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
     monkeypatch.chdir(run.workspace)
@@ -425,7 +425,7 @@ def fewer(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_students_with_fewer_tokens_are_measured_on_the_same_text(fewer: Run) -> None:
     teachers = read_json(fewer.rounds / "teacher/evaluated/quality.json")["sets"]
-    text = read_document_set(fewer.sets, "test")["text"].tolist()[0]
+    text = read_sets(fewer.sets, ["test"])["test"]["text"].tolist()[0]
     for name, size in (("r1", 290), ("r2", 270)):
         model = fewer.rounds / name / "trained/model"
         assert read_json(model / "config.json")["vocab_size"] == size
@@ -437,8 +437,7 @@ def test_students_with_fewer_tokens_are_measured_on_the_same_text(fewer: Run) ->
         assert parity["cache_mismatched_tokens"] == 0
         for set_name in ("test", "news"):
             rows, theirs = (
-                pd.read_parquet(fewer.rounds / one / f"evaluated/predictions/{set_name}.parquet")
-                for one in (name, "teacher")
+                pd.read_parquet(fewer.rounds / one / f"evaluated/predictions/{set_name}.parquet") for one in (name, "teacher")
             )
             for column in ("row_id", "tokens", "bytes"):
                 assert rows[column].tolist() == theirs[column].tolist()
@@ -484,7 +483,7 @@ def test_a_teacher_cut_to_the_tokens_that_its_text_uses_is_as_good_as_before(run
         ffn=[list(range(48))] * 4,
         pooler=[],
     )
-    student = prune.student_from_plan(parent, plan)
+    student = student_from_plan(parent, plan)
     write_tokenizer(parent, plan, tmp_path)
     segments = segments_of(blocks, tokenizer, parent / "tokenizer.json", 0)
     save_segments(segments, windows_of(segments, tmp_path / "tokenizer.json", 0, 32), tmp_path, "test")
@@ -507,9 +506,7 @@ def test_a_teacher_cut_to_the_tokens_that_its_text_uses_is_as_good_as_before(run
     assert float(loss.detach()) == pytest.approx(0.0, abs=1e-6), "the loss of a student that equals its teacher"
 
 
-def test_a_llama_is_taken_as_it_is_and_loses_heads_of_each_group(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_llama_is_taken_as_it_is_and_loses_heads_of_each_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_documents(tmp_path / "text")
     base = write_decoder("llama", tmp_path / "llama")

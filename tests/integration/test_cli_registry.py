@@ -242,9 +242,7 @@ def test_what_cannot_be_proven_is_refused_and_recorded(project: Path, compactlm:
 
 
 def test_a_version_is_named_in_every_command_as_in_audit(compactlm: Any) -> None:
-    asked = [
-        json.loads(compactlm("gate", words, "--json").out)["candidate"]["version"] for words in ("1", "/1", f"{NAME}/1")
-    ]
+    asked = [json.loads(compactlm("gate", words, "--json").out)["candidate"]["version"] for words in ("1", "/1", f"{NAME}/1")]
     assert asked == ["1", "1", "1"]
     assert compactlm("promote", f"{NAME}/1").code == 0
     assert compactlm("promote", f"{NAME}/3").code == 0

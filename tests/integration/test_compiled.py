@@ -54,15 +54,13 @@ def test_a_distillation_has_the_losses_of_plain_training(
     assert read_json(Path("compiled.json"))["facts"]["compiled"] is True
 
 
-def test_a_killed_one_goes_on_to_the_same_bits(
-    tiny_families: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_one_goes_on_to_the_same_bits(tiny_families: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = compiled(params_of())
     paths = student_of(params, tiny_families, workspace)
     assert stage(params, "distill", *paths, "--out", "whole") == 0
     monkeypatch.setattr("tasks.training.scratch.SAVE_EVERY_SECONDS", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.stages.distill.Progress.update", killed_at(9))
+        patch.setattr("tasks.progress.Progress.update", killed_at(9))
         with pytest.raises(KilledError):
             stage(params, "distill", *paths, "--out", "again")
     assert stage(params, "distill", *paths, "--out", "again") == 0
@@ -82,9 +80,7 @@ def killed_at(last: int) -> object:
     [{}, {"accumulate": 2}, {"hidden": TOKEN_HIDDEN, "layers": 3}, {"cache": {"top_k": 128, "tokens": 1600}}],
     ids=["logits", "parts of two sizes", "hidden states", "cached"],
 )
-def test_a_language_model_and_its_student_have_the_losses_of_plain_training(
-    workspace: Path, more: dict[str, Any]
-) -> None:
+def test_a_language_model_and_its_student_have_the_losses_of_plain_training(workspace: Path, more: dict[str, Any]) -> None:
     for name, runtime in (("plain", {}), ("compiled", {"compile": True})):
         teach, learning = language_model(workspace, runtime, **more)
         teach(out=Path(f"teacher-{name}"))
@@ -123,7 +119,7 @@ def test_a_killed_language_model_goes_on_to_the_same_bits(workspace: Path, monke
     teach(out=Path("whole"))
     monkeypatch.setattr("tasks.training.scratch.SAVE_EVERY_SECONDS", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.training.causal_lm.Progress.update", killed_at(9))
+        patch.setattr("tasks.progress.Progress.update", killed_at(9))
         with pytest.raises(KilledError):
             teach(out=Path("again"))
     assert any(Path(".compactlm/scratch").rglob("*")), "nothing to go on from"

@@ -21,6 +21,7 @@ from tasks.models.checkpoint import load_classifier, read_config
 from tasks.params.classification import ClassificationParams
 from tasks.params.file import check_params
 from tasks.params.measures import row_settings
+from tasks.pruning.classification import student_from_plan
 from tasks.pruning.shapes import Plan
 from tasks.running.preflight import check_tokenizer
 from tasks.stages import distill, export, prune, teacher, teacher_logits
@@ -57,9 +58,7 @@ def params_of(name: str, criterion: str, vocabulary: int = BYTES) -> Classificat
 
 
 @pytest.mark.parametrize(("name", "criterion"), [("gpt2", "taylor"), ("llama", "wanda")])
-def test_a_decoder_goes_through_the_stages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, criterion: str
-) -> None:
+def test_a_decoder_goes_through_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, criterion: str) -> None:
     monkeypatch.chdir(tmp_path)  # scratches of unfinished training stand below the workspace
     params = params_of(name, criterion)
     base, sets, tokens = write_family(name, tmp_path / "base"), tmp_path / "sets", tmp_path / "tokens"
@@ -87,7 +86,7 @@ def test_a_decoder_goes_through_the_stages(
     assert file_sha256(pruned / "model" / "tokenizer.json") == file_sha256(base / "tokenizer.json")
     plan = Plan.from_json(read_json(pruned / "plan.json")["keep"])
     assert adapter_of(read_config(parent)).head_groups(read_config(parent)) in (1, len(plan.heads[0]))
-    again = prune.student_from_plan(parent, plan).state_dict()
+    again = student_from_plan(parent, plan).state_dict()
     assert all((again[key] == weight).all() for key, weight in load_file(pruned / "model/model.safetensors").items())
     distill.run(
         params,

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from tasks.data.tokens import collate, tokenize
 from tasks.errors import StageError
+from tasks.exports import classification as export
 from tasks.exports.load_back import LoadBack
 from tasks.exports.onnx import OnnxClassifier, export_onnx, quantise_int8
 from tasks.files import file_sha256, read_json
 from tasks.models.checkpoint import load_classifier
 from tasks.models.devices import pick
 from tasks.models.predict import predict_logits
-from tasks.stages import export
 from tests.integration.tiny_run import TEXTS
 
 

@@ -23,6 +23,7 @@ from tasks.running.preflight import check_shapes
 from tasks.stages import distill, prune, teacher_logits
 from tasks.training.classification import joined
 from tasks.training.extra_losses import Batch, make_extras
+from tasks.training.lesson import Lesson, Student
 from tasks.training.teacher_cache import CACHED_SETS, LEARNT_SETS, States
 from tests.integration.tiny_run import FAMILIES, tiny_params
 
@@ -56,13 +57,13 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(
     params = params_of(hidden={**HIDDEN, "layers": layers}, relations={**RELATIONS, "heads": 2})
     logits = cache(tiny_families, params, tmp_path / "logits", family)
     teacher, tokens = tiny_families / family / "teacher", tiny_families / family / "tokens"
-    student, frames = load_classifier(teacher), read_sets(tiny_families / "sets", CACHED_SETS)
+    student, frames = Student(load_classifier(teacher), teacher), read_sets(tiny_families / "sets", CACHED_SETS)
     data = joined(*(load_tokens(tokens / name) for name in LEARNT_SETS))
-    folders = {"logits": logits, "teacher": teacher, "tokenizer": teacher}
-    extras = make_extras(params.distill, student, data, frames, folders, CPU)
+    lesson = Lesson(tiny_families / "sets", tokens, logits, teacher)
+    extras = make_extras(params.distill, student, data, frames, lesson, CPU)
     rows = np.arange(190, 220)  # the end of the training set and the start of the transfer set
-    ids, mask = (torch.from_numpy(a) for a in collate(data, rows, int(student.config.pad_token_id)))
-    seen = student(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    ids, mask = (torch.from_numpy(a) for a in collate(data, rows, int(student.model.config.pad_token_id)))
+    seen = student.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
     hidden, relations = (one.loss(Batch(rows, ids, mask, seen)).detach() for one in extras.active)
     assert hidden.shape == relations.shape == (30,)
     assert 0 <= hidden.max() < 1e-3  # cached as float16
@@ -89,20 +90,9 @@ def test_a_student_learns_from_more_than_logits_and_goes_on_after_a_kill(
         planned=tmp_path / "search/planned.json",
         student_tokens=tokens,
     )
-    paths = {
-        "pruned": tmp_path / "pruned",
-        "search": tmp_path / "search",
-        "tokens": tokens,
-        "sets": sets,
-        "teacher": teacher,
-    }
+    paths = {"pruned": tmp_path / "pruned", "search": tmp_path / "search", "tokens": tokens, "sets": sets, "teacher": teacher}
     logits, none = cache(tiny_families, params, tmp_path / "logits"), cache(tiny_families, plain, tmp_path / "none")
-    assert sorted(path.name for path in none.iterdir()) == [
-        "fingerprint.json",
-        "train.npy",
-        "transfer.npy",
-        "validation.npy",
-    ]
+    assert sorted(path.name for path in none.iterdir()) == ["fingerprint.json", "train.npy", "transfer.npy", "validation.npy"]
     with pytest.raises(DataError, match="dvc repro teacher_logits"):
         distill.run(params, round="r1", logits=none, out=tmp_path / "refused", **paths)
 
@@ -121,9 +111,7 @@ def test_a_student_learns_from_more_than_logits_and_goes_on_after_a_kill(
     again = load_file(tmp_path / "killed/model/model.safetensors")
     assert all(torch.equal(again[name], whole[name]) for name in whole)
     assert read_json(tmp_path / "killed/summary.json") == read_json(tmp_path / "whole/summary.json")
-    assert all(
-        one["learnt_kl_nats_per_example"] > 0.0 for one in read_json(tmp_path / "whole/summary.json")["checkpoints"]
-    )
+    assert all(one["learnt_kl_nats_per_example"] > 0.0 for one in read_json(tmp_path / "whole/summary.json")["checkpoints"])
 
 
 def killed_at(last: int) -> Any:
@@ -147,9 +135,7 @@ def test_states_for_other_rows_are_refused(tiny_families: Path, tmp_path: Path) 
 
 def test_relation_heads_that_do_not_divide_are_refused_before_anything_runs(tiny_families: Path) -> None:
     params = params_of(relations={**RELATIONS, "heads": 3})
-    with pytest.raises(
-        ParamsError, match="3 relation heads do not divide the 32 channels of the attention of the teacher"
-    ):
+    with pytest.raises(ParamsError, match="3 relation heads do not divide the 32 channels of the attention of the teacher"):
         check_shapes(params, read_config(tiny_families / "bert/teacher"))
 
 

@@ -21,9 +21,7 @@ from tasks.running.start import only_run
 from tests.integration import test_approvals as people
 
 # A run that is suspended leaves sockets of Prefect's own client to the garbage collector.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
 
 registry_template, project, compactlm, keys = people.registry_template, people.project, people.compactlm, people.keys
 
@@ -100,9 +98,7 @@ def test_a_scheduled_audit_alerts_on_the_first_fault(built: Path, store: Path) -
     state = audit_champion(str(built), return_state=True)  # the receipts of these stages say next to nothing
     assert state.is_failed()
     assert state.message is not None
-    assert state.message.startswith(
-        "compactlm-sentiment/2: receipts: artifacts/receipts/baselines.json: cannot be read;"
-    )
+    assert state.message.startswith("compactlm-sentiment/2: receipts: artifacts/receipts/baselines.json: cannot be read;")
     EventsWorker.drain_all(timeout=10)
     assert EVENT in _events()
 
@@ -113,9 +109,7 @@ def _events() -> list[str]:
 
     with get_client(sync_client=True) as client:
         for _ in range(100):
-            answer = client._client.post(
-                "/events/filter", json={"filter": {"event": {"prefix": ["compactlm."]}}}
-            ).json()
+            answer = client._client.post("/events/filter", json={"filter": {"event": {"prefix": ["compactlm."]}}}).json()
             if answer["events"]:
                 break
             time.sleep(0.1)
@@ -165,9 +159,7 @@ def _execute(run_id: Any, state: str, answer: dict[str, str] | None = None) -> A
         return found
 
 
-def test_a_promotion_asks_people_in_a_form_and_holds_no_process(
-    project: Path, compactlm: Any, keys: dict[str, Path]
-) -> None:
+def test_a_promotion_asks_people_in_a_form_and_holds_no_process(project: Path, compactlm: Any, keys: dict[str, Path]) -> None:
     run_id = _run_of_promote(project)
     _execute(run_id, "Suspended")  # returned: there is nothing that waits
     signed = compactlm("approve", "--print", "--key", str(keys[people.ADA])).out

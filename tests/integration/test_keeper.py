@@ -11,7 +11,7 @@ from tasks.data.tokens import load_tokens
 from tasks.models.checkpoint import load_classifier
 from tasks.models.devices import Device
 from tasks.models.predict import predict_logits
-from tasks.training.keeper import Keeper
+from tasks.training.keeper import RowKeeper
 from tasks.training.scratch import Scratch
 
 CPU = Device(torch.device("cpu"), "fp32", 1)
@@ -33,7 +33,7 @@ def test_a_student_keeps_what_is_closest_to_its_teacher(
     scratch = Scratch("distill@r1", "key", tmp_path)
     # On the rows learnt from, the second checkpoint is the one that answers as the teacher does.
     learnt = (tokens, -teacher_logits) if has_teacher else None
-    keeper = Keeper(scratch, tokens, labels, 8, CPU, teacher_logits if has_teacher else None, learnt)
+    keeper = RowKeeper(scratch, CPU, tokens, labels, 8, teacher_logits if has_teacher else None, learnt)
     for step, one in ((1, model), (2, changed)):
         scratch.record({"step": step, **keeper.checkpoint(one, step)})
     summary = keeper.finish(model, place / "teacher", tmp_path / "trained", tokens=10)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tasks.audit import rederive
+from tasks.audit.classification import pruned
 from tasks.errors import ParamsError
 from tasks.files import read_json
 from tasks.models.checkpoint import load_classifier
@@ -130,12 +130,12 @@ def test_masks_follow_again_from_the_stored_files(tiny_families: Path, tmp_path:
     masked(tiny_families, "bert", params_of(TWO_OF_FOUR), place)
     parent.mkdir(parents=True)
     (parent / "model").symlink_to(tiny_families / "bert/teacher")
-    assert rederive.pruned(tmp_path, "r1", "teacher") == []
+    assert pruned(tmp_path, "r1", "teacher") == []
     masks = place / "pruned/masks.safetensors"
     content = bytearray(masks.read_bytes())
     content[-1] ^= 1
     masks.write_bytes(content)
-    found = [check.subject for check in rederive.pruned(tmp_path, "r1", "teacher")]
+    found = [check.subject for check in pruned(tmp_path, "r1", "teacher")]
     assert found == ["r1: masks_sha256", "artifacts/rounds/r1/pruned/model/model.safetensors"]
 
 

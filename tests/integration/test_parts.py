@@ -9,9 +9,7 @@ import pytest
 from tests.integration.trainings import assert_same_training, language_model
 
 
-def test_a_language_model_and_its_student_learn_the_same_in_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_language_model_and_its_student_learn_the_same_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     teach, learning = language_model(tmp_path)
     teach_in_parts, learning_in_parts = language_model(tmp_path, accumulate=3)  # of 5 blocks: 2, 2, 1

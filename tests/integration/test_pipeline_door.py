@@ -116,9 +116,7 @@ def test_stages_end_when_the_process_that_runs_them_is_killed(fresh: Path) -> No
     wait_until_gone(child)
 
 
-@pytest.mark.parametrize(
-    "line", ["ERROR: Unable to acquire lock. Most likely", "ERROR: 'a.txt' is busy, it is being blocked"]
-)
+@pytest.mark.parametrize("line", ["ERROR: Unable to acquire lock. Most likely", "ERROR: 'a.txt' is busy, it is being blocked"])
 def test_locks_are_worth_another_try(line: str) -> None:
     assert isinstance(_fault("prepare", 255, ["x", line]), BusyError)
     assert not isinstance(_fault("prepare", 1, ["Connection reset"]), BusyError)

@@ -21,7 +21,7 @@ from tasks.params.base import Launcher
 from tasks.params.classification import ClassificationParams
 from tasks.params.file import check_params
 from tasks.running import launch
-from tasks.training.loop import Learning, Schedule
+from tasks.training.loop import Course, Learning, Schedule
 from tests.integration.test_extra_losses_stage import HIDDEN, RELATIONS, params_of
 from tests.integration.trainings import assert_same_training, language_model, stage, student_of
 
@@ -85,9 +85,7 @@ def test_a_teacher_has_the_same_losses_on_one_and_on_two(tiny_families: Path, wo
 
 
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
-def test_a_language_model_and_its_student_have_the_same_losses_on_one_and_on_two(
-    workspace: Path, strategy: str
-) -> None:
+def test_a_language_model_and_its_student_have_the_same_losses_on_one_and_on_two(workspace: Path, strategy: str) -> None:
     teach, learning = language_model(workspace)
     teach(out=Path("teacher1"))
     launch.launch("teacher", two(strategy), functools.partial(teach, out=Path("teacher2")))
@@ -104,7 +102,8 @@ def test_with_shares_each_process_holds_half_of_the_weights_and_of_the_optimiser
         device = pick("cpu", "fp32", 1)
         model = load_classifier(tiny_families / "bert/teacher")
         schedule = Schedule(1e-3, 0.1, 0.0, 1.0, 1, 0)
-        learning = Learning(model, None, lambda one, ids: one(input_ids=ids).logits.square().mean(), schedule, device)
+        course = Course([], lambda one, ids: one(input_ids=ids).logits.square().mean(), schedule)
+        learning = Learning(model, course, device)
         learning.step_loss(torch.ones((4, 8), dtype=torch.int64)).backward()
         learning.optimiser.step()
         whole = sum(p.numel() for p in model.parameters())
@@ -117,8 +116,7 @@ def test_with_shares_each_process_holds_half_of_the_weights_and_of_the_optimiser
 
 
 @pytest.mark.parametrize(
-    ("strategy", "section"),
-    [("ddp", {"hidden": HIDDEN, "average": 0.9}), pytest.param("fsdp", {}, marks=pytest.mark.slow)],
+    ("strategy", "section"), [("ddp", {"hidden": HIDDEN, "average": 0.9}), pytest.param("fsdp", {}, marks=pytest.mark.slow)]
 )
 def test_one_that_is_killed_ends_all_and_the_next_run_goes_on_to_the_same_bits(
     tiny_families: Path,
@@ -158,9 +156,7 @@ def killed_at(last: int) -> Any:
     return shared
 
 
-def test_what_one_process_refuses_is_told_once(
-    tiny_families: Path, workspace: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_one_process_refuses_is_told_once(tiny_families: Path, workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     params = in_two(params_of(), backend="nccl")
     paths = [
         "--base",
@@ -242,13 +238,10 @@ def test_what_needs_whole_weights_is_refused_with_shares(changes: dict[str, dict
 def test_masks_are_refused_with_shares() -> None:
     values = in_two(params_of(), strategy="fsdp").model_dump()
     (name,) = values["rounds"]
-    values["rounds"][name] |= {
-        "granularity": "unstructured",
-        "sparsity": 0.5,
-        "schedule": "single",
-        "criterion": "wanda",
-    }
+    values["rounds"][name] |= {"granularity": "unstructured", "sparsity": 0.5, "schedule": "single", "criterion": "wanda"}
     for axis in ("vocabulary", "hidden", "heads", "ffn", "layers"):
         values["rounds"][name][axis] = None
-    with pytest.raises(ParamsError, match=r"masks need whole weights; set runtime\.launcher\.strategy: ddp"):
+    with pytest.raises(
+        ParamsError, match=r"r1\.granularity: unstructured needs whole weights; set runtime\.launcher\.strategy: ddp"
+    ):
         check_params(values, "params.yaml")

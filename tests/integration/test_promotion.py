@@ -48,13 +48,7 @@ def registry_template(tmp_path_factory: pytest.TempPathFactory, store_template: 
         tracker = Tracker(folder, NAME)
         tracker.client.create_registered_model(NAME)
         for number in range(1, 51):
-            tags = {
-                "model_sha256": f"{number:064x}",
-                "round": f"r{number}",
-                "model_id": "",
-                "run_id": "",
-                "teacher_run_id": "",
-            }
+            tags = {"model_sha256": f"{number:064x}", "round": f"r{number}", "model_id": "", "run_id": "", "teacher_run_id": ""}
             every = {f"compactlm.{key}": value for key, value in tags.items()}
             tracker.client.create_model_version(NAME, f"file:///none/{number}", tags=every)
     return folder
@@ -153,7 +147,7 @@ def test_a_champion_that_moved_meanwhile_is_judged_against_anew(tracker: Tracker
         if len(seen) == 1:  # somebody without our lease decides while we judge
             log = read_log(tracker.workspace)
             other = promotion.describe(tracker, NAME, "9")
-            taken = promotion.content(tracker, NAME, ask("9"), other, state_of(log, NAME), PASS)
+            taken = promotion.content(NAME, ask("9"), other, PASS, log)
             assert decisions.commit(tracker.workspace, sealed(taken, log))
         return PASS
 
@@ -166,9 +160,7 @@ def test_a_champion_that_moved_meanwhile_is_judged_against_anew(tracker: Tracker
 # `reconcile_locked` takes some steps as well, before the commit: of those the later calls, too.
 KILLS = [(step, when, "1") for step in STEPS for when in ("before", "after")]
 KILLS += [
-    (step, when, call)
-    for step, call in (("mirror", "2"), ("point", "2"), ("differences", "3"))
-    for when in ("before", "after")
+    (step, when, call) for step, call in (("mirror", "2"), ("point", "2"), ("differences", "3")) for when in ("before", "after")
 ]
 
 
@@ -186,9 +178,7 @@ def test_a_kill_at_any_step_leaves_the_old_champion_or_the_new_one(
     if step in ("mirror", "differences"):
         committed = call != "1"
     assert len(log) == (3 if committed else 2)
-    assert tracker.aliases(NAME) == (
-        {"champion": "3", "previous": "2"} if committed else {"champion": "2", "previous": "1"}
-    )
+    assert tracker.aliases(NAME) == ({"champion": "3", "previous": "2"} if committed else {"champion": "2", "previous": "1"})
     assert reconcile(tracker, NAME) == []
     promote(tracker, "4")
     assert tracker.aliases(NAME)["champion"] == "4"
@@ -228,9 +218,7 @@ def approve(tracker: Tracker, key: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["content", "commit", "point", "mark"])
-def test_a_kill_at_a_step_of_an_approved_promotion(
-    tracker: Tracker, nursery: Nursery, tmp_path: Path, step: str
-) -> None:
+def test_a_kill_at_a_step_of_an_approved_promotion(tracker: Tracker, nursery: Nursery, tmp_path: Path, step: str) -> None:
     promote(tracker, "1")
     key = make_key(tmp_path / "ada")
     ask_for_approval(tracker, key)
@@ -276,9 +264,7 @@ def test_of_two_clones_that_take_one_number_the_remote_refuses_one(tracker: Trac
     promote(tracker, "2")
     promote(other, "3")
     shell(tracker.workspace, "git", "push", "-q", str(remote), refs)
-    pushed = subprocess.run(
-        ["git", "push", str(remote), refs], cwd=other.workspace, capture_output=True, text=True, check=False
-    )
+    pushed = subprocess.run(["git", "push", str(remote), refs], cwd=other.workspace, capture_output=True, text=True, check=False)
     assert pushed.returncode != 0
     assert f"! [rejected]        {decisions.REFS}/00000002" in pushed.stderr
     held = shell(remote, "git", "for-each-ref", "--format=%(objectname)", "refs/compactlm").split()
@@ -311,9 +297,7 @@ def test_an_alias_moved_by_hand_is_found_and_put_back(tracker: Tracker) -> None:
     with pytest.raises(UserError, match="moved without a decision"):
         promote(tracker, "3")
     assert len(read_log(tracker.workspace)) == 2
-    assert reconcile(tracker, NAME, repair=True) == [
-        "set right: alias champion points at version 7; the log says version 2"
-    ]
+    assert reconcile(tracker, NAME, repair=True) == ["set right: alias champion points at version 7; the log says version 2"]
     tracker.delete_alias(NAME, "champion")
     assert "points at nothing" in drift(tracker, NAME)[0]
     reconcile(tracker, NAME, repair=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.audit import rederive
-from tasks.audit.classification import searched
+from tasks.audit.classification import pruned, searched
 from tasks.errors import ParamsError
 from tasks.files import read_json, read_json_lines, write_json
 from tasks.models.architectures import adapter_of
@@ -82,13 +82,7 @@ class Round:
     def finish(self, place: int, out: Path) -> dict[str, Any]:
         folder = self.place / "search/tried"
         return finish.run(
-            self.params,
-            round="r1",
-            place=str(place),
-            pruned=self.place / "pruned",
-            tried=folder,
-            out=out,
-            **self._learning,
+            self.params, round="r1", place=str(place), pruned=self.place / "pruned", tried=folder, out=out, **self._learning
         )
 
     def search(self) -> dict[str, Any]:
@@ -142,9 +136,7 @@ def test_candidates_are_cut_tried_ranked_and_the_best_is_finished(searched_round
     assert summary[KL] == best["finished"][KL]
 
 
-def test_a_killed_trial_ends_with_the_same_files(
-    searched_round: Round, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_trial_ends_with_the_same_files(searched_round: Round, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("tasks.training.scratch.SAVE_EVERY_SECONDS", 0.0)
@@ -169,16 +161,14 @@ def test_the_stages_of_a_search_say_what_they_did(searched_round: Round) -> None
 
 
 def test_an_audit_follows_the_candidates_and_their_ranking(searched_round: Round) -> None:
-    assert rederive.pruned(searched_round.workspace, "r1", "teacher") == []
+    assert pruned(searched_round.workspace, "r1", "teacher") == []
     assert rederive.best_checkpoint(searched_round.workspace, "r1") == []
     assert searched(searched_round.workspace, "r1") == []
 
 
 def better_rank(place: Path) -> None:
     record = read_json(place / "trained/search.json")
-    first, last = (
-        next(one for one in record["candidates"] if one["rank_after"] == rank) for rank in (1, SEARCH["candidates"])
-    )
+    first, last = (next(one for one in record["candidates"] if one["rank_after"] == rank) for rank in (1, SEARCH["candidates"]))
     first["rank_after"], last["rank_after"] = last["rank_after"], first["rank_after"]
     write_json(place / "trained/search.json", record)
 
@@ -228,7 +218,7 @@ def test_a_candidate_that_does_not_follow_from_its_plan_is_found(searched_round:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    found = [check.subject for check in rederive.pruned(tmp_path, "r1", "teacher")]
+    found = [check.subject for check in pruned(tmp_path, "r1", "teacher")]
     assert found == [f"{folder}/model.safetensors"]
 
 
@@ -252,10 +242,7 @@ def test_the_report_and_the_record_name_every_candidate(searched_round: Round) -
         ({"search": {**SEARCH, "transfer_rows": 10**9}}, "rounds.r1.search.transfer_rows: 1000000000 is more than"),
         ({"search": {"candidates": 3, "transfer_rows": 9}}, "rounds.r1.search.keep: missing"),
         ({"search": {**SEARCH, "candidate": 3}}, "rounds.r1.search.candidate: unknown key; did you mean 'candidates'?"),
-        (
-            {"vocabulary": 80, "hidden": 24, "heads": 3, "ffn": 40, "layers": 3, "ratio": None},
-            "search: all axes are given",
-        ),
+        ({"vocabulary": 80, "hidden": 24, "heads": 3, "ffn": 40, "layers": 3, "ratio": None}, "search: all axes are given"),
         (
             {"ratio": None, "granularity": "n_m", "criterion": "wanda", "pattern": "2:4", "schedule": "single"},
             "search: granularity: n_m keeps the parent's shape",
@@ -272,11 +259,7 @@ def test_searches_that_make_no_sense_are_refused(changed: dict[str, Any], said: 
 @pytest.mark.parametrize(
     ("second", "trials", "said"),
     [
-        (
-            {},
-            {"rounds": [], "candidates": [], "places": []},
-            "trials: {rounds: [r1], candidates: [1, 2, 3], places: [1, 2]}",
-        ),
+        ({}, {"rounds": [], "candidates": [], "places": []}, "trials: {rounds: [r1], candidates: [1, 2, 3], places: [1, 2]}"),
         ({"search": {**SEARCH, "candidates": 4}}, None, "rounds: r1, r2 have a search each; give all of them"),
         ({}, {"rounds": ["r1"], "candidates": [1, 2, 3], "places": [1, 2], "place": 1}, "trials.place: unknown key"),
     ],

@@ -33,11 +33,7 @@ def wait_for(what: Callable[[], Any]) -> Any:
 def at_work(serving: subprocess.Popen[str]) -> list[str]:
     """Return the command lines of the processes that run a flow for a server of flows."""
     lines = [" ".join(child.cmdline()) for child in psutil.Process(serving.pid).children(recursive=True)]
-    return [
-        line
-        for line in lines
-        if not any(word in line for word in ("prefect.server", "prefect server", "multiprocessing"))
-    ]
+    return [line for line in lines if not any(word in line for word in ("prefect.server", "prefect server", "multiprocessing"))]
 
 
 @pytest.mark.slow
@@ -48,11 +44,7 @@ def test_a_served_promotion_is_suspended_and_goes_on(project: Path, compactlm: A
 
     command = [sys.executable, "-c", "from tasks.cli.app import main; main()", "serve", "--json", "--cron", "0 0 1 1 *"]
     with subprocess.Popen(
-        command,
-        cwd=project,
-        env={**os.environ, "PYTHONPATH": str(people.story.ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
+        command, cwd=project, env={**os.environ, "PYTHONPATH": str(people.story.ROOT)}, stdout=subprocess.PIPE, text=True
     ) as serving:
         try:
             assert serving.stdout is not None

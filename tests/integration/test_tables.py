@@ -82,13 +82,9 @@ def test_a_cell_that_keeps_the_vocabulary_learns_from_the_chosen_rows_too(worksp
     assert (facts["shape"]["vocabulary"], facts["steps"]) == (whole, -(-(200 + TRANSFER) // 16))
 
 
-def test_labels_of_transfer_rows_are_the_teachers_choices_and_their_logits_are_cut_alike(
-    workspace: Path, tmp_path: Path
-) -> None:
+def test_labels_of_transfer_rows_are_the_teachers_choices_and_their_logits_are_cut_alike(workspace: Path, tmp_path: Path) -> None:
     opened = lab.open_lab(workspace, tmp_path, TRANSFER)
-    plain, chosen = (
-        pd.read_parquet(opened.data / name / "transfer.parquet").set_index("row_id") for name in ("sets", "sets_ce")
-    )
+    plain, chosen = (pd.read_parquet(opened.data / name / "transfer.parquet").set_index("row_id") for name in ("sets", "sets_ce"))
     assert len(plain) == TRANSFER
     assert (plain["label"] == -1).all()
     every = pd.read_parquet(workspace / "artifacts/data/sets/transfer.parquet")
@@ -109,9 +105,7 @@ def test_groups_that_are_not_there_are_refused(workspace: Path, tmp_path: Path) 
         command.measure("criteria", workspace, tmp_path, TRANSFER, ["8x", "3x"])
 
 
-def test_weights_narrower_than_a_config_can_say_compute_what_the_whole_does_with_the_rest_at_zero(
-    tiny_families: Path,
-) -> None:
+def test_weights_narrower_than_a_config_can_say_compute_what_the_whole_does_with_the_rest_at_zero(tiny_families: Path) -> None:
     folder = tiny_families / "bert" / "teacher"
     whole, config = load_classifier(folder), read_config(folder)
     size = config["hidden_size"] // config["num_attention_heads"]

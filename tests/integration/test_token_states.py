@@ -15,9 +15,10 @@ from tasks.models.checkpoint import load_causal_lm
 from tasks.models.devices import Device
 from tasks.models.predict import predicting, predicting_beside
 from tasks.params.base import Launcher
+from tasks.params.causal_lm import TokenHidden
+from tasks.pruning.causal_lm import student_from_plan
 from tasks.pruning.shapes import Plan
 from tasks.running import launch
-from tasks.stages.causal_lm_prune import student_from_plan
 from tasks.training.token_states import token_match
 from tests.causal import write_decoder
 from tests.integration.trainings import assert_same_training, language_model, losses
@@ -25,6 +26,10 @@ from tests.property.test_families import everything
 
 CPU = Device(torch.device("cpu"), "fp32", 1)
 HIDDEN = {"loss": "cosine", "weight": 0.5, "layers": "last_but_two", "until_share": 0.5}
+
+
+def section(loss: str, weight: float | str) -> TokenHidden:
+    return TokenHidden.model_validate({**HIDDEN, "loss": loss, "weight": weight, "until_share": 1.0})
 
 
 @pytest.fixture
@@ -44,12 +49,10 @@ def taught(folder: Path, **distill: Any) -> functools.partial[Any]:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("loss", ["cosine", "mse"])
-def test_it_is_zero_for_a_student_that_is_its_teacher_and_more_for_any_other(
-    tmp_path: Path, family: str, loss: str
-) -> None:
+def test_it_is_zero_for_a_student_that_is_its_teacher_and_more_for_any_other(tmp_path: Path, family: str, loss: str) -> None:
     teacher = load_causal_lm(write_decoder(family, tmp_path / family))
     blocks = np.random.default_rng(0).integers(0, 60, (40, 32)).astype(np.int32)
-    match = token_match(teacher, teacher, blocks, CPU, None, name=loss, weight=None, until_share=1.0)
+    match = token_match(teacher, teacher, blocks, CPU, None, section(loss, "dynamic"))
     ids = torch.from_numpy(blocks[:4].astype(np.int64))
     with torch.no_grad():
         head, states = predicting_beside(teacher, ids, match.layers[0])
@@ -66,7 +69,7 @@ def test_a_student_of_fewer_tokens_is_compared_at_the_same_tokens(tmp_path: Path
     student = student_from_plan(folder, Plan(**{**everything(folder), "vocabulary": kept}))
     kept_V = torch.tensor(kept)
     blocks = np.random.default_rng(0).integers(0, len(kept), (40, 32)).astype(np.int32)
-    match = token_match(student, teacher, blocks, CPU, kept_V, name="cosine", weight=0.5, until_share=1.0)
+    match = token_match(student, teacher, blocks, CPU, kept_V, section("cosine", 0.5))
     ids = torch.from_numpy(blocks[:4].astype(np.int64))
     with torch.no_grad():
         _, ours = predicting_beside(student, ids, match.layers[0])
@@ -92,9 +95,7 @@ def test_states_are_learnt_in_the_first_half_alone(folder: Path) -> None:
 def test_two_processes_learn_what_one_does(folder: Path) -> None:
     learn = taught(folder, hidden={**HIDDEN, "weight": "dynamic", "loss": "mse"})
     learn(out=Path("one"))
-    launch.launch(
-        "distill@r1", Launcher(processes=2, backend="auto", strategy="ddp"), functools.partial(learn, out=Path("two"))
-    )
+    launch.launch("distill@r1", Launcher(processes=2, backend="auto", strategy="ddp"), functools.partial(learn, out=Path("two")))
     assert_same_training(Path("one"), Path("two"))
 
 
@@ -109,7 +110,7 @@ def test_a_model_without_such_a_layer_is_refused(tmp_path: Path) -> None:
     model.model.layers = model.model.layers[:2]
     blocks = np.zeros((4, 16), dtype=np.int32)
     with pytest.raises(DataError, match="student and teacher have 2 and 2"):
-        token_match(model, model, blocks, CPU, None, name="mse", weight=1.0, until_share=1.0)
+        token_match(model, model, blocks, CPU, None, section("mse", 1.0))
 
 
 @pytest.mark.parametrize(

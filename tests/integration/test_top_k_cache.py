@@ -39,12 +39,8 @@ def test_a_student_of_the_cache_learns_what_one_beside_its_teacher_does(folder: 
     Path("logits").rename("logits_none")
     _, cached = taught(folder, CACHE)
     cached(out=Path("cached"))
-    assert np.load(Path("logits") / IDS_FILE).shape == (40, 31, NEARLY_ALL), (
-        "all blocks there are, fewer than asked for"
-    )
-    np.testing.assert_allclose(
-        losses(Path("cached")), losses(Path("beside")), rtol=2e-3
-    )  # shares are cached as float16
+    assert np.load(Path("logits") / IDS_FILE).shape == (40, 31, NEARLY_ALL), "all blocks there are, fewer than asked for"
+    np.testing.assert_allclose(losses(Path("cached")), losses(Path("beside")), rtol=2e-3)  # shares are cached as float16
 
 
 def test_fewer_pieces_teach_nearly_the_same(folder: Path) -> None:

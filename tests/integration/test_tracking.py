@@ -11,6 +11,7 @@ import mlflow
 import pytest
 
 from tasks.params.file import load_params
+from tasks.promotion.first_champion import settle_champion
 from tasks.registry import publish
 from tasks.registry.listing import list_models
 from tasks.registry.live import Recorder
@@ -22,7 +23,8 @@ NAME = "compactlm-sentiment"
 
 
 def recorder(workspace: Path) -> Recorder:
-    return Recorder(workspace, load_params(workspace / "params.yaml"), read_graph(workspace), {"git_commit": "c"})
+    params = load_params(workspace / "params.yaml")
+    return Recorder(workspace, params, read_graph(workspace), {"git_commit": "c"}, settle_champion)
 
 
 def record(workspace: Path, outcome: str = "executed") -> dict[str, str]:
@@ -100,9 +102,7 @@ def test_a_run_is_recorded_with_rounds_models_versions_and_aliases(built: Path, 
     assert made.get_model_version_by_alias(NAME, "champion").version == challenger.version
 
 
-def test_the_champion_answers_and_is_listed_with_its_files(
-    built: Path, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_champion_answers_and_is_listed_with_its_files(built: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(built)
     rows = list_models(Tracker(built, NAME))
     assert [row["round"] for row in rows] == ["r1", "r2", "r3"]
@@ -159,9 +159,7 @@ def test_a_record_cut_short_is_completed_without_doubles(
     assert counts(store) == after
 
 
-def test_an_upload_cut_short_is_done_again_into_the_same_model(
-    built: Path, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_upload_cut_short_is_done_again_into_the_same_model(built: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def dies(*_: Any) -> None:
         raise KeyboardInterrupt
 

@@ -92,15 +92,23 @@ def test_the_command_refuses_a_missing_column_with_exit_code_2(tmp_path: Path) -
     assert "Traceback" not in done.stderr
 
 
+def test_data_with_faults_is_not_prepared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _refusal(tmp_path, capsys, _rows().head(3))
+    flags = {name: tmp_path / name for name in ("data", "teacher", "sets", "summary", "tokens", "validation")}
+    flags |= {"validation": tmp_path / "validation/summary.json", "params": tmp_path / "params.yaml"}
+    words = [word for name, path in flags.items() for word in (f"--{name}", str(path))]
+    assert main(["prepare", *words]) == 2
+    assert "summary.json: the data has faults; mend them and run `dvc repro validate_data`" in capsys.readouterr().err
+    assert not (tmp_path / "sets").exists()
+
+
 def test_bytes_that_are_not_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw = _rows().to_csv(index=False).encode() + b"caf\xe9 au lait,0,home\n"
     assert main(_arguments(tmp_path, raw)) == 2
     assert "rows.csv: line 182 is not UTF-8" in capsys.readouterr().err
 
 
-def test_an_unknown_label_and_an_empty_text_are_told_together(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_label_and_an_empty_text_are_told_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = _rows()
     rows.loc[4, "label"] = 7
     rows.loc[6, "text"] = " <br /> "

@@ -140,9 +140,7 @@ def _predicted(frame: pd.DataFrame) -> pd.DataFrame:
     ("change", "words"),
     [(_fewer, "different rows"), (_relabelled, "different labels"), (_predicted, "not the largest of its logits")],
 )
-def test_tampered_predictions_are_held(
-    artifacts: Path, change: Callable[[pd.DataFrame], pd.DataFrame], words: str
-) -> None:
+def test_tampered_predictions_are_held(artifacts: Path, change: Callable[[pd.DataFrame], pd.DataFrame], words: str) -> None:
     path = artifacts / "rounds/r3/evaluated/predictions/test.parquet"
     change(pd.read_parquet(path)).to_parquet(path, index=False)
     verdict = _gate(artifacts, "r3")
@@ -173,10 +171,7 @@ def test_rows_of_data_that_was_never_validated_are_held(artifacts: Path) -> None
 
 
 def test_a_round_is_set_beside_its_parent(artifacts: Path) -> None:
-    found = {
-        name: next(one for one in _gate(artifacts, name)["rules"] if one.get("versus") == "parent")
-        for name in ("r1", "r3")
-    }
+    found = {name: next(one for one in _gate(artifacts, name)["rules"] if one.get("versus") == "parent") for name in ("r1", "r3")}
     told = {name: read_json(artifacts / "rounds" / name / "evaluated/quality.json") for name in ("teacher", "r2")}
     accuracy = {name: one["sets"]["test"]["slices"]["overall"]["accuracy"]["value"] for name, one in told.items()}
     assert found["r1"]["reference"] == pytest.approx(accuracy["teacher"], abs=1e-6)

@@ -15,10 +15,7 @@ from tasks.data.blocks import save_blocks
 from tasks.files import digest, read_json, read_json_lines
 from tasks.params.classification import ClassificationParams
 from tasks.running.stage import main
-from tasks.stages import causal_lm_distill as causal_distill
-from tasks.stages import causal_lm_teacher as causal_teacher
-from tasks.stages import causal_lm_teacher_logits as causal_logits
-from tasks.stages import prune
+from tasks.stages import distill, prune, teacher, teacher_logits
 from tests.causal import causal_params, tiny_values, write_decoder
 from tests.integration.test_extra_losses_stage import cache
 
@@ -50,14 +47,14 @@ def stage(params: ClassificationParams, name: str, *arguments: object) -> int:
 
 def student_of(params: ClassificationParams, families: Path, folder: Path) -> list[object]:
     """Return the arguments of the stage distill, `--out` left out, for a BERT pruned to 72 pieces."""
-    teacher, sets, tokens = families / "bert/teacher", families / "sets", folder / "tokens"
+    whole, sets, tokens = families / "bert/teacher", families / "sets", folder / "tokens"
     prune.run(
         params,
         round="r1",
-        parent=teacher,
+        parent=whole,
         tokens=families / "bert/tokens",
         sets=sets,
-        teacher=teacher,
+        teacher=whole,
         out=folder / "pruned",
         planned=folder / "search/planned.json",
         student_tokens=tokens,
@@ -77,12 +74,12 @@ def student_of(params: ClassificationParams, families: Path, folder: Path) -> li
         "--logits",
         logits,
         "--teacher",
-        teacher,
+        whole,
     ]
 
 
 def language_model(
-    workspace: Path, runtime: dict[str, Any] | None = None, accumulate: int = 1, layers: int = 2, **distill: Any
+    workspace: Path, runtime: dict[str, Any] | None = None, accumulate: int = 1, layers: int = 2, **section: Any
 ) -> tuple[Training, Callable[[Path], Training]]:
     """Return the training of a tiny Llama, and what makes of its folder the training of a student; both take `out`."""
     values = tiny_values(workspace)
@@ -92,7 +89,7 @@ def language_model(
     values["distill"]["batch_blocks"] = 5
     for name in ("teacher", "distill"):
         values[name]["accumulate"] = accumulate
-    values["distill"] |= distill
+    values["distill"] |= section
     values["rounds"] = {"r1": {**shape, **budget}}
     values["runtime"] |= runtime or {}
     params = causal_params(values)
@@ -106,19 +103,19 @@ def language_model(
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(base / file, workspace / "tokens" / file)
     places: dict[str, Any] = {"sets": workspace, "tokens": workspace / "tokens"}
-    teach = functools.partial(causal_teacher.run, params, base=base, **places)
+    teach = functools.partial(teacher.run, params, base=base, **places)
 
-    def learning(teacher: Path) -> Training:
+    def learning(folder: Path) -> Training:
         if not Path("logits").exists():
-            causal_logits.run(params, teacher=teacher, out=Path("logits"), **places)
+            teacher_logits.run(params, teacher=folder, out=Path("logits"), **places)
         return functools.partial(
-            causal_distill.run,
+            distill.run,
             params,
             round="r1",
             pruned=pruned,
             search=workspace / "search",
             logits=Path("logits"),
-            teacher=teacher,
+            teacher=folder,
             **places,
         )
 

@@ -28,8 +28,8 @@ def recorded(run: str, path: str) -> Attack:
 
     def attack(project: Path) -> contextlib.AbstractContextManager[None]:
         with contextlib.closing(sqlite3.connect(project / STORE)) as connection:
-            found = connection.execute("SELECT run_uuid FROM runs WHERE name LIKE ?", (run,)).fetchall()
-        return one_byte(project / MLFLOW / found[-1][0] / "artifacts" / path)
+            rows = connection.execute("SELECT run_uuid FROM runs WHERE name LIKE ?", (run,)).fetchall()
+        return one_byte(project / MLFLOW / rows[-1][0] / "artifacts" / path)
 
     return attack
 
@@ -40,12 +40,10 @@ def cached(path: str) -> Attack:
     def attack(project: Path) -> contextlib.AbstractContextManager[None]:
         for receipt in sorted((project / "artifacts/receipts").iterdir()):
             outputs = read_json(receipt)["outputs"]
-            files = {
-                f"{out}/{name}": one for out, entry in outputs.items() for name, one in entry.get("files", {}).items()
-            }
-            found = {**outputs, **files}.get(path)
-            if found is not None:
-                return one_byte(project / ".dvc/cache/files/md5" / found["md5"][:2] / found["md5"][2:])
+            files = {f"{out}/{name}": file for out, entry in outputs.items() for name, file in entry.get("files", {}).items()}
+            output = {**outputs, **files}.get(path)
+            if output is not None:
+                return one_byte(project / ".dvc/cache/files/md5" / output["md5"][:2] / output["md5"][2:])
         raise AssertionError(f"no stage wrote {path}")
 
     return attack
@@ -86,7 +84,7 @@ def locked(stage: str, role: str, path: str) -> Attack:
 
     def attack(project: Path) -> contextlib.AbstractContextManager[None]:
         place = project / "dvc.lock"
-        entry = next(one for one in read_yaml(place)["stages"][stage][role] if one["path"] == path)
+        entry = next(dep for dep in read_yaml(place)["stages"][stage][role] if dep["path"] == path)
         old = entry["md5"]
         text = place.read_text(encoding="utf-8")
         start = text.index(f"  {stage}:\n")
@@ -140,11 +138,7 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
         "workspace",
         "tfidf_logistic/test.parquet",
     ),
-    "checkpoint": (
-        file(f"{ROUNDS}/r1/trained/checkpoints/*/model.safetensors"),
-        "workspace",
-        f"{ROUNDS}/r1/trained/checkpoints",
-    ),
+    "checkpoint": (file(f"{ROUNDS}/r1/trained/checkpoints/*/model.safetensors"), "workspace", f"{ROUNDS}/r1/trained/checkpoints"),
     "ONNX": (file(f"{ROUNDS}/r3/exported/model.onnx"), "workspace", f"{ROUNDS}/r3/exported/model.onnx"),
     "predictions": (file(f"{ROUNDS}/r3/evaluated/predictions/test.parquet"), "workspace", "predictions/test.parquet"),
     "metrics": (file(f"{ROUNDS}/r3/evaluated/quality.json"), "workspace", f"{ROUNDS}/r3/evaluated/quality.json"),
@@ -165,21 +159,9 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
     "cache listing": (cached(f"{ROUNDS}/r3/trained"), "cache", f"{ROUNDS}/r3/trained"),
     # After those in the cache, which are found by the receipts: with one bit changed a receipt may be no JSON any more.
     "receipt": (file("artifacts/receipts/distill@r3.json"), "receipts", "artifacts/receipts/distill@r3.json"),
-    "dvc.lock input": (
-        locked("distill@r2", "deps", "artifacts/teacher_logits"),
-        "dvc.lock",
-        "artifacts/teacher_logits",
-    ),
-    "dvc.lock output": (
-        locked("teacher", "outs", f"{ROUNDS}/teacher/trained"),
-        "dvc.lock",
-        f"{ROUNDS}/teacher/trained",
-    ),
-    "dvc.lock code": (
-        locked("prune@r1", "deps", "tasks/models/architectures"),
-        "dvc.lock",
-        "tasks/models/architectures",
-    ),
+    "dvc.lock input": (locked("distill@r2", "deps", "artifacts/teacher_logits"), "dvc.lock", "artifacts/teacher_logits"),
+    "dvc.lock output": (locked("teacher", "outs", f"{ROUNDS}/teacher/trained"), "dvc.lock", f"{ROUNDS}/teacher/trained"),
+    "dvc.lock code": (locked("prune@r1", "deps", "tasks/models"), "dvc.lock", "tasks/models"),
     "dvc.lock receipt": (locked("gate@r3", "outs", "artifacts/receipts/gate@r3.json"), "dvc.lock", "gate@r3"),
     "dvc.lock params": (
         lambda p: replaced(p / "dvc.lock", "labelled_epochs: 30", "labelled_epochs: 31"),
@@ -205,11 +187,7 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
     "recorded evidence": (recorded("r3", "evidence/quality.json"), "mlflow files", "r3: evidence/quality.json"),
     "recorded verdict": (recorded("r3", "evidence/verdict.json"), "mlflow files", "r3: evidence/verdict.json"),
     "recorded plan": (recorded("r2", "evidence/plan.json"), "mlflow files", "r2: evidence/plan.json"),
-    "recorded predictions": (
-        recorded("r3", "predictions/test.parquet"),
-        "mlflow files",
-        "r3: predictions/test.parquet",
-    ),
+    "recorded predictions": (recorded("r3", "predictions/test.parquet"), "mlflow files", "r3: predictions/test.parquet"),
     "recorded predictions of the teacher": (
         recorded("r0", "predictions/test.parquet"),
         "mlflow files",
@@ -298,10 +276,10 @@ IN_MLFLOW = ("alias", "merkle root", "mlflow files", "mlflow metrics", "mlflow p
 
 def batches() -> dict[str, list[str]]:
     """Return the attacks in groups of which no one hides another, by the name of the group."""
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for name, (_, check, subject) in ATTACKS.items():
         hides = check in ("commit", "decision log") or subject.startswith("refs/")
         in_store = check in IN_MLFLOW or name.startswith("recorded")
         group = name if hides else "Git" if name.endswith("in Git") else "MLflow" if in_store else "files"
-        found.setdefault(group, []).append(name)
-    return found
+        groups.setdefault(group, []).append(name)
+    return groups

@@ -37,7 +37,7 @@ def forge_output(project: Path, stage: str, path: str, change: Callable[[str], s
     lock.write_text(text.replace(_md5(before), _md5(receipt.read_bytes())), encoding="utf-8")
     for copy in (project / ".compactlm/mlflow/artifacts").rglob(f"receipts/{stage}.json"):
         shutil.copyfile(receipt, copy)
-    root = receipts_root({one.stem: one.read_bytes() for one in (project / "artifacts/receipts").glob("*.json")})
+    root = receipts_root({receipt.stem: receipt.read_bytes() for receipt in (project / "artifacts/receipts").glob("*.json")})
     with contextlib.closing(sqlite3.connect(project / STORE)) as connection:
         connection.execute("UPDATE tags SET value = ? WHERE key = 'compactlm.receipts_root'", (root,))
         connection.commit()

@@ -49,9 +49,9 @@ class Scene:
 
     def must(self, project: Project, *arguments: str, code: int = 0) -> str:
         """Return what a command of ours prints; it must end with the code."""
-        found, said, told = self.command(project, *arguments)
-        assert found == code, told
-        return said
+        status, printed, errors = self.command(project, *arguments)
+        assert status == code, errors
+        return printed
 
 
 Moments = Iterator[tuple[Project, str]]  # a workspace, and what is audited in it

@@ -49,15 +49,15 @@ def approved(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Pro
 
 
 def _statement(log: list[dict[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = log[2]["verdict"]["approval"]["statements"][0]
-    return found
+    statement: dict[str, Any] = log[2]["verdict"]["approval"]["statements"][0]
+    return statement
 
 
 def _other_signature(log: list[dict[str, Any]]) -> None:
-    said = _statement(log)
-    place = len(said["signature"]) // 2
-    old = said["signature"][place]
-    said["signature"] = said["signature"][:place] + ("A" if old != "A" else "B") + said["signature"][place + 1 :]
+    signed = _statement(log)
+    place = len(signed["signature"]) // 2
+    old = signed["signature"][place]
+    signed["signature"] = signed["signature"][:place] + ("A" if old != "A" else "B") + signed["signature"][place + 1 :]
 
 
 FORGERIES: dict[str, Callable[[list[dict[str, Any]]], None]] = {
@@ -73,16 +73,16 @@ FORGERIES: dict[str, Callable[[list[dict[str, Any]]], None]] = {
 def test_an_approved_promotion_passes(approved: Project) -> None:
     report = audit(approved.folder, "tiny@champion")
     assert report["version"] == 2
-    assert [one for one in report["checks"] if one["result"] != "PASS"] == []
-    assert {"decision 3", "decision 2"} <= {one["subject"] for one in report["checks"] if one["name"] == "approval"}
+    assert [check for check in report["checks"] if check["result"] != "PASS"] == []
+    assert {"decision 3", "decision 2"} <= {check["subject"] for check in report["checks"] if check["name"] == "approval"}
 
 
 def test_the_report_shows_the_decisions_and_stays_what_the_stage_wrote(approved: Project, command: Command) -> None:
     before = approved.facts()
-    code, said, _ = command(approved, "report", "--json")
-    found = json.loads(said)
-    assert (code, found["decisions"]) == (0, [1, 2, 3])
-    page = Path(found["path"]).read_text(encoding="utf-8")
+    code, printed, _ = command(approved, "report", "--json")
+    answer = json.loads(printed)
+    assert (code, answer["decisions"]) == (0, [1, 2, 3])
+    page = Path(answer["path"]).read_text(encoding="utf-8")
     assert "r2 of this run is champion, as version 2, since decision 3" in page
     for words in (
         "Decision 1: first version 3 (r3): done",
@@ -123,8 +123,8 @@ def test_a_change_of_what_people_signed_is_found_and_named(approved: Project, wh
     attack, check, subject = TAMPERED[what]
     with attack(approved.folder):
         report = audit(approved.folder, "tiny@champion")
-    found = [(one["name"], one["subject"]) for one in report["checks"] if one["result"] == "FAIL"]
-    assert [one for one in found if one[0] == check and one[1].startswith(subject)], found
+    failures = [(failure["name"], failure["subject"]) for failure in report["checks"] if failure["result"] == "FAIL"]
+    assert [failure for failure in failures if failure[0] == check and failure[1].startswith(subject)], failures
 
 
 @pytest.mark.parametrize("what", FORGERIES)
@@ -135,5 +135,5 @@ def test_a_forged_approval_is_found_and_named(approved: Project, what: str) -> N
         report = audit(approved.folder, "tiny@champion")
     finally:
         forge_log(approved.folder, lambda log: log.__setitem__(slice(None), json.loads(json.dumps(before))))
-    found = [(one["name"], one["subject"]) for one in report["checks"] if one["result"] == "FAIL"]
-    assert ("approval", "decision 3") in found, found
+    failures = [(failure["name"], failure["subject"]) for failure in report["checks"] if failure["result"] == "FAIL"]
+    assert ("approval", "decision 3") in failures, failures

@@ -62,11 +62,7 @@ def fresh(tiny_project: Project, tmp_path: Path) -> Project:
             "labelled_epochs: 0\n    transfer_epochs: 0.0",
             "rounds.r1: labelled_epochs = 0 and transfer_epochs = 0.0 of 150 transfer rows leave nothing to train on",
         ),
-        (
-            "hidden: 16\n    heads: 2",
-            "hidden: 16\n    heads: 3",
-            "rounds.r2.heads: 3 does not divide rounds.r2.hidden = 16",
-        ),
+        ("hidden: 16\n    heads: 2", "hidden: 16\n    heads: 3", "rounds.r2.heads: 3 does not divide rounds.r2.hidden = 16"),
     ],
     ids=["typo", "rounds_do_not_shrink", "nothing_to_train_on", "heads_do_not_divide"],
 )
@@ -110,9 +106,7 @@ def test_a_full_disk(tiny_project: Project, small_disk: Path) -> None:
     assert NO_ROOM in _refusal(tiny_project.copy(small_disk / "project"))
 
 
-def test_a_disk_of_which_the_system_says_that_it_is_full(
-    fresh: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_of_which_the_system_says_that_it_is_full(fresh: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same refusal of the command where no small file system can be mounted."""
     lines = "import collections, shutil\nshutil.disk_usage = lambda _: collections.namedtuple('usage', 'free')(0)\n"
     (tmp_path / "startup").mkdir()
@@ -156,9 +150,7 @@ def test_every_library_that_fills_a_disk_is_known_without_a_disk() -> None:
 
 
 @pytest.mark.parametrize("library", FULL_DISK)
-def test_the_words_of_a_full_disk(
-    library: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_words_of_a_full_disk(library: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def write(_argv: list[str], _started: float) -> int:
         raise FULL_DISK[library]
 

@@ -12,6 +12,7 @@ ASKS = """
 import sys
 from pathlib import Path
 from tasks.audit.derive import derive, deriver
+from tasks.audit.evidence import Evidence
 
 RECEIPTS = {
     "teacher": {"outputs": {"artifacts/w": {"sha256": "0" * 64, "size_bytes": 1}}, "inputs": {}},
@@ -21,18 +22,20 @@ RECEIPTS = {
 }
 
 if __name__ == "__main__":
-    asked = (RECEIPTS, ["teacher", "prune@r1", "distill@r1", "gate@r1"], "r1", {"artifacts/w": None}, Path(sys.argv[1]))
+    stages = ["teacher", "prune@r1", "distill@r1", "gate@r1"]
+    evidence = Evidence(Path(), Path(), {}, RECEIPTS, stages, {}, {}, {}, places={"artifacts/w": None})
+    asked = (evidence, Path(sys.argv[1]))
     with deriver() as start:
         apart = start(*asked)()
     assert "torch" not in sys.modules, "the audit itself imported torch"
     assert apart == derive(*asked), apart
-    print(sorted({f"{one.name} {one.result}" for one in apart}))
+    print(sorted({f"{finding.name} {finding.result}" for finding in apart}))
 """
 
 DIES = """
 import os
 from pathlib import Path
-from tasks import derive
+from tasks.audit import derive
 from tasks.errors import StageError
 
 class Deadly(dict):
@@ -41,7 +44,7 @@ class Deadly(dict):
 
 if __name__ == "__main__":
     with derive.deriver() as start:
-        answer = start(Deadly(), [], "r1", {}, Path())
+        answer = start(Deadly(), Path())
         try:
             answer()
         except StageError as error:

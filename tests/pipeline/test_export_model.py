@@ -99,9 +99,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     site = next((folder / "lib").glob("python3*")) / "site-packages"
     (site / "tools.pth").write_text(f"{Path(model_signing.__file__).parents[1]}\n")
     env = {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}", "HOME": str(folder)}
-    done = subprocess.run(
-        ["python", "-c", "import tasks"], env=env, cwd=folder, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["python", "-c", "import tasks"], env=env, cwd=folder, capture_output=True, text=True, check=False)
     assert "No module named 'tasks'" in done.stderr
     return env
 
@@ -110,11 +108,11 @@ def commands(folder: Path) -> dict[str, str]:
     """Return heading -> the commands below it that VERIFY.md tells to run."""
     text = (folder / "VERIFY.md").read_text(encoding="utf-8")
     parts = re.split(r"^## (.*)$", text, flags=re.MULTILINE)
-    found = {
+    blocks_of = {
         head: re.findall(r"^```sh\n(.*?)^```", body, flags=re.MULTILINE | re.DOTALL)
         for head, body in zip(parts[1::2], parts[2::2], strict=True)
     }
-    return {head: blocks[0] for head, blocks in found.items() if blocks}
+    return {head: blocks[0] for head, blocks in blocks_of.items() if blocks}
 
 
 def follow(folder: Path, env: dict[str, str]) -> dict[str, subprocess.CompletedProcess[str]]:
@@ -128,20 +126,20 @@ def follow(folder: Path, env: dict[str, str]) -> dict[str, subprocess.CompletedP
 def test_a_stranger_verifies_it_with_public_tools(exported: Path, stranger: dict[str, str]) -> None:
     done = follow(exported, stranger)
     assert len(done) == 5
-    for head, one in done.items():
-        assert one.returncode == 0, f"{head}: {one.stdout}{one.stderr}"
-    fingerprint = next(one.stdout.split()[0] for head, one in done.items() if head == "The key")
+    for head, ended in done.items():
+        assert ended.returncode == 0, f"{head}: {ended.stdout}{ended.stderr}"
+    fingerprint = next(ended.stdout.split()[0] for head, ended in done.items() if head == "The key")
     assert f"`{fingerprint}`" in (exported / "VERIFY.md").read_text(encoding="utf-8")
-    printed = next(one.stdout for head, one in done.items() if "in-toto" in head)
+    printed = next(ended.stdout for head, ended in done.items() if "in-toto" in head)
     assert {"data/rows.csv", "teacher/model.safetensors", "code"} <= {line.split()[0] for line in printed.splitlines()}
 
 
 def test_a_stranger_finds_a_changed_model(exported: Path, stranger: dict[str, str]) -> None:
     with one_byte(exported / "model.safetensors"):
         done = follow(exported, stranger)
-    found = {head for head, one in done.items() if one.returncode != 0}
-    assert found == set(done) - {"The key"}
-    assert all("model.safetensors" in done[head].stdout + done[head].stderr for head in found)
+    failing = {head for head, ended in done.items() if ended.returncode != 0}
+    assert failing == set(done) - {"The key"}
+    assert all("model.safetensors" in done[head].stdout + done[head].stderr for head in failing)
 
 
 def manifest_fault(folder: Path) -> str:
@@ -195,9 +193,9 @@ def test_every_part_of_the_envelope_is_signed(exported: Path, stranger: dict[str
 
 def test_the_same_model_gives_the_same_bytes(exported: Path, finished: Project, key: Path, tmp_path: Path) -> None:
     report = export_model(finished.folder, "tiny/3", ExportRequest(tmp_path / "model", key, "Apache-2.0", None))
-    one, other = digest(exported)["files"], digest(tmp_path / "model")["files"]
-    assert set(one) == set(other) == set(report["files"])
-    assert {name for name in one if one[name] != other[name]} == RANDOM
+    first, second = digest(exported)["files"], digest(tmp_path / "model")["files"]
+    assert set(first) == set(second) == set(report["files"])
+    assert {name for name in first if first[name] != second[name]} == RANDOM
 
 
 def test_the_bytes_are_those_of_the_receipts(exported: Path, finished: Project) -> None:
@@ -205,9 +203,7 @@ def test_the_bytes_are_those_of_the_receipts(exported: Path, finished: Project) 
     for path in trained.iterdir():
         assert file_sha256(exported / path.name) == file_sha256(path)
     for name in ("model.onnx", "model.int8.onnx"):
-        assert file_sha256(exported / "onnx" / name) == file_sha256(
-            finished.folder / "artifacts/rounds/r3/exported" / name
-        )
+        assert file_sha256(exported / "onnx" / name) == file_sha256(finished.folder / "artifacts/rounds/r3/exported" / name)
     for path in (finished.folder / "artifacts/receipts").iterdir():
         if (exported / "receipts" / path.name).exists():
             assert (exported / "receipts" / path.name).read_bytes() == path.read_bytes()
@@ -220,23 +216,24 @@ def test_the_bytes_are_those_of_the_receipts(exported: Path, finished: Project) 
 def test_bill_of_materials(exported: Path, finished: Project) -> None:
     bom = read_json(exported / "bom.cdx.json")
     model = bom["metadata"]["component"]
-    ancestors = {one["bom-ref"]: one["hashes"][0]["content"] for one in model["pedigree"]["ancestors"]}
+    ancestors = {ancestor["bom-ref"]: ancestor["hashes"][0]["content"] for ancestor in model["pedigree"]["ancestors"]}
     rounds = finished.folder / "artifacts/rounds"
     expected = {
-        f"ancestor:{name}": file_sha256(rounds / name / "trained/model/model.safetensors")
-        for name in ("r2", "r1", "teacher")
+        f"ancestor:{name}": file_sha256(rounds / name / "trained/model/model.safetensors") for name in ("r2", "r1", "teacher")
     }
     expected["ancestor:base"] = file_sha256(finished.folder / "artifacts/fetched/teacher/model.safetensors")
     assert list(ancestors) == list(expected)
     assert ancestors == expected
     metrics = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
     quality = read_json(exported / "evidence/quality.json")["sets"]["test"]["slices"]["class:positive"]["accuracy"]
-    shown = next(one for one in metrics if one["type"] == "accuracy" and one["slice"] == "test/class:positive")
+    shown = next(metric for metric in metrics if metric["type"] == "accuracy" and metric["slice"] == "test/class:positive")
     assert float(shown["value"]) == pytest.approx(quality["value"], rel=1e-5)
     assert float(shown["confidenceInterval"]["lowerBound"]) == pytest.approx(quality["low"], rel=1e-5)
-    kinds = [one["type"] for one in bom["components"]]
+    kinds = [component["type"] for component in bom["components"]]
     assert kinds.count("data") == 1 + len(list((finished.folder / "artifacts/data/sets").glob("*.parquet")))
-    assert any(one["purl"].startswith("pkg:pypi/torch@") for one in bom["components"] if one["type"] == "library")
+    assert any(
+        component["purl"].startswith("pkg:pypi/torch@") for component in bom["components"] if component["type"] == "library"
+    )
 
 
 def test_lineage_events(exported: Path, endpoint: Endpoint) -> None:
@@ -244,20 +241,20 @@ def test_lineage_events(exported: Path, endpoint: Endpoint) -> None:
     assert endpoint.events == events
     whole, *_, last = events
     assert whole["run"]["runId"] == last["run"]["runId"]
-    assert {one["run"]["facets"]["parent"]["run"]["runId"] for one in events[1:-1]} == {whole["run"]["runId"]}
-    ends = {one["job"]["name"]: one for one in events if one["eventType"] == "COMPLETE"}
-    starts = {one["job"]["name"]: one for one in events if one["eventType"] == "START"}
+    assert {event["run"]["facets"]["parent"]["run"]["runId"] for event in events[1:-1]} == {whole["run"]["runId"]}
+    ends = {event["job"]["name"]: event for event in events if event["eventType"] == "COMPLETE"}
+    starts = {event["job"]["name"]: event for event in events if event["eventType"] == "START"}
     assert set(ends) == set(starts)
     assert all(starts[name]["eventTime"] <= end["eventTime"] for name, end in ends.items())
     wrote = {
-        (one["name"], one["facets"]["version"]["datasetVersion"])
+        (dataset["name"], dataset["facets"]["version"]["datasetVersion"])
         for end in ends.values()
-        for one in end.get("outputs", [])
+        for dataset in end.get("outputs", [])
     }
     for name, end in ends.items():
-        for one in end.get("inputs", []):
-            known = (one["name"], one["facets"]["version"]["datasetVersion"]) in wrote
-            assert known or name == "tiny.fetch", f"{name} reads {one['name']}, which no run wrote"
+        for dataset in end.get("inputs", []):
+            known = (dataset["name"], dataset["facets"]["version"]["datasetVersion"]) in wrote
+            assert known or name == "tiny.fetch", f"{name} reads {dataset['name']}, which no run wrote"
     code = ends["tiny.prune@r3"]["job"]["facets"]["sourceCodeLocation"]
     assert code["path"] == "tasks/stages/prune.py"
     assert re.fullmatch(r"[0-9a-f]{40}", code["version"])
@@ -276,21 +273,15 @@ def test_events_that_are_not_taken(endpoint: Endpoint) -> None:
 def test_model_card(exported: Path) -> None:
     from huggingface_hub import ModelCard
 
-    found = ModelCard.load(exported / "README.md")
-    data = found.data
+    loaded = ModelCard.load(exported / "README.md")
+    data = loaded.data
     assert (data.license, data.pipeline_tag, data.base_model) == ("apache-2.0", "text-classification", "teacher")
-    results = {(one.dataset_split, one.metric_type): one for one in data.eval_results}
+    results = {(result.dataset_split, result.metric_type): result for result in data.eval_results}
     quality = read_json(exported / "evidence/quality.json")["sets"]["abroad"]["slices"]["overall"]["accuracy"]
     assert results[("abroad", "accuracy")].metric_value == pytest.approx(quality["value"], abs=1e-6)
     assert f"{quality['low']:.3f} to {quality['high']:.3f}" in results[("abroad", "accuracy")].metric_name
-    for words in (
-        "## What it lost",
-        "## Not without further evaluation",
-        "## Lineage",
-        "Decision 1, ",
-        "Verdict: **pass**",
-    ):
-        assert words in found.content
+    for words in ("## What it lost", "## Not without further evaluation", "## Lineage", "Decision 1, ", "Verdict: **pass**"):
+        assert words in loaded.content
 
 
 def test_without_a_key_and_from_the_cache_alone(
@@ -298,15 +289,15 @@ def test_without_a_key_and_from_the_cache_alone(
 ) -> None:
     shutil.rmtree(project.folder / "artifacts/rounds")
     out = tmp_path / "model"
-    code, said, heard = command(project, "export", "tiny/3", "--out", str(out), "--json")
+    code, printed, heard = command(project, "export", "tiny/3", "--out", str(out), "--json")
     assert code == 0, heard
-    report = json.loads(said)
+    report = json.loads(printed)
     assert (report["version"], report["signed_with"], report["audit"]["FAIL"]) == (3, None, 0)
     assert not {"model.sig", "signer.pub.pem", "provenance.intoto.jsonl"} & set(report["files"])
     done = follow(out, stranger)
-    assert {head: one.returncode for head, one in done.items()} == dict.fromkeys(done, 0)
+    assert {head: ended.returncode for head, ended in done.items()} == dict.fromkeys(done, 0)
     assert len(done) == 2
-    subjects = {one["name"]: one["digest"]["sha256"] for one in read_json(out / "provenance.statement.json")["subject"]}
+    subjects = {file["name"]: file["digest"]["sha256"] for file in read_json(out / "provenance.statement.json")["subject"]}
     assert subjects["onnx/model.onnx"] == hashlib.sha256((out / "onnx/model.onnx").read_bytes()).hexdigest()
     assert "license: unknown\n" in (out / "README.md").read_text(encoding="utf-8")
 

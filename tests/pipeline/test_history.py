@@ -22,7 +22,7 @@ def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_upwards_a_model_leads_to_its_teacher_and_its_data(finished: Project) -> None:
-    stages = {one["stage"]: one for one in lineage_up(finished.folder, "tiny/2")["stages"]}
+    stages = {row["stage"]: row for row in lineage_up(finished.folder, "tiny/2")["stages"]}
     assert stages["prune@r2"]["rests_on"] == ["distill@r1", "fetch", "prepare", "prune@r1"]
     read = ["artifacts/fetched/teacher/model.safetensors", "artifacts/rounds/r1/trained/model/model.safetensors"]
     assert stages["prune@r2"]["parent_models"] == {path: file_sha256(finished.folder / path) for path in read}
@@ -39,24 +39,20 @@ def test_upwards_a_model_leads_to_its_teacher_and_its_data(finished: Project) ->
         ("artifacts/no/such/file", []),
     ],
 )
-def test_downwards_a_thing_leads_to_the_models_that_rest_on_it(
-    finished: Project, thing: str, versions: list[int]
-) -> None:
-    def found(asked: str) -> list[Any]:
-        return [one["version"] for one in lineage_down(finished.folder, asked)["models"]]
+def test_downwards_a_thing_leads_to_the_models_that_rest_on_it(finished: Project, thing: str, versions: list[int]) -> None:
+    def versions_on(asked: str) -> list[Any]:
+        return [model["version"] for model in lineage_down(finished.folder, asked)["models"]]
 
-    assert found(thing) == versions
+    assert versions_on(thing) == versions
     if versions:
-        assert found(file_sha256(finished.folder / thing)[:12]) == versions
+        assert versions_on(file_sha256(finished.folder / thing)[:12]) == versions
 
 
 def test_downwards_from_a_commit_or_a_source(finished: Project) -> None:
     commit = finished.shell("git", "rev-parse", "--short=8", "HEAD").strip()
     assert len(lineage_down(finished.folder, commit)["models"]) == 3
     source = next(
-        line.split("source: ")[1]
-        for line in finished.shell("cat", "params.yaml").splitlines()
-        if "source: path" in line
+        line.split("source: ")[1] for line in finished.shell("cat", "params.yaml").splitlines() if "source: path" in line
     )
     assert len(lineage_down(finished.folder, source)["models"]) == 3
 
@@ -66,12 +62,12 @@ def test_downwards_from_a_row_leads_to_the_models_that_have_seen_it(finished: Pr
     row = pq.read_table(sets / "train.parquet")["row_id"][0].as_py()
     in_calibration = row in pq.read_table(sets / "calibration.parquet")["row_id"].to_pylist()
     answer = lineage_down(finished.folder, row)
-    assert [one["version"] for one in answer["models"]] == [1, 2, 3]
+    assert [model["version"] for model in answer["models"]] == [1, 2, 3]
     assert answer["models"][0]["sets"] == (["calibration", "train"] if in_calibration else ["train"])
     assert lineage_down(finished.folder, "0" * 16) == {"thing": "0" * 16, "models": [], "unread": []}
     with moved_away(sets), moved_away(finished.folder / ".dvc/cache/files"):
         answer = lineage_down(finished.folder, row)
-    assert (answer["models"], [one["version"] for one in answer["unread"]]) == ([], [1, 2, 3])
+    assert (answer["models"], [model["version"] for model in answer["unread"]]) == ([], [1, 2, 3])
 
 
 def test_a_difference_names_what_changed_and_nothing_else(finished: Project) -> None:
@@ -85,12 +81,12 @@ def test_a_difference_names_what_changed_and_nothing_else(finished: Project) -> 
 
 
 def test_the_commands_answer(finished: Project, command: Command) -> None:
-    code, said, _ = command(finished, "lineage")
+    code, printed, _ = command(finished, "lineage")
     assert code == 0
-    assert said.startswith("tiny/3 @challenger @champion (r3) rests on\nfetch ")
-    code, said, _ = command(finished, "diff", "tiny/2", "tiny/3")
+    assert printed.startswith("tiny/3 @challenger @champion (r3) rests on\nfetch ")
+    code, printed, _ = command(finished, "diff", "tiny/2", "tiny/3")
     assert code == 0
-    assert "data: nothing differs" in said
+    assert "data: nothing differs" in printed
     assert json.loads(command(finished, "lineage", "--down", "artifacts/nothing", "--json")[1])["models"] == []
 
 

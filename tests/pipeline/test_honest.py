@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:
 
 def alarms(workspace: Path, selector: str) -> list[dict[str, Any]]:
     """Return the checks of an audit that do not pass."""
-    return [one for one in audit(workspace, selector)["checks"] if one["result"] != "PASS"]
+    return [check for check in audit(workspace, selector)["checks"] if check["result"] != "PASS"]
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_the_histories_are_at_least_twenty() -> None:
     assert len(HISTORIES) >= 20
 
 
-@pytest.mark.parametrize("history", [pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW)) for one in HISTORIES])
+@pytest.mark.parametrize("history", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in HISTORIES])
 def test_an_honest_history_raises_no_alarm(scene: Scene, history: str) -> None:
     with contextlib.closing(HISTORIES[history](scene)) as moments:
         audited = 0
@@ -44,4 +44,4 @@ def test_an_honest_history_raises_no_alarm(scene: Scene, history: str) -> None:
 @pytest.mark.slow
 def test_an_earlier_model_whose_files_were_swept_up_is_unknown(scene: Scene) -> None:
     [*_, (project, _)] = run_again_otherwise(scene)
-    assert {one["result"] for one in alarms(project.folder, "tiny/3")} == {"UNKNOWN"}
+    assert {check["result"] for check in alarms(project.folder, "tiny/3")} == {"UNKNOWN"}

@@ -11,7 +11,9 @@ import pytest
 from tasks.files import read_json, read_json_lines
 from tasks.promotion.checks import answers
 from tasks.promotion.decide import describe
+from tasks.promotion.decisions import VersionRecord
 from tasks.promotion.serving import ServingError, served
+from tasks.promotion.versions import read_version
 from tasks.registry.tracking import Tracker
 from tests.tiny_project import Project
 
@@ -38,23 +40,23 @@ def test_the_first_decision_says_what_was_asked_besides_the_gates(finished: Proj
 
 def test_the_champion_answers_from_a_fresh_process_and_from_a_real_server(tracker: Tracker) -> None:
     candidate = describe(tracker, "tiny", tracker.aliases("tiny")["champion"])
-    found = answers(tracker, candidate, ["golden", "serves", "lineage", "clean_git"])
+    found = answers(read_version(tracker, candidate), ["golden", "serves", "lineage", "clean_git"])
     assert {name: answer.result for name, answer in found.items()} == dict.fromkeys(found, "pass"), found
     assert set(found) == {"golden", "serves", "lineage", "clean_git"}
-    assert processes_of(tracker.local_model(candidate["model_id"])) == []
+    assert processes_of(tracker.local_model(str(candidate["model_id"]))) == []
 
 
 def test_the_golden_answers_of_another_round_are_not_its_own(tracker: Tracker) -> None:
     one, other = (describe(tracker, "tiny", version) for version in ("1", "3"))
-    mixed = {**one, "model_id": other["model_id"]}
-    found = answers(tracker, mixed, ["golden"])["golden"]
+    mixed = read_version(tracker, {**one, "model_id": other["model_id"]})
+    found = answers(mixed, ["golden"])["golden"]
     assert found.result == "fail"
     assert "differ by" in found.sentence
 
 
 def test_a_version_whose_run_is_gone_is_held(tracker: Tracker) -> None:
-    candidate = {**describe(tracker, "tiny", "1"), "run_id": ""}
-    found = answers(tracker, candidate, ["golden", "lineage"])
+    candidate: VersionRecord = {**describe(tracker, "tiny", "1"), "run_id": ""}
+    found = answers(read_version(tracker, candidate), ["golden", "lineage"])
     assert {answer.result for answer in found.values()} == {"hold"}
 
 

@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 
 from tasks.audit.walk import audit
-from tasks.registry.rebuild import rebuild
+from tasks.promotion.decide import reconcile
+from tasks.promotion.decisions import read_log
+from tasks.registry.rebuild import Decided, rebuild
 from tests.pipeline.conftest import Command
 from tests.tampering import STORE, moved_away
 from tests.tiny_project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")
 
+DECIDED = Decided(read_log, reconcile)
 OWN_IDS = ("model_id", "run_id", "path", "onnx_path")  # a new store makes its own
 
 
@@ -33,9 +36,7 @@ def models(project: Project) -> list[dict[str, Any]]:
     from tasks.registry.listing import list_models
     from tasks.registry.tracking import Tracker
 
-    return [
-        {key: value for key, value in row.items() if key not in OWN_IDS} for row in list_models(Tracker(project.folder))
-    ]
+    return [{key: value for key, value in row.items() if key not in OWN_IDS} for row in list_models(Tracker(project.folder))]
 
 
 def without_index(project: Project, folder: Path) -> Project:
@@ -52,7 +53,7 @@ def test_the_index_of_one_run_is_made_again(finished: Project, command: Command,
     assert (code, said.splitlines()[0]) == (0, "1 runs recorded; registered:")
     assert models(project) == before
     assert [one for one in audit(project.folder, None)["checks"] if one["result"] != "PASS"] == []
-    assert rebuild(project.folder)["lost"] == []  # once more changes nothing
+    assert rebuild(project.folder, DECIDED)["lost"] == []  # once more changes nothing
     assert models(project) == before
     code, said, _ = command(project, "publish", "--json")
     assert (code, len(json.loads(said)["runs"])) == (0, 4)
@@ -72,14 +73,14 @@ def test_two_runs_are_made_again_with_their_numbers(project: Project, tmp_path: 
         (4, ["champion"]),
     ]
     again, poor = without_index(project, tmp_path / "again"), without_index(project, tmp_path / "poor")
-    answer = rebuild(again.folder)
+    answer = rebuild(again.folder, DECIDED)
     assert (answer["lost"], answer["faults"], len(answer["runs"])) == ([], [], 3)
     assert models(again) == before
     for number in (1, 3, 4):
         assert audit(again.folder, f"tiny/{number}")["result"] == "PASS"
 
     with moved_away(poor.folder / ".dvc/cache/files"):  # the workspace has the last run alone
-        answer = rebuild(poor.folder)
+        answer = rebuild(poor.folder, DECIDED)
     assert [one["version"] for one in answer["lost"]] == ["4"]
     assert [one["version"] for one in models(poor)] == [1, 2, 3]
 
@@ -90,7 +91,7 @@ def test_a_version_that_is_lost_keeps_its_number_free(finished: Project, tmp_pat
     place = project.folder / "artifacts/rounds/r2/exported/model.onnx"
     md5 = hashlib.md5(place.read_bytes(), usedforsecurity=False).hexdigest()
     with moved_away(place), moved_away(project.folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]):
-        answer = rebuild(project.folder)
+        answer = rebuild(project.folder, DECIDED)
     assert [(one["version"], one["model_sha256"]) for one in answer["lost"]] == [("2", before[1]["model_sha256"])]
     assert [one["version"] for one in models(project)] == [1, 3]
     assert models(project)[1]["aliases"] == ["challenger", "champion"]
@@ -104,7 +105,7 @@ def test_a_clone_without_records_uses_the_commits(project: Project, tmp_path: Pa
     clone = Project(tmp_path / "clone")
     project.shell("git", "clone", "-q", str(project.folder), str(clone.folder))
     clone.dvc("config", "--local", "cache.dir", str(project.folder / ".dvc/cache"))
-    answer = rebuild(clone.folder)
+    answer = rebuild(clone.folder, DECIDED)
     assert [one["where"][:6] for one in answer["runs"]] == ["commit"]
     assert models(clone) == before
 

@@ -29,18 +29,18 @@ def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def replayed(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (subject, result) of the checks of a replay."""
-    return [(one["subject"], one["result"]) for one in report["checks"] if one["name"] == "replay"]
+    return [(check["subject"], check["result"]) for check in report["checks"] if check["name"] == "replay"]
 
 
 def test_pruning_replays_bit_for_bit_and_leaves_nothing(finished: Project, command: Command) -> None:
     before = finished.facts()
-    code, said, told = command(finished, "audit", "tiny/3", "--stages", "prune@r1, prune@r2", "--json")
-    report = json.loads(said)
+    code, printed, errors = command(finished, "audit", "tiny/3", "--stages", "prune@r1, prune@r2", "--json")
+    report = json.loads(printed)
     assert (code, report["result"]) == (0, "PASS")
     assert replayed(report) == [("prune@r1", "PASS"), ("prune@r2", "PASS")]
-    assert [one["name"] for one in report["replay"]["stages"]] == ["prune@r1", "prune@r2"]
+    assert [stage["name"] for stage in report["replay"]["stages"]] == ["prune@r1", "prune@r2"]
     assert report["replay"]["environment"] == []
-    assert "replay 2/2 prune@r2: PASS in" in told
+    assert "replay 2/2 prune@r2: PASS in" in errors
     assert finished.facts() == before
     assert finished.shell("git", "worktree", "list").count("\n") == 1
     assert not list((finished.folder / ".compactlm").glob("audit-*"))
@@ -75,12 +75,10 @@ def evaluation(finished: Project, tmp_path: Path) -> tuple[dict[str, Any], dict[
     return receipt, json.loads(json.dumps(receipt)), tmp_path
 
 
-def results(
-    evaluation: tuple[dict[str, Any], dict[str, Any], Path], finished: Project, context: Context = PLAIN
-) -> list[str]:
+def results(evaluation: tuple[dict[str, Any], dict[str, Any], Path], finished: Project, context: Context = PLAIN) -> list[str]:
     receipt, again, tree = evaluation
     places = {path: finished.folder / path for path in _paths(receipt)}
-    return [f"{one.result} {one.sentence}" for one in compare_stage(receipt, again, tree, places, context)]
+    return [f"{finding.result} {finding.sentence}" for finding in compare_stage(receipt, again, tree, places, context)]
 
 
 def _paths(receipt: dict[str, Any]) -> list[str]:
@@ -98,9 +96,7 @@ def test_measured_times_may_differ_and_other_numbers_may_not(evaluation: Any, fi
     assert results(evaluation, finished) == ["FAIL numbers that are not measured times differ"]
 
 
-def test_other_bytes_fail_on_the_same_machine_and_are_unknown_in_another_environment(
-    evaluation: Any, finished: Project
-) -> None:
+def test_other_bytes_fail_on_the_same_machine_and_are_unknown_in_another_environment(evaluation: Any, finished: Project) -> None:
     _, again, tree = evaluation
     place = tree / "artifacts/rounds/r3/evaluated/predictions/test.parquet"
     place.write_bytes(place.read_bytes() + b" ")
@@ -125,11 +121,11 @@ def test_on_a_device_that_is_not_deterministic_the_metrics_decide(evaluation: An
     write_json(folder / "quality.json", quality)
     assert results(evaluation, finished, tolerant) == ["FAIL differs by more than 0.02"]
     blind = Context(None, tolerant=True, has_metrics=False)
-    assert any(one.startswith("UNKNOWN other bytes on a device") for one in results(evaluation, finished, blind))
+    assert any(line.startswith("UNKNOWN other bytes on a device") for line in results(evaluation, finished, blind))
 
 
 @pytest.mark.slow
 def test_the_whole_run_replays_bit_for_bit(finished: Project) -> None:
     report = audit(finished.folder, "tiny/3", again=["*"])
-    assert [one for one in report["checks"] if one["result"] != "PASS"] == []
-    assert [name for name, _ in replayed(report)] == [one["name"] for one in report["stages"]]
+    assert [check for check in report["checks"] if check["result"] != "PASS"] == []
+    assert [name for name, _ in replayed(report)] == [stage["name"] for stage in report["stages"]]

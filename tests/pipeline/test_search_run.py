@@ -38,9 +38,7 @@ def test_a_round_that_searches_is_run_recorded_shown_and_audited(project: Projec
     shown = json.loads(said)
     assert (code, shown["searches"], shown["solved_shapes"]["r4"]) == (0, {"r4": search}, chosen["shape_after"])
     code, said, _ = command(project, "status")
-    assert f"r4: candidate {search['chosen']} of 3; KL to the teacher after a short distillation:" in " ".join(
-        said.split()
-    )
+    assert f"r4: candidate {search['chosen']} of 3; KL to the teacher after a short distillation:" in " ".join(said.split())
 
     report = audit(project.folder, "tiny/4")
     results = {(one["name"], one["subject"]): one["result"] for one in report["checks"]}

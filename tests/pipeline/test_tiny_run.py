@@ -104,9 +104,7 @@ def test_a_second_run_and_dvc_itself_find_nothing_to_do(project: Project) -> Non
 
 @pytest.mark.slow
 def test_a_change_runs_only_what_follows_from_it(project: Project) -> None:
-    states = project.run(
-        "--set", "rounds.r3.learning_rate=4.0e-3", "--set", "gates=[{metric: params_total, max: 9999}]"
-    )
+    states = project.run("--set", "rounds.r3.learning_rate=4.0e-3", "--set", "gates=[{metric: params_total, max: 9999}]")
     third = {f"{stage}@r3" for stage in ("prune", "distill", "export", "evaluate", "gate")}
     assert executed(states) == {*third, "gate@r1", "gate@r2", "select", "report"}
     assert {state for name, state in states.items() if name not in executed(states)} == {"skipped"}

@@ -29,27 +29,15 @@ from tasks.models.checkpoint import (
     save_causal_lm,
     save_classifier,
 )
-from tasks.pruning.cut import student_from_plan, write_tokenizer
+from tasks.pruning.causal_lm import student_from_plan as causal_student
+from tasks.pruning.classification import student_from_plan
+from tasks.pruning.cut import write_tokenizer
 from tasks.pruning.shapes import Plan
-from tasks.stages.causal_lm_prune import student_from_plan as causal_student
 from tests.causal import config_of, sentences
 from tests.families import CONFIGS, END, roberta_tokenizer
 from tests.property.test_families import everything
 
-WORDS = [
-    "the",
-    "then",
-    "there",
-    "other",
-    "weather",
-    "in",
-    "inner",
-    "dinner",
-    "interest",
-    "resting",
-    "plotting",
-    "naïve",
-]
+WORDS = ["the", "then", "there", "other", "weather", "in", "inner", "dinner", "interest", "resting", "plotting", "naïve"]
 SIZE = 310
 FEW = settings(max_examples=25, deadline=None)
 LETTERS = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
@@ -144,13 +132,7 @@ def write(tokenizer: dict[str, Any], kind: str, folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     added = {str(t["id"]): {"content": t["content"], "special": True} for t in tokenizer["added_tokens"]}
     end = {"eos_token": END, "pad_token": END} if END in ids else {}
-    settings = {
-        "tokenizer_class": kind,
-        "model_max_length": 64,
-        "add_prefix_space": False,
-        **end,
-        "added_tokens_decoder": added,
-    }
+    settings = {"tokenizer_class": kind, "model_max_length": 64, "add_prefix_space": False, **end, "added_tokens_decoder": added}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
@@ -190,9 +172,7 @@ def test_the_stock_tokenizer_and_classifier_of_the_smaller_folder_say_the_same(
     ours, theirs = (AutoTokenizer.from_pretrained(folder) for folder in (tmp_path / "student", parent))
     ids, before = (one([TEXT, "then"], padding=True, return_tensors="pt") for one in (ours, theirs))
     assert torch.equal(torch.tensor(keep)[ids["input_ids"]], before["input_ids"])
-    assert (
-        ids["input_ids"][0].tolist() == Tokenizer.from_file(str(tmp_path / "student/tokenizer.json")).encode(TEXT).ids
-    )
+    assert ids["input_ids"][0].tolist() == Tokenizer.from_file(str(tmp_path / "student/tokenizer.json")).encode(TEXT).ids
     stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student").eval()
     with torch.inference_mode():
         mine = stock(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"]).logits

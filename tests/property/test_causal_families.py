@@ -21,11 +21,11 @@ from tasks.models.architectures import adapter_of, without_layers
 from tasks.models.causal_lm import count_parameters, flops_per_token
 from tasks.models.checkpoint import load_causal_lm, read_config, save_causal_lm
 from tasks.pruning.calibration import BlockCalibration
+from tasks.pruning.causal_lm import student_from_plan
 from tasks.pruning.criteria import CRITERIA, keep_best
 from tasks.pruning.cut import make_plan
 from tasks.pruning.depth import blocks, protected_ends
 from tasks.pruning.shapes import Plan
-from tasks.stages.causal_lm_prune import student_from_plan
 from tests.causal import DECODERS, write_decoder
 from tests.families import FFN, HEADS, LAYERS
 from tests.property.test_families import CPU, drawn_heads, everything, ignore_heads, ignore_inputs
@@ -84,9 +84,7 @@ def test_ffn_and_heads_pruned_equal_masked(folders: dict[str, Path], name: str, 
 @every_decoder
 def test_dropped_layers_equal_skipped_layers(folders: dict[str, Path], name: str) -> None:
     whole, kept = everything(folders[name]), [0, 2]
-    student = student_of(
-        folders[name], layers=kept, heads=[whole["heads"][i] for i in kept], ffn=[whole["ffn"][i] for i in kept]
-    )
+    student = student_of(folders[name], layers=kept, heads=[whole["heads"][i] for i in kept], ffn=[whole["ffn"][i] for i in kept])
     parent = load_causal_lm(folders[name])
     with without_layers(parent, {1}):
         torch.testing.assert_close(logits(student), logits(parent), atol=1e-5, rtol=1e-5)
@@ -129,9 +127,7 @@ def test_flops_a_token_equal_torchs_counter(folders: dict[str, Path], name: str)
     assert flops_per_token(model.config.to_dict(), 16) == counter.get_total_flops() // 16
 
 
-@pytest.mark.parametrize(
-    ("layers", "kept", "tried"), [(30, 24, range(2, 23)), (4, 3, (1, 2)), (3, 2, (1,)), (2, 1, (1,))]
-)
+@pytest.mark.parametrize(("layers", "kept", "tried"), [(30, 24, range(2, 23)), (4, 3, (1, 2)), (3, 2, (1,)), (2, 1, (1,))])
 def test_the_first_and_last_layers_are_protected(layers: int, kept: int, tried: Any) -> None:
     dropped = layers - kept
     assert blocks(layers, kept, *protected_ends(kept)) == [set(range(first, first + dropped)) for first in tried]

@@ -17,7 +17,7 @@ from tasks.measuring.cost import peak_memory_bytes
 from tasks.models.checkpoint import causal_lm_from_config
 from tasks.models.devices import Device
 from tasks.models.predict import Head, next_tokens, predicting
-from tasks.training.causal_lm import blocks_loss
+from tasks.training.causal_lm import Imitated, blocks_loss
 from tasks.training.chunked_loss import Recipe, causal_loss, token_loss
 from tasks.training.losses import LOSSES
 from tests.causal import config_of
@@ -46,15 +46,7 @@ def heads(count: int, vocabulary: int, width: int, seed: int, dtype: torch.dtype
     width=st.sampled_from([3, 20, 50]),
 )
 def test_value_and_gradients_are_those_of_the_plain_loss(
-    loss: str,
-    count: int,
-    chunk: int,
-    vocabulary: int,
-    seed: int,
-    temperature: float,
-    kd_weight: float,
-    taught: bool,
-    width: int,
+    loss: str, count: int, chunk: int, vocabulary: int, seed: int, temperature: float, kd_weight: float, taught: bool, width: int
 ) -> None:
     """Slopes are held for 1, 10 and 25 tokens of these widths at once, but always for whole chunks."""
     student, other = heads(count, vocabulary, width, seed)
@@ -110,9 +102,7 @@ def test_how_many_rows_stay_in_the_cache_changes_no_gradient(monkeypatch: pytest
 def test_it_is_zero_where_student_and_teacher_agree(loss: str) -> None:
     student, _ = heads(9, 11, 4, 0)
     recipe = Recipe(loss, 1.0, 1.0, 4, torch.float64)
-    found = causal_loss(
-        student, Head(student.hidden_ND.detach(), student.weight_VD.detach()), torch.zeros(9).long(), recipe
-    )
+    found = causal_loss(student, Head(student.hidden_ND.detach(), student.weight_VD.detach()), torch.zeros(9).long(), recipe)
     assert abs(float(found.detach())) < 1e-12
 
 
@@ -181,7 +171,7 @@ def test_the_gradients_of_parts_are_those_of_the_batch_of_two_plain_models(name:
     expected = torch.autograd.grad(plain, list(model.parameters()))
 
     device, recipe = Device(torch.device("cpu"), "fp32", 1), Recipe("forward_kl", 1.0, 1.0, 5, torch.float32)
-    loss = blocks_loss(model, teacher, recipe, device, lambda rows: ids[torch.from_numpy(rows)])
+    loss = blocks_loss(model, Imitated(teacher), recipe, device, lambda rows: ids[torch.from_numpy(rows)])
     values = []
     for rows in np.array_split(np.arange(6), 3):
         part = loss(model, rows) / 3

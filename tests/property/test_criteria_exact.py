@@ -155,9 +155,9 @@ def test_taylor_equals_the_gradient_of_explicit_masks(tiny_model: Path) -> None:
 @pytest.mark.parametrize("power", [1, 2])
 def test_the_weights_of_a_structure_are_those_that_pruning_removes(tiny_model: Path, power: int) -> None:
     config, weights = read_config(tiny_model), load_file(tiny_model / "model.safetensors")
-    sums = weight_sums(weights, bert.layout(config), HEADS, power)
+    sums = weight_sums(weights, bert.FAMILY.layout(config), HEADS, power)
     whole = {
-        "vocabulary": list(range(bert.shape(config)["vocabulary"])),
+        "vocabulary": list(range(bert.FAMILY.shape(config)["vocabulary"])),
         "hidden": list(range(32)),
         "layers": [0, 1, 2],
         "heads": [list(range(HEADS))] * 3,
@@ -166,7 +166,7 @@ def test_the_weights_of_a_structure_are_those_that_pruning_removes(tiny_model: P
     }
 
     def lost(**changed: Any) -> float:
-        student = slice_weights(weights, bert.layout(config), Plan(**{**whole, **changed}), HEAD_SIZE)
+        student = slice_weights(weights, bert.FAMILY.layout(config), Plan(**{**whole, **changed}), HEAD_SIZE)
         return float(
             sum((w.double().abs() ** power).sum() for w in weights.values())
             - sum((w.double().abs() ** power).sum() for w in student.values())

@@ -67,9 +67,7 @@ def test_missing_evidence_is_a_hold(missing: Key) -> None:
     assert "hold" in results
 
 
-@pytest.mark.parametrize(
-    "change", [{"support": 0}, {"support": -1}, {"support": 2.5}, {"doubt": "the rows differ"}], ids=str
-)
+@pytest.mark.parametrize("change", [{"support": 0}, {"support": -1}, {"support": 2.5}, {"doubt": "the rows differ"}], ids=str)
 def test_no_rows_or_doubt_is_a_hold(change: dict[str, Any]) -> None:
     evidence = _evidence()
     key = ("student", "accuracy", "test", "overall")

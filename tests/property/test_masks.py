@@ -9,14 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from tasks.models.masks import (
-    cubic_sparsity,
-    keep_largest,
-    keep_largest_by_row,
-    keep_n_of_m,
-    linear_sparsity,
-    sparsity_of,
-)
+from tasks.models.masks import cubic_sparsity, keep_largest, keep_largest_by_row, keep_n_of_m, linear_sparsity, sparsity_of
 
 SCORES = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 9))
 
@@ -55,9 +48,7 @@ def test_what_a_lower_sparsity_drops_a_higher_one_drops_too(scores: np.ndarray, 
 
 
 @given(initial=st.floats(0, 0.5), final=st.floats(0.5, 1), start=st.integers(0, 50), length=st.integers(1, 100))
-def test_the_linear_schedule_rises_evenly_from_initial_to_final(
-    initial: float, final: float, start: int, length: int
-) -> None:
+def test_the_linear_schedule_rises_evenly_from_initial_to_final(initial: float, final: float, start: int, length: int) -> None:
     end = start + length
     values = [linear_sparsity(step, start, end, initial, final) for step in range(end + 5)]
     assert values[: start + 1] == pytest.approx([initial] * (start + 1))

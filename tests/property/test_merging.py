@@ -68,12 +68,7 @@ def planned(folder: Path, heads: int, merge: bool) -> Plan:
     )
     target = {**shape, "heads": heads}
     return make_plan(
-        scores,
-        list(range(shape["layers"])),
-        target,
-        list(range(shape["vocabulary"])),
-        adapter.head_groups(config),
-        merge,
+        scores, list(range(shape["layers"])), target, list(range(shape["vocabulary"])), adapter.head_groups(config), merge
     )
 
 

@@ -72,9 +72,7 @@ def at_the_bound(rng: np.random.Generator, count: int, texts: int = 1) -> BlockP
 
 def test_at_most_five_in_a_hundred_are_passed_that_are_just_not_allowed() -> None:
     rng, models = np.random.default_rng(0), 400
-    passed = sum(
-        ratio(at_the_bound(rng, 200), 1.05, resamples=400, seed=number).p_value <= 0.05 for number in range(models)
-    )
+    passed = sum(ratio(at_the_bound(rng, 200), 1.05, resamples=400, seed=number).p_value <= 0.05 for number in range(models))
     assert passed / models <= 0.08  # 5 %, and two standard errors and a half
 
 

@@ -72,9 +72,7 @@ def test_no_shape_of_the_space_is_missed(limit: int) -> None:
     space = space_of(config, {})
     every = [
         {"vocabulary": v, "hidden": hidden, "heads": heads, "ffn": f, "layers": layers}
-        for (hidden, heads), v, f, layers in itertools.product(
-            space.hidden_heads, space.vocabulary, space.ffn, space.layers
-        )
+        for (hidden, heads), v, f, layers in itertools.product(space.hidden_heads, space.vocabulary, space.ffn, space.layers)
     ]
     expected = [one for one in every if 0.95 * limit <= total(config, one) <= limit and one != space.before]
     found = [one.shape for one in shapes_within(space, lambda shape: total(config, dict(shape)), limit)]

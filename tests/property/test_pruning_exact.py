@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tasks.files import read_json
 from tasks.models.architectures import bert, num_layers, without_layers
 from tasks.models.checkpoint import load_classifier, read_config
-from tasks.pruning.cut import student_from_plan
+from tasks.pruning.classification import student_from_plan
 from tasks.pruning.shapes import Plan
 
 HEAD_SIZE = 8
@@ -28,7 +28,7 @@ HEAD_SIZE = 8
 
 def everything(config: dict[str, Any]) -> dict[str, Any]:
     """Return the keep lists of a plan that drops nothing."""
-    shape = bert.shape(config)
+    shape = bert.FAMILY.shape(config)
     return {
         "vocabulary": list(range(shape["vocabulary"])),
         "hidden": list(range(shape["hidden"])),
@@ -140,9 +140,7 @@ def reference_forward(weights: dict[str, torch.Tensor], keep: dict[str, Any], id
         x = norm(linear(context, a + "output.dense") * mask + x, a + "output.LayerNorm")
         inner = linear(x, f"bert.encoder.layer.{i}.intermediate.dense")
         inner = inner * 0.5 * (1.0 + np.vectorize(math.erf)(inner / np.sqrt(2.0)))
-        x = norm(
-            linear(inner, f"bert.encoder.layer.{i}.output.dense") * mask + x, f"bert.encoder.layer.{i}.output.LayerNorm"
-        )
+        x = norm(linear(inner, f"bert.encoder.layer.{i}.output.dense") * mask + x, f"bert.encoder.layer.{i}.output.LayerNorm")
     pooled = np.tanh(linear(x[:, 0], "bert.pooler.dense"))
     kept = np.zeros(32)
     kept[keep["pooler"]] = 1.0
@@ -162,7 +160,7 @@ def test_parameters_equal_the_arithmetic(tiny_model: Path, shape: tuple[int, ...
         pooler=list(range(shape[1])),
     )
     student = student_from_plan(tiny_model, keep)
-    counted = bert.count_parameters(config, target, 2)
+    counted = bert.FAMILY.count_parameters(config, target, 2)
     assert counted["total"] == student.num_parameters()
     embeddings = sum(p.numel() for n, p in student.named_parameters() if "_embeddings" in n)
     assert counted["non_embedding"] == student.num_parameters() - embeddings

@@ -19,7 +19,7 @@ from tasks.params.rounds import Round
 from tasks.pruning.planner import GOOD, Candidate, distance, most_different
 from tasks.pruning.planning import Measure, candidates, possible_shapes, searched_shapes
 from tasks.training.candidates import order_of, ranked, take_best
-from tasks.training.keeper import CLOSEST
+from tasks.training.metrics import CLOSEST
 from tests.families import CONFIGS
 
 TRAINING = {"parent": "teacher", "labelled_epochs": 1, "transfer_epochs": 1.0, "learning_rate": 1.0e-4}
@@ -114,9 +114,7 @@ def trained(folder: Path, number: int, kl: float) -> None:
 
 def test_the_record_of_a_search_says_how_all_ranked(tmp_path: Path) -> None:
     losses = {1: 0.1, 2: 0.3, 3: 0.2}
-    planned = [
-        {"candidate": n, "shape_after": {"layers": n}, "params_total": n, "loss": loss} for n, loss in losses.items()
-    ]
+    planned = [{"candidate": n, "shape_after": {"layers": n}, "params_total": n, "loss": loss} for n, loss in losses.items()]
     place, out = tmp_path / "search", tmp_path / "out"
     for number, kl in {1: 0.9, 2: 0.5, 3: 0.4}.items():
         trained(place / "tried" / str(number), number, kl)

@@ -46,9 +46,7 @@ def _raw(seed: int, home: int = 150, away: int = 60) -> pd.DataFrame:
 
 @given(TEXTS, st.sampled_from([0.55, 0.75, 0.9, 1.0]))
 def test_near_pairs_are_exactly_those_of_comparing_all(texts: list[str], threshold: float) -> None:
-    everyone = {
-        pair for pair in combinations(range(len(texts)), 2) if similarity(texts[pair[0]], texts[pair[1]]) >= threshold
-    }
+    everyone = {pair for pair in combinations(range(len(texts)), 2) if similarity(texts[pair[0]], texts[pair[1]]) >= threshold}
     found = list(near_pairs(texts, threshold))
     assert set(found) == everyone
     assert len(found) == len(everyone)

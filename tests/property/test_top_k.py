@@ -33,9 +33,7 @@ def test_the_best_and_the_rest_share_everything(count: int, vocabulary: int, see
 
 
 @given(**SIZES)
-def test_the_written_out_gradient_is_that_of_autograd(
-    count: int, vocabulary: int, seed: int, data: st.DataObject
-) -> None:
+def test_the_written_out_gradient_is_that_of_autograd(count: int, vocabulary: int, seed: int, data: st.DataObject) -> None:
     told = best(logits(count, vocabulary, seed), data.draw(st.integers(1, vocabulary - 1)))
     student = logits(count, vocabulary, seed + 1).requires_grad_()
     plain = forward_kl(outcomes(torch.log_softmax(student, dim=-1), told.ids_NK), told.log_shares_NR, 1.0).sum()
@@ -69,8 +67,6 @@ def test_a_sure_student_has_a_finite_loss_and_gradient() -> None:
     value, slope = kl_value_and_slope(torch.tensor([[300.0, 0.0, -300.0, -300.0]]), told)
     assert bool(torch.isfinite(value))
     assert bool(torch.isfinite(slope).all())
-    same_value, same_slope = kl_value_and_slope(
-        torch.tensor([[2.0, 1.0, 0.0, -1.0]]), TopK(told.ids_NK, told.log_shares_NR)
-    )
+    same_value, same_slope = kl_value_and_slope(torch.tensor([[2.0, 1.0, 0.0, -1.0]]), TopK(told.ids_NK, told.log_shares_NR))
     assert float(same_value) == pytest.approx(0.0, abs=1e-6)
     assert float(same_slope.abs().max()) == pytest.approx(0.0, abs=1e-6)

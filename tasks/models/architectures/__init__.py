@@ -1,13 +1,12 @@
 """One small file a family: where each prunable axis lives in the weights and in the config.
 
-To add a family, write a file with the functions of `bert` and add it to `ADAPTERS`; what can be told from them is below.
+To add a family, write a file with a `FAMILY` and enter it in `FAMILIES`; what can be told from it is below.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any, Final
 
 import torch
@@ -15,35 +14,33 @@ from torch import nn
 
 from tasks.errors import SourceError
 from tasks.models.architectures import bert, distilbert, gpt2, llama, roberta
+from tasks.models.architectures.family import Config, Family
 from tasks.models.architectures.layout import Layout
 
-ADAPTERS: Final[dict[str, ModuleType]] = {
-    "bert": bert,
-    "distilbert": distilbert,
-    "roberta": roberta,
-    "gpt2": gpt2,
-    "llama": llama,
-    "mistral": llama,
-    "qwen2": llama,
-    "qwen3": llama,
+FAMILIES: Final[Mapping[str, Family]] = {
+    "bert": bert.FAMILY,
+    "distilbert": distilbert.FAMILY,
+    "roberta": roberta.FAMILY,
+    "gpt2": gpt2.FAMILY,
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), llama.FAMILY),
 }
 
 
-def adapter_of(config: Mapping[str, Any]) -> ModuleType:
-    """Return the adapter of a model's config; SourceError naming the supported families otherwise."""
+def adapter_of(config: Config) -> Family:
+    """Return the family of a model by its config; SourceError naming those that are supported otherwise."""
     model_type = str(config.get("model_type"))
-    if model_type not in ADAPTERS:
+    if model_type not in FAMILIES:
         raise SourceError(
-            f"teacher.model: config.json: model_type {model_type!r} is not supported; allowed: {', '.join(ADAPTERS)}"
+            f"teacher.model: config.json: model_type {model_type!r} is not supported; allowed: {', '.join(FAMILIES)}"
         )
-    return ADAPTERS[model_type]
+    return FAMILIES[model_type]
 
 
-def relation_widths(config: Mapping[str, Any]) -> set[int]:
+def relation_widths(config: Config) -> set[int]:
     """Return how many channels the queries, and the keys and values, of a layer have."""
-    adapter = adapter_of(config)
-    heads = adapter.shape(config)["heads"]
-    return {adapter.head_size(config) * int(count) for count in (heads, config.get("num_key_value_heads") or heads)}
+    family = adapter_of(config)
+    widths = family.widths(config, family.shape(config))
+    return {widths.A, widths.K}
 
 
 def freeze(model: Any, count: int) -> None:
@@ -51,19 +48,24 @@ def freeze(model: Any, count: int) -> None:
     layout = _layout(model)
     for part in [*map(model.get_submodule, layout.embeddings), *model.get_submodule(layout.layers)[:count]]:
         part.requires_grad_(False)
-        for module in part.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
+        stop_dropout(part)
+
+
+def stop_dropout(module: nn.Module) -> None:
+    """Switch the dropout in a module off for good."""
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
 
 
 def leave_out_unread(model: Any, device: torch.device) -> None:
-    """Make a classifier leave out what its last layer computes and its head does not read, where the adapter knows how.
+    """Make a classifier leave out what its last layer computes and its head does not read, where the family knows how.
 
     For a CPU and a model that attends plainly. Its logits stay the same to rounding, but its last hidden states do not.
     """
-    adapter = adapter_of(model.config.to_dict())
-    if device.type == "cpu" and hasattr(adapter, "first_token_alone"):
-        adapter.first_token_alone(model)
+    family = adapter_of(model.config.to_dict())
+    if device.type == "cpu" and family.first_token_alone is not None:
+        family.first_token_alone(model)
 
 
 def num_layers(model: Any) -> int:
@@ -92,5 +94,4 @@ def without_layers(model: Any, dropped: set[int]) -> Iterator[None]:
 
 def _layout(model: Any) -> Layout:
     config = model.config.to_dict()
-    layout: Layout = adapter_of(config).layout(config)
-    return layout
+    return adapter_of(config).layout(config)

@@ -1,16 +1,12 @@
-"""Which dimension of which weight lies on which axis: a table for each family.
+"""Where the weights and the channels of a family's models are: tables of names, and what can be read off them.
 
 Names of dimensions: `vocabulary`, `hidden`, `heads` (the channels of the heads, side by side), `qkv` (query, key and value
 channels one after the other in one weight), `ffn`, `pooler`; None is never cut.
-
-Where the channels of a model can be seen while it runs.
-
-Shapes that stock classes of several families cannot hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,6 +46,38 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """The modules of a layer, by their names within it; `norms` is that of the attention, then of the feed-forward part."""
+
+    queries: tuple[str, ...]  # the products that make query, key and value: three, or one that makes them all
+    mixed: str  # the product that reads the heads
+    neurons: tuple[str, ...]  # the products that make the neurons: one, or two where one gates the other
+    summed: str  # the product that reads the neurons
+    norms: tuple[str, str]
+
+
+def product(name: str, output: str | None, read: str | None) -> dict[str, Axes]:
+    """Return the axes of the weight and the bias of a matrix product, whether it has one or not."""
+    return {f"{name}.weight": (output, read), f"{name}.bias": (output,)}
+
+
+def norm(name: str) -> dict[str, Axes]:
+    """Return the axes of the weight and the bias of a norm over the hidden channels."""
+    return {f"{name}.weight": ("hidden",), f"{name}.bias": ("hidden",)}
+
+
+def inside(parts: Parts, made: Sequence[str | None] = ("heads", "heads", "heads")) -> dict[str, Axes]:
+    """Return the axes of every weight of a layer; `made` are those of what each of `parts.queries` makes."""
+    axes: dict[str, Axes] = {}
+    for query, output in zip(parts.queries, made, strict=True):
+        axes |= product(query, output, "hidden")
+    for name in parts.neurons:
+        axes |= product(name, "ffn", "hidden")
+    axes |= product(parts.mixed, "hidden", "heads") | product(parts.summed, "hidden", "ffn")
+    return axes | norm(parts.norms[0]) | norm(parts.norms[1])
+
+
+@dataclass(frozen=True)
 class Sites:
     """The modules that read or write the channels of each axis.
 
@@ -64,31 +92,33 @@ class Sites:
     pooler: nn.Module | None
 
 
-def output_layer(model: Any) -> nn.Module:
-    """Return what reads the last hidden states of a decoder: the classifier, or the head of a language model."""
-    layer: nn.Module = model.score if hasattr(model, "score") else model.lm_head
-    return layer
+def named(layer: nn.Module, names: tuple[str, ...]) -> list[nn.Module]:
+    """Return the modules of a layer that have these names."""
+    return [layer.get_submodule(name) for name in names]
 
 
-FEWEST_TOKENS: Final = 257
+def sites_after(embeddings: Any, layers: Any, parts: Parts, pooler: nn.Module, reader: nn.Module) -> Sites:
+    """Return the sites of layers whose norms come last, above normed `embeddings` and below `pooler`, which `reader` reads.
+
+    A norm's output also feeds the residual stream.
+    """
+    readers = [*(named(layer, parts.queries) for layer in layers), [pooler]]
+    hidden = [(embeddings.LayerNorm, readers[0])]
+    for layer, above in zip(layers, readers[1:], strict=True):
+        attended, output = named(layer, parts.norms)
+        hidden += [(attended, named(layer, parts.neurons)), (output, above)]
+    return Sites(_each(layers, parts.summed), _each(layers, parts.mixed), hidden, reader)
 
 
-def unequal_heads(new_shape: Mapping[str, int], size: int, family: str) -> str | None:
-    """Return the refusal of a family whose width is that of its heads together, None when the shape is so."""
-    hidden, heads = new_shape["hidden"], new_shape["heads"]
-    if hidden == heads * size:
-        return None
-    return (
-        f"hidden = {hidden} and heads = {heads} make heads of {hidden / heads:g} channels; the teacher's have {size}, "
-        f"and a stock {family} model loads only hidden = heads x {size}, here {heads * size}"
-    )
+def sites_before(layers: Any, parts: Parts, last: nn.Module, model: Any) -> Sites:
+    """Return the sites of a decoder's layers, whose norms come first; `last` is the norm above them all."""
+    hidden = []
+    for layer in layers:
+        attention, feed_forward = named(layer, parts.norms)
+        hidden += [(attention, named(layer, parts.queries)), (feed_forward, named(layer, parts.neurons))]
+    output = model.score if hasattr(model, "score") else model.lm_head  # of a classifier, or of a language model
+    return Sites(_each(layers, parts.summed), _each(layers, parts.mixed), [*hidden, (last, [output])], None)
 
 
-def too_few_tokens(new_shape: Mapping[str, int], shape: Mapping[str, int], family: str) -> str | None:
-    """Return the refusal of a family whose tokenizers are byte-pair encodings, which write every text with 256 bytes."""
-    if new_shape["vocabulary"] in (shape["vocabulary"], *range(FEWEST_TOKENS, shape["vocabulary"])):
-        return None
-    return (
-        f"vocabulary = {new_shape['vocabulary']}: those of {family} are byte-pair encodings, and the 256 bytes and the end "
-        f"of text stay; allowed: from {FEWEST_TOKENS} to {shape['vocabulary']}"
-    )
+def _each(layers: Any, name: str) -> list[nn.Module]:
+    return [layer.get_submodule(name) for layer in layers]

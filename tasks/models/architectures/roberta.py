@@ -5,60 +5,27 @@ Positions are counted from the padding id on, so the first `pad_token_id + 1` ro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from tasks.models.architectures.bert import (
-    EMBEDDINGS,
-    INSIDE,
-    READS,
-    count_parameters,
-    encoder_sites,
-    first_token_alone,
-    flops_per_example,
-    head_groups,
-    head_size,
-    relations,
-    resized,
-    shape,
-)
-from tasks.models.architectures.layout import Axes, Layout, Sites, too_few_tokens, unequal_heads
+from tasks.models.architectures.bert import EMBEDDINGS, PARTS, TABLES, first_token_alone
+from tasks.models.architectures.family import USUAL_KEYS, Family
+from tasks.models.architectures.layout import Layout, inside, product, sites_after
 
-__all__ = [
-    "READS",
-    "count_parameters",
-    "first_token_alone",
-    "flops_per_example",
-    "head_groups",
-    "head_size",
-    "layout",
-    "refusal",
-    "relations",
-    "resized",
-    "shape",
-    "sites",
-]
-
-OUTSIDE: Final[dict[str, Axes]] = {
+OUTSIDE: Final = {
     **{f"roberta.embeddings.{name}": axes for name, axes in EMBEDDINGS.items()},
-    "classifier.dense.weight": ("pooler", "hidden"),
-    "classifier.dense.bias": ("pooler",),
-    "classifier.out_proj.weight": (None, "pooler"),
-    "classifier.out_proj.bias": (None,),
+    **product("classifier.dense", "pooler", "hidden"),
+    **product("classifier.out_proj", None, "pooler"),
 }
-
-
-def layout(config: Mapping[str, Any]) -> Layout:  # noqa: ARG001 - the same for every RoBERTa
-    """Return the axes of every weight."""
-    return Layout("roberta.encoder.layer", ("roberta.embeddings",), OUTSIDE, INSIDE)
-
-
-def refusal(config: Mapping[str, Any], new_shape: Mapping[str, int]) -> str | None:
-    """Return why stock classes cannot hold a model of this shape cut from this config, None when they can."""
-    family = "roberta"
-    return unequal_heads(new_shape, head_size(config), family) or too_few_tokens(new_shape, shape(config), family)
-
-
-def sites(model: Any) -> Sites:
-    """Return where the channels of a model can be seen."""
-    return encoder_sites(model, model.classifier.dense, model.classifier.out_proj)
+LAYOUT: Final = Layout("roberta.encoder.layer", ("roberta.embeddings",), OUTSIDE, inside(PARTS))
+FAMILY: Final = Family(
+    READS="first",
+    keys=USUAL_KEYS,
+    layout=lambda _: LAYOUT,
+    parts=PARTS,
+    sites=lambda model: sites_after(
+        model.roberta.embeddings, model.roberta.encoder.layer, PARTS, model.classifier.dense, model.classifier.out_proj
+    ),
+    tables=TABLES,
+    byte_pairs=True,
+    first_token_alone=first_token_alone,
+)

@@ -22,9 +22,11 @@ from tasks.models.devices import Device, pick_for_training
 from tasks.models.predict import predict_blocks
 from tasks.params.causal_lm import CausalLMParams
 from tasks.params.file import check_params
-from tasks.stages import causal_lm_prune as prune
-from tasks.stages.causal_lm_distill import distil
-from tasks.training.keeper import BLOCKS_NLL
+from tasks.stages import prune
+from tasks.training.causal_lm import distil
+from tasks.training.lesson import Job, Lesson, Student
+from tasks.training.metrics import BLOCKS_NLL
+from tasks.training.teacher_cache import check_teacher
 from tests.bench.tables.cells import CHECKPOINTS, Cell
 from tests.bench.tables.compare import RESAMPLES, TWO_SIDED, Difference
 from tests.bench.tables.render import table
@@ -110,8 +112,10 @@ def measure_cell(lab: BlockLab, cell: Cell) -> dict[str, Any]:
             torch.manual_seed(params.seed)
             student = causal_lm_from_config(read_config(pruned))
         before, began = measured(params, student, tokens, device), time.perf_counter()
-        places = (tokens, lab.artifacts / "teacher_logits", teacher)
-        summary = distil(params, ROUND, student, pruned, places, out / "trained", device, f"bench-{cell.start}@{ROUND}")
+        lesson = Lesson(lab.artifacts / "data" / "sets", tokens, lab.artifacts / "teacher_logits", teacher)
+        check_teacher(lesson.logits, teacher)
+        job = Job(f"bench-{cell.start}@{ROUND}", out / "trained", device)
+        summary = distil(params, ROUND, Student(student, pruned), lesson, job)
     curve = [line for line in read_json_lines(out / "trained" / "steps.jsonl") if "checkpoint" in line]
     return {
         "nats": measured(params, student, tokens, device),

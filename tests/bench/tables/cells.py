@@ -28,10 +28,7 @@ WIDE: Final = {
     ratio: {**shape, "hidden": 384, **own}
     for (ratio, shape), own in zip(NARROW.items(), ({"heads": 6, "ffn": 768}, {"heads": 4, "ffn": 632}), strict=True)
 }
-TOTALS: Final = {
-    "2.0x": (13_341_570, 17_397_506),
-    "2.6x": (12_122_682, 16_179_026),
-}  # of the whole NARROW, and WIDE model
+TOTALS: Final = {"2.0x": (13_341_570, 17_397_506), "2.6x": (12_122_682, 16_179_026)}  # of the whole NARROW, and WIDE model
 
 
 @dataclass(frozen=True)
@@ -60,9 +57,7 @@ def criteria_cells() -> dict[tuple[str, str], Cell]:
 def masks_cells() -> dict[tuple[str, str], Cell]:
     """Return (masks, criterion) -> cell."""
     return {
-        (name, criterion): Cell(
-            {**masks, "criterion": criterion, "schedule": "single"}, learning_rate=RATE_OF_THE_WHOLE
-        )
+        (name, criterion): Cell({**masks, "criterion": criterion, "schedule": "single"}, learning_rate=RATE_OF_THE_WHOLE)
         for name, masks in MASKS.items()
         for criterion in MASK_CRITERIA
     }

@@ -10,7 +10,7 @@ from tasks.errors import UserError
 from tasks.params.causal_lm import CausalLMParams
 from tasks.params.file import load_params
 from tasks.progress import say
-from tasks.training.keeper import BLOCKS_NLL as NATS
+from tasks.training.metrics import BLOCKS_NLL as NATS
 from tests.bench.tables import blocks, lab, plot, render
 from tests.bench.tables.cells import Cell, criteria_cells, curves_cells, masks_cells, rivals_cells
 from tests.bench.tables.store import Results

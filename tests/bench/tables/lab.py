@@ -27,16 +27,12 @@ from tasks.models.devices import Device, pick_for_training
 from tasks.models.predict import predict_logits
 from tasks.params.classification import ClassificationParams
 from tasks.params.file import check_params, load_params
+from tasks.pruning.classification import write_tokens
+from tasks.pruning.cut import Origin
 from tasks.stages import prune
 from tasks.training.classification import distil
-from tasks.training.teacher_cache import (
-    CACHED_SETS,
-    CHECKPOINT_SET,
-    LEARNT_SETS,
-    check_teacher,
-    load_logits,
-    texts_sha256,
-)
+from tasks.training.lesson import Job, Lesson, Student
+from tasks.training.teacher_cache import CACHED_SETS, CHECKPOINT_SET, LEARNT_SETS, check_teacher, load_logits, texts_sha256
 from tests.bench.tables import rivals
 from tests.bench.tables.cells import CHECKPOINTS, Cell
 
@@ -137,19 +133,9 @@ def measure_cell(lab: Lab, cell: Cell) -> dict[str, Any]:
         student, tokenizer, plan = _start(lab, cell, params, work / ROUND, sets)
         tokens, pruned = work / ROUND / "tokens", time.perf_counter()
         before = _measured(lab, student, tokens, device, [CHECKPOINT_SET])
-        summary = distil(
-            params,
-            ROUND,
-            student,
-            tokenizer,
-            tokens,
-            sets,
-            lab.data / "logits",
-            lab.teacher,
-            work / ROUND / "trained",
-            device,
-            f"bench-{cell.start}@{ROUND}",
-        )
+        lesson = Lesson(sets, tokens, lab.data / "logits", lab.teacher)
+        job = Job(f"bench-{cell.start}@{ROUND}", work / ROUND / "trained", device)
+        summary = distil(params, ROUND, Student(student, tokenizer), lesson, job)
         facts = _measured(lab, student, tokens, device, [CHECKPOINT_SET, "test", *lab.params.data.evaluation_sets])
     curve = [line for line in read_json_lines(work / ROUND / "trained" / "steps.jsonl") if "checkpoint" in line]
     return {
@@ -166,12 +152,11 @@ def measure_cell(lab: Lab, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _start(
-    lab: Lab, cell: Cell, params: ClassificationParams, out: Path, sets: Path
-) -> tuple[Any, Path, dict[str, Any]]:
+def _start(lab: Lab, cell: Cell, params: ClassificationParams, out: Path, sets: Path) -> tuple[Any, Path, dict[str, Any]]:
     """Return the student before its recovery, the folder of its tokenizer, and what the plan says; write its tokens."""
+    origin = Origin(lab.teacher, lab.tokens, sets, lab.teacher)
     if cell.start not in ("pruned", "random"):
-        prune._tokenize_sets(params, sets, lab.teacher, out / "tokens")
+        write_tokens(params, origin, lab.teacher, out / "tokens")
         return rivals.student_of(cell, lab.teacher, lab.tokens, sets, lab.folder), lab.teacher, {}
     prune.run(
         params,
@@ -185,11 +170,9 @@ def _start(
         student_tokens=out / "tokens",
     )
     model, plan = out / "pruned" / "model", read_json(out / "pruned" / "plan.json")
-    if (
-        plan["shape_after"]["vocabulary"] == plan["shape_before"]["vocabulary"]
-    ):  # the stage took over the tokens of all rows
+    if plan["shape_after"]["vocabulary"] == plan["shape_before"]["vocabulary"]:  # the stage took over the tokens of all rows
         shutil.rmtree(out / "tokens")
-        prune._tokenize_sets(params, sets, model, out / "tokens")
+        write_tokens(params, origin, model, out / "tokens")
     if cell.start == "pruned":
         return load_classifier(model), model, plan
     torch.manual_seed(params.seed)

@@ -9,13 +9,7 @@ from typing import Final
 from tasks.report.charts import linear
 
 Curve = Sequence[tuple[float, float]]
-COLOURS: Final = (
-    "#0072b2",
-    "#e69f00",
-    "#009e73",
-    "#cc79a7",
-    "#7f7f7f",
-)  # told apart by the colour-blind (Okabe and Ito)
+COLOURS: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#7f7f7f")  # told apart by the colour-blind (Okabe and Ito)
 STYLE: Final = (
     "<style>svg{background:#fff;font:12px sans-serif}.grid{stroke:#ddd}.tick,.axis{fill:#555}"
     ".trace{fill:none;stroke-width:2}</style>"

@@ -21,7 +21,7 @@ from torch import nn
 from tasks.data.tokens import collate, load_tokens
 from tasks.errors import StageError
 from tasks.models.checkpoint import classifier_from_config, load_weights, read_config
-from tasks.stages.prune import calibration_labels
+from tasks.pruning.classification import calibration_labels
 from tests.bench.tables.cells import Cell
 
 PACKAGES: Final = {"torch_pruning": "torch-pruning==1.6.1", "textpruner": "textpruner==1.1.post2"}

@@ -68,10 +68,7 @@ def test_a_student_right_on_the_teachers_rows_has_an_interval_without_width(tmp_
 
 def test_sets_of_unequal_size_may_be_resampled_in_unequal_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    models = [
-        {of: (rng.random(rows) < 0.8).astype(float) for of, rows in (("validation", 1500), ("test", 700))}
-        for _ in "1234"
-    ]
+    models = [{of: (rng.random(rows) < 0.8).astype(float) for of, rows in (("validation", 1500), ("test", 700))} for _ in "1234"]
     whole = seeds.mean_shares(models[:2], models[2:], 500)
     monkeypatch.setattr("tasks.measuring.quality.CHUNK_COUNTS", 20_000)
     assert seeds.mean_shares(models[:2], models[2:], 500) == pytest.approx(whole)

@@ -13,6 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tasks.cli import app as cli
+from tasks.cli import show
 from tasks.cli.console import RunLines
 from tasks.errors import DataError, ParamsError, StageError
 from tasks.params.edit import planned_text, write_text
@@ -27,11 +28,7 @@ def project(tmp_path: Path) -> Path:
     """Return a committed project without stages."""
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
-    for command in (
-        ["init", "-q"],
-        ["add", "-A"],
-        ["-c", "user.name=t", "-c", "user.email=t@e.org", "commit", "-qm", "x"],
-    ):
+    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@e.org", "commit", "-qm", "x"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     return tmp_path
 
@@ -75,10 +72,7 @@ def test_overrides_are_written_with_comments_kept_and_can_be_undone(project: Pat
     text, params = planned_text(project, None, ["rounds.r3.layers=2"])
     assert params.rounds["r3"].layers == 2
     said = write_text(project, text)
-    assert said == [
-        "params.yaml: rounds.r3.layers: 3 -> 2",
-        "params.yaml was changed; undo with: git checkout params.yaml",
-    ]
+    assert said == ["params.yaml: rounds.r3.layers: 3 -> 2", "params.yaml was changed; undo with: git checkout params.yaml"]
     assert "# The one description of a run" in (project / "params.yaml").read_text()
     assert write_text(project, text) == []
     again, _ = planned_text(project, None, ["rounds.r3.layers=1"])
@@ -124,13 +118,11 @@ def test_bad_input_ends_with_code_2_and_changes_nothing(
 @pytest.mark.parametrize(
     ("fault", "code"), [(DataError("three rows"), 2), (StageError("prune@r1", "x"), 1), (KeyboardInterrupt(), 130)]
 )
-def test_exit_codes_tell_who_can_mend_it(
-    project: Path, fault: BaseException, code: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exit_codes_tell_who_can_mend_it(project: Path, fault: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr(cli, "find_workspace", fails)
+    monkeypatch.setattr(show, "find_project", fails)
     assert end(monkeypatch, project, "status") == code
 
 

@@ -15,9 +15,7 @@ DATA: dict[str, Any] = {
     "columns": {"text": "text", "label": "label", "source": "source", "split": None},
     "labels": {0: "negative", 1: "positive"},
 }
-ROWS = pd.DataFrame(
-    {"text": ['a "fine", film', "dull\nplot", "NA"], "label": ["1", "0", "positive"], "source": ["x", "x", "y"]}
-)
+ROWS = pd.DataFrame({"text": ['a "fine", film', "dull\nplot", "NA"], "label": ["1", "0", "positive"], "source": ["x", "x", "y"]})
 
 
 def _write(rows: pd.DataFrame, path: Path) -> Path:
@@ -71,10 +69,7 @@ def test_text_in_parquet_is_checked_too(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"columns": {"text": "texts"}}, r"no column 'texts', which data.columns.text names; did you mean 'text'\?"),
-        (
-            {"labels": {1: "positive", 0: "bad"}, "rows": {"label": ["1", "2", "2"]}},
-            r"unknown label \('2' x 2\).*row 2",
-        ),
+        ({"labels": {1: "positive", 0: "bad"}, "rows": {"label": ["1", "2", "2"]}}, r"unknown label \('2' x 2\).*row 2"),
         ({"rows": {"text": ["fine", " <br /> ", ""]}}, r"2 rows with an empty text \(row 2, 3, counted from 1"),
     ],
 )

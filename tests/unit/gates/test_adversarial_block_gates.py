@@ -19,6 +19,7 @@ from tasks.gates.rules import Rule
 from tasks.measuring.perplexity import repetition_rate
 from tasks.measuring.predictions import SAMPLES
 from tests.gate_evidence import cell
+from tests.quality_builder import quality_set
 
 BLOCKS, TOKENS = 60, 20
 PLAIN = Rule("perplexity", "test", "overall", "teacher", "max_ratio", 1.2, "block")
@@ -62,7 +63,7 @@ def evaluation(ratio: float, varies: float, seed: int) -> tuple[Frames, dict[str
     frames[SAMPLES] = pd.DataFrame({"sample": [np.array([1, 2, 3, 4] * 4 + [row] * 8) for row in range(8)]})
     rates = [repetition_rate(one.tolist()) for one in frames[SAMPLES]["sample"]]
     for name in SETS:
-        sets[name] = {"rows": BLOCKS, "rows_sha256": name, "slices": {"overall": told_of(frames[name])}, "variants": {}}
+        sets[name] = quality_set({"overall": told_of(frames[name])}, BLOCKS, name)
     sets["test"]["variants"] = {"greedy": {"repetition_rate": {"value": round(float(np.mean(rates)), 6)}}}
     return frames, sets
 
@@ -154,12 +155,7 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
     ("worse than allowed", lambda: honest(PROVEN, ratio=1.3), "fail", "at most 120 % is asked"),
     ("kept by luck", lambda: honest(PROVEN, ratio=1.15, varies=0.3), "hold", "which is not shown"),
     ("kept by luck, plain rule", lambda: honest(PLAIN, ratio=1.15, varies=0.3), "pass", "% is asked"),
-    (
-        "one domain kept, one broken",
-        lambda: honest(PROVEN, replace(NEWS, threshold=1.02)),
-        "fail",
-        "perplexity on news",
-    ),
+    ("one domain kept, one broken", lambda: honest(PROVEN, replace(NEWS, threshold=1.02)), "fail", "perplexity on news"),
     (
         "not shown is no harm",
         lambda: honest(replace(PROVEN, prove="broken", threshold=1.1), ratio=1.12, varies=0.3),
@@ -201,49 +197,19 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
     ("champion deleted", without("reports", "champion", CHAMPION), "hold", "no evaluation of the champion"),
     ("champion without blocks", without("frames", "champion/test", CHAMPION), "hold", "no predictions of champion"),
     ("domain not measured", told("student", lambda sets: sets.pop("news"), NEWS), "hold", "has no set 'news'"),
-    (
-        "no digest of the blocks",
-        told("student", lambda sets: sets["test"].pop("rows_sha256")),
-        "hold",
-        "no rows_sha256",
-    ),
+    ("no digest of the blocks", told("student", lambda sets: sets["test"].pop("rows_sha256")), "hold", "no rows_sha256"),
     ("metric not told", told("student", lambda sets: sets["test"]["slices"].clear()), "hold", "says None"),
-    (
-        "a column missing",
-        change("student/test", lambda of: of.drop(columns="nll_nats")),
-        "hold",
-        "there are no predictions",
-    ),
+    ("a column missing", change("student/test", lambda of: of.drop(columns="nll_nats")), "hold", "there are no predictions"),
     # too few, others, twice
     ("no blocks", both(lambda of: of.iloc[:0]), "hold", "are empty"),
     ("fewer than asked", both(lambda of: of.iloc[:40]), "hold", "40 rows are too few"),
-    (
-        "too few for an interval",
-        both(lambda of: of.iloc[:20], replace(PROVEN, min_support=5)),
-        "hold",
-        "20 blocks are too few",
-    ),
+    ("too few for an interval", both(lambda of: of.iloc[:20], replace(PROVEN, min_support=5)), "hold", "20 blocks are too few"),
     ("other order", change("student/test", lambda of: of.iloc[::-1]), "hold", "different blocks"),
     ("hard blocks left out", change("student/test", lambda of: of.iloc[5:]), "hold", "different blocks"),
-    (
-        "of another set",
-        told("student", lambda sets: sets["test"].update(rows_sha256="other")),
-        "hold",
-        "different blocks",
-    ),
-    (
-        "a number of blocks that is not so",
-        told("student", lambda sets: sets["test"].update(rows=99)),
-        "hold",
-        "different bl",
-    ),
+    ("of another set", told("student", lambda sets: sets["test"].update(rows_sha256="other")), "hold", "different blocks"),
+    ("a number of blocks that is not so", told("student", lambda sets: sets["test"].update(rows=99)), "hold", "different bl"),
     ("easy blocks twice", both(lambda of: pd.concat([of, of.iloc[:9]])), "hold", "counts more than once"),
-    (
-        "more tokens told",
-        change("student/test", lambda of: of.assign(tokens=of["tokens"] * 2)),
-        "hold",
-        "different blocks",
-    ),
+    ("more tokens told", change("student/test", lambda of: of.assign(tokens=of["tokens"] * 2)), "hold", "different blocks"),
     ("blocks without tokens", both(lambda of: of.assign(tokens=0)), "hold", "no number of tokens"),
     ("tokens as shares", both(lambda of: of.assign(tokens=of["tokens"] + 0.5)), "hold", "no number of tokens"),
     # choices and samples
@@ -256,18 +222,8 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
     ("agreement told too high", told("student", value("agreement", 1.0), AGREEMENT), "hold", "says 1.0"),
     ("repetition told too low", told("student", sampled(0.01), REPEATS), "hold", "says 0.01"),
     ("repetition told as NaN", told("student", sampled(math.nan), REPEATS), "hold", "says nan"),
-    (
-        "repetition not told",
-        told("student", lambda sets: sets["test"]["variants"].clear(), REPEATS),
-        "hold",
-        "no samples",
-    ),
-    (
-        "repetition of a set without samples",
-        lambda: honest(replace(REPEATS, set="news")),
-        "hold",
-        "no samples of student",
-    ),
+    ("repetition not told", told("student", lambda sets: sets["test"]["variants"].clear(), REPEATS), "hold", "no samples"),
+    ("repetition of a set without samples", lambda: honest(replace(REPEATS, set="news")), "hold", "no samples of student"),
     ("samples missing", without("frames", f"student/{SAMPLES}", REPEATS), "hold", "no stored samples"),
     ("samples empty", change(f"student/{SAMPLES}", lambda of: of.iloc[:0], REPEATS), "hold", "no stored samples"),
     (
@@ -276,12 +232,7 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
         "hold",
         "says",
     ),
-    (
-        "a sample of three tokens",
-        change(f"student/{SAMPLES}", cell("sample", np.array([1, 2, 3])), REPEATS),
-        "hold",
-        "no text",
-    ),
+    ("a sample of three tokens", change(f"student/{SAMPLES}", cell("sample", np.array([1, 2, 3])), REPEATS), "hold", "no text"),
     (
         "samples that are words",
         change(f"student/{SAMPLES}", lambda of: of.assign(sample="so it goes"), REPEATS),

@@ -19,6 +19,7 @@ from tasks.gates.rules import CHECKS, Asked, Measurement, Rule
 from tasks.lineage.merkle import receipts_root
 from tasks.measuring.quality import accuracy
 from tests.gate_evidence import LAST, Records, answers, cell, encoded
+from tests.quality_builder import quality_set
 
 ROWS = 400
 PROVEN = Rule(
@@ -58,10 +59,7 @@ def frame(lost: int, gained: int) -> pd.DataFrame:
     right[ROWS - gained :] = True
     prediction = np.where(right, label, 1 - label)
     logits = np.where(prediction[:, None] == [0, 1], 1.0, -1.0).astype(np.float32)
-    slices = [
-        ["class:positive" if one else "class:negative", *(["rare"] if row < 20 else [])]
-        for row, one in enumerate(label)
-    ]
+    slices = [["class:positive" if one else "class:negative", *(["rare"] if row < 20 else [])] for row, one in enumerate(label)]
     return pd.DataFrame(
         {
             "row_id": [f"{row:016x}" for row in number],
@@ -80,7 +78,7 @@ def report(of: pd.DataFrame) -> dict[str, Any]:
         rows = of[[name == "overall" or name in names for names in of["slices"]]]
         value = accuracy(rows["label"].to_numpy(), rows["prediction"].to_numpy()) if len(rows) else 0.0
         slices[name] = {"support": len(rows), "accuracy": {"value": value}}
-    return {"test": {"rows": len(of), "rows_sha256": "a" * 64, "slices": slices}}
+    return {"test": quality_set(slices, len(of), "a" * 64)}
 
 
 def honest(*rules: Rule | Asked, lost: int = 8, gained: int = 8) -> Case:
@@ -99,9 +97,7 @@ def verdict(case: Case, folder: Path) -> dict[str, Any]:
     evidence, pairs, names = gather(case.rules, models, 2, 15)
     rows = models["student"].rows("test")
     asked = [rule.name for rule in case.rules if isinstance(rule, Asked)]
-    told = answers(
-        case.records, dict(models["student"].sets), {"test": None if rows is None else set(rows["row_id"])}, asked
-    )
+    told = answers(case.records, dict(models["student"].sets), {"test": None if rows is None else set(rows["row_id"])}, asked)
     return judge(case.rules, {**evidence, **case.extra}, pairs, names, answers=told)
 
 
@@ -225,12 +221,7 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
     ("no teacher predictions", without("teacher", "frames"), "hold", "there are no predictions"),
     ("no teacher at all", without("teacher", "reports"), "hold", "there is no evaluation of the teacher"),
     ("champion deleted", without("champion", "reports", CHAMPION), "hold", "no evaluation of the champion"),
-    (
-        "champion's churn unknown",
-        without("champion", "frames", replace(CHURN, versus="champion")),
-        "hold",
-        "no predictions",
-    ),
+    ("champion's churn unknown", without("champion", "frames", replace(CHURN, versus="champion")), "hold", "no predictions"),
     ("no such set", told("student", lambda sets: sets.pop("test")), "hold", "has no set 'test'"),
     ("no rows digest", told("student", lambda sets: sets["test"].pop("rows_sha256")), "hold", "no rows_sha256"),
     (
@@ -267,33 +258,18 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
     ("easy rows twice", both(lambda of: pd.concat([of, of.iloc[:100]])), "hold", "counts more than once"),
     # changed rows
     ("labels made to fit", change("student", lambda of: of.assign(label=of["prediction"])), "hold", "different labels"),
-    (
-        "predictions made to fit",
-        change("student", lambda of: of.assign(prediction=of["label"])),
-        "hold",
-        "not the largest",
-    ),
+    ("predictions made to fit", change("student", lambda of: of.assign(prediction=of["label"])), "hold", "not the largest"),
     ("label out of range", both(cell("label", 7)), "hold", "none of the 2 classes"),
     ("label of unlabelled text", both(cell("label", -1)), "hold", "none of the 2 classes"),
     ("one logit too few", change("student", lambda of: of.drop(columns="logit_1")), "hold", "finite logits"),
-    (
-        "hard rows moved out of a slice",
-        change("student", cell("slices", ["class:negative"]), SLICES),
-        "hold",
-        "different slices",
-    ),
+    ("hard rows moved out of a slice", change("student", cell("slices", ["class:negative"]), SLICES), "hold", "different slices"),
     (
         "a column of the wrong type",
         change("student", lambda of: of.assign(label=of["label"].astype(str))),
         "hold",
         "different labels",
     ),
-    (
-        "a column missing",
-        change("student", lambda of: of.drop(columns="prediction")),
-        "hold",
-        "there are no predictions",
-    ),
+    ("a column missing", change("student", lambda of: of.drop(columns="prediction")), "hold", "there are no predictions"),
     # the parent round
     ("against the parent", lambda: honest(PARENT), "pass", "its parent's"),
     ("worse than the parent", lambda: honest(PARENT, lost=40, gained=0), "fail", "its parent's"),
@@ -307,22 +283,12 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
         "parent and the teacher were measured on different rows",
     ),
     ("parent in another order", change("parent", lambda of: of.iloc[::-1], PARENT), "hold", "different rows"),
-    (
-        "parent with a row twice",
-        change("parent", lambda of: pd.concat([of, of.iloc[:1]]), PARENT),
-        "hold",
-        "different rows",
-    ),
+    ("parent with a row twice", change("parent", lambda of: pd.concat([of, of.iloc[:1]]), PARENT), "hold", "different rows"),
     ("parent told too low", told("parent", told_value(0.5), PARENT), "hold", "quality.json of parent says"),
     ("parent's logit NaN", change("parent", cell("logit_0", math.nan), PARENT), "hold", "finite logits"),
     # the worst of all slices
     ("every slice", lambda: honest(EVERY_SLICE, lost=1), "pass", "3 kept of 3 slices"),
-    (
-        "one slice much worse",
-        lambda: honest(EVERY_SLICE),
-        "fail",
-        "1 broken of 3 slices '*'; worst: accuracy on test (rare)",
-    ),
+    ("one slice much worse", lambda: honest(EVERY_SLICE), "fail", "1 broken of 3 slices '*'; worst: accuracy on test (rare)"),
     (
         "every slice of a set without any",
         told("teacher", lambda sets: None, replace(EVERY_SLICE, slices="length:*")),
@@ -379,12 +345,7 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
         "hold",
         "other rows of 'test' were measured",
     ),
-    (
-        "nothing learnt by heart",
-        lambda: honest(ASKED["no_overlap"]),
-        "pass",
-        "none of 400 measured rows is in train, transfer",
-    ),
+    ("nothing learnt by heart", lambda: honest(ASKED["no_overlap"]), "pass", "none of 400 measured rows is in train, transfer"),
     (
         "a test row in train",
         records("no_overlap", lambda of: of.learnt["train"].add(f"{7:016x}")),
@@ -411,39 +372,19 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
     ),
     ("no train set", records("no_overlap", lambda of: of.learnt.pop("train")), "hold", "no rows of train"),
     ("an empty train set", records("no_overlap", lambda of: of.learnt["train"].clear()), "hold", "no rows of train"),
-    (
-        "no transfer set",
-        records("no_overlap", lambda of: of.learnt.update(transfer=None)),
-        "hold",
-        "no rows of transfer",
-    ),
+    ("no transfer set", records("no_overlap", lambda of: of.learnt.update(transfer=None)), "hold", "no rows of transfer"),
     ("no rows to look at", without("student", "frames", ASKED["no_overlap"]), "hold", "no rows of test"),
     # receipts
-    (
-        "clean Git",
-        lambda: honest(ASKED["clean_git"]),
-        "pass",
-        "all 4 stages ran on files as they are in commit 01234567",
-    ),
+    ("clean Git", lambda: honest(ASKED["clean_git"]), "pass", "all 4 stages ran on files as they are in commit 01234567"),
     (
         "edited files",
         records("clean_git", lambda of: of.receipts["distill@r1"]["git"].update(dirty=True)),
         "fail",
         "1 of 4 stages ran on files that differ from commit 01234567, e.g. distill@r1",
     ),
-    (
-        "outside of Git",
-        records("clean_git", lambda of: of.receipts["fetch"]["git"].update(commit=None)),
-        "hold",
-        "not in Git",
-    ),
+    ("outside of Git", records("clean_git", lambda of: of.receipts["fetch"]["git"].update(commit=None)), "hold", "not in Git"),
     ("Git not told", records("clean_git", lambda of: of.receipts["fetch"].update(git=None)), "hold", "not in Git"),
-    (
-        "clean by a word",
-        records("clean_git", lambda of: of.receipts["fetch"]["git"].update(dirty="no")),
-        "hold",
-        "not in Git",
-    ),
+    ("clean by a word", records("clean_git", lambda of: of.receipts["fetch"]["git"].update(dirty="no")), "hold", "not in Git"),
     ("no receipts", records("clean_git", lambda of: of.receipts.clear()), "hold", "no receipt of gate@r1"),
     ("complete lineage", lambda: honest(ASKED["lineage"]), "pass", "4 receipts lead from the data to the model"),
     ("no receipt of the gate", records("lineage", lambda of: of.receipts.pop(LAST)), "hold", "no receipt of gate@r1"),
@@ -453,12 +394,7 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
         "hold",
         "no receipt tells who wrote artifacts/data/sets/train.parquet",
     ),
-    (
-        "a receipt that is none",
-        records("lineage", lambda of: of.receipts.update(fetch=b"{}")),
-        "hold",
-        "cannot be read",
-    ),
+    ("a receipt that is none", records("lineage", lambda of: of.receipts.update(fetch=b"{}")), "hold", "cannot be read"),
     (
         "a receipt of another stage",
         records("lineage", lambda of: of.receipts["fetch"].update(stage="prepare")),
@@ -475,9 +411,7 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
         "bytes changed between stages",
         records(
             "lineage",
-            lambda of: of.receipts["prepare"]["outputs"].update(
-                {"artifacts/data/sets/train.parquet": {"sha256": "f" * 64}}
-            ),
+            lambda of: of.receipts["prepare"]["outputs"].update({"artifacts/data/sets/train.parquet": {"sha256": "f" * 64}}),
         ),
         "fail",
         "a receipt was changed",
@@ -503,19 +437,9 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
     ),
     # a copy of the model that is asked again
     ("golden answers", lambda: honest(ASKED["golden"]), "pass", "gives the 2 golden answers"),
-    (
-        "another model's answers",
-        records("golden", lambda of: of.logits.__setitem__((0, 0), 0.6)),
-        "fail",
-        "differ by 0.1",
-    ),
+    ("another model's answers", records("golden", lambda of: of.logits.__setitem__((0, 0), 0.6)), "fail", "differ by 0.1"),
     ("answers NaN", records("golden", lambda of: of.logits.__setitem__((1, 1), math.nan)), "fail", "differ by nan"),
-    (
-        "an answer too few",
-        records("golden", lambda of: setattr(of, "logits", of.logits[:1])),
-        "fail",
-        "where (2, 2) are golden",
-    ),
+    ("an answer too few", records("golden", lambda of: setattr(of, "logits", of.logits[:1])), "fail", "where (2, 2) are golden"),
     ("golden file empty", records("golden", lambda of: of.golden["rows"].clear()), "hold", "nobody looked"),
     (
         "golden logit NaN",
@@ -523,34 +447,14 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
         "hold",
         "nobody looked",
     ),
-    (
-        "golden tolerance endless",
-        records("golden", lambda of: of.golden.update(atol=math.inf)),
-        "hold",
-        "nobody looked",
-    ),
-    (
-        "a server that answers",
-        lambda: honest(ASKED["serves"]),
-        "pass",
-        "`mlflow models serve` gives the 2 golden answers",
-    ),
-    (
-        "a server with another label",
-        records("serves", lambda of: of.told[1].update(label="negative")),
-        "fail",
-        "wrongly",
-    ),
+    ("golden tolerance endless", records("golden", lambda of: of.golden.update(atol=math.inf)), "hold", "nobody looked"),
+    ("a server that answers", lambda: honest(ASKED["serves"]), "pass", "`mlflow models serve` gives the 2 golden answers"),
+    ("a server with another label", records("serves", lambda of: of.told[1].update(label="negative")), "fail", "wrongly"),
     ("a server with another score", records("serves", lambda of: of.told[1].update(score=0.9)), "fail", "wrongly"),
     ("a server that says NaN", records("serves", lambda of: of.told[0].update(score=math.nan)), "fail", "wrongly"),
     ("a server that says a text", records("serves", lambda of: setattr(of, "told", "fine")), "fail", "answered"),
     ("a server with one answer", records("serves", lambda of: of.told.pop()), "fail", "to 2 texts"),
-    (
-        "a check that nobody made",
-        lambda: replace_records(honest(ASKED["golden"]), golden=None),
-        "hold",
-        "nobody looked",
-    ),
+    ("a check that nobody made", lambda: replace_records(honest(ASKED["golden"]), golden=None), "hold", "nobody looked"),
 ]
 
 

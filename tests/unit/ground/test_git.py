@@ -20,8 +20,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     folder = tmp_path_factory.mktemp("repository")
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     blobs = {
-        name: git(folder, "hash-object", "-w", "--stdin", given=text).stdout.decode().strip()
-        for name, text in CONTENT.items()
+        name: git(folder, "hash-object", "-w", "--stdin", given=text).stdout.decode().strip() for name, text in CONTENT.items()
     }
     return Snapshot(folder, blobs, {})
 

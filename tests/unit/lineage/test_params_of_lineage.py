@@ -10,7 +10,7 @@ RECORDED = {"gates": [{"metric": "accuracy", "severity": "block"}], "seed": 0}
 
 
 @pytest.mark.parametrize(
-    ("told", "filled", "expected"),
+    ("written", "filled", "expected"),
     [
         ({"gates": [{"metric": "accuracy"}], "seed": 0}, RECORDED, True),
         # of another version: nothing could be filled in
@@ -25,5 +25,5 @@ RECORDED = {"gates": [{"metric": "accuracy", "severity": "block"}], "seed": 0}
         ({"gates": [{"metric": "accuracy"}]}, {**RECORDED, "seed": 1}, False),
     ],
 )
-def test_params_agree_when_what_was_written_is_what_was_read(told: object, filled: object, expected: bool) -> None:
-    assert agree(RECORDED, told, filled) is expected
+def test_params_agree_when_what_was_written_is_what_was_read(written: object, filled: object, expected: bool) -> None:
+    assert agree(RECORDED, written, filled) is expected

@@ -31,15 +31,15 @@ def test_md5_is_the_name_dvc_gives_the_same_bytes(folder: Path) -> None:
 
     system = LocalFileSystem()
     store = HashFileDB(system, str(folder.parent / "odb"))
-    found = full_digest(folder)
-    assert found["md5"] == build(store, str(folder), system, "md5")[2].hash_info.value
-    one = build(store, str(folder / "b.txt"), system, "md5")[2].hash_info.value
-    assert found["files"]["b.txt"]["md5"] == one
+    folder_digest = full_digest(folder)
+    assert folder_digest["md5"] == build(store, str(folder), system, "md5")[2].hash_info.value
+    file_md5 = build(store, str(folder / "b.txt"), system, "md5")[2].hash_info.value
+    assert folder_digest["files"]["b.txt"]["md5"] == file_md5
 
 
 def test_an_empty_folder_inside_a_recorded_one_has_the_name_dvc_gives_it() -> None:
-    one = {"files": {"quality.json": {"sha256": "a", "md5": "b", "size_bytes": 1}}, "sha256": "c", "size_bytes": 1}
-    receipt = {"inputs": {}, "outputs": {"artifacts/baselines": one}}
+    entry = {"files": {"quality.json": {"sha256": "a", "md5": "b", "size_bytes": 1}}, "sha256": "c", "size_bytes": 1}
+    receipt = {"inputs": {}, "outputs": {"artifacts/baselines": entry}}
     assert md5_of(receipt, "artifacts/baselines/predictions") == "d751713988987e9331980363e24189ce.dir"
     assert md5_of(receipt, "artifacts/rivals/predictions") is None
 
@@ -71,8 +71,8 @@ def test_the_root_of_a_run_tells_every_change() -> None:
         {"fetch": b"1", "prepare": b"2"},
         {"fetch": b"2", "prepare": b"1", "teacher": b"3"},
     ]
-    found = {merkle.receipts_root(one) for one in (run, *others)}
-    assert len(found) == 5
+    roots = {merkle.receipts_root(receipts_of_run) for receipts_of_run in (run, *others)}
+    assert len(roots) == 5
     assert merkle.receipts_root(dict(reversed(run.items()))) == merkle.receipts_root(run)
 
 

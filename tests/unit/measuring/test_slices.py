@@ -7,16 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.measuring.slices import (
-    LENGTHS,
-    document_frequency,
-    is_negated,
-    masks_of,
-    rarity,
-    slice_names,
-    slices_of,
-    words,
-)
+from tasks.measuring.slices import LENGTHS, document_frequency, is_negated, masks_of, rarity, slice_names, slices_of, words
 
 
 def test_words_are_lower_case_and_keep_apostrophes():

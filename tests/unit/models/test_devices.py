@@ -64,9 +64,7 @@ def test_a_teacher_that_is_only_read_says_the_same_in_half_the_memory(tmp_path: 
         return sum(p.numel() * p.element_size() for p in model.base_model.parameters() if p.ndim == 2)
 
     whole, before = said(), bytes_of()
-    embeddings = sum(
-        p.numel() * 4 for name, p in model.named_parameters() if any(k in name for k in ("embed", "wte", "wpe"))
-    )
+    embeddings = sum(p.numel() * 4 for name, p in model.named_parameters() if any(k in name for k in ("embed", "wte", "wpe")))
     device.prepare_to_read(model)
     assert torch.equal(said(), whole)
     assert bytes_of() - embeddings == (before - embeddings) // 2

@@ -67,15 +67,12 @@ def test_the_files_that_come_with_the_project_have_the_shapes_they_promise(file:
 
 
 @pytest.mark.parametrize(
-    ("budget", "held"),
-    [("params_total", {}), ("ratio", {"vocabulary": 49152}), ("flops_per_token", {"heads": 9, "layers": 30})],
+    ("budget", "held"), [("params_total", {}), ("ratio", {"vocabulary": 49152}), ("flops_per_token", {"heads": 9, "layers": 30})]
 )
 def test_a_budget_of_a_language_model_is_met_from_below(tmp_path: Path, budget: str, held: dict[str, int]) -> None:
     values = tiny_values(tmp_path)
     limit = {"params_total": 84_000_000, "ratio": 1.6, "flops_per_token": 170_000_000}[budget]
-    values["rounds"] = {
-        "r1": {"parent": "teacher", budget: limit, **held, "train_tokens": 600, "learning_rate": 1.0e-2}
-    }
+    values["rounds"] = {"r1": {"parent": "teacher", budget: limit, **held, "train_tokens": 600, "learning_rate": 1.0e-2}}
     values["evaluate"]["latency_tokens"] = 16
     params = causal_params(values)
     shape = check_causal_shapes(params, SMOLLM2)["r1"]
@@ -95,10 +92,7 @@ def test_a_budget_of_a_language_model_is_met_from_below(tmp_path: Path, budget: 
 def test_a_second_round_starts_from_the_shape_that_the_first_was_solved_for(tmp_path: Path) -> None:
     values = tiny_values(tmp_path)
     budget = {"train_tokens": 600, "learning_rate": 1.0e-2}
-    values["rounds"] = {
-        "r1": {"parent": "teacher", "ratio": 1.4, **budget},
-        "r2": {"parent": "r1", "ratio": 1.7, **budget},
-    }
+    values["rounds"] = {"r1": {"parent": "teacher", "ratio": 1.4, **budget}, "r2": {"parent": "r1", "ratio": 1.7, **budget}}
     shapes = check_causal_shapes(causal_params(values), SMOLLM2)
     assert all(shapes["r2"][axis] <= shapes["r1"][axis] for axis in shapes["r1"])
     values["rounds"]["r2"]["ratio"] = 1.3
@@ -150,27 +144,23 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
         ("gates.0", {**SHOWN, "confidence": None}, "`test` and `confidence` need each other"),
         ("gates.0", {**SHOWN, "min_support": None}, "`min_support` is needed with `confidence`"),
         ("gates.0", {**SHOWN, "metric": "nll_nats_per_token"}, "`test` compares accuracies"),
-        (
-            "gates.0",
-            {"metric": "agreement", "set": "test", "min": 0.1, "confidence": 0.95, "min_support": 9},
-            "need each other",
-        ),
+        ("gates.0", {"metric": "agreement", "set": "test", "min": 0.1, "confidence": 0.95, "min_support": 9}, "need each other"),
         ("gates.0.set", "imdb", "gates.0.set: 'imdb' is not one of validation, test, news"),
-        (
-            "gates.0",
-            {"check": "no_overlap"},
-            "gates.0.check: no_overlap cannot be answered of language models; allowed: da",
-        ),
-        (
-            "promotion.gates",
-            [{"check": "serves"}],
-            "promotion.gates.0.check: serves cannot be answered of language models",
-        ),
+        ("gates.0", {"check": "no_overlap"}, "gates.0.check: no_overlap cannot be answered of language models; allowed: da"),
+        ("promotion.gates", [{"check": "serves"}], "promotion.gates.0.check: serves cannot be answered of language models"),
         ("gates.0", {"check": "lineage"}, "gates.0.check: lineage is asked in promotion.gates"),
         ("distill.hidden", {"loss": "mse"}, "distill.hidden.weight: missing"),
         ("evaluate.prompt_tokens", 30, "prompt_tokens + new_tokens must be at most data.block_tokens = 32"),
         ("data.columns", {"text": "text", "source": None}, "text_sources chooses by columns.source, which is null"),
         ("baselines.random_init", ["r9"], "baselines.random_init: 'r9' is not a round"),
+        ("rounds.r1.search", {}, "rounds.r1.search: unknown key; rounds of a language model do not search; allowed here"),
+        ("rounds.r1.granularity", "n_m", "rounds.r1.granularity: unknown key; masks are for classifiers; a round of a"),
+        (
+            "trials.rounds",
+            ["r1"],
+            "rounds of a language model do not search; write trials: {rounds: [], candidates: [], places: []}",
+        ),
+        ("gates.0", {**SHOWN, "slice": "negation"}, "gates.0: language models have neither slices nor the rival tfidf_lo"),
     ],
 )
 def test_what_does_not_belong_is_refused_with_its_key(tmp_path: Path, key: str, value: Any, words: str) -> None:
@@ -186,7 +176,11 @@ def test_a_classifier_is_not_asked_for_perplexity() -> None:
 
     values = read_yaml(ROOT / "params.yaml")
     values["gates"].append({"metric": "perplexity", "set": "test", "max": 30.0})
-    with pytest.raises(ParamsError, match="metric perplexity is measured of language models, task: causal_lm"):
+    with pytest.raises(ParamsError, match=r"gates\.\d+\.metric: 'perplexity' is not measured of classifiers; allowed: acc"):
+        check_params(values, "params.yaml")
+    del values["gates"][-1]
+    values["distill"]["cache"] = {"top_k": 256, "tokens": 1000}
+    with pytest.raises(ParamsError, match=r"distill\.cache: of a classifier all logits are cached; write cache: null"):
         check_params(values, "params.yaml")
 
 

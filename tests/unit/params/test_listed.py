@@ -22,10 +22,7 @@ def seen(stage: str, *keys: str) -> ClassificationParams:
 
 
 def test_listed_params_are_as_they_were() -> None:
-    whole, part = (
-        load_params(ROOT / "params.yaml"),
-        seen("prune@r2", "seed", "data", "rounds.r2", "evaluate.latency_tokens"),
-    )
+    whole, part = (load_params(ROOT / "params.yaml"), seen("prune@r2", "seed", "data", "rounds.r2", "evaluate.latency_tokens"))
     assert isinstance(part, ClassificationParams)
     assert (part.task, part.seed, part.data, part.runtime) == (whole.task, whole.seed, whole.data, whole.runtime)
     assert part.rounds["r2"] == whole.rounds["r2"]

@@ -43,9 +43,7 @@ def test_a_policy_that_says_nothing_sensible_is_refused(change: dict[str, Any], 
 
 def test_approvers_are_named_in_place_or_in_a_file(tmp_path: Path) -> None:
     keys = {name: own_public_key(make_key(tmp_path / name)) for name in ("ada", "bob")}
-    (tmp_path / "approvers").write_text(
-        f"# two\n\nada {keys['ada']} ada@laptop\nbob   {keys['bob']}\n", encoding="utf-8"
-    )
+    (tmp_path / "approvers").write_text(f"# two\n\nada {keys['ada']} ada@laptop\nbob   {keys['bob']}\n", encoding="utf-8")
     in_place = policy_of(Approval.model_validate({**GOOD, "approvers": keys}), tmp_path)
     assert policy_of(Approval.model_validate(GOOD), tmp_path) == in_place
     assert in_place == {"quorum": 1, "not_author": True, "ttl_hours": 72.0, "approvers": keys}

@@ -28,8 +28,7 @@ def decision(rules: int = 2) -> dict[str, Any]:
             "verdict": "pass",
             "sentence": "all is kept",
             "rules": [
-                {"result": "pass" if at else "fail", "severity": "block", "sentence": one}
-                for at, one in enumerate(sentences)
+                {"result": "pass" if at else "fail", "severity": "block", "sentence": one} for at, one in enumerate(sentences)
             ],
             "approval": {
                 "state": "approved",

@@ -80,9 +80,7 @@ def receiver(heard: list[str]) -> Iterator[Receiver]:
         thread.join()
 
 
-def ask(
-    receiver: Receiver, path: str, body: bytes | None = None, given: dict[str, str] | None = None
-) -> tuple[int, str]:
+def ask(receiver: Receiver, path: str, body: bytes | None = None, given: dict[str, str] | None = None) -> tuple[int, str]:
     address = f"http://127.0.0.1:{receiver.server_address[1]}{path}"
     request = urllib.request.Request(address, data=body, headers=given or {})
     try:

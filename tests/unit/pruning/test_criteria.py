@@ -20,11 +20,11 @@ from tasks.models.devices import Device
 from tasks.models.predict import predict_logits
 from tasks.params.base import Prune
 from tasks.pruning.calibration import Calibration
+from tasks.pruning.classification import calibration_labels
 from tasks.pruning.criteria import CRITERIA, Channels, Scores, keep_best
 from tasks.pruning.cut import choose_layers
 from tasks.pruning.depth import blocks, harm_nats_per_row
 from tasks.pruning.statistics import MeanAbsolute, TokenNorm
-from tasks.stages.prune import calibration_labels
 
 CPU = Device(torch.device("cpu"), "fp32", 1)
 
@@ -164,11 +164,11 @@ def test_params_offer_every_criterion() -> None:
 
 def test_the_dropped_block_is_the_one_that_harms_least(tiny_model: Path) -> None:
     statistics = Calibration(load_classifier(tiny_model), calibration(), np.arange(40) % 2, CPU, 0)
-    kept, harms = choose_layers(3, 2, statistics.harms)
+    kept, harms = choose_layers(3, blocks(3, 2), statistics.harms)
     assert set(harms) == {"1", "2"}
     gone = min(harms, key=harms.__getitem__)
     assert kept == [i for i in range(3) if str(i) != gone]
-    assert choose_layers(3, 3, statistics.harms) == ([0, 1, 2], {})
+    assert choose_layers(3, blocks(3, 3), statistics.harms) == ([0, 1, 2], {})
 
 
 def test_harm_is_the_divergence_from_the_whole_model(tiny_model: Path) -> None:

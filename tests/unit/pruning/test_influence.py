@@ -14,7 +14,7 @@ from tasks.models.checkpoint import load_causal_lm, load_classifier
 from tasks.models.devices import Device
 from tasks.pruning.calibration import BlockCalibration, Calibration
 from tasks.pruning.cut import choose_layers
-from tasks.pruning.depth import influence
+from tasks.pruning.depth import blocks, influence
 from tests.causal import write_decoder
 
 CPU = Device(torch.device("cpu"), "fp32", 1)
@@ -55,9 +55,9 @@ def test_a_layer_that_does_nothing_is_the_one_that_goes(tmp_path: Path, family: 
     for module in outputs:
         for parameter in module.parameters():
             torch.nn.init.zeros_(parameter)
-    blocks = np.random.default_rng(0).integers(0, 60, (6, 16)).astype(np.int32)
-    statistics = BlockCalibration(model, blocks, CPU, 0)
-    kept, influences = choose_layers(len(layers), len(layers) - 1, statistics.influences)
+    tokens = np.random.default_rng(0).integers(0, 60, (6, 16)).astype(np.int32)
+    statistics = BlockCalibration(model, tokens, CPU, 0)
+    kept, influences = choose_layers(len(layers), blocks(len(layers), len(layers) - 1), statistics.influences)
     assert influences["1"] == pytest.approx(0.0, abs=1e-6)
     assert all(value > 1e-3 for name, value in influences.items() if name != "1")
     assert kept == [layer for layer in range(len(layers)) if layer != 1]

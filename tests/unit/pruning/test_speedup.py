@@ -72,15 +72,9 @@ def test_the_shape_follows_from_the_record_alone() -> None:
     ("section", "said"),
     [
         ({}, "rounds.r1.speedup: no shape is measured yet; run: compactlm measure r1"),
-        (
-            {"measured": measured(LARGE, tokens=32)},
-            "measured.tokens: measured with 32 tokens, and evaluate.latency_tokens is 16",
-        ),
+        ({"measured": measured(LARGE, tokens=32)}, "measured.tokens: measured with 32 tokens, and evaluate.latency_tokens is 16"),
         ({"measured": measured(LARGE)}, "the fastest of them is"),
-        (
-            {"measured": measured(SMALL), "layers": 1},
-            "0 of 1 measured shapes fit the parent and the axes that are held",
-        ),
+        ({"measured": measured(SMALL), "layers": 1}, "0 of 1 measured shapes fit the parent and the axes that are held"),
     ],
 )
 def test_a_record_that_does_not_serve_is_refused_with_what_to_do(section: dict[str, Any], said: str) -> None:
@@ -95,10 +89,7 @@ def test_a_record_that_does_not_serve_is_refused_with_what_to_do(section: dict[s
     [
         ({"ratio": 2.0, "measured": measured(LARGE)}, "measured: belongs to speedup"),
         ({"speedup": 2.0, "ratio": 2.0}, "ratio and speedup: one budget at a time"),
-        (
-            {"speedup": 2.0, "search": {"candidates": 3, "transfer_rows": 9, "keep": 1}},
-            "search: few shapes are measured",
-        ),
+        ({"speedup": 2.0, "search": {"candidates": 3, "transfer_rows": 9, "keep": 1}}, "search: few shapes are measured"),
         ({"speedup": 1.0}, "greater than 1"),
     ],
 )
@@ -129,9 +120,7 @@ def test_the_command_measures_and_writes_what_the_plan_then_reads(
         f"r2: {{parent: r1, ratio: 2.0, {training}}}}}",
     ]
     path = tmp_path / "params.yaml"
-    path.write_text(
-        apply_overrides((ROOT / "params.yaml").read_text(encoding="utf-8"), overrides, "p"), encoding="utf-8"
-    )
+    path.write_text(apply_overrides((ROOT / "params.yaml").read_text(encoding="utf-8"), overrides, "p"), encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
 

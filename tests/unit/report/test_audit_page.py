@@ -24,18 +24,9 @@ def report(**changes: Any) -> dict[str, Any]:
         "receipts_root": "b" * 64,
         "checks": [
             {"result": "PASS", "name": "git", "subject": "fetch", "sentence": "same", "expected": 1, "found": 1},
-            {
-                "result": "FAIL",
-                "name": "bytes",
-                "subject": "a<b>",
-                "sentence": "other",
-                "expected": "aa",
-                "found": "bb",
-            },
+            {"result": "FAIL", "name": "bytes", "subject": "a<b>", "sentence": "other", "expected": "aa", "found": "bb"},
         ],
-        "stages": [
-            {"name": name, "result": result, "outputs": {f"{name}.bin": "1" * 64}} for name, result in results.items()
-        ],
+        "stages": [{"name": name, "result": result, "outputs": {f"{name}.bin": "1" * 64}} for name, result in results.items()],
         "edges": [list(edge) for edge in EDGES],
         **changes,
     }

@@ -41,9 +41,7 @@ def test_the_front_stays_in_its_box(points: list[Point], rival: float | None, wi
 
 @given(st.lists(st.tuples(st.integers(0, 10**5), st.floats(0, 100)), max_size=300), st.lists(SHARE, max_size=5))
 def test_curves_stay_in_their_box(loss: list[tuple[int, float]], accuracy: list[float]) -> None:
-    svg = curve(
-        "r1", thinned([(float(s), v) for s, v in sorted(loss)]), [(100.0 * i, v) for i, v in enumerate(accuracy)]
-    )
+    svg = curve("r1", thinned([(float(s), v) for s, v in sorted(loss)]), [(100.0 * i, v) for i, v in enumerate(accuracy)])
     assert "nan" not in svg
     assert all(0 <= y <= 232 for y in _vertical(svg))
 

@@ -8,12 +8,7 @@ from tasks.report.page import curves
 
 
 def _models(**learnt: float) -> dict[str, Any]:
-    measured = {
-        "step": 9,
-        "checkpoint": "step-000009",
-        "validation_accuracy": 0.8,
-        "validation_kl_nats_per_example": 0.098,
-    }
+    measured = {"step": 9, "checkpoint": "step-000009", "validation_accuracy": 0.8, "validation_kl_nats_per_example": 0.098}
     student = {"steps": [{"step": 4, "loss": 0.5}, measured | learnt], "summary": {"best_checkpoint": "step-000009"}}
     return {"teacher": {"steps": [], "summary": {}}, "r1": student}
 

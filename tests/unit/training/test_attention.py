@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.models.causal_lm import without_dropout
 from tasks.models.checkpoint import load_causal_lm, read_config
 from tasks.models.devices import Device
 from tasks.training import attention
 from tasks.training.attention import LONGEST, attend_in_short_blocks
-from tasks.training.causal_lm import blocks_loss
+from tasks.training.causal_lm import Imitated, blocks_loss
 from tasks.training.chunked_loss import Recipe
+from tasks.training.lesson import without_dropout
 from tests.causal import DECODERS, write_decoder
 
 BF16, FP32 = (Device(torch.device("cpu"), precision, 1) for precision in ("bf16", "fp32"))
@@ -92,7 +92,7 @@ def test_elsewhere_attention_stays_as_it_was(folders: dict[str, Path], device: D
 def test_the_training_of_blocks_attends_so_in_both_models(folders: dict[str, Path]) -> None:
     student, teacher = load_causal_lm(folders["llama"]), load_causal_lm(folders["llama"])
     recipe = Recipe("forward_kl", 1.0, 1.0, 16, torch.bfloat16)
-    loss = blocks_loss(student, teacher, recipe, BF16, lambda _rows: IDS)
+    loss = blocks_loss(student, Imitated(teacher), recipe, BF16, lambda _rows: IDS)
     assert [model.config._attn_implementation for model in (student, teacher)] == [attention.NAME] * 2
     with BF16.autocast():
         assert loss(student, np.arange(len(IDS))).item() == pytest.approx(0.0, abs=0.05)

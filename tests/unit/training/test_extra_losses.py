@@ -89,9 +89,9 @@ def test_row_states_are_the_token_read_and_the_mean_without_padding(reads: str, 
     states = torch.randn(2, 5, 3)
     found = row_states(states, MASK, reads)
     padded = torch.where(MASK.bool().unsqueeze(-1), states, 100.0)
-    assert torch.equal(
-        row_states(padded, MASK, reads), row_states(torch.where(padded == 100, 0.0, padded), MASK, reads)
-    ) or (reads == "first")
+    assert torch.equal(row_states(padded, MASK, reads), row_states(torch.where(padded == 100, 0.0, padded), MASK, reads)) or (
+        reads == "first"
+    )
     for row, place in enumerate(places):
         assert torch.equal(found[row, 0], states[row, place])
         torch.testing.assert_close(found[row, 1], states[row, : int(MASK[row].sum())].mean(dim=0))
@@ -112,9 +112,7 @@ def test_relation_kl_equals_the_definition(student: np.ndarray, teacher: np.ndar
 
 @pytest.mark.parametrize("heads", [1, 2, 8])
 @given(values=VALUES, padding=st.floats(-50, 50))
-def test_relation_kl_is_zero_at_agreement_whatever_stands_in_the_padding(
-    heads: int, values: np.ndarray, padding: float
-) -> None:
+def test_relation_kl_is_zero_at_agreement_whatever_stands_in_the_padding(heads: int, values: np.ndarray, padding: float) -> None:
     first = torch.from_numpy(values)
     second = torch.where(MASK.bool().unsqueeze(-1), first, padding)
     assert relation_kl(first, second, MASK, heads).abs().max() < 1e-5

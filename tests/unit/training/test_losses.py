@@ -27,9 +27,7 @@ def test_zero_when_student_equals_teacher(name: str, logits: np.ndarray, tempera
 
 @pytest.mark.parametrize("name", LOSSES)
 @given(student=LOGITS, teacher=LOGITS, temperature=st.floats(0.5, 8))
-def test_never_negative_and_one_number_a_row(
-    name: str, student: np.ndarray, teacher: np.ndarray, temperature: float
-) -> None:
+def test_never_negative_and_one_number_a_row(name: str, student: np.ndarray, teacher: np.ndarray, temperature: float) -> None:
     rows = LOSSES[name](torch.from_numpy(student), torch.from_numpy(teacher), temperature)
     assert rows.shape == (5,)
     assert rows.min() > -1e-4
@@ -44,18 +42,14 @@ def test_forward_kl_equals_the_definition(student: np.ndarray, teacher: np.ndarr
 
 
 @given(student=LOGITS, teacher=LOGITS, temperature=st.floats(0.5, 8))
-def test_reverse_kl_is_forward_kl_with_the_roles_changed(
-    student: np.ndarray, teacher: np.ndarray, temperature: float
-) -> None:
+def test_reverse_kl_is_forward_kl_with_the_roles_changed(student: np.ndarray, teacher: np.ndarray, temperature: float) -> None:
     first, second = torch.from_numpy(student), torch.from_numpy(teacher)
     expected = LOSSES["forward_kl"](second, first, temperature)
     assert torch.equal(LOSSES["reverse_kl"](first, second, temperature), expected)
 
 
 @given(student=LOGITS, teacher=LOGITS)
-def test_jensen_shannon_equals_the_definition_is_symmetric_and_bounded(
-    student: np.ndarray, teacher: np.ndarray
-) -> None:
+def test_jensen_shannon_equals_the_definition_is_symmetric_and_bounded(student: np.ndarray, teacher: np.ndarray) -> None:
     p, q = softmax(teacher.astype(float) / 2, 1), softmax(student.astype(float) / 2, 1)
     expected = 4 * 0.5 * (rel_entr(p, (p + q) / 2) + rel_entr(q, (p + q) / 2)).sum(axis=1)
     first, second = torch.from_numpy(student), torch.from_numpy(teacher)

@@ -18,13 +18,11 @@ from tasks.data.tokens import TokenSet, collate, shuffled_buckets
 from tasks.models.devices import Device
 from tasks.training.average import Average
 from tasks.training.classification import joined, plan_batches, spread_rows
-from tasks.training.loop import Schedule, make_optimiser, train
+from tasks.training.loop import Course, Schedule, make_optimiser, train
 from tasks.training.scratch import Scratch
 
 CPU = Device(torch.device("cpu"), "fp32", 1)
-SCHEDULE = Schedule(
-    learning_rate=0.05, warmup_share=0.2, weight_decay=0.01, max_gradient_norm=1.0, checkpoints=3, seed=0
-)
+SCHEDULE = Schedule(learning_rate=0.05, warmup_share=0.2, weight_decay=0.01, max_gradient_norm=1.0, checkpoints=3, seed=0)
 
 
 class KilledError(Exception):
@@ -65,7 +63,7 @@ def fit(
             seen[step] = {name: value.clone() for name, value in model.state_dict().items()}
         return {"checkpoint": step, "norm": float(model[0].weight.detach().norm())}
 
-    train(model, batches, loss, on_checkpoint, schedule, CPU, scratch, on_step)
+    train(model, Course(batches, loss, schedule), CPU, scratch, on_checkpoint, on_step)
     return model.state_dict(), scratch.steps.read_text().splitlines()
 
 
@@ -176,8 +174,9 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
     def loss(model: Any, rows: Any) -> torch.Tensor:
         return model(torch.full((1, 4), math.inf)).sum()
 
+    course, scratch = Course([np.array([0])], loss, SCHEDULE), Scratch("s", "k", tmp_path)
     with pytest.raises(RuntimeError, match="non-finite"):
-        train(model, [np.array([0])], loss, lambda *_: {}, SCHEDULE, CPU, Scratch("s", "k", tmp_path), lambda *_: None)
+        train(model, course, CPU, scratch, lambda *_: {}, lambda *_: None)
 
 
 @given(
@@ -239,7 +238,8 @@ def trained_in_parts(folder: Path, parts: int, batch_rows: int) -> dict[str, tor
         return torch.nn.functional.cross_entropy(model(x[chosen]), targets[chosen])
 
     schedule = dataclasses.replace(SCHEDULE, accumulate=parts)
-    train(model, batches, loss, lambda *_: {}, schedule, CPU, Scratch("s", str(parts), folder), lambda *_: None)
+    scratch = Scratch("s", str(parts), folder)
+    train(model, Course(batches, loss, schedule), CPU, scratch, lambda *_: {}, lambda *_: None)
     return model.state_dict()
 
 
@@ -268,9 +268,8 @@ def test_parts_of_a_batch_share_what_is_rounded_of_the_weights_and_steps_do_not(
 
     found = model_without_dropout()
     found[1].p = 0.0
-    train(
-        found, batches, loss, lambda *_: {}, schedule, device, Scratch("distill@r1", "key", tmp_path), lambda *_: None
-    )
+    scratch = Scratch("distill@r1", "key", tmp_path)
+    train(found, Course(batches, loss, schedule), device, scratch, lambda *_: {}, lambda *_: None)
 
     expected = model_without_dropout()
     optimiser = make_optimiser(expected, schedule, device)

@@ -1,0 +1,109 @@
+"""The command that brings every stage up to date; where all are, it finds so without starting anything."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tasks.cli.console import Json, RunLines, err, print_json
+from tasks.cli.project import find_project
+
+if TYPE_CHECKING:
+    from tasks.params.base import Params
+
+
+def run(
+    params: Annotated[Path | None, typer.Option(help="Use this description of a run instead of params.yaml.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value; repeatable.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Stages to run at the same time.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Bring every stage up to date and record the result.
+
+    --params and --set change params.yaml itself, after everything was checked, and say how to undo it.
+    """
+    import psutil
+
+    from tasks.params.edit import planned_text, require_file, write_text
+    from tasks.running.start import check_run
+
+    started = psutil.Process().create_time()
+    workspace = find_project()
+    require_file(params)
+    text, planned = planned_text(workspace, params, set_ or [])
+    with _run_lines():
+        unchanged = _is_unchanged(workspace, text, planned)
+    if unchanged:
+        record = {"state": "no change", "wall_seconds": round(time.time() - started, 2), "stages": []}
+    else:
+        check_run(planned, workspace)
+        for line in write_text(workspace, text):
+            err.print(line, markup=False)
+        with _run_lines():
+            record = _run_flow(workspace, workers, started)
+    if as_json:
+        print_json(record)
+
+
+def _is_unchanged(workspace: Path, text: str, params: Params) -> bool:
+    """Return whether nothing is to do; then what is not recorded yet of the last run is recorded.
+
+    Whatever is not as that run has left it is for a run, which checks everything before it changes anything.
+    """
+    if not (workspace / "dvc.lock").exists() or text != (workspace / "params.yaml").read_text(encoding="utf-8"):
+        return False
+    from tasks.data.sources import is_locked
+    from tasks.promotion.first_champion import settle_champion
+    from tasks.registry.live import open_recorder
+    from tasks.running.start import only_run
+
+    with only_run(workspace):
+        if not is_locked(params.sources(), workspace / "sources.lock"):
+            return False
+        recorder, waiting = open_recorder(workspace, params, settle_champion)
+        if waiting:
+            return False
+        recorder.finish_unchanged()
+        return True
+
+
+def _run_flow(workspace: Path, workers: int, started: float) -> dict[str, Any]:
+    from flows.server import configure, run_server
+    from tasks.running.last_run import sentence, write_last_run
+
+    configure(workspace)
+    with run_server() as ready:
+        # The server takes seconds to start in a process of its own; meanwhile this one can import.
+        from flows.compress import compress_at
+        from tasks.registry.tracking import preload
+
+        preload()
+        result = compress_at(ready(), workspace, workers, started)
+    if not isinstance(result, dict):
+        return {"state": "no change", "wall_seconds": round(time.time() - started, 2), "stages": []}
+    # Measured again: the flow's own end takes a second or two, which belongs to the run as well.
+    record = write_last_run(workspace, result["state"], result["stages"], time.time() - started)
+    err.print(sentence(record))
+    return record
+
+
+@contextmanager
+def _run_lines() -> Iterator[None]:
+    """Show what the flow and its stages say, with one line that moves for progress."""
+    logger = logging.getLogger("compactlm")
+    handler = RunLines(err)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        with handler:
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True

@@ -1,0 +1,57 @@
+"""The commands that stay until Ctrl-C: runs on a schedule, and the pages of Prefect and MLflow."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated, Literal
+
+import typer
+
+from tasks.cli.console import Json, out, print_json
+from tasks.cli.project import find_project, params_of
+
+
+def serve(
+    cron: Annotated[str, typer.Option(help="When to run, as five cron fields.")] = "0 2 * * *",
+    overlap: Annotated[
+        Literal["skip", "enqueue"], typer.Option(help="What to do with a tick while a run is under way.")
+    ] = "skip",
+    audit_cron: Annotated[
+        str | None, typer.Option(help="When to audit the champion as well, such as '0 6 * * *'; a fault fails its flow run.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run on a schedule from this machine until Ctrl-C; a tick with nothing to do adds nothing."""
+    from flows.server import configure, prefect_server
+    from tasks.running.start import check_run
+
+    workspace = find_project()
+    check_run(params_of(workspace), workspace)
+    configure(workspace)
+    from flows import deploy
+
+    deploy.check_cron(cron)
+    if audit_cron is not None:
+        deploy.check_cron(audit_cron, "--audit-cron")
+    with prefect_server() as url:
+        facts = {"cron": cron, "audit_cron": audit_cron, "overlap": overlap, "prefect": url, "workspace": str(workspace)}
+        print_json(facts) if as_json else out.print(f"serving {workspace} at '{cron}'; runs are shown at {url}")
+        sys.stdout.flush()
+        deploy.serve(workspace, cron, f"{url}/api", overlap, audit_cron)
+
+
+def ui(as_json: Json = False) -> None:
+    """Open the pages of Prefect and MLflow over this workspace's records until Ctrl-C."""
+    from flows.server import configure, mlflow_page, prefect_server
+    from tasks.registry.reading import default_uri
+
+    workspace = find_project()
+    params_of(workspace)
+    configure(workspace)
+    with prefect_server() as prefect, mlflow_page(default_uri(workspace)) as mlflow:
+        facts = {"prefect": prefect, "mlflow": mlflow}
+        print_json(facts) if as_json else out.print(f"Prefect: {prefect}\nMLflow:  {mlflow}\nCtrl-C ends both")
+        sys.stdout.flush()
+        while True:
+            time.sleep(3600)

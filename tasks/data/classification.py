@@ -1,0 +1,192 @@
+"""Rows of a classifier: the sets that they are cut into, what is checked of them before, and their tokens after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tasks.data import checks, read
+from tasks.data.checks import Checked, Expectation
+from tasks.data.frames import cleaned_rows, rows_sha256
+from tasks.data.near import near_held
+from tasks.data.read import EXAMPLES, shorten, texts_are
+from tasks.data.sources import data_file
+from tasks.data.splits import SPLITS, make_sets, repeated_over_splits, split_texts, task_rows, unknown_splits
+from tasks.data.tokens import save_tokens, tokenize
+from tasks.data.typos import with_typo_set
+from tasks.errors import DataError
+from tasks.files import file_sha256
+
+# `data` and `limits` are the sections data and validate_data of params.yaml as plain values.
+Values = Mapping[str, Any]
+
+
+def sets_of(fetched: Path, data: Values) -> dict[str, pd.DataFrame]:
+    """Return the sets of rows that follow from the fetched file."""
+    return with_typo_set(make_sets(read.read_rows(data_file(fetched), data), data), data)
+
+
+def save_set_tokens(
+    sets: Mapping[str, pd.DataFrame], tokenizer_file: Path, max_tokens: int, out: Path
+) -> dict[str, dict[str, Any]]:
+    """Write the tokens of every set, and return what there is of each."""
+    facts: dict[str, dict[str, Any]] = {}
+    for name, frame in sets.items():
+        tokens = tokenize(frame["text"].tolist(), tokenizer_file, max_tokens)
+        save_tokens(tokens, out / name)
+        labels = frame["label"].value_counts().sort_index()
+        facts[name] = {
+            "rows": len(frame),
+            "rows_sha256": rows_sha256(frame["row_id"]),
+            "tokens": int(tokens.offsets[-1]),
+            "labels": {str(label): int(count) for label, count in labels.items()},
+        }
+    return facts
+
+
+def checked(fetched: Path, data: Values, limits: Values) -> Checked:
+    """Return what is checked of the fetched file; later suites need the earlier ones to hold."""
+    file = data_file(fetched)
+    table = read.read_table(file)
+    suites: dict[str, tuple[pd.DataFrame, list[Expectation]]] = {}
+    so_far = partial(Checked, file.name, file_sha256(file), suites)
+    suites["1-file"] = (table, _file_checks(table, data["columns"]))
+    if checks.fails(suites):
+        return so_far()
+    rows = _row_frame(table, data)
+    suites["2-rows"] = (rows, _row_checks(table, rows, data, limits))
+    if any(check.problems for check in suites["2-rows"][1] if check.name in ("labels", "empty_texts")):
+        return so_far()
+    raw = read.to_rows(table, data)
+    classes = _class_frame(raw, data)
+    suites["3-classes"] = (classes, _class_checks(classes, limits))
+    if data["columns"]["split"]:
+        suites["4-splits"] = (split_texts(raw, data), _split_checks(raw, data))
+    if checks.fails(suites):
+        return so_far()
+    try:
+        sets = make_sets(raw, data)
+    except DataError as error:
+        return so_far(problems=[str(error)])
+    members = _member_frame(sets, data["near_duplicate_similarity"])
+    suites["5-sets"] = (members, _set_checks(members, data["near_duplicate_similarity"]))
+    return so_far(sets=checks.described(sets, data["labels"]))
+
+
+def _file_checks(table: pd.DataFrame, columns: Mapping[str, str | None]) -> list[Expectation]:
+    """Return a check for each column that must be there."""
+    return [
+        Expectation(f"column_{role}", "expect_column_to_exist", {"column": name}, read.missing_columns(table, {role: name}))
+        for role, name in columns.items()
+        if name is not None
+    ]
+
+
+def _row_frame(table: pd.DataFrame, data: Values) -> pd.DataFrame:
+    """Return row (from 1), text (cleaned), label (as written), row_id, characters, conflicting.
+
+    `conflicting` is 1.0 where the text also stands there with another label.
+    """
+    text, label = table[data["columns"]["text"]], table[data["columns"]["label"]].str.strip()
+    frame = cleaned_rows(pd.DataFrame({"row": range(1, len(table) + 1), "text": text, "label": label}))
+    frame["characters"] = frame["text"].str.len()
+    meaning = frame["label"].map(read.label_codes(data["labels"])).fillna(-1)
+    frame["conflicting"] = (meaning.groupby(frame["row_id"]).transform("nunique") > 1).astype(float)
+    return frame
+
+
+def _row_checks(table: pd.DataFrame, rows: pd.DataFrame, data: Values, limits: Values) -> list[Expectation]:
+    """Return the checks on single rows and on how often texts repeat."""
+    allowed = {"column": "label", "value_set": list(read.label_codes(data["labels"]))}
+    most = limits["max_conflicting_share"]
+    clashing = {"column": "conflicting", "max_value": most}
+    return [
+        Expectation("labels", "expect_column_values_to_be_in_set", allowed, read.unknown_labels(table, data)),
+        checks.values_between("empty_texts", "characters", read.empty_texts(table, data), min_value=1),
+        checks.short_texts(rows, limits["max_characters"], "row"),
+        checks.few_copies(rows, limits["max_duplicate_share"], "row"),
+        Expectation("conflicting_labels", "expect_column_mean_to_be_between", clashing, _conflicting(rows, most)),
+    ]
+
+
+def _conflicting(rows: pd.DataFrame, limit: float) -> list[str]:
+    clash = rows[rows["conflicting"] > 0].sort_values(["row_id", "row"])
+    share = len(clash) / max(1, len(rows))
+    if share <= limit:
+        return []
+    shown = ", ".join(f"row {row.row} {shorten(row.text)!r} ({row.label})" for row in clash.head(2).itertuples())
+    return [
+        f"{len(clash)} of {len(rows)} rows ({share:.1%}) have a text that also stands there with another "
+        f"label, e.g. {shown}; at most {limit:.1%} may (validate_data.max_conflicting_share). Correct the labels."
+    ]
+
+
+def _class_frame(raw: pd.DataFrame, data: Values) -> pd.DataFrame:
+    """Return for each class of the task: class, rows, share."""
+    labels = task_rows(raw, data)["label"]
+    counts = {words: int((labels == label).sum()) for label, words in sorted(data["labels"].items())}
+    shares = [count / max(1, len(labels)) for count in counts.values()]
+    return pd.DataFrame({"class": list(counts), "rows": list(counts.values()), "share": shares})
+
+
+def _class_checks(classes: pd.DataFrame, limits: Values) -> list[Expectation]:
+    """Return the checks on the number of rows a class has and on their balance."""
+    least, most = limits["min_rows_per_class"], limits["max_class_share"]
+    counts = ", ".join(f"{name} {rows}" for name, rows in zip(classes["class"], classes["rows"], strict=True))
+    few = classes.loc[classes["rows"] < least, "class"].tolist()
+    many = classes.loc[classes["share"] > most, "class"].tolist()
+    total = int(classes["rows"].sum())
+    too_few = (
+        f"{total} rows belong to the task ({counts}); each class needs at least {least} "
+        f"(validate_data.min_rows_per_class), and {' and '.join(few)} has fewer. Add rows; see data.task_sources too."
+    )
+    unbalanced = (
+        f"{' and '.join(many)} is more than {most:.0%} of the {total} rows of the task ({counts}; "
+        "validate_data.max_class_share); a model would learn to answer it always. Add rows of the other classes."
+    )
+    return [
+        checks.values_between("rows_per_class", "rows", [too_few] if few else [], min_value=least),
+        checks.values_between("balance", "share", [unbalanced] if many else [], max_value=most),
+    ]
+
+
+def _split_checks(raw: pd.DataFrame, data: Values) -> list[Expectation]:
+    """Return the checks on a split that the file itself gives."""
+    allowed = {"column": "split", "value_set": list(SPLITS)}
+    return [
+        Expectation("splits", "expect_column_values_to_be_in_set", allowed, unknown_splits(raw, data)),
+        checks.unique_texts("one_split_a_text", repeated_over_splits(raw, data)),
+    ]
+
+
+def _member_frame(sets: Mapping[str, pd.DataFrame], threshold: float) -> pd.DataFrame:
+    """Return set, row_id, text, held_out (1.0: near-duplicate of the held-out text `near`) and near of each member."""
+    members = checks.members_of({name: rows for name, rows in sets.items() if name != "calibration"})  # part of train
+    seen = members["set"].isin(["train", "transfer"])
+    trained, held = members[seen], members[~seen]
+    near = near_held(trained["text"].tolist(), held["text"].tolist(), threshold)
+    members["held_out"] = 0.0
+    members["near"] = ""
+    for place, other in near.items():
+        members.loc[trained.index[place], ["held_out", "near"]] = [1.0, held["text"].iloc[other]]
+    return members
+
+
+def _set_checks(members: pd.DataFrame, threshold: float) -> list[Expectation]:
+    """Return the checks that no set leaks into another."""
+    near = members[members["held_out"] > 0].sort_values("row_id")
+    shown = "; ".join(f"{shorten(row.text)!r} ~ {shorten(row.near)!r}" for row in near.head(EXAMPLES).itertuples())
+    words = (
+        f"{texts_are(len(near))} of train or transfer nearly equal to one of validation, test or an "
+        f"evaluation set (at least {threshold:g} of their words shared; data.near_duplicate_similarity): {shown}. "
+        "Put both into the same split, or set data.columns.split: null to split by content."
+    )
+    none = {"column": "held_out", "max_value": 0.0}
+    return [
+        checks.one_set_each("text", members),
+        Expectation("near_duplicates_held_out", "expect_column_max_to_be_between", none, [words] if len(near) else []),
+    ]

@@ -1,0 +1,189 @@
+"""Reading half of the door to MLflow: runs, models, versions and their files, without importing MLflow where that is possible."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlparse
+
+from tasks.registry.store import SQLITE, ClientStore, LoggedModel, RegisteredVersion, Run, SqliteStore, Store
+
+TRACKING: Final = "MLFLOW_TRACKING_URI"  # names another store than the workspace's
+REGISTRY: Final = "MLFLOW_REGISTRY_URI"  # and this one another for versions and aliases
+PREFIX: Final = "compactlm."  # of the tags that are ours
+OWN: Final = ".compactlm/mlflow"  # the store of a workspace
+STORED: Final = f"{OWN}/artifacts"  # where it keeps files
+
+
+def default_uri(workspace: Path) -> str:
+    """Return the tracking store: MLFLOW_TRACKING_URI, else a SQLite file below the workspace's `.compactlm`."""
+    return os.environ.get(TRACKING) or f"{SQLITE}{(workspace / OWN / 'mlflow.db').absolute()}"
+
+
+def ours(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags that are ours, without the prefix."""
+    return {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
+
+
+def marked(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags of ours with the prefix."""
+    return {PREFIX + key: value for key, value in tags.items()}
+
+
+Point = tuple[str, float, int]  # metric, value, step
+
+
+class Reader(ABC):
+    """One experiment of one store. With `keep_runs` each run is asked for once: for one who works under the workspace's lock."""
+
+    def __init__(self, workspace: Path, keep_runs: bool) -> None:
+        self.workspace, self.uri = workspace, default_uri(workspace)
+        self._run = cache(self._read_run) if keep_runs else self._read_run
+
+    @property
+    @abstractmethod
+    def client(self) -> Any:
+        """MLflow's client."""
+
+    @property
+    @abstractmethod
+    def experiment_id(self) -> str:
+        """The id of the experiment."""
+
+    @abstractmethod
+    def fetch_model(self, model_id: str, folder: Path) -> Path:
+        """Return `folder` with the files of a logged model that are kept elsewhere."""
+
+    @cached_property
+    def _store(self) -> Store:
+        path = Path(self.uri.removeprefix(SQLITE))
+        if self.uri.startswith(SQLITE) and not os.environ.get(REGISTRY) and path.is_file():
+            store = SqliteStore(path)
+            if store.is_known():
+                return store
+        return ClientStore(self.client)
+
+    def _read_run(self, run_id: str) -> Run:
+        run = self._store.run(run_id)
+        if run is None:
+            raise LookupError(f"{self.uri}: there is no run {run_id}")
+        return run
+
+    # Runs
+
+    def find_run(self, tags: Mapping[str, str], without: str | None = None) -> str | None:
+        """Return the id of the newest run with all `tags` (names without our prefix) and no tag `without`."""
+        for run in self._store.runs([self.experiment_id], marked(tags)):
+            if without is None or PREFIX + without not in run.tags:
+                return run.run_id
+        return None
+
+    def find_runs(self, tags: Mapping[str, str]) -> list[str]:
+        """Return the ids of all runs with all `tags`, of every experiment, newest first."""
+        return [run.run_id for run in self._store.runs(list(self._store.experiments().values()), marked(tags))]
+
+    def run_tags(self, run_id: str) -> dict[str, str]:
+        """Return our tags of a run, without the prefix."""
+        return ours(self._run(run_id).tags)
+
+    def parent_of(self, run_id: str) -> str | None:
+        """Return the id of the run's parent run."""
+        return self._run(run_id).tags.get("mlflow.parentRunId") or None
+
+    def has_run(self, run_id: str | None) -> bool:
+        """Return whether there is such a run."""
+        return self._store.run(run_id) is not None if run_id else False
+
+    def run_params(self, run_id: str) -> dict[str, str]:
+        """Return the params of a run."""
+        return dict(self._run(run_id).params)
+
+    def run_points(self, run_id: str) -> dict[str, list[tuple[float, int]]]:
+        """Return metric -> its points (value, step), in the order in which they came."""
+        return self._store.points(run_id, self._run(run_id).metrics)
+
+    def steps_of(self, run_id: str, keys: Iterable[str]) -> set[tuple[str, int]]:
+        """Return (metric, step) of every point a run has of these metrics."""
+        known = self._store.points(run_id, {*keys}.intersection(self._run(run_id).metrics))
+        return {(key, step) for key, points in known.items() for _, step in points}
+
+    # Models
+
+    def find_models(self, tags: Mapping[str, str]) -> list[LoggedModel]:
+        """Return the logged models with all `tags` (names without our prefix), finished or not."""
+        return self._store.models(self.experiment_id, marked(tags))
+
+    def model_tags(self, model_id: str) -> dict[str, str]:
+        """Return our tags of a logged model, without the prefix."""
+        return ours(self._store.model(model_id).tags)
+
+    # Files
+
+    def _on_this_machine(self, uri: str) -> Path | None:
+        """Return the folder of stored files, None when another machine keeps them; also after the workspace was moved."""
+        place = urlparse(uri)
+        if place.scheme not in ("", "file"):
+            return None
+        path = Path(unquote(place.path))
+        _, stored, name = str(path).partition(f"/{STORED}/")
+        return path if path.exists() or not stored else self.workspace / STORED / name
+
+    def _folder_of_run(self, run_id: str) -> Path | None:
+        return self._on_this_machine(self._run(run_id).artifact_uri)
+
+    def local_model(self, model_id: str) -> Path:
+        """Return a local folder with a logged model's files, fetching them once when they are kept elsewhere."""
+        place = self._on_this_machine(self._store.model(model_id).artifact_location)
+        folder = place or self.workspace / ".compactlm" / "models" / model_id
+        return folder if place or (folder / "MLmodel").exists() else self.fetch_model(model_id, folder)
+
+    def local_file(self, run_id: str, name: str) -> Path | None:
+        """Return a local path of a run's recorded file, fetching it when kept elsewhere; None when there is none."""
+        return self.run_files(run_id, name, self.workspace / ".compactlm")
+
+    # Reading, for audits: bytes are fetched anew, never taken from an earlier download
+
+    def run_files(self, run_id: str, name: str, into: Path) -> Path | None:
+        """Return where a run's recorded file or folder is, copied below `into` when kept elsewhere; None if there is none."""
+        place = self._folder_of_run(run_id)
+        if place is not None:
+            return place / name if (place / name).exists() else None
+        above = name.rpartition("/")[0] or None
+        if name not in {item.path for item in self.client.list_artifacts(run_id, above)}:
+            return None
+        folder = into / "runs" / run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(self.client.download_artifacts(run_id, name, str(folder)))
+
+    def model_files(self, model_id: str, into: Path) -> Path | None:
+        """Return the folder of a logged model's files, copied below `into` when kept elsewhere; None if it has none."""
+        place = self._on_this_machine(self._store.model(model_id).artifact_location)
+        if place is not None:
+            return place if place.exists() else None
+        return self.fetch_model(model_id, into / "models" / model_id)
+
+    # Registry
+
+    def all_versions(self, name: str | None) -> list[RegisteredVersion]:
+        """Return every version of a registered model (of all without a name), also those that this project did not register."""
+        return sorted(self._store.versions(name), key=lambda entry: (entry.name, int(entry.version)))
+
+    def versions(self, name: str | None = None) -> list[RegisteredVersion]:
+        """Return the versions this project registered, oldest first, of one model name or of all."""
+        return [entry for entry in self.all_versions(name) if "model_sha256" in ours(entry.tags)]
+
+    def numbers(self, name: str) -> dict[str, str]:
+        """Return sha256 of the weights -> version number of the versions this project registered."""
+        return {entry.tags[PREFIX + "model_sha256"]: entry.version for entry in self.versions(name)}
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """Return alias -> version number of a registered model."""
+        return dict(self._store.registered(name).aliases)
+
+    def model_tag(self, name: str, key: str) -> str | None:
+        """Return one of our tags of a registered model."""
+        return self._store.registered(name).tags.get(PREFIX + key)

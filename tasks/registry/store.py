@@ -1,0 +1,211 @@
+"""What MLflow's store says, as plain records: read by SQL from a SQLite file with a known schema, else by MLflow's client.
+
+Importing MLflow takes seconds, and who only looks does not need it. All writing is left to MLflow (`tasks.registry.tracking`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+SQLITE: Final = "sqlite:///"
+SCHEMA: Final = "dc11669786a5"  # of MLflow 3.17; a store of another one is read by MLflow itself
+STATUSES: Final = ("UNSPECIFIED", "PENDING", "READY", "FAILED")  # of a logged model, by MLflow's numbers
+WAIT_SECONDS: Final = 60.0  # for one who writes
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run; `metrics` are the names of those it has."""
+
+    run_id: str
+    status: str
+    artifact_uri: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Sequence[str]
+
+
+@dataclass(frozen=True)
+class LoggedModel:
+    """A logged model, servable when its status is READY."""
+
+    model_id: str
+    status: str
+    artifact_location: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version of a registered model."""
+
+    name: str
+    version: str
+    source: str
+    run_id: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A registered model: alias -> version number, and its tags; both empty where there is no such model."""
+
+    aliases: Mapping[str, str]
+    tags: Mapping[str, str]
+
+
+class ClientStore:
+    """Any store, asked through MLflow's client; `tags` are looked for with their whole names and values."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def experiments(self) -> dict[str, str]:
+        """Return name -> id."""
+        return {entry.name: str(entry.experiment_id) for entry in self._client.search_experiments()}
+
+    def runs(self, experiments: Sequence[str], tags: Mapping[str, str]) -> list[Run]:
+        """Return the runs with all these tags, newest first."""
+        words = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        return [_run(entry) for entry in self._client.search_runs(list(experiments), words)]
+
+    def run(self, run_id: str) -> Run | None:
+        """Return a run, None when there is none."""
+        try:
+            return _run(self._client.get_run(run_id))
+        except Exception as error:
+            if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+
+    def points(self, run_id: str, metrics: Iterable[str]) -> dict[str, list[tuple[float, int]]]:
+        """Return metric -> its points (value, step), in the order in which they came."""
+        history = self._client.get_metric_history
+        return {key: [(point.value, point.step) for point in history(run_id, key)] for key in metrics}
+
+    def models(self, experiment: str, tags: Mapping[str, str]) -> list[LoggedModel]:
+        """Return the logged models with all these tags, newest first."""
+        words = " AND ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        return [_model(entry) for entry in self._client.search_logged_models([experiment], words)]
+
+    def model(self, model_id: str) -> LoggedModel:
+        """Return a logged model."""
+        return _model(self._client.get_logged_model(model_id))
+
+    def versions(self, name: str | None) -> list[RegisteredVersion]:
+        """Return the versions of a registered model, or of all."""
+        found = self._client.search_model_versions(f"name = '{name}'" if name else None)
+        return [
+            RegisteredVersion(entry.name, str(entry.version), entry.source, entry.run_id, dict(entry.tags)) for entry in found
+        ]
+
+    def registered(self, name: str) -> RegisteredModel:
+        """Return a registered model."""
+        for entry in self._client.search_registered_models(f"name = '{name}'"):
+            aliases = {alias: str(version) for alias, version in entry.aliases.items()}
+            return RegisteredModel(aliases, dict(entry.tags))
+        return RegisteredModel({}, {})
+
+
+def _run(entry: Any) -> Run:
+    info, data = entry.info, entry.data
+    return Run(info.run_id, info.status, info.artifact_uri, dict(data.tags), dict(data.params), list(data.metrics))
+
+
+def _model(entry: Any) -> LoggedModel:
+    return LoggedModel(entry.model_id, str(entry.status), entry.artifact_location, dict(entry.tags))
+
+
+class SqliteStore:
+    """A store in a SQLite file, asked the same."""
+
+    def __init__(self, path: Path) -> None:
+        address = f"file:{quote(str(path))}?mode=rw"  # it may have to roll back what a kill has left
+        # Whoever shares a store between threads lets them take turns.
+        self._connection = sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS, check_same_thread=False)
+
+    def __del__(self) -> None:
+        self._connection.close()
+
+    def rows(self, query: str, *values: object) -> list[Any]:
+        """Return the rows that a query gives."""
+        return self._connection.execute(query, values).fetchall()
+
+    def is_known(self) -> bool:
+        """Return whether this is MLflow's store in a schema that is read here."""
+        try:
+            return self.rows("SELECT version_num FROM alembic_version") == [(SCHEMA,)]
+        except sqlite3.DatabaseError:
+            return False
+
+    def experiments(self) -> dict[str, str]:
+        query = "SELECT name, experiment_id FROM experiments WHERE lifecycle_stage = 'active'"
+        return {name: str(number) for name, number in self.rows(query)}
+
+    def runs(self, experiments: Sequence[str], tags: Mapping[str, str]) -> list[Run]:
+        places = ", ".join("?" * len(experiments))
+        words = " AND EXISTS (SELECT 1 FROM tags t WHERE t.run_uuid = r.run_uuid AND t.key = ? AND t.value = ?)"
+        query = f"SELECT run_uuid FROM runs r WHERE lifecycle_stage = 'active' AND experiment_id IN ({places})"
+        query += words * len(tags) + " ORDER BY start_time DESC, run_uuid"
+        ids = [run_id for (run_id,) in self.rows(query, *map(int, experiments), *_flat(tags))]
+        return [run for run_id in ids if (run := self.run(run_id)) is not None]
+
+    def run(self, run_id: str) -> Run | None:
+        found = self.rows("SELECT status, artifact_uri FROM runs WHERE run_uuid = ?", run_id)
+        if not found:
+            return None
+        tags, params = (dict(self.rows(f"SELECT key, value FROM {of} WHERE run_uuid = ?", run_id)) for of in ("tags", "params"))
+        names = [key for (key,) in self.rows("SELECT key FROM latest_metrics WHERE run_uuid = ?", run_id)]
+        status, place = found[0]
+        return Run(run_id, status, place, tags, params, names)
+
+    def points(self, run_id: str, metrics: Iterable[str]) -> dict[str, list[tuple[float, int]]]:
+        points: dict[str, list[tuple[float, int]]] = {metric: [] for metric in metrics}
+        query = "SELECT key, value, step, is_nan FROM metrics WHERE run_uuid = ? ORDER BY timestamp, step, value"
+        for key, value, step, is_nan in self.rows(query, run_id):
+            if key in points:
+                points[key].append((float("nan") if is_nan else value, step))
+        return points
+
+    def models(self, experiment: str, tags: Mapping[str, str]) -> list[LoggedModel]:
+        query = "SELECT model_id FROM logged_models m WHERE lifecycle_stage = 'active' AND experiment_id = ?"
+        words = " AND EXISTS (SELECT 1 FROM logged_model_tags t"
+        words += " WHERE t.model_id = m.model_id AND t.tag_key = ? AND t.tag_value = ?)"
+        query += words * len(tags) + " ORDER BY creation_timestamp_ms DESC, model_id"
+        return [self.model(model_id) for (model_id,) in self.rows(query, int(experiment), *_flat(tags))]
+
+    def model(self, model_id: str) -> LoggedModel:
+        query = "SELECT status, artifact_location FROM logged_models WHERE model_id = ? AND lifecycle_stage = 'active'"
+        found = self.rows(query, model_id)
+        if not found:
+            raise LookupError(f"MLflow has no model {model_id}")
+        tags = self.rows("SELECT tag_key, tag_value FROM logged_model_tags WHERE model_id = ?", model_id)
+        return LoggedModel(model_id, STATUSES[found[0][0]], found[0][1], dict(tags))
+
+    def versions(self, name: str | None) -> list[RegisteredVersion]:
+        query = "SELECT name, version, source, run_id FROM model_versions WHERE current_stage != 'Deleted_Internal'"
+        found = self.rows(query) if name is None else self.rows(query + " AND name = ?", name)
+        tags: dict[tuple[str, int], dict[str, str]] = {}
+        for model, version, key, value in self.rows("SELECT name, version, key, value FROM model_version_tags"):
+            tags.setdefault((model, version), {})[key] = value
+        return [
+            RegisteredVersion(model, str(version), source, run_id or "", tags.get((model, version), {}))
+            for model, version, source, run_id in found
+        ]
+
+    def registered(self, name: str) -> RegisteredModel:
+        aliases = self.rows("SELECT alias, version FROM registered_model_aliases WHERE name = ?", name)
+        tags = self.rows("SELECT key, value FROM registered_model_tags WHERE name = ?", name)
+        return RegisteredModel({alias: str(version) for alias, version in aliases}, dict(tags))
+
+
+def _flat(pairs: Mapping[str, str]) -> list[str]:
+    return [word for pair in pairs.items() for word in pair]
+
+
+Store = ClientStore | SqliteStore
