@@ -65,11 +65,6 @@ def read_model(folder: Path) -> ModelRecord:
 
 def read_receipts(folder: Path | None, rounds: list[str]) -> list[dict[str, Any]]:
     """Return the receipts of the stages of this run, without a report's and those of rounds params.yaml has not."""
-    if folder is None or not folder.is_dir():
-        return []
-    receipts = []
-    for path in sorted(folder.glob("*.json")):
-        stage, _, name = path.stem.partition("@")
-        if stage != "report" and (not name or name in rounds):
-            receipts.append(read_json(path))
-    return receipts
+    paths = sorted(folder.glob("*.json")) if folder is not None else []
+    named = [(path, *path.stem.partition("@")) for path in paths]
+    return [read_json(path) for path, stage, _, name in named if stage != "report" and (not name or name in rounds)]
