@@ -27,7 +27,7 @@ from tasks.promotion.decisions import (
     sealed,
     version_record,
 )
-from tasks.registry.reading import Reader, ours
+from tasks.registry.reading import Reader, own_tags
 from tasks.registry.tracking import Tracker
 
 ALIASES: Final = ("previous", "champion")  # in this order: there is never a champion whose predecessor is lost
@@ -69,7 +69,7 @@ def describe(tracker: Reader, name: str, version: str) -> VersionRecord:
     known = tracker.versions(name)
     for entry in known:
         if entry.version == version:
-            return version_record(version, ours(entry.tags))
+            return version_record(version, own_tags(entry.tags))
     listed = ", ".join(entry.version for entry in known) or "none"
     raise UserError(f"{name}: there is no version {version}; registered: {listed} (see `compactlm models`)")
 
