@@ -36,7 +36,7 @@ def audit_champion(workspace: str = ".", model: str | None = None) -> State[Any]
     except ResourceError as error:
         return Completed(name="Skipped", message=str(error))
     create_markdown_artifact(_markdown(report), key="audit", description=f"audit of {_title(report)}")
-    faults = [one for one in report["checks"] if one["result"] == "FAIL"]
+    faults = [check for check in report["checks"] if check["result"] == "FAIL"]
     if not faults:
         return {key: report[key] for key in ("result", "model", "version", "counts", "seconds", "receipts_root")}
     resource = {"prefect.resource.id": f"compactlm.model.{report['model']}", "prefect.resource.name": _title(report)}
@@ -65,6 +65,6 @@ def _markdown(report: Mapping[str, Any]) -> str:
     counts = report["counts"]
     head = f"## {report['result']}: {_title(report)} ({report['round']})\n\n{counts['PASS']} checks pass, "
     head += f"{counts['FAIL']} fail, {counts['UNKNOWN']} cannot be decided; {report['files']} files hashed.\n\n"
-    wrong = [one for one in report["checks"] if one["result"] != "PASS"]
-    lines = "".join(f"- {one['result']} {_sentence(one)}\n" for one in wrong[:SHOWN])
+    wrong = [check for check in report["checks"] if check["result"] != "PASS"]
+    lines = "".join(f"- {check['result']} {_sentence(check)}\n" for check in wrong[:SHOWN])
     return head + lines + "\n`compactlm audit --html audit.html` has every check and the lineage as a graph.\n"

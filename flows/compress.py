@@ -83,10 +83,10 @@ def _progress_artifact(name: str) -> Callable[[str], None]:
 
     def show(line: str) -> None:
         nonlocal last
-        found = re.search(r"(\d+)%", line)
-        if found and time.monotonic() - last > PROGRESS_SECONDS:
+        percent = re.search(r"(\d+)%", line)
+        if percent and time.monotonic() - last > PROGRESS_SECONDS:
             last = time.monotonic()
-            update_progress_artifact(artifact, progress=float(found[1]), description=line.removeprefix(PREFIX).strip())
+            update_progress_artifact(artifact, progress=float(percent[1]), description=line.removeprefix(PREFIX).strip())
 
     return show
 

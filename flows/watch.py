@@ -31,7 +31,7 @@ def check_registry(workspace: str = ".") -> None:
     faults = registry_faults(Tracker(folder), name) if store_exists(folder) and has_git(folder) else []
     if faults:
         emit_event(EVENT, resource={"prefect.resource.id": f"compactlm.model.{name}"}, payload={"differences": faults})
-        lines = "".join(f"- {one}\n" for one in faults)
+        lines = "".join(f"- {fault}\n" for fault in faults)
         create_markdown_artifact(f"{lines}\n`compactlm history --repair` puts it back to what was decided.\n", key="drift")
         raise UserError(f"{name}: {'; '.join(faults)}. `compactlm history --repair` puts it back to what was decided")
 

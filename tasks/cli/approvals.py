@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tasks.cli.console import Json, out, print_json
+from tasks.cli.console import Json, show
 from tasks.cli.project import find_project, params_of
 from tasks.errors import UserError
 
@@ -56,15 +56,13 @@ def _answer(decision: str, selector: str | None, key: Path, reason: str, print_:
         sys.stdout.write(json.dumps(signed, sort_keys=True) + "\n")
         return
     path = keep_answer(workspace, signed).relative_to(workspace)
-    if as_json:
-        return print_json({"path": str(path), "proposal": proposal, **signed})
-    name = signed["statement"]["name"]
-    out.print(
-        f"{name}: {decision} {proposal['round']} of {model}, weights {proposal['candidate'][:12]}, proposed at "
-        f"{proposal['proposed_at']}",
-        markup=False,
+    show(
+        {"path": str(path), "proposal": proposal, **signed},
+        as_json,
+        f"{signed['statement']['name']}: {decision} {proposal['round']} of {model}, weights {proposal['candidate'][:12]}, "
+        f"proposed at {proposal['proposed_at']}",
+        f"written to {path}; commit it, then `compactlm promote` counts it",
     )
-    out.print(f"written to {path}; commit it, then `compactlm promote` counts it", markup=False)
 
 
 def _meant(workspace: Path, selector: str | None) -> tuple[str, str | None, dict[str, str]]:

@@ -38,6 +38,14 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
+def show(value: Any, as_json: bool, *lines: str) -> None:
+    """Print one JSON value for programs, or these lines for people."""
+    if as_json:
+        print_json(value)
+    for line in () if as_json else lines:
+        out.print(line, markup=False)
+
+
 class RunLines(logging.Handler):
     """Prints log records to a console; lines that start with `progress:` replace each other on a terminal."""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tasks.cli.console import Json, err, out, print_json
+from tasks.cli.console import Json, err, show
 from tasks.cli.lineage import Model
 from tasks.cli.project import find_project
 
@@ -36,12 +36,10 @@ def export(
     with err.status("auditing") as status:
         request = ExportRequest(folder.absolute(), key, license_, openlineage)
         report = export_model(workspace, model, request, lambda line: status.update(line))
-    if as_json:
-        print_json(report)
-        return
     signed = f"signed with key {report['signed_with'][:16]}..." if report["signed_with"] else "not signed: no --key"
-    out.print(
+    show(
+        report,
+        as_json,
         f"{report['path']}: {report['model']}/{report['version']} ({report['round']}), {len(report['files'])} files, "
         f"{report['bytes'] / 1e6:.1f} MB in {report['seconds']:.1f} s, {signed}; VERIFY.md says how to check it",
-        markup=False,
     )

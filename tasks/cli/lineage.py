@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.markup import escape
 
-from tasks.cli.console import Json, err, out, print_json
+from tasks.cli.console import Json, err, show
 from tasks.cli.project import find_project, params_of
 from tasks.errors import UserError
 
@@ -51,12 +51,7 @@ def audit(
         from tasks.report.audit import render
 
         html.write_text(render(report), encoding="utf-8")
-    if as_json:
-        print_json(report)
-    else:
-        _print_report(report)
-        if html is not None:
-            out.print(f"page: {html}", markup=False)
+    show(report, as_json, *_report_lines(report), *([f"page: {html}"] if html is not None else []))
     sys.exit(EXIT_CODES[report["result"]])
 
 
@@ -83,10 +78,7 @@ def lineage(
     else:
         answer = lineage_up(workspace, model)
         lines = [f"{_title(answer)} rests on", *tree(answer["stages"])]
-    if as_json:
-        return print_json(answer)
-    for line in lines:
-        out.print(line, markup=False)
+    show(answer, as_json, *lines)
 
 
 def diff(
@@ -98,16 +90,14 @@ def diff(
     from tasks.audit.questions import diff as run_diff
 
     answer = run_diff(find_project(), first, second)
-    if as_json:
-        return print_json(answer)
-    out.print(f"{_title(answer['first'])} -> {_title(answer['second'])}", markup=False)
+    lines = [f"{_title(answer['first'])} -> {_title(answer['second'])}"]
     for section in ("data", "params", "code", "environment", "git", "files", "results"):
         changes = answer[section]
-        out.print(f"{section}: {len(changes) or 'nothing'} differ{'s' if len(changes) < 2 else ''}", markup=False)
-        for name, (before, after) in list(changes.items())[:SHOWN]:
-            out.print(f"  {name}: {_words(before)} -> {_words(after)}", markup=False)
-        if len(changes) > SHOWN:
-            out.print(f"  and {len(changes) - SHOWN} more; --json has them all", markup=False)
+        lines.append(f"{section}: {len(changes) or 'nothing'} differ{'s' if len(changes) < 2 else ''}")
+        first_ones = list(changes.items())[:SHOWN]
+        lines += [f"  {name}: {_words(before)} -> {_words(after)}" for name, (before, after) in first_ones]
+        lines += [f"  and {len(changes) - SHOWN} more; --json has them all"] if len(changes) > SHOWN else []
+    show(answer, as_json, *lines)
 
 
 def publish(
@@ -123,16 +113,11 @@ def publish(
     workspace = find_project()
     with err.status("recording") as status:
         answer = _rebuild(workspace, status.update) if rebuild else _publish(workspace)
-    faults = [*answer.get("faults", ()), *(f"{_number(row)}: {row['why']}" for row in answer.get("lost", ()))]
-    if as_json:
-        print_json(answer)
-    else:
-        out.print(f"{len(answer['runs'])} {'runs' if rebuild else 'rounds'} recorded; registered:", markup=False)
-        for version in answer["versions"]:
-            aliases = "".join(f" @{alias}" for alias in version["aliases"])
-            out.print(f"  {_number(version)}{aliases}  {version['model_sha256'][:12]}", markup=False)
-        for line in faults:
-            out.print(f"  {line}", markup=False)
+    lost = [f"{row['model']}/{row['version']}: {row['why']}" for row in answer.get("lost", ())]
+    faults = [*answer.get("faults", ()), *lost]
+    lines = [f"{_named(version)}  {version['model_sha256'][:12]}" for version in answer["versions"]]
+    head = f"{len(answer['runs'])} {'runs' if rebuild else 'rounds'} recorded; registered:"
+    show(answer, as_json, head, *(f"  {line}" for line in (*lines, *faults)))
     sys.exit(1 if faults else 0)
 
 
@@ -153,8 +138,8 @@ def _rebuild(workspace: Path, say: Callable[[str], None]) -> dict[str, Any]:
     return rebuild(workspace, Decided(read_log, reconcile), say)
 
 
-def _number(row: Mapping[str, Any]) -> str:
-    return f"{row['model']}/{row['version']}"
+def _named(row: Mapping[str, Any]) -> str:
+    return f"{row['model']}/{row['version']}" + "".join(f" @{alias}" for alias in row["aliases"])
 
 
 def _words(value: object) -> str:
@@ -163,26 +148,26 @@ def _words(value: object) -> str:
 
 
 def _title(row: Mapping[str, Any]) -> str:
-    aliases = "".join(f" @{alias}" for alias in row["aliases"])
-    return f"{row['model']}/{row['version']}{aliases} ({row['round']})"
+    return f"{_named(row)} ({row['round']})"
 
 
-def _print_report(report: Mapping[str, Any]) -> None:
-    names = dict.fromkeys(check["name"] for check in report["checks"])
-    for name in names:
+def _report_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return a line for each kind of check, below it those that do not pass, and a line for all."""
+    lines = []
+    for name in dict.fromkeys(check["name"] for check in report["checks"]):
         checks = [check for check in report["checks"] if check["name"] == name]
         results = [check["result"] for check in checks]
         worst = next(result for result in ("FAIL", "UNKNOWN", "PASS") if result in results)
-        out.print(f"{worst:8}{name:18}{results.count('PASS')} of {len(checks)} pass", markup=False)
+        lines.append(f"{worst:8}{name:18}{results.count('PASS')} of {len(checks)} pass")
         for check in checks:
             if check["result"] != "PASS":
-                out.print(f"        {check['result']} {check['subject']}: {check['sentence']}", markup=False)
+                lines.append(f"        {check['result']} {check['subject']}: {check['sentence']}")
             if check["result"] == "FAIL":
-                out.print(f"          expected {check['expected']}\n          found    {check['found']}", markup=False)
+                lines += [f"          expected {check['expected']}", f"          found    {check['found']}"]
     counts = report["counts"]
-    out.print(
+    return [
+        *lines,
         f"{report['result']}: {_title(report)}: "
         f"{counts['PASS']} pass, {counts['FAIL']} fail, {counts['UNKNOWN']} unknown; {len(report['stages'])} stages, "
         f"{report['files']} files, {report['bytes'] / 1e6:.1f} MB hashed in {report['seconds']:.1f} s",
-        markup=False,
-    )
+    ]

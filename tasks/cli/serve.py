@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tasks.cli.console import Json, out, print_json
+from tasks.cli.console import Json, show
 from tasks.cli.project import find_project, params_of
 
 
@@ -36,7 +36,7 @@ def serve(
         deploy.check_cron(audit_cron, "--audit-cron")
     with prefect_server() as url:
         facts = {"cron": cron, "audit_cron": audit_cron, "overlap": overlap, "prefect": url, "workspace": str(workspace)}
-        print_json(facts) if as_json else out.print(f"serving {workspace} at '{cron}'; runs are shown at {url}")
+        show(facts, as_json, f"serving {workspace} at '{cron}'; runs are shown at {url}")
         sys.stdout.flush()
         deploy.serve(workspace, cron, f"{url}/api", overlap, audit_cron)
 
@@ -51,7 +51,7 @@ def ui(as_json: Json = False) -> None:
     configure(workspace)
     with prefect_server() as prefect, mlflow_page(default_uri(workspace)) as mlflow:
         facts = {"prefect": prefect, "mlflow": mlflow}
-        print_json(facts) if as_json else out.print(f"Prefect: {prefect}\nMLflow:  {mlflow}\nCtrl-C ends both")
+        show(facts, as_json, f"Prefect: {prefect}", f"MLflow:  {mlflow}", "Ctrl-C ends both")
         sys.stdout.flush()
         while True:
             time.sleep(3600)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from tasks.cli.console import Json, out, print_json
+from tasks.cli.console import Json, out, print_json, show
 from tasks.cli.project import find_project, params_of
 
 if TYPE_CHECKING:
@@ -130,6 +130,6 @@ def report(open_: Annotated[bool, typer.Option("--open", help="Open it in the br
 
     workspace = find_project()
     written = write_report(workspace, params_of(workspace).registry.model_name)
-    print_json(written) if as_json else out.print(written["path"], markup=False)
+    show(written, as_json, written["path"])
     if open_:
         webbrowser.open(Path(written["path"]).as_uri())

@@ -17,7 +17,7 @@ from tasks.errors import UserError
 from tasks.lineage.receipts import git_state
 from tasks.promotion.decision_page import as_markdown
 from tasks.promotion.decisions import Decision, VersionRecord, commit, lease, mirror, now, read_log, sealed, version_record
-from tasks.registry.reading import Reader, ours
+from tasks.registry.reading import Reader, own_tags
 from tasks.registry.tracking import Tracker
 
 ALIASES: Final = ("previous", "champion")  # in this order: there is never a champion whose predecessor is lost
@@ -59,7 +59,7 @@ def describe(tracker: Reader, name: str, version: str) -> VersionRecord:
     known = tracker.versions(name)
     for entry in known:
         if entry.version == version:
-            return version_record(version, ours(entry.tags))
+            return version_record(version, own_tags(entry.tags))
     listed = ", ".join(entry.version for entry in known) or "none"
     raise UserError(f"{name}: there is no version {version}; registered: {listed} (see `compactlm models`)")
 

@@ -85,8 +85,8 @@ def _judge(case: Case, given: Sequence[Mapping[str, Any]], known: Answers) -> di
     costs = {who: cost for who, read in case.evaluations.items() if (cost := read.read("cost.json")) is not None}
     gathered, pairs, names = gather_for(case.params, [*case.rules], models)
     asked = [rule.name for rule in case.rules if isinstance(rule, Asked) and rule.name not in known]
-    told = {**answers(case.version, asked), **known}
-    result = judge(case.rules, {**cost_evidence(costs), **gathered}, pairs, names, case.params.seed, told)
+    checks = {**answers(case.version, asked), **known}
+    result = judge(case.rules, {**cost_evidence(costs), **gathered}, pairs, names, case.params.seed, checks)
     judged = [*given, *result["rules"]]
     blocking = [rule["result"] for rule in judged if rule["severity"] == "block"]
     verdict = "fail" if "fail" in blocking else "pass" if set(blocking) == {"pass"} else "hold"

@@ -13,7 +13,7 @@ from tasks.files import read_json
 from tasks.gates.evidence import Model
 from tasks.lineage.merkle import RECEIPTS_ROOT
 from tasks.promotion.decisions import VersionRecord, version_record
-from tasks.registry.reading import Reader, ours
+from tasks.registry.reading import Reader, own_tags
 
 EVIDENCE: Final = ("verdict.json", "quality.json", "cost.json", "parity.json", "golden.json")
 
@@ -96,6 +96,6 @@ def as_registered(tracker: Reader, record: VersionRecord | None) -> VersionRecor
     """Return a version of the log with the ids it has now: an index that was made again has others."""
     if record is None or tracker.has_run(record["run_id"]):
         return record
-    known = [ours(entry.tags) for entry in tracker.versions()]
+    known = [own_tags(entry.tags) for entry in tracker.versions()]
     tags = next((tags for tags in known if tags["model_sha256"] == record["model_sha256"]), {})
     return version_record(record["version"], {**tags, "model_sha256": record["model_sha256"], "round": record["round"]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tasks.files import read_json
-from tasks.registry.reading import Reader, ours
+from tasks.registry.reading import Reader, own_tags
 from tasks.registry.records import RANDOM_INIT, latency, overall
 
 # Classifiers have an ONNX form and cost FLOPs an example, language models FLOPs a token.
@@ -27,7 +27,7 @@ def list_models(tracker: Reader) -> list[dict[str, Any]]:
     aliases = {name: tracker.aliases(name) for name in {entry.name for entry in versions}}
     rows = []
     for entry in versions:
-        tags = ours(entry.tags)
+        tags = own_tags(entry.tags)
         pointing = sorted(alias for alias, number in aliases[entry.name].items() if number == entry.version)
         row = {"name": entry.name, "version": int(entry.version), "aliases": pointing}
         row |= {key: tags[key] for key in OF_TAGS}

@@ -24,7 +24,7 @@ def default_uri(workspace: Path) -> str:
     return os.environ.get(TRACKING) or f"{SQLITE}{(workspace / OWN / 'mlflow.db').absolute()}"
 
 
-def ours(tags: Mapping[str, str]) -> dict[str, str]:
+def own_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return the tags that are ours, without the prefix."""
     return {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
 
@@ -84,11 +84,11 @@ class Reader(ABC):
 
     def find_runs(self, tags: Mapping[str, str]) -> list[str]:
         """Return the ids of all runs with all `tags`, of every experiment, newest first."""
-        return [run.run_id for run in self._store.runs(list(self._store.experiments().values()), marked(tags))]
+        return [run.run_id for run in self._store.runs(self._store.experiments(), marked(tags))]
 
     def run_tags(self, run_id: str) -> dict[str, str]:
         """Return our tags of a run, without the prefix."""
-        return ours(self._run(run_id).tags)
+        return own_tags(self._run(run_id).tags)
 
     def parent_of(self, run_id: str) -> str | None:
         """Return the id of the run's parent run."""
@@ -119,7 +119,7 @@ class Reader(ABC):
 
     def model_tags(self, model_id: str) -> dict[str, str]:
         """Return our tags of a logged model, without the prefix."""
-        return ours(self._store.model(model_id).tags)
+        return own_tags(self._store.model(model_id).tags)
 
     # Files
 
@@ -174,7 +174,7 @@ class Reader(ABC):
 
     def versions(self, name: str | None = None) -> list[RegisteredVersion]:
         """Return the versions this project registered, oldest first, of one model name or of all."""
-        return [entry for entry in self.all_versions(name) if "model_sha256" in ours(entry.tags)]
+        return [entry for entry in self.all_versions(name) if "model_sha256" in own_tags(entry.tags)]
 
     def numbers(self, name: str) -> dict[str, str]:
         """Return sha256 of the weights -> version number of the versions this project registered."""

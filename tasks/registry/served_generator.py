@@ -30,7 +30,7 @@ class TextGenerator(PythonModel):  # type: ignore[misc]
         import torch
 
         longest = int(self.model.config.max_position_embeddings)
-        found = []
+        continuations = []
         for text in list(model_input):
             ids = self.tokenizer(text, return_tensors="pt")["input_ids"][:, -max(1, longest - NEW_TOKENS) :]
             room = min(NEW_TOKENS, longest - ids.shape[1])
@@ -38,8 +38,8 @@ class TextGenerator(PythonModel):  # type: ignore[misc]
                 made = self.model.generate(
                     input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=room
                 )
-            found.append(self.tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True))
-        return pd.DataFrame({"continuation": found})
+            continuations.append(self.tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True))
+        return pd.DataFrame({"continuation": continuations})
 
 
 mlflow.models.set_model(TextGenerator())

@@ -65,9 +65,14 @@ class ClientStore:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def experiments(self) -> dict[str, str]:
-        """Return name -> id."""
-        return {entry.name: str(entry.experiment_id) for entry in self._client.search_experiments()}
+    def experiment(self, name: str) -> str | None:
+        """Return the id of an experiment, None when there is none."""
+        entry = self._client.get_experiment_by_name(name)
+        return entry and str(entry.experiment_id)
+
+    def experiments(self) -> list[str]:
+        """Return the ids of all experiments."""
+        return [str(entry.experiment_id) for entry in self._client.search_experiments()]
 
     def runs(self, experiments: Sequence[str], tags: Mapping[str, str]) -> list[Run]:
         """Return the runs with all these tags, newest first."""
@@ -99,9 +104,9 @@ class ClientStore:
 
     def versions(self, name: str | None) -> list[RegisteredVersion]:
         """Return the versions of a registered model, or of all."""
-        found = self._client.search_model_versions(f"name = '{name}'" if name else None)
         return [
-            RegisteredVersion(entry.name, str(entry.version), entry.source, entry.run_id, dict(entry.tags)) for entry in found
+            RegisteredVersion(entry.name, str(entry.version), entry.source, entry.run_id or "", dict(entry.tags))
+            for entry in self._client.search_model_versions(f"name = '{name}'" if name else None)
         ]
 
     def registered(self, name: str) -> RegisteredModel:
@@ -143,9 +148,12 @@ class SqliteStore:
         except sqlite3.DatabaseError:
             return False
 
-    def experiments(self) -> dict[str, str]:
-        query = "SELECT name, experiment_id FROM experiments WHERE lifecycle_stage = 'active'"
-        return {name: str(number) for name, number in self.rows(query)}
+    def experiment(self, name: str) -> str | None:
+        rows = self.rows("SELECT experiment_id FROM experiments WHERE name = ?", name)
+        return str(rows[0][0]) if rows else None
+
+    def experiments(self) -> list[str]:
+        return [str(number) for (number,) in self.rows("SELECT experiment_id FROM experiments WHERE lifecycle_stage = 'active'")]
 
     def runs(self, experiments: Sequence[str], tags: Mapping[str, str]) -> list[Run]:
         places = ", ".join("?" * len(experiments))
@@ -156,12 +164,12 @@ class SqliteStore:
         return [run for run_id in ids if (run := self.run(run_id)) is not None]
 
     def run(self, run_id: str) -> Run | None:
-        found = self.rows("SELECT status, artifact_uri FROM runs WHERE run_uuid = ?", run_id)
-        if not found:
+        rows = self.rows("SELECT status, artifact_uri FROM runs WHERE run_uuid = ?", run_id)
+        if not rows:
             return None
         tags, params = (dict(self.rows(f"SELECT key, value FROM {of} WHERE run_uuid = ?", run_id)) for of in ("tags", "params"))
         names = [key for (key,) in self.rows("SELECT key FROM latest_metrics WHERE run_uuid = ?", run_id)]
-        status, place = found[0]
+        status, place = rows[0]
         return Run(run_id, status, place, tags, params, names)
 
     def points(self, run_id: str, metrics: Iterable[str]) -> dict[str, list[tuple[float, int]]]:
@@ -181,21 +189,22 @@ class SqliteStore:
 
     def model(self, model_id: str) -> LoggedModel:
         query = "SELECT status, artifact_location FROM logged_models WHERE model_id = ? AND lifecycle_stage = 'active'"
-        found = self.rows(query, model_id)
-        if not found:
+        rows = self.rows(query, model_id)
+        if not rows:
             raise LookupError(f"MLflow has no model {model_id}")
         tags = self.rows("SELECT tag_key, tag_value FROM logged_model_tags WHERE model_id = ?", model_id)
-        return LoggedModel(model_id, STATUSES[found[0][0]], found[0][1], dict(tags))
+        status, place = rows[0]
+        return LoggedModel(model_id, STATUSES[status], place, dict(tags))
 
     def versions(self, name: str | None) -> list[RegisteredVersion]:
         query = "SELECT name, version, source, run_id FROM model_versions WHERE current_stage != 'Deleted_Internal'"
-        found = self.rows(query) if name is None else self.rows(query + " AND name = ?", name)
+        rows = self.rows(query) if name is None else self.rows(query + " AND name = ?", name)
         tags: dict[tuple[str, int], dict[str, str]] = {}
         for model, version, key, value in self.rows("SELECT name, version, key, value FROM model_version_tags"):
             tags.setdefault((model, version), {})[key] = value
         return [
             RegisteredVersion(model, str(version), source, run_id or "", tags.get((model, version), {}))
-            for model, version, source, run_id in found
+            for model, version, source, run_id in rows
         ]
 
     def registered(self, name: str) -> RegisteredModel:

@@ -75,7 +75,7 @@ class Tracker(Reader):
         """The id of the experiment, made when there is none; empty for a tracker without one."""
         if self._experiment is None:
             return ""
-        known = self._store.experiments().get(self._experiment)
+        known = self._store.experiment(self._experiment)
         if known is not None:
             return known
         # A server decides itself where artifacts go; the store of the workspace keeps them beside its database.
@@ -218,7 +218,7 @@ class Tracker(Reader):
         """Let no version to come have `number` or one before it, by registering and taking away again."""
         last = self.versions(name)[-1]
         with self._as_default():
-            while int(self.client.create_model_version(name, last.source, run_id=last.run_id).version) < number:
+            while int(self.client.create_model_version(name, last.source, run_id=last.run_id or None).version) < number:
                 pass
         for entry in self.all_versions(name):
             if int(entry.version) > int(last.version):

@@ -1,4 +1,4 @@
-"""Seconds of `dvc repro` and of `compactlm run` when every stage is up to date."""
+"""Seconds of `dvc repro` and of `compactlm run` when every stage is up to date, and of the commands that only show."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from typing import Any
 from tasks.errors import StageError, UserError
 from tasks.running.dvc import pending, read_graph
 
+SHOWING = {"status": "status", "models": "models", "lineage": "lineage", "help": "--help"}
+COMPACTLM = [sys.executable, "-c", "from tasks.cli.app import main; main()"]
 COMMANDS = {
     "dvc_repro": [sys.executable, "-m", "dvc", "repro"],
-    "compactlm_run": [sys.executable, "-c", "from tasks.cli.app import main; main()", "run"],
+    "compactlm_run": [*COMPACTLM, "run"],
+    **{f"compactlm_{name}": [*COMPACTLM, word] for name, word in SHOWING.items()},
 }
 
 

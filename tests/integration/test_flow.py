@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tasks.cli import app as cli
 from tasks.errors import DataError, StageError, UserError
 from tasks.params.file import apply_overrides
 from tasks.promotion.approval import approval_faults
@@ -48,7 +49,9 @@ def runs(store: Path) -> dict[str, str]:
     return {("parent" if name.startswith("compress") else name): status for name, status in found.items()}
 
 
-def test_a_run_goes_through_a_fault_then_ends_and_then_has_nothing_to_do(built: Path, store: Path) -> None:
+def test_a_run_goes_through_a_fault_then_ends_and_then_has_nothing_to_do(
+    built: Path, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = built / "params.yaml"
     path.write_text(apply_overrides(path.read_text(), ["rounds.r2.vocabulary=11999"], path.name))
     plan = built / "misbehave.json"
@@ -82,6 +85,16 @@ def test_a_run_goes_through_a_fault_then_ends_and_then_has_nothing_to_do(built: 
     state = run(built)
     assert (state.name, state.is_completed()) == ("NoChange", True)
     assert _task_runs() == before  # not one stage was even asked
+    assert read_last_run(built) == record
+
+    monkeypatch.setattr("flows.server.run_server", None)  # the command needs no server to find the same
+    monkeypatch.chdir(built)
+    monkeypatch.setattr("sys.argv", ["compactlm", "run", "--json"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    told = capsys.readouterr()
+    assert (end.value.code or 0, json.loads(told.out)["state"]) == (0, "no change")
+    assert "nothing to do: all 23 stages are up to date" in told.err
     assert read_last_run(built) == record
 
 

@@ -10,12 +10,15 @@ from typing import Any
 import mlflow
 import pytest
 
-from tasks.params.file import load_params
+from tasks.cli.show import models
+from tasks.files import read_json, write_json
+from tasks.params.file import apply_overrides, load_params
 from tasks.promotion.first_champion import settle_champion
 from tasks.registry import publish
 from tasks.registry.listing import list_models
 from tasks.registry.live import Recorder
 from tasks.registry.publish import Publication
+from tasks.registry.store import ClientStore, RegisteredModel, SqliteStore
 from tasks.registry.tracking import Tracker
 from tasks.running.dvc import read_graph, stage_digests
 
@@ -169,6 +172,84 @@ def test_an_upload_cut_short_is_done_again_into_the_same_model(built: Path, stor
             record(built)
     record(built)
     assert counts(store)["logged_models"] == 12
+
+
+def test_what_is_recorded_whole_is_found_so_without_mlflow(built: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = record(built)
+
+    def client(_: Tracker) -> Any:
+        raise AssertionError("asked for")
+
+    monkeypatch.setattr(Tracker, "client", property(client))
+    assert record(built, "skipped") == first
+    assert [row["round"] for row in list_models(Tracker(built, NAME))] == ["r1", "r2", "r3"]
+    change_verdict(built)
+    with pytest.raises(AssertionError, match="asked for"):  # something is to be recorded
+        record(built)
+
+
+def test_a_store_read_by_sql_says_what_mlflow_says(built: Path, store: Path) -> None:
+    runs = record(built)
+    made = client(store)
+    made.log_metric(runs["r1"], "odd", float("nan"), step=3)
+    made.log_metric(runs["r1"], "odd", 2.0, step=1)
+    made.delete_run(runs["r2"])
+    made.delete_model_version(NAME, "1")
+    made.set_registered_model_tag(NAME, "owner", "Ada")
+    by_sql, by_mlflow = SqliteStore(store), ClientStore(made)
+    assert by_sql.is_known()  # else a newer MLflow has another schema: look at it, and bring SCHEMA up to date
+    experiments = by_sql.experiments()
+    assert sorted(experiments) == sorted(by_mlflow.experiments())
+    assert by_sql.experiment(NAME) == by_mlflow.experiment(NAME) == experiments[-1]
+    assert by_sql.experiment("another") is by_mlflow.experiment("another") is None
+    for tags in ({}, {"compactlm.kind": "round"}, {"compactlm.kind": "round", "compactlm.round": "r3"}, {"none": "x"}):
+        assert _plain(by_sql.runs(experiments, tags)) == _plain(by_mlflow.runs(experiments, tags))
+    for run_id in runs.values():
+        run = by_sql.run(run_id)
+        assert run is not None
+        assert _plain([run]) == _plain([by_mlflow.run(run_id)])
+        assert repr(by_sql.points(run_id, run.metrics)) == repr(by_mlflow.points(run_id, run.metrics))
+    assert by_sql.run("0" * 32) is by_mlflow.run("0" * 32) is None
+    for model_tags in ({"compactlm.best_of": "r3"}, {"compactlm.round": "r1"}):
+        assert by_sql.models(experiments[-1], model_tags) == by_mlflow.models(experiments[-1], model_tags)
+    for name in (NAME, None, "another"):
+        assert sorted(map(repr, by_sql.versions(name))) == sorted(map(repr, by_mlflow.versions(name)))
+    assert by_sql.registered(NAME) == by_mlflow.registered(NAME)
+    assert by_sql.registered("another") == by_mlflow.registered("another") == RegisteredModel({}, {})
+
+
+def _plain(runs: Any) -> list[dict[str, Any]]:
+    """Return records of runs with their metrics in one order."""
+    return [{**vars(run), "metrics": sorted(run.metrics)} for run in runs]
+
+
+def test_the_random_start_of_a_round_is_recorded_with_it_and_listed(
+    built: Path, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(built)
+    before = counts(store)
+    assert [row["random_init"] for row in list_models(Tracker(built, NAME))] == [None, None, None]
+    path = built / "params.yaml"
+    path.write_text(apply_overrides(path.read_text(), ["baselines.random_init=[r3]"], path.name))
+    quality = read_json(built / "artifacts/rounds/r3/evaluated/quality.json")
+    quality["sets"]["test"]["slices"]["overall"]["accuracy"] = {"value": 0.25, "low": 0.2, "high": 0.3}
+    write_json(built / "artifacts/rounds/r3/random_init/quality.json", quality)
+    digests = {**stage_digests(built), "random_init@r3": "of its entry in dvc.lock"}
+    tracker, params = Tracker(built, NAME), load_params(path)
+    runs = Publication(tracker, params, "x" * 8, {}).finish(digests, dict.fromkeys(digests, "executed"))
+    made = client(store)
+    assert made.get_run(runs["r3"]).data.metrics["random_init/test/accuracy"] == 0.25
+    assert made.get_run(runs["r3"]).data.metrics["random_init/test/accuracy_high"] == 0.3
+    after = counts(store)
+    assert (after["runs"], after["model_versions"]) == (before["runs"] + 2, before["model_versions"])
+    rows = list_models(tracker)
+    assert [row["random_init"] and row["random_init"]["test"]["accuracy"] for row in rows] == [None, None, 0.25]
+    Publication(Tracker(built, NAME), params, "x" * 8, {}).finish(digests, dict.fromkeys(digests, "skipped"))
+    assert counts(store) == after
+
+    monkeypatch.chdir(built)
+    models()
+    assert "version 3: its shape trained from random weights has accuracy 0.250 on test" in capsys.readouterr().out
 
 
 def test_a_changed_verdict_makes_a_new_round_run_but_no_new_version(built: Path, store: Path) -> None:
