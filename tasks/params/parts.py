@@ -16,7 +16,7 @@ CANNOT: Final[Mapping[str, Mapping[str, str]]] = {
     CLASSIFICATION: {"cache": "of a classifier all logits are cached; write cache: null"},
     CAUSAL_LM: {
         "compare": "compare shows accuracies of classifiers; a language model's rounds stand side by side in the report",
-        "export": ("export describes classifiers; a language model's folder is the `path` that `compactlm models --json` shows"),
+        "export": "export describes classifiers; a language model's folder is the `path` that `compactlm models --json` shows",
         "granularity": "masks are for classifiers; a round of a language model gives axes or a budget",
         "search": "rounds of a language model do not search",
         "shapes": (
