@@ -11,6 +11,7 @@ import pytest
 
 from tasks.cli import app as cli
 from tasks.errors import ParamsError
+from tasks.measuring.subject import Timing
 from tasks.models.architectures import adapter_of
 from tasks.models.shapes import AXES
 from tasks.params.file import apply_overrides, load_params
@@ -103,9 +104,8 @@ def test_the_command_measures_and_writes_what_the_plan_then_reads(
 ) -> None:
     asked: list[tuple[int, int]] = []
 
-    def timed(student: Any, teacher: Any, files: Any, batches: list[int], tokens: int, repeats: int) -> Any:
-        del repeats
-        assert (files, batches, tokens) == ({}, [1], 16)
+    def timed(student: Any, teacher: Any, files: Any, timing: Timing) -> Any:
+        assert (files, timing.batches, timing.tokens) == ({}, [1], 16)
         assert not student.training
         asked.append((student.num_parameters(), teacher.num_parameters()))
         record = {"latency_ms_p50": asked[-1][0] / 1e3, "teacher_latency_ms_p50": asked[-1][1] / 1e3}
