@@ -137,8 +137,10 @@ def read_refs(workspace: Path, prefix: str) -> dict[str, bytes]:
 
 def create_ref(workspace: Path, name: str, content: str) -> bool:
     """Return whether a new ref now points at a blob with this content; False when there is such a ref already."""
-    blob = git(workspace, "hash-object", "-w", "--stdin", given=content.encode()).stdout.decode().strip()
-    return git(workspace, "update-ref", name, blob, "").returncode == 0  # the empty old value: only if there is none
+    kept = git(workspace, "hash-object", "-w", "--stdin", given=content.encode())
+    blob = kept.stdout.decode().strip()
+    # The empty old value: only if there is none.
+    return kept.returncode == 0 and git(workspace, "update-ref", name, blob, "").returncode == 0
 
 
 def git(

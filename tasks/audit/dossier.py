@@ -17,6 +17,7 @@ from tasks.params.file import model_name
 from tasks.promotion.decide import number_of, state_of
 from tasks.promotion.decisions import Decision, read_log
 from tasks.registry.reading import PREFIX
+from tasks.registry.records import RANDOM_INIT
 from tasks.registry.selector import find_version
 from tasks.registry.tracking import FILES_SHA256, Tracker, store_exists
 
@@ -140,22 +141,23 @@ def _decided(tracker: Tracker, name: str) -> tuple[dict[str, str | None], str | 
 def _round(tracker: Tracker, name: str, run_id: str, scratch: Path) -> RoundRecord:
     model_id = tracker.run_tags(run_id).get("model_id", "")
     folder = tracker.model_files(model_id, scratch) if model_id else None
-    evidence, predictions = (tracker.run_files(run_id, part, scratch) for part in ("evidence", "predictions"))
+    parts = {"": "evidence", "predictions/": "predictions", f"{RANDOM_INIT}/": RANDOM_INIT}
+    stored = {prefix: tracker.run_files(run_id, part, scratch) for prefix, part in parts.items()}
     return RoundRecord(
         name=name,
         run_id=run_id,
         params=tracker.run_params(run_id),
         metrics=tracker.run_points(run_id),
-        evidence=_contents(evidence, "") | _contents(predictions, "predictions/"),
+        evidence={
+            prefix + path.name: path.read_bytes()
+            for prefix, folder in stored.items()
+            for path in (sorted(folder.iterdir()) if folder else ())
+        },
         receipts=_receipts(tracker, run_id, scratch),
         model_id=model_id,
         model_files=digest(folder) if folder else {},
         model_files_sha256=tracker.model_tags(model_id).get(FILES_SHA256) if model_id else None,
     )
-
-
-def _contents(folder: Path | None, prefix: str) -> dict[str, bytes]:
-    return {prefix + path.name: path.read_bytes() for path in sorted(folder.iterdir())} if folder else {}
 
 
 def _receipts(tracker: Tracker, run_id: str, scratch: Path) -> dict[str, bytes]:

@@ -11,8 +11,9 @@ from tasks.audit.dossier import Dossier, RoundRecord
 from tasks.lineage.chain import Receipts, sha256_of, written
 from tasks.lineage.checks import Finding, compare, failed, passed, unknown, whole
 from tasks.params.edit import flatten_params
-from tasks.registry.records import flatten_numbers, flatten_quality, flatten_search
+from tasks.registry.records import RANDOM_INIT, flatten_numbers, flatten_quality, flatten_random_start, flatten_search
 
+RANDOM_START: Final = f"{RANDOM_INIT}/quality.json"
 # name of a stored file -> the folder of the round that holds it
 EVIDENCE: Final = {
     "quality.json": "evaluated",
@@ -23,6 +24,7 @@ EVIDENCE: Final = {
     "summary.json": "trained",
     "plan.json": "pruned",
     "search.json": "trained",
+    RANDOM_START: "",
 }
 PREDICTIONS: Final = "predictions/"  # before the names of the stored predictions
 
@@ -128,6 +130,7 @@ def metrics(record: RoundRecord) -> list[Finding]:
     """Return whether the final numbers MLflow shows are those of the stored evidence, each recorded once."""
     try:
         expected = flatten_quality(record.content("quality.json")) if "quality.json" in record.evidence else {}
+        expected |= flatten_random_start(record.content(RANDOM_START)) if RANDOM_START in record.evidence else {}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return [failed("mlflow metrics", f"{record.name}: quality.json", "a report", repr(error), "cannot be read")]
     expected |= flatten_numbers("cost", record.content("cost.json"))

@@ -16,11 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any, Final, TypedDict
 
+from tasks import git
 from tasks.errors import StageError, UserError
-from tasks.git import git
 
 LOG: Final = "decisions.jsonl"
 REFS: Final = "refs/compactlm/decisions"
@@ -111,33 +110,22 @@ def read_lines(workspace: Path) -> list[Decision]:
 
 
 def read_refs(workspace: Path) -> list[Decision]:
-    """Return the decisions that the refs hold, by number."""
-    names = _git(workspace, "for-each-ref", "--sort=refname", "--format=%(objectname)", REFS).split()
-    log: list[Decision] = []
-    rest = _git(workspace, "cat-file", "--batch", given="\n".join(names) + "\n").encode() if names else b""
-    while rest:
-        head, _, rest = rest.partition(b"\n")
-        size = int(head.split()[2])
-        log.append(dict(json.loads(rest[:size])))
-        rest = rest[size + 1 :]
-    return log
+    """Return the decisions that the refs hold, by number; UserError outside of Git, ValueError when Git cannot read one."""
+    _git(workspace, "rev-parse", "--git-dir")
+    return [dict(json.loads(content)) for content in git.read_refs(workspace, REFS).values()]
 
 
 def commit(workspace: Path, entry: Decision) -> bool:
     """Return whether this decision got its number; False when another one has it already."""
-    blob = _git(workspace, "hash-object", "-w", "--stdin", given=json.dumps(entry, sort_keys=True)).strip()
     name = f"{REFS}/{entry['number']:08d}"
     end = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        # An empty old value: only if there is no such ref.
-        done = git(workspace, "update-ref", name, blob, "")
-        if done.returncode == 0:
-            return True
-        if git(workspace, "rev-parse", "--verify", "--quiet", name).returncode == 0:
+    while not git.create_ref(workspace, name, json.dumps(entry, sort_keys=True)):
+        if git.git(workspace, "rev-parse", "--verify", "--quiet", name).returncode == 0:
             return False
         if time.monotonic() > end:
-            raise StageError("decision", f"git could not make {name}: {_words(done)}")
+            raise StageError("decision", f"git could not make {name}; is there room, and may this user write?")
         time.sleep(0.05)  # another process holds the ref's lock file this moment
+    return True
 
 
 def mirror(workspace: Path, log: Sequence[Decision]) -> int:
@@ -167,12 +155,9 @@ def lease(workspace: Path) -> Iterator[None]:
         yield
 
 
-def _git(workspace: Path, *arguments: str, given: str = "") -> str:
-    done = git(workspace, *arguments, given=given.encode())
+def _git(workspace: Path, *arguments: str) -> str:
+    done = git.git(workspace, *arguments)
     if done.returncode:
-        raise UserError(f"{workspace}: decisions are recorded in Git, and git says: {_words(done)}")
+        words = done.stderr.decode(errors="replace").strip()
+        raise UserError(f"{workspace}: decisions are recorded in Git, and git says: {words}")
     return done.stdout.decode()
-
-
-def _words(done: CompletedProcess[bytes]) -> str:
-    return done.stderr.decode(errors="replace").strip()

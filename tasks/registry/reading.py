@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlparse
 
-from tasks.registry.store import SQLITE, ClientStore, LoggedModel, RegisteredVersion, Run, SqliteStore, Store
+from tasks.registry.store import SQLITE, ClientStore, LoggedModel, RegisteredVersion, Run, Store, open_sqlite
 
 TRACKING: Final = "MLFLOW_TRACKING_URI"  # names another store than the workspace's
 REGISTRY: Final = "MLFLOW_REGISTRY_URI"  # and this one another for versions and aliases
@@ -60,12 +60,8 @@ class Reader(ABC):
 
     @cached_property
     def _store(self) -> Store:
-        path = Path(self.uri.removeprefix(SQLITE))
-        if self.uri.startswith(SQLITE) and not os.environ.get(REGISTRY) and path.is_file():
-            store = SqliteStore(path)
-            if store.is_known():
-                return store
-        return ClientStore(self.client)
+        own = self.uri.startswith(SQLITE) and not os.environ.get(REGISTRY)
+        return (open_sqlite(Path(self.uri.removeprefix(SQLITE))) if own else None) or ClientStore(self.client)
 
     def _read_run(self, run_id: str) -> Run:
         run = self._store.run(run_id)

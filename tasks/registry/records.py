@@ -112,8 +112,12 @@ class RoundFiles(RoundPaths):
 
     def random_start(self) -> dict[str, float]:
         """Return the quality of this shape trained from random weights, as `metrics` names it below `random_init/`."""
-        quality = flatten_quality(read_json(self.random_init))
-        return {f"{RANDOM_INIT}/{name}": value for name, value in quality.items()}
+        return flatten_random_start(read_json(self.random_init))
+
+
+def flatten_random_start(quality: Mapping[str, Any]) -> dict[str, float]:
+    """Return what `flatten_quality` returns of a random start, below `random_init/`."""
+    return {f"{RANDOM_INIT}/{name}": value for name, value in flatten_quality(quality).items()}
 
 
 def flatten_quality(quality: Mapping[str, Any]) -> dict[str, float]:

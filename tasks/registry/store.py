@@ -129,10 +129,8 @@ def _model(entry: Any) -> LoggedModel:
 class SqliteStore:
     """A store in a SQLite file, asked the same."""
 
-    def __init__(self, path: Path) -> None:
-        address = f"file:{quote(str(path))}?mode=rw"  # it may have to roll back what a kill has left
-        # Whoever shares a store between threads lets them take turns.
-        self._connection = sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS, check_same_thread=False)
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
 
     def __del__(self) -> None:
         self._connection.close()
@@ -140,13 +138,6 @@ class SqliteStore:
     def rows(self, query: str, *values: object) -> list[Any]:
         """Return the rows that a query gives."""
         return self._connection.execute(query, values).fetchall()
-
-    def is_known(self) -> bool:
-        """Return whether this is MLflow's store in a schema that is read here."""
-        try:
-            return self.rows("SELECT version_num FROM alembic_version") == [(SCHEMA,)]
-        except sqlite3.DatabaseError:
-            return False
 
     def experiment(self, name: str) -> str | None:
         rows = self.rows("SELECT experiment_id FROM experiments WHERE name = ?", name)
@@ -215,6 +206,17 @@ class SqliteStore:
 
 def _flat(pairs: Mapping[str, str]) -> list[str]:
     return [word for pair in pairs.items() for word in pair]
+
+
+def open_sqlite(path: Path) -> SqliteStore | None:
+    """Return the store in a file, None unless it is MLflow's in the schema that is known here."""
+    address = f"file:{quote(str(path))}?mode=rw"  # it may have to roll back what a kill has left
+    try:
+        # Whoever shares a store between threads lets them take turns.
+        store = SqliteStore(sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS, check_same_thread=False))
+        return store if store.rows("SELECT version_num FROM alembic_version") == [(SCHEMA,)] else None
+    except sqlite3.DatabaseError:
+        return None
 
 
 Store = ClientStore | SqliteStore

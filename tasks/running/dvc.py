@@ -6,6 +6,7 @@ Reading happens in this process (20 ms to 100 ms); whatever executes is a child 
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -154,11 +155,8 @@ class StageRunner:
         """
         with tempfile.TemporaryDirectory(prefix="compactlm-") as folder:
             error_file = Path(folder) / "error.json"
-            child = self._start(name, {**self._env, children.ERROR_FILE: str(error_file)})
-            try:
+            with self._child(name, {**self._env, children.ERROR_FILE: str(error_file)}) as child:
                 outcome, lines = _follow(name, child, on_line)
-            finally:
-                self._finish(child)
             if child.returncode == 0:
                 return outcome
             if error_file.exists():
@@ -179,15 +177,15 @@ class StageRunner:
         for child in running:
             children.end(child, STOP_SECONDS)
 
-    def _start(self, name: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
-        command = ["dvc", "--wait-for-lock", "repro", "--single-item", *self._options, name]
+    @contextlib.contextmanager
+    def _child(self, name: str, env: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+        """Run DVC for one stage, known to `stop` for the length of the `with`."""
         own = {"PATH": children.own_path(), children.STARTED: str(time.time()), "PYTHONUNBUFFERED": "1"}
-        # Under the lock, so that `stop` sees every child that was started.
-        with self._lock:
+        with self._lock:  # `stop` must see every child that was started
             if self._stopped:
                 raise StageError(name, "not started, the run is being stopped")
             child = children.start(
-                command,
+                ["dvc", "--wait-for-lock", "repro", "--single-item", *self._options, name],
                 STOP_SECONDS,
                 cwd=self.workspace,
                 env={**os.environ, **env, **own},
@@ -197,14 +195,14 @@ class StageRunner:
                 errors="replace",
             )
             self._running.add(child)
-        return child
-
-    def _finish(self, child: subprocess.Popen[str]) -> None:
-        children.end(child, STOP_SECONDS)
-        if child.stdout is not None:
-            child.stdout.close()
-        with self._lock:
-            self._running.discard(child)
+        try:
+            yield child
+        finally:
+            children.end(child, STOP_SECONDS)
+            if child.stdout is not None:
+                child.stdout.close()
+            with self._lock:
+                self._running.discard(child)
 
 
 def _follow(name: str, child: subprocess.Popen[str], on_line: Callable[[str], None]) -> tuple[Outcome, list[str]]:

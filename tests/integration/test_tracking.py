@@ -18,7 +18,7 @@ from tasks.registry import publish
 from tasks.registry.listing import list_models
 from tasks.registry.live import Recorder
 from tasks.registry.publish import Publication
-from tasks.registry.store import ClientStore, RegisteredModel, SqliteStore
+from tasks.registry.store import ClientStore, RegisteredModel, open_sqlite
 from tasks.registry.tracking import Tracker
 from tasks.running.dvc import read_graph, stage_digests
 
@@ -196,8 +196,8 @@ def test_a_store_read_by_sql_says_what_mlflow_says(built: Path, store: Path) -> 
     made.delete_run(runs["r2"])
     made.delete_model_version(NAME, "1")
     made.set_registered_model_tag(NAME, "owner", "Ada")
-    by_sql, by_mlflow = SqliteStore(store), ClientStore(made)
-    assert by_sql.is_known()  # else a newer MLflow has another schema: look at it, and bring SCHEMA up to date
+    by_sql, by_mlflow = open_sqlite(store), ClientStore(made)
+    assert by_sql is not None  # else a newer MLflow has another schema: look at it, and bring SCHEMA up to date
     experiments = by_sql.experiments()
     assert sorted(experiments) == sorted(by_mlflow.experiments())
     assert by_sql.experiment(NAME) == by_mlflow.experiment(NAME) == experiments[-1]
@@ -216,6 +216,18 @@ def test_a_store_read_by_sql_says_what_mlflow_says(built: Path, store: Path) -> 
         assert sorted(map(repr, by_sql.versions(name))) == sorted(map(repr, by_mlflow.versions(name)))
     assert by_sql.registered(NAME) == by_mlflow.registered(NAME)
     assert by_sql.registered("another") == by_mlflow.registered("another") == RegisteredModel({}, {})
+
+
+def test_what_is_no_store_of_a_known_schema_is_left_to_mlflow(store: Path, tmp_path: Path) -> None:
+    assert open_sqlite(tmp_path / "none.db") is None
+    (tmp_path / "words.db").write_text("no database")
+    assert open_sqlite(tmp_path / "words.db") is None
+    assert open_sqlite(store) is not None
+    connection = sqlite3.connect(store)
+    connection.execute("UPDATE alembic_version SET version_num = 'later'")
+    connection.commit()
+    connection.close()
+    assert open_sqlite(store) is None
 
 
 def _plain(runs: Any) -> list[dict[str, Any]]:
