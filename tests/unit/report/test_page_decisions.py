@@ -54,3 +54,11 @@ def test_without_decisions_it_says_so() -> None:
 def test_the_section_stands_behind_the_head_of_the_page() -> None:
     assert with_section("<header>a</header>\n<p>b", "S") == "<header>a</header>\nS<p>b"
     assert with_section("<p>b", "S") == "<p>bS"
+
+
+def test_a_decision_that_asked_nobody_is_shown_without_answers() -> None:
+    entry = decision()
+    del entry["verdict"]["approval"]
+    text = section([entry], OURS)
+    assert "Decision 3: promote version 3 (r3): done" in text
+    assert "signed by" not in text
