@@ -79,6 +79,12 @@ def test_no_rule_is_switched_off_where_the_code_could_keep_it() -> None:
     assert [path.name for path in every if path != here and pattern.search(path.read_text(encoding="utf-8"))] == []
 
 
+def test_the_templates_of_every_room_are_installed_with_it() -> None:
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    rooms = {f"tasks.{folder.parent.name}" for folder in TASKS.glob("*/templates")}
+    assert set(content["tool"]["setuptools"]["package-data"]) == rooms
+
+
 def test_unit_tests_stand_in_folders_named_after_the_rooms() -> None:
     folders = {path.name for path in (ROOT / "tests" / "unit").iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert folders <= {*ROOMS, "ground", "bench"}
