@@ -95,9 +95,7 @@ def _main(argv: Sequence[str], started: float) -> int:
         wanted = argv and argv[0] not in ("-h", "--help")
         print(f"usage: python -m tasks STAGE --help\nstages: {', '.join(STAGES)}", file=sys.stderr)  # noqa: T201
         return EXIT_USER_ERROR if wanted or not argv else 0
-    module = importlib.import_module(f"tasks.stages.{argv[0]}")
-    run: Run = module.run
-    roles = _roles(run)
+    run, roles = stage_function(argv[0])
     options = _parser(argv[0], run).parse_args(argv[1:])
     paths = {name: role for name, role in roles.items() if getattr(options, name) is not None}
     params = load_params(options.params)
@@ -110,7 +108,9 @@ def _main(argv: Sequence[str], started: float) -> int:
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)
     arguments = {name: getattr(options, name) for name in _keywords(run)}
-    if check := getattr(module, "check", None):  # of the whole params: what later stages would refuse is no reason to run again
+    if check := getattr(
+        sys.modules[run.__module__], "check", None
+    ):  # of the whole params: what later stages would refuse is no reason to run again
         check(params, **{name: arguments[name] for name in inspect.signature(check).parameters if name in arguments})
     began = time.time()
     facts = run(_seen_by(_stage_of(options), params), **arguments)
