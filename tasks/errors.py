@@ -13,6 +13,9 @@ Every message says: which file, which key, which value, what is allowed, what to
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 EXIT_USER_ERROR = 2
 EXIT_STAGE_ERROR = 1
 
@@ -47,3 +50,30 @@ class StageError(CompactlmError):
     def __init__(self, stage: str, message: str) -> None:
         super().__init__(f"{stage}: {message}")
         self.stage = stage
+
+
+class Faults:
+    """What is wrong with a run before it starts, gathered from everything that can be looked at, to be said at once."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._first: type[UserError] = UserError
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Keep the UserError that the block raises, a fault a line, and go on after it."""
+        try:
+            yield
+        except UserError as error:
+            self.add(str(error).splitlines(), type(error))
+
+    def add(self, lines: list[str], kind: type[UserError]) -> None:
+        """Keep faults of a kind, each of them once."""
+        if lines and not self.lines:
+            self._first = kind
+        self.lines += [line for line in dict.fromkeys(lines) if line not in self.lines]
+
+    def refuse(self) -> None:
+        """Raise the faults as one error of the first one's kind; return if there are none."""
+        if self.lines:
+            raise self._first("\n".join(self.lines))
