@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Final, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -50,10 +50,23 @@ def check_params(values: object, file: str) -> Params:
     if not isinstance(task, str) or task not in SCHEMAS:
         fault = "missing" if task is None else f"{task!r} is unknown"
         raise ParamsError(f"{file}: task: {fault}; write task: {' or task: '.join(SCHEMAS)}")
+    schema = SCHEMAS[task]
     try:
-        return SCHEMAS[task].model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
-        raise ParamsError("\n".join(f"{file}: {_explain(detail, task)}" for detail in error.errors())) from None
+        lines = [line for detail in error.errors() for line in _explain(detail, task).splitlines()]
+        lines += _between(schema, values, {str(detail["loc"][0]) for detail in error.errors() if detail["loc"]})
+        raise ParamsError("\n".join(f"{file}: {line}" for line in lines)) from None
+
+
+def _between(schema: type[Params], values: Mapping[str, Any], faulty: set[str]) -> list[str]:
+    """Return what is wrong between the sections that have no fault of their own: pydantic stops at the `faulty` ones."""
+    sections: dict[str, Any] = {
+        name: TypeAdapter(field.annotation).validate_python(values[name], strict=True)
+        for name, field in schema.model_fields.items()
+        if name not in faulty
+    }
+    return schema.model_construct(**sections).faults(faulty) if faulty else []
 
 
 def _explain(detail: Any, task: str) -> str:
