@@ -26,12 +26,25 @@ SCHEMAS: Final[Mapping[str, type[Params]]] = {CLASSIFICATION: ClassificationPara
 
 def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file as plain Python values; raise ParamsError if it cannot be read."""
+    return parse_yaml(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a params file; raise ParamsError if there is none."""
     try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError):
         raise ParamsError(f"{path}: there is no such file; give another with --params") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ParamsError(f"{path}: not readable as YAML: {error}") from None
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Return a YAML text as plain Python values; raise ParamsError if it is none."""
+    try:
+        return YAML(typ="safe").load(text)
+    except (YAMLError, RecursionError) as error:
+        raise ParamsError(f"{name}: not readable as YAML: {error}") from None
 
 
 def load_params(path: Path) -> Params:
@@ -41,7 +54,7 @@ def load_params(path: Path) -> Params:
 
 def load_text(text: str, name: str) -> Params:
     """Return the validated params of a YAML text; raise ParamsError as `load_params` does."""
-    return check_params(YAML(typ="safe").load(text), name)
+    return check_params(parse_yaml(text, name), name)
 
 
 def check_params(values: object, file: str) -> Params:
