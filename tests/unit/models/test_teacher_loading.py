@@ -160,10 +160,8 @@ def test_a_decoder_pads_as_its_tokenizer_does(
     assert pad_id(model) == wanted
     assert f"config.json: pad_token_id: {given} became {wanted}" in lines
     save_classifier(model, copied, tmp_path / "saved")
-    stock, tokenizer = (
-        AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved"),
-        AutoTokenizer.from_pretrained(tmp_path / "saved"),
-    )
+    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved")
     texts = ["a long text of many words", "short", "that!"]
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     with torch.inference_mode():
