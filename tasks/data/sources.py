@@ -20,7 +20,7 @@ PICKLED: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 WEIGHTS: Final = (".safetensors", ".gguf")
 MAIN: Final = "documents"  # the folder of the main source below fetched documents; others are called as their sets
 TABLES: Final = (".csv", ".tsv", ".parquet", ".jsonl")
-MODEL_FILES: Final = ("*.json", "*.txt", "*.model", "*.safetensors")
+MODEL_FILES: Final = ("*.json", "*.txt", "*.model", "*.safetensors", "chat_template.jinja")
 NEEDED: Final = {  # of a model folder -> what to say where it is missing
     "config.json": "config.json is missing; give a Hugging Face model folder",
     "*.safetensors": "no *.safetensors file; only safetensors weights are read",
@@ -81,13 +81,13 @@ def _download(rest: str, key: str) -> Path:
 def model_files(folder: Path, key: str = "teacher.model") -> list[Path]:
     """Return the files of a model folder worth copying; SourceError if it is no safetensors model.
 
-    A pickle can run any code when it is read, so weights in one are refused even where others lie beside them.
+    A pickle can run any code when it is read, so weights in one are refused. Where safetensors lie beside it, such as the
+    optimizer's state of a Trainer's folder, it is left out: `pickles_in`.
     """
     where = f"params.yaml: {key}"
     if folder.is_file():
         raise SourceError(f"{where}: {folder.name} is a file; give the folder with config.json and model.safetensors")
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
-    if pickles:
+    if not any(folder.glob("*.safetensors")) and (pickles := pickles_in(folder)):
         raise SourceError(
             f"{where}: {folder}: {', '.join(pickles)} is a pickle, and reading a pickle can run any code; "
             "only safetensors are read: convert it with model.save_pretrained(..., safe_serialization=True)"
@@ -96,6 +96,11 @@ def model_files(folder: Path, key: str = "teacher.model") -> list[Path]:
         if not any(folder.glob(needed)):
             raise SourceError(f"{where}: {folder}: {otherwise}")
     return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+
+
+def pickles_in(folder: Path) -> list[str]:
+    """Return the names of the pickles in a model folder, which are never read nor copied."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
 
 
 def data_file(place: Path, key: str = "data.source") -> Path:
