@@ -31,7 +31,8 @@ def count_pieces(ids: NDArray[np.int32], size: int) -> NDArray[np.int64]:
 def choose_pieces(pieces: Sequence[str], special: set[str], counts: NDArray[np.int64], size: int) -> list[int]:
     """Return the ids to keep, ascending: special tokens, single characters that were seen or are ASCII, then by count.
 
-    Ties go to the lower id. Raises ParamsError when the must-keep pieces alone are more than `size`.
+    Ties go to the lower id; pieces that do not occur are none of them, so the ids may be fewer than `size`. Raises ParamsError
+    when the must-keep pieces alone are more than `size`.
     """
     must = [i for i, piece in enumerate(pieces) if piece in special or _is_needed_character(piece, int(counts[i]))]
     if len(must) > size:
@@ -40,7 +41,7 @@ def choose_pieces(pieces: Sequence[str], special: set[str], counts: NDArray[np.i
             f"alone are {len(must)} pieces"
         )
     taken = set(must)
-    by_count = [int(i) for i in np.argsort(-counts, kind="stable") if int(i) not in taken]
+    by_count = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i] > 0 and int(i) not in taken]
     return sorted(must + by_count[: size - len(must)])
 
 
@@ -61,9 +62,10 @@ def check_prunable(tokenizer: Mapping[str, Any], size: int) -> None:
 
 
 def kept_ids(tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, config: Mapping[str, Any]) -> list[int]:
-    """Return the `size` ids to keep, ascending, of a model whose tokens were counted; `config` names its special ids.
+    """Return the ids to keep, ascending, at most `size`, of a model whose tokens were counted; `config` names its special ids.
 
-    Raises ParamsError when the tokenizer is of another kind, or `size` beyond what it can be.
+    They are fewer where no more occur, are special, or are needed to spell every text: what the data never have goes. Raises
+    ParamsError when the tokenizer is of another kind, or `size` beyond what it can be.
     """
     check_prunable(tokenizer, size)
     if is_wordpiece(tokenizer):
@@ -72,6 +74,13 @@ def kept_ids(tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int,
     if config.get("model_type") == "roberta":  # which counts positions from its padding id on, so that may not move
         needed += range(int(config["pad_token_id"]))
     return choose_tokens(tokenizer, counts, size, needed)
+
+
+def most_kept(tokenizer: Mapping[str, Any], counts: NDArray[np.int64], config: Mapping[str, Any]) -> int | None:
+    """Return how many ids `kept_ids` keeps at most; None for a tokenizer of a kind that is not made smaller."""
+    if not (is_wordpiece(tokenizer) or is_byte_level(tokenizer)):
+        return None
+    return len(kept_ids(tokenizer, counts, len(ids_of(tokenizer)), config))
 
 
 def special_ids(config: Mapping[str, Any]) -> list[int]:
