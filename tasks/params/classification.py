@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, Checks, ExtraLoss, Params, Splits
 from tasks.params.parts import Count, LearningRate, Name, PartOf, Positive, Section, Share, Source, did_you_mean
 from tasks.params.rounds import Round, Search, row_faults
 
 SETS = ("train", "validation", "test", "transfer", "calibration")
+
+
+def _told_apart(labels: dict[int, str]) -> dict[int, str]:
+    """Return the names of classes; ValueError for one that is blank or for two that a reader, or a file, would take for one."""
+    numbers: dict[str, int] = {}
+    for number, name in labels.items():
+        if not name.strip() or name != name.strip() or not name.isprintable():
+            raise ValueError(f"class {number} is called {name!r}; a name has letters, no outer blanks and no line break")
+        first = numbers.setdefault(" ".join(unicodedata.normalize("NFC", name).casefold().split()), number)
+        if first != number:
+            raise ValueError(
+                f"classes {first} and {number} are called {labels[first]!r} and {name!r}, which are one name but for capitals, "
+                "blanks or the way accents are written; give each class a name of its own"
+            )
+    return labels
 
 
 class Columns(Section):
@@ -52,7 +68,7 @@ class Data(Section):
 
     source: Source
     columns: Columns
-    labels: dict[int, str]
+    labels: Annotated[dict[int, str], AfterValidator(_told_apart)]
     task_sources: list[str] | None
     splits: Splits
     near_duplicate_similarity: Annotated[float, Field(gt=0.5, le=1.0)]

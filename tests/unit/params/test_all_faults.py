@@ -32,7 +32,12 @@ def test_faults_within_and_between_sections_are_said_together() -> None:
     lines = lines_of(values)
     assert all(line.startswith("params.yaml: ") for line in lines)
     faults = ("seed: missing", "sede: unknown key", "distill.temperature: got 0.0", "data.max_tokens: got 'many'")
-    between = ("rounds.r2.parent: 'r9'", "rounds.r3.heads: 5 does not divide", "random_init: 'r7' is not a round", "trials: DVC makes")
+    between = (
+        "rounds.r2.parent: 'r9'",
+        "rounds.r3.heads: 5 does not divide",
+        "random_init: 'r7' is not a round",
+        "trials: DVC makes",
+    )
     missing = [fault for fault in (*faults, *between) if sum(fault in line for line in lines) != 1]
     assert missing == []
     assert len(lines) == len(faults) + len(between)
@@ -40,10 +45,7 @@ def test_faults_within_and_between_sections_are_said_together() -> None:
 
 def test_every_rule_that_nothing_can_answer_is_named() -> None:
     values = deepcopy(SHIPPED)
-    values["gates"][0:0] = [
-        {"metric": "accuracy", "set": "tset", "versus": "teacher", "min_ratio": 0.9},
-        {"check": "lineage"},
-    ]
+    values["gates"][0:0] = [{"metric": "accuracy", "set": "tset", "versus": "teacher", "min_ratio": 0.9}, {"check": "lineage"}]
     lines = lines_of(values)
     assert [line.split(": ")[1] for line in lines] == ["gates.0.set", "gates.1.check"]
 
