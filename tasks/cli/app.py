@@ -9,6 +9,7 @@ from typing import Final
 import typer
 
 from tasks.cli.approvals import approve, reject
+from tasks.cli.check import check
 from tasks.cli.console import err
 from tasks.cli.export import export
 from tasks.cli.lineage import audit, diff, lineage, publish
@@ -37,6 +38,7 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     export: "compactlm export compactlm-sentiment@champion --out exported --key signer.pem",
     shapes: "compactlm shapes --json",
     measure: "compactlm measure r3",
+    check: "compactlm check --set data.source=path:rows.csv",
     run: "compactlm run --set rounds.r3.layers=2",
     status: "compactlm status --json",
     models: "compactlm models --json",

@@ -22,14 +22,18 @@ def check(
 
     Exit code 2 if anything would. `compactlm run` looks at the same first.
     """
-    from tasks.params.edit import planned_text
+    from tasks.params.file import apply_overrides, read_text
     from tasks.running.check import look
 
     started = time.perf_counter()
     workspace = find_project()
-    seen = look(workspace, planned_text(workspace, params, set_ or []))
+    text = read_text(params or workspace / "params.yaml")
+    seen = look(workspace, apply_overrides(text, set_, "params.yaml") if set_ else text)
     seconds = time.perf_counter() - started
-    faults, notes = seen.faults.lines, [*seen.remarks, *(f"{key}: looked at once it is downloaded" for key in seen.to_download)]
+    faults, notes = (
+        seen.faults.lines,
+        [*seen.remarks, *(f"{source} is looked at once it is downloaded" for source in seen.to_download)],
+    )
     for line in faults:
         err.print(f"error: {line}", markup=False)
     verdict = f"{len(faults)} would stop a run" if faults else "nothing would stop a run"

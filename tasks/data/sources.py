@@ -104,9 +104,9 @@ def model_files(folder: Path, key: str = "teacher.model") -> list[Path]:
             f"{where}: {folder}: {', '.join(pickles)} is a pickle, and reading a pickle can run any code; "
             "only safetensors are read: convert it with model.save_pretrained(..., safe_serialization=True)"
         )
-    for needed, otherwise in NEEDED.items():
-        if not any(folder.glob(needed)):
-            raise SourceError(f"{where}: {folder}: {otherwise}")
+    missing = [f"{where}: {folder}: {otherwise}" for needed, otherwise in NEEDED.items() if not any(folder.glob(needed))]
+    if missing:
+        raise SourceError("\n".join(missing))
     return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
 
 
