@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import tempfile
@@ -74,6 +75,9 @@ def read_state(workspace: Path) -> tuple[list[Stage], list[str]]:
 
 def _open(workspace: Path) -> Any:
     from dvc.repo import Repo
+
+    for name in ("dvc", "dvc_data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # which is how its progress bars are turned off, too
 
     return Repo(str(workspace))
 

@@ -98,7 +98,9 @@ def test_what_has_changed_is_what_dvc_itself_says_and_asking_writes_nothing(buil
 
 
 def test_stages_that_wait_for_each_other_are_named(fresh: Path) -> None:
-    edit(fresh / "dvc.yaml", "    deps: [tasks/small_stages.py, sources.lock", "    deps: [artifacts/selection.json, sources.lock")
+    edit(
+        fresh / "dvc.yaml", "    deps: [tasks/small_stages.py, sources.lock", "    deps: [artifacts/selection.json, sources.lock"
+    )
     with pytest.raises(UserError, match=r"dvc.yaml: these stages wait for each other: fetch, select"):
         read_graph(fresh)
 
