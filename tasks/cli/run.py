@@ -46,7 +46,7 @@ def run(
     if unchanged:
         record = {"state": "no change", "wall_seconds": round(time.time() - started, 2), "stages": []}
     else:
-        check_run(planned, workspace)
+        check_run(workspace, text)
         for line in write_text(workspace, text):
             err.print(line, markup=False)
         with _run_lines():

@@ -13,10 +13,12 @@ from typing import Any, Final
 import pandas as pd
 
 from tasks.data.clean import row_id
+from tasks.data.faults import missing_columns
 from tasks.data.frames import in_hash_order
-from tasks.data.read import missing_columns, read_table
+from tasks.data.read import frame_of
 from tasks.data.sources import data_file, is_text_folder, text_files
 from tasks.data.splits import SPLITS, set_at
+from tasks.data.tables import read_table
 from tasks.errors import DataError
 
 COLUMNS: Final = ("row_id", "text", "source")
@@ -37,10 +39,11 @@ def read_documents(place: Path, columns: Mapping[str, Any] | None, key: str) -> 
     file = data_file(place)
     if columns is None:
         raise DataError(f"{key}.columns: {file.name} is a table; name its columns, e.g. {{text: text, source: null}}")
-    table = read_table(file)
-    problems = missing_columns(table, columns)
+    cells = read_table(file, columns)
+    problems = missing_columns(cells.names, columns)
     if problems:
         raise DataError("\n".join(f"{file.name}: {problem}" for problem in problems))
+    table = frame_of(cells)
     source = table[columns["source"]] if columns["source"] else pd.Series("data", index=table.index, dtype=str)
     return pd.DataFrame({"text": table[columns["text"]].map(tidy), "source": source})
 

@@ -91,7 +91,8 @@ def distil(params: CausalLMParams, round_name: str, student: Student, lesson: Le
     if section.cache is not None:
         cached = CachedTopK(lesson.logits, lesson.tokens / "train.npy", section.cache.top_k)
         return train_blocks(params.seed, reading, model, Imitated(cached=cached), recipe, job)
-    teacher, kept_V = load_causal_lm(lesson.teacher), kept_at_teacher(lesson.tokens, lesson.teacher)
+    teacher = load_causal_lm(lesson.teacher)
+    kept_V = kept_at_teacher(lesson.tokens, lesson.teacher, (model.config.vocab_size, teacher.config.vocab_size))
     states = None
     if section.hidden is not None:
         blocks = load_blocks(lesson.tokens, "train")
