@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tasks.cli.console import Json, RunLines, err, print_json
+from tasks.cli.console import Json, RunLines, err, print_json, show
 from tasks.cli.project import find_project
 
 if TYPE_CHECKING:
@@ -26,10 +27,13 @@ def run(
 ) -> None:
     """Bring every stage up to date and record the result.
 
-    --params and --set change params.yaml itself, after everything was checked, and say how to undo it.
+    --params and --set change params.yaml itself, after everything was checked; `compactlm undo` takes that back.
+
+    Exit code 0: a round passes its gates; 1: a stage failed; 2: you can mend it; 3: all is up to date and no round passes.
     """
     import psutil
 
+    from tasks.cli.ending import EXIT_NOTHING_PASSED, ending_lines, read_ending, result_line
     from tasks.params.edit import planned_text, require_file, write_text
     from tasks.running.start import check_run
 
@@ -47,8 +51,23 @@ def run(
             err.print(line, markup=False)
         with _run_lines():
             record = _run_flow(workspace, workers, started)
+    ending = read_ending(workspace, planned)
+    code = 0 if ending["selected"] else EXIT_NOTHING_PASSED
+    worked = record["state"] != "no change"
+    lines = ending_lines(ending, workspace) if worked else [result_line(ending), f"report: {ending['report']}"]
+    for line in lines:
+        err.print(line, markup=False)
     if as_json:
-        print_json(record)
+        print_json({**record, "result": ending, "exit_code": code})
+    sys.exit(code)
+
+
+def undo(as_json: Json = False) -> None:
+    """Take back the last change of params.yaml by `run --set` or `run --params`, and nothing else; repeatable."""
+    from tasks.params.edit import undo as take_back
+
+    lines = take_back(find_project())
+    show({"undone": lines}, as_json, *lines, "`compactlm run` brings the stages there")
 
 
 def _is_unchanged(workspace: Path, text: str, params: Params) -> bool:
@@ -56,7 +75,9 @@ def _is_unchanged(workspace: Path, text: str, params: Params) -> bool:
 
     Whatever is not as that run has left it is for a run, which checks everything before it changes anything.
     """
-    if not (workspace / "dvc.lock").exists() or text != (workspace / "params.yaml").read_text(encoding="utf-8"):
+    from tasks.params.edit import read_text
+
+    if not (workspace / "dvc.lock").exists() or text != read_text(workspace / "params.yaml"):
         return False
     from tasks.data.sources import is_locked
     from tasks.promotion.first_champion import settle_champion

@@ -5,7 +5,6 @@ Every stage checks the whole file before any work, so a typo costs seconds.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
@@ -19,6 +18,7 @@ from tasks.errors import ParamsError
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
 from tasks.params.causal_lm import CausalLMParams
 from tasks.params.classification import ClassificationParams
+from tasks.params.override import override
 from tasks.params.parts import did_you_mean, refusal
 
 SCHEMAS: Final[Mapping[str, type[Params]]] = {CLASSIFICATION: ClassificationParams, CAUSAL_LM: CausalLMParams}
@@ -119,27 +119,11 @@ def _fields_at(location: tuple[str | int, ...], schema: type[Params]) -> list[st
 
 
 def apply_overrides(text: str, overrides: list[str], file: str) -> str:
-    """Return the YAML `text` with `dotted.key=value` overrides applied, comments kept; raise ParamsError if refused."""
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 120
-    document = yaml.load(text)
-    for override in overrides:
-        key, separator, raw = override.partition("=")
-        if not separator:
-            raise ParamsError(f"--set {override}: no '='; write --set rounds.r3.layers=2")
-        place = document
-        *parents, last = key.strip().split(".")
-        for part in parents:
-            if not isinstance(place, Mapping) or part not in place:
-                allowed = ", ".join(map(str, place)) if isinstance(place, Mapping) else "nothing below it"
-                raise ParamsError(f"--set {override}: {file} has no key {part!r} there; allowed: {allowed}")
-            place = place[part]
-        place[last] = YAML(typ="safe").load(raw)
-    out = io.StringIO()
-    yaml.dump(document, out)
-    load_text(out.getvalue(), file)
-    return out.getvalue()
+    """Return the YAML `text` with `dotted.key=value` overrides applied, each in its place; raise ParamsError if refused."""
+    for wanted in overrides:
+        text = override(text, wanted, file)
+    load_text(text, file)
+    return text
 
 
 def model_name(workspace: Path) -> str:
