@@ -158,8 +158,8 @@ def switch(worktree: Path, commit: str, diff: str | None) -> bool:
     """Return whether the worktree now has the files of a commit with `diff` applied; files that Git ignores stay."""
     if git(worktree, "checkout", "--quiet", "--force", "--detach", commit).returncode != 0:
         return False
-    # In the index too, so that the next switch takes away the files it adds.
-    return not diff or _apply(worktree, "--index", diff)
+    # In the index too, so that the next switch takes away the files it adds; from the top, for below it Git leaves out files.
+    return not diff or _apply(Path(path_of(worktree, "--show-toplevel")), "--index", diff)
 
 
 def _apply(folder: Path, where: str, diff: str, env: Mapping[str, str] | None = None) -> bool:
