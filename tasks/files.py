@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,14 +37,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest(path: Path) -> dict[str, Any]:
-    """Return `sha256` and `size_bytes` of a file, and for a directory also of each of its `files`.
+def digest(path: Path, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return `sha256` and `size_bytes` of a file, and for a directory also of each of its `files`, but for those of some names.
 
     A directory's sha256 is that of its sorted lines `name<TAB>sha256`, so it does not depend on times or owners.
     """
     if path.is_file():
         return {"sha256": file_sha256(path), "size_bytes": path.stat().st_size}
-    return _of_folder({name: digest(path / name) for name in _names(path)})
+    return _of_folder({name: digest(path / name) for name in _names(path) if name not in without})
 
 
 def full_digest(path: Path) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.files import digest
-from tasks.registry.reading import OWN, PREFIX, REGISTRY, STORED, TRACKING, Point, Reader, marked
+from tasks.registry.reading import PREFIX, REGISTRY, TRACKING, Point, Reader, marked
 from tasks.registry.records import DataSet
-from tasks.registry.store import LoggedModel
+from tasks.registry.store import OWN, STORED, LoggedModel
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
