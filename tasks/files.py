@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -59,6 +61,14 @@ def full_digest(path: Path) -> dict[str, Any]:
         return {"sha256": sha256.hexdigest(), "md5": md5.hexdigest(), "size_bytes": path.stat().st_size}
     whole = _of_folder({name: full_digest(path / name) for name in _names(path)})
     return {**whole, "md5": listing_md5({name: entry["md5"] for name, entry in whole["files"].items()})}
+
+
+def without_links(path: Path, scratch: Path) -> Path:
+    """Return a file or folder itself, or its copy below `scratch` where it has links: DVC makes them if `cache.type` says so."""
+    if not any(place.is_symlink() for place in (path, *path.rglob("*"))):
+        return path
+    copy = Path(tempfile.mkdtemp(dir=scratch)) / path.name
+    return Path(shutil.copytree(path, copy) if path.is_dir() else shutil.copyfile(path, copy))
 
 
 def _names(folder: Path) -> list[str]:

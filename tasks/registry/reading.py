@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlparse
+from urllib.parse import quote, unquote, urlparse
 
 from tasks.registry.store import (
     OWN,
@@ -33,6 +33,12 @@ PREFIX: Final = "compactlm."  # of the tags that are ours
 def default_uri(workspace: Path) -> str:
     """Return the tracking store: MLFLOW_TRACKING_URI, else a SQLite file below the workspace's `.compactlm`."""
     return os.environ.get(TRACKING) or sqlite_uri(workspace / OWN / "mlflow.db")
+
+
+def address_of(path: Path) -> str:
+    """Return how MLflow is told where something is: in a plain path it takes `%20`, `#` and `?` for parts of an address."""
+    plain = str(path)
+    return plain if quote(plain) == plain else path.absolute().as_uri()
 
 
 def own_tags(tags: Mapping[str, str]) -> dict[str, str]:
