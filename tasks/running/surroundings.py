@@ -55,21 +55,25 @@ def surroundings_faults(workspace: Path, environ: Mapping[str, str]) -> list[str
 
 def surroundings_remarks(workspace: Path) -> list[str]:
     """Return a sentence for each thing that a run goes on without, and that its record will lack."""
-    if not has_git(workspace):
-        return []
-    if git(workspace, "rev-parse", "--verify", "HEAD").returncode != 0:
-        return [
-            f"{workspace}: Git has no commit yet, so none can be recorded and audits will find the code unknown; "
-            "`git add -A && git commit`, then run"
-        ]
-    return []
+    try:
+        if not has_git(workspace):
+            return [f"{workspace}: in no Git repository, so neither commit nor decisions can be recorded; `git init`"]
+        if git(workspace, "rev-parse", "--verify", "HEAD").returncode == 0:
+            return []
+    except OSError:
+        return []  # there is no Git, which is a fault
+    return [
+        f"{workspace}: Git has no commit yet, so none can be recorded and audits will find the code unknown; "
+        "`git add -A && git commit`, then run"
+    ]
 
 
 def _name_faults(workspace: Path) -> list[str]:
+    """Return whether the path of the project has signs that DVC's messages take for their own, or that end a line."""
     name = str(workspace.absolute())
-    if name.isprintable():
-        return []
-    return [f"{name!r}: a project folder may have any name but for signs that cannot be printed, such as a line end; rename it"]
+    odd = sorted({sign for sign in name if sign in "{}" or not sign.isprintable()})
+    words = ", ".join(map(repr, odd))
+    return [f"{name!r}: the path of a project cannot have {words}; rename or move the folder"] if odd else []
 
 
 def _git_faults(workspace: Path) -> list[str]:
