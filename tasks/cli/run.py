@@ -80,10 +80,11 @@ def _is_unchanged(workspace: Path, text: str, params: Params) -> bool:
     if not (workspace / "dvc.lock").exists() or text != read_text(workspace / "params.yaml"):
         return False
     from tasks.data.sources import is_locked
-    from tasks.promotion.first_champion import settle_champion
+    from tasks.promotion.first_champion import rebuild_lost, settle_champion
     from tasks.registry.live import open_recorder
     from tasks.running.start import only_run
 
+    rebuild_lost(workspace)
     with only_run(workspace):
         if not is_locked(params.sources(), workspace / "sources.lock"):
             return False
