@@ -141,13 +141,13 @@ def _files(place: Path) -> list[Path]:
 def is_text_folder(place: Path) -> bool:
     """Return whether a place is a folder with .txt files, each of them a document, and without a table."""
     files = _files(place) if place.is_dir() else []
-    return any(path.suffix == ".txt" for path in files) and not any(kind_of(path) for path in files)
+    return any(path.suffix.lower() == ".txt" for path in files) and not any(kind_of(path) for path in files)
 
 
 def text_files(place: Path, key: str) -> dict[str, Path]:
     """Return relative name -> path of the files that hold documents: one table, or every .txt file of a folder."""
     if is_text_folder(place):
-        return {path.relative_to(place).as_posix(): path for path in _files(place) if path.suffix == ".txt"}
+        return {path.relative_to(place).as_posix(): path for path in _files(place) if path.suffix.lower() == ".txt"}
     file = data_file(place, key)
     return {file.name: file}
 

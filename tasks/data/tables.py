@@ -50,7 +50,8 @@ def read_table(path: Path, columns: Columns, head: int | None = None) -> Table:
 
     With `head` rows behind so many bytes are left out.
     """
-    kind, wanted = kind_of(path), {name: role for role, name in columns.items() if name is not None}
+    # what a text or a label is must hold for a column that is the source as well
+    kind, wanted = kind_of(path), {name: role for role, name in reversed(list(columns.items())) if name is not None}
     if kind == ".parquet":
         return _parquet(path, wanted, head)
     text = _text(path, head)
@@ -67,10 +68,10 @@ def _text(path: Path, head: int | None) -> str:
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             raw: bytes = file.read(-1 if head is None else head)
+            if head is not None and len(raw) == head:
+                raw = raw[: raw.rfind(b"\n") + 1] or raw + file.read()  # one line may be longer than the head
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path.name}: not readable as gzip ({error}); write or copy the file anew") from None
-    if head is not None and len(raw) == head:
-        raw = raw[: raw.rfind(b"\n") + 1]
     for start, words in CONTENTS.items():
         if raw.startswith(start):
             raise DataError(f"{path.name} {words}")

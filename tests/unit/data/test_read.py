@@ -15,6 +15,7 @@ import pytest
 
 from tasks.data import look
 from tasks.data.classification import checked
+from tasks.data.documents import read_documents
 from tasks.data.faults import label_codes, labels_read_otherwise
 from tasks.data.look import documents_faults, table_faults
 from tasks.data.read import read_rows
@@ -335,6 +336,42 @@ def test_the_label_column_is_looked_at_behind_the_head_too(tmp_path: Path, monke
     rows.loc[38, "label"] = "2"
     (fault,) = table_faults(_write(rows, path), "data.source", PLAIN["columns"], LABELS)
     assert "unknown label ('2' x 1), e.g. row 39" in fault
+
+
+@pytest.mark.parametrize("line", ['"one line that is longer than the head, %s",1\n', '"a text of\nmany lines,\n%s",1\n'])
+def test_a_row_may_be_longer_than_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.setattr(look, "HEAD", 40)
+    path = _file(tmp_path, "a.csv", "text,label\n" + line % ("word " * 40))
+    assert table_faults(path, "data.source", PLAIN["columns"], LABELS) == []
+
+
+def test_marks_that_quote_nothing_behind_the_head_are_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look, "HEAD", 60)
+    path = _file(tmp_path, "a.csv", "text,label\n" + "fine,1\ndull,0\n" * 8 + '"Great,1\nfine,1\nthe end",0\nfine,1\n')
+    assert len(_pairs(path)) == 20
+    assert table_faults(path, "data.source", PLAIN["columns"], LABELS) == []
+
+
+def test_blanks_around_a_source_make_no_other_source_and_signs_that_nobody_sees_no_text(tmp_path: Path) -> None:
+    path = _file(tmp_path, "a.csv", "text,label,source\nfine,1,home\ndull,0,home \n")
+    assert read_rows(path, DATA)["source"].tolist() == ["home", "home"]
+    assert "1 row with an empty text (row 2," in _refused(_file(tmp_path, "a.csv", "text,label\n\u200d😀,1\n\u200b\u2060,0\n"))
+
+
+def test_a_column_that_is_source_and_text_is_held_to_be_text(tmp_path: Path) -> None:
+    data = {"columns": PLAIN["columns"] | {"source": "text"}, "labels": LABELS}
+    assert "'text', which data.columns.text names, is a number" in _refused(
+        _file(tmp_path, "a.jsonl", '{"text": 7, "label": 1}\n'), data
+    )
+
+
+def test_text_files_in_utf16_are_read_and_those_of_no_text_refused(tmp_path: Path) -> None:
+    _file(tmp_path, "a.TXT", "Grüße, Welt".encode("utf-16"))
+    _file(tmp_path, "b.txt", "caf\xe9".encode("cp1252"))
+    assert read_documents(tmp_path, None, "data")["text"].tolist() == ["Grüße, Welt", "café"]
+    _file(tmp_path, "c.txt", "Welt".encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"c\.txt holds NUL bytes"):
+        read_documents(tmp_path, None, "data")
 
 
 def test_documents_are_looked_at_before_a_run(tmp_path: Path) -> None:
