@@ -124,13 +124,15 @@ def data_file(place: Path, key: str = "data.source") -> Path:
     tables = [path for path in files if kind_of(path)]
     if len(tables) == 1:
         return tables[0]
-    where = f"params.yaml: {key}: {place}"
-    for path in files if not tables else []:
+    where, names = f"params.yaml: {key}: {place}", ", ".join(path.name for path in tables[:10])
+    if tables:
+        raise SourceError(f"{where}: one table is needed; found {len(tables)}: {names}. Name one of them, or join them in one")
+    for path in files:
         if path.suffix.lower() in OTHERS:
             raise SourceError(f"{where}: {path.name} is not read; {OTHERS[path.suffix.lower()]}")
-    names = ", ".join(path.name for path in tables) or "none"
-    kinds = ".csv, .tsv, .parquet, .jsonl or .ndjson"
-    raise SourceError(f"{where}: one {kinds} file is needed (.gz too, but for Parquet); found {names}")
+    raise SourceError(
+        f"{where}: one .csv, .tsv, .parquet, .jsonl or .ndjson file is needed (.gz too, but for Parquet); found none"
+    )
 
 
 def _files(place: Path) -> list[Path]:

@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import sys
 import zlib
 from collections.abc import Mapping
@@ -101,7 +102,7 @@ class _Records:
     def ragged(self) -> int | None:
         """Return the place of the first record that has more fields than the header, None if there is none."""
         width = len(self.rows[0]) if self.rows else 0
-        wide = (i for i, row in enumerate(self.rows) if len(row) > width and any(row[width:]))
+        wide = (i for i, row in enumerate(self.rows) if any(field.strip() for field in row[width:]))
         return next(wide, None)
 
 
@@ -125,6 +126,8 @@ def _records(text: str, separator: str, quoting: Any) -> _Records:
 
 def _delimited(path: Path, text: str, wanted: Mapping[str, str], separator: str | None, *, cut: bool) -> Table:
     """Return a .csv or .tsv; quote marks are marks of quoting unless the lines are rows only without that."""
+    if hint := re.match(r"sep=(.)\r?\n", text):  # as Excel writes it before the header
+        separator, text = hint[1], "\n" + text[hint.end() :]
     header = text.lstrip("\n\r").partition("\n")[0]
     separator = separator or next((mark for mark in COMMAS if mark in header), COMMAS[0])
     records = _records(text, separator, csv.QUOTE_MINIMAL)

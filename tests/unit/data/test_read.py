@@ -93,6 +93,11 @@ def test_without_a_source_column_all_rows_have_the_same_source(tmp_path: Path) -
         ("a.csv", 'text,label\r\n"fine\r\nfilm",1\r\n\r\n  \r\ndull,0', [("fine\r\nfilm", 1), ("dull", 0)]),
         ("a.csv", "text,label\rfine,1\rdull,0\r", [("fine", 1), ("dull", 0)]),
         ("a.csv", "more,label,text\nx,1,fine\ny,0,dull\n", [("fine", 1), ("dull", 0)]),
+        ("a.csv", "text,label\nfine,1, \ndull,0\n", [("fine", 1), ("dull", 0)]),
+        ("a.csv", "sep=;\r\ntext;label\r\nfine, so;1\r\n", [("fine, so", 1)]),
+        ("a.csv", "text,label\r\r\nfine,1\r\r\ndull,0\r\r\n", [("fine", 1), ("dull", 0)]),
+        ("a.csv", "text,label\nfi\u2028ne\x85,1\ndu\x0bll,0\n", [("fi\u2028ne\x85", 1), ("du\x0bll", 0)]),
+        ("a.jsonl", '{"text": "fi\u2028ne", "label": 1}\n', [("fi\u2028ne", 1)]),
         # marks that are none of quoting: at the ends of lines that are rows
         ("a.tsv", 'text\tlabel\n"Great\t1\ndull\t0\nthe end"\t0\n', [('"Great', 1), ("dull", 0), ('the end"', 0)]),
         (
@@ -134,6 +139,9 @@ def test_odd_files_are_read_as_they_are_meant(tmp_path: Path, name: str, content
             "line 3: ',' expected after '\"': .*not with a backslash",
         ),
         ("a.csv", 'text,label\n"so, so",1\n"never ends,0\n', "line 3: unexpected end of data: .* must end with one"),
+        ("a.csv", "text,source,label\nfine,x,1,0\ndull,y,0,1\n", "line 2 has 4 fields, and the header has 3"),
+        ("a.csv", "text,label\nfine,1\ntext,label\ndull,0\n", r"unknown label \('label' x 1\), e.g. row 2 'text'"),
+        ("a.jsonl", '{"text": "x", "label": NaN}\n', r"unknown label \('nan' x 1\)"),
         ("a.tsv", '"text"\t"label"\n"a "b"\t"1"\n', "line 2: '\t' expected after"),
         ("a.csv", "text,text,label\na,b,1\n", "2 columns are called 'text'; rename all but one"),
         ("a.csv", "", "a.csv is empty; give a file with a header and rows"),
@@ -314,6 +322,13 @@ def test_files_of_other_kinds_are_refused_with_what_to_do(tmp_path: Path, name: 
         with pytest.raises(SourceError, match=rf"params\.yaml: data\.source: .*{words}"):
             data_file(place)
     assert len(table_faults(path, "data.source", COLUMNS, LABELS)) == 1
+
+
+def test_of_several_tables_one_is_to_be_named(tmp_path: Path) -> None:
+    for number in range(2):
+        _file(tmp_path, f"train-{number}.parquet", "")
+    with pytest.raises(SourceError, match=r"found 2: train-0.parquet, train-1.parquet. Name one of them, or join them in one"):
+        data_file(tmp_path)
 
 
 def test_shadows_of_files_are_no_data(tmp_path: Path) -> None:
