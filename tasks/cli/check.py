@@ -22,21 +22,23 @@ def check(
 
     Exit code 2 if anything would. `compactlm run` looks at the same first.
     """
-    from tasks.params.file import apply_overrides, read_text
+    from tasks.params.edit import planned_text
     from tasks.running.check import look
 
     started = time.perf_counter()
     workspace = find_project()
-    text = read_text(params or workspace / "params.yaml")
-    seen = look(workspace, apply_overrides(text, set_, "params.yaml") if set_ else text)
+    seen = look(workspace, planned_text(workspace, params, set_ or []))
     seconds = time.perf_counter() - started
-    faults, notes = (
-        seen.faults.lines,
-        [*seen.remarks, *(f"{source} is looked at once it is downloaded" for source in seen.to_download)],
-    )
+    faults, later = seen.faults.lines, [f"{source} is looked at once it is downloaded" for source in seen.to_download]
+    notes = [*seen.remarks, *later]
     for line in faults:
         err.print(f"error: {line}", markup=False)
-    verdict = f"{len(faults)} would stop a run" if faults else "nothing would stop a run"
-    show({"faults": faults, "remarks": notes}, as_json, *(f"note: {note}" for note in notes), f"{verdict} ({seconds:.1f} s)")
+    number = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} would" if faults else "nothing would"
+    show(
+        {"faults": faults, "remarks": notes},
+        as_json,
+        *(f"note: {note}" for note in notes),
+        f"{number} stop a run (looked at in {seconds:.1f} s)",
+    )
     if faults:
         raise typer.Exit(EXIT_USER_ERROR)
