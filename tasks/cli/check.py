@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -41,4 +42,4 @@ def check(
         f"{number} stop a run (looked at in {seconds:.1f} s)",
     )
     if faults:
-        raise typer.Exit(EXIT_USER_ERROR)
+        sys.exit(EXIT_USER_ERROR)

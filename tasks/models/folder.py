@@ -80,7 +80,7 @@ def read_tokenizer(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     model, added = tokenizer.get("model"), tokenizer.get("added_tokens")
     vocab = model.get("vocab") if isinstance(model, dict) else None
     sound = isinstance(vocab, list) or (isinstance(vocab, dict) and all(isinstance(number, int) for number in vocab.values()))
-    tokens = added if isinstance(added, list) else [None]
+    tokens: list[Any] = added if isinstance(added, list) else [None]
     sound = sound and all(isinstance(token, dict) and isinstance(token.get("id"), int) for token in tokens)
     if not sound or not all(isinstance(token.get("content"), str) for token in tokens):
         raise SourceError(f"{path}: no tokenizer with a vocabulary; save the fast tokenizer with save_pretrained")
