@@ -16,6 +16,11 @@ from tasks.models.head import class_names, rows_by_name
 from tasks.models.weight_files import Stored, read_object, stored_weights
 
 NUMBERS: Final = ("F64", "F32", "F16", "BF16")
+OVERRIDING: Final = {  # tokenizer_class -> settings that change a part of tokenizer.json, and what they are if left out
+    "BertTokenizer": [("do_lower_case", True, "normalizer")],
+    "DistilBertTokenizer": [("do_lower_case", True, "normalizer")],
+    "RobertaTokenizer": [("add_prefix_space", False, "pre_tokenizer")],
+}
 CLASSIFIER: Final = "ForSequenceClassification"
 SHOWN: Final = 3  # names in a sentence
 OLD_NAMES: Final = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # stock classes know them too
@@ -169,6 +174,14 @@ def _tokenizer_faults(
     pad = _content(settings.get("pad_token"))
     if task == "classification" and pad is not None and pad not in ids:
         yield f"{folder / 'tokenizer_config.json'}: pad_token: {pad!r} is no token of tokenizer.json; name one that is"
+    for key, assumed, part in OVERRIDING.get(str(settings.get("tokenizer_class")).removesuffix("Fast"), ()):
+        stored, given = tokenizer.get(part), settings.get(key)
+        inner = stored.get(key.removeprefix("do_").replace("lower_case", "lowercase")) if isinstance(stored, dict) else None
+        if inner is not None and inner != (assumed if given is None else given):
+            yield (
+                f"{folder / 'tokenizer_config.json'}: {key}: {given}, and {part} in tokenizer.json says {inner}; stock classes "
+                "follow the first, so both must say the same: save_pretrained of the tokenizer writes them so"
+            )
     for what, why in (
         ("truncation", "long texts are cut at their end here"),
         ("padding", "its positions are counted from the first token, so that an answer would depend on the batch"),
