@@ -135,8 +135,8 @@ def refuse_other_tokens(folder: Path) -> None:
     for text in TRIED:
         if stock(text)["input_ids"] != own.encode(text).ids:
             raise SourceError(
-                f"{folder / 'tokenizer_config.json'}: its settings make stock classes read {text!r} as other tokens than tokenizer.json "
-                "alone; save the tokenizer that AutoTokenizer loads with save_pretrained, and give that"
+                f"{folder / 'tokenizer_config.json'}: its settings make stock classes read {text!r} as other tokens than "
+                "tokenizer.json alone; save the tokenizer that AutoTokenizer loads with save_pretrained, and give that"
             )
 
 
