@@ -8,7 +8,7 @@ from typing import Final
 
 from tasks.data.faults import label_codes, missing_columns, read_labels, table_problems
 from tasks.data.sources import data_file, is_text_folder, kind_of, text_files
-from tasks.data.tables import Columns, Table, read_table
+from tasks.data.tables import Columns, Table, read_table, scan_table
 from tasks.errors import DataError, SourceError
 
 HEAD: Final = 4_000_000  # bytes
@@ -26,7 +26,7 @@ def table_faults(place: Path, key: str, columns: Columns, labels: Mapping[int, s
         return str(error).splitlines()
     except OSError as error:
         return [f"params.yaml: {key}: {place} cannot be read: {error}; see its permissions"]
-    return [f"{file}: {problem}" for problem in problems]
+    return [*table.faults.values(), *(f"{file}: {problem}" for problem in problems)]
 
 
 def documents_faults(place: Path, key: str, columns: Columns | None) -> list[str]:
@@ -47,6 +47,8 @@ def documents_faults(place: Path, key: str, columns: Columns | None) -> list[str
     except OSError as error:
         return [f"params.yaml: {key}: {place} cannot be read: {error}; see its permissions"]
     problems = missing_columns(table.names, columns)
+    if table.faults:
+        return [*table.faults.values(), *(f"{file}: {problem}" for problem in problems)]
     if not problems and not any(text.strip() for text in table.cells[str(columns["text"])]):
         problems = [f"column {columns['text']!r} has no text in {table.rows} rows; add documents"]
     return [f"{file}: {problem}" for problem in problems]

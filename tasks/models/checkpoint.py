@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import shutil
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from typing import Any, Final
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a stage reads what `fetch` brought, never the network
 
 import torch
+from tokenizers import Tokenizer
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -27,6 +29,7 @@ transformers_logging.disable_progress_bar()
 
 AS_IT_IS: Final = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
 TOLD: Final = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # what does not fit is looked at here
+TRIED: Final = ("A Caf\u00e9's 12 Plots", " went  on\nand on.", "")  # case, accents, blanks, ends: what settings change
 SINGLE_LABEL: Final = "single_label_classification"
 TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -56,6 +59,7 @@ def load_teacher(folder: Path, labels: Mapping[int, str]) -> tuple[Any, list[str
         wanted["problem_type"] = SINGLE_LABEL
         lines.append(f"config.json: problem_type: {config['problem_type']} became {SINGLE_LABEL}")
     model, made = _classifier(folder, wanted, new_head=True)
+    refuse_broken(folder, model)
     given = folder_padding(folder)
     if given != config.get("pad_token_id"):
         lines.append(f"config.json: pad_token_id: {config.get('pad_token_id')} became {given}")
@@ -114,6 +118,26 @@ def folder_padding(folder: Path) -> int | None:
     none: tuple[dict[str, Any], dict[str, Any]] = {"model": {"vocab": {}}}, {}
     files = read_tokenizer(folder) if (folder / "tokenizer.json").exists() else none
     return padding_id(folder / "config.json", read_config(folder), *files)
+
+
+def refuse_broken(folder: Path, model: Any) -> None:
+    """Raise SourceError where a weight of a model, which came from `folder`, is no finite number."""
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise SourceError(f"{folder}: {name} holds numbers that are not finite (NaN or infinite); give sound weights")
+
+
+def refuse_other_tokens(folder: Path) -> None:
+    """Raise SourceError where the stock tokenizer of a folder reads texts otherwise than its tokenizer.json."""
+    stock, own = AutoTokenizer.from_pretrained(folder), Tokenizer.from_file(str(folder / "tokenizer.json"))
+    own.no_padding()
+    own.no_truncation()
+    for text in TRIED:
+        if stock(text)["input_ids"] != own.encode(text).ids:
+            raise SourceError(
+                f"{folder / 'tokenizer_config.json'}: its settings make stock classes read {text!r} as other tokens than "
+                "tokenizer.json alone; save the tokenizer that AutoTokenizer loads with save_pretrained, and give that"
+            )
 
 
 def end_id(config: Mapping[str, Any]) -> int:
@@ -189,7 +213,10 @@ def causal_lm_from_config(config: dict[str, Any]) -> Any:
 
 def unpack_gguf(file: Path, out: Path) -> None:
     """Write the language model of a GGUF file, de-quantised to fp32, and its tokenizer as a plain folder."""
-    packed = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    try:
+        packed = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    except (ValueError, LookupError, NotImplementedError, OSError, struct.error) as error:
+        raise SourceError(f"{file}: not readable as GGUF: {error}; copy it again, or give the model as safetensors") from None
     config = packed.config.to_dict()
     config.pop("quantization_config", None)  # the weights are plain numbers now
     model = causal_lm_from_config(config)

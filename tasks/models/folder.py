@@ -16,6 +16,11 @@ from tasks.models.head import class_names, rows_by_name
 from tasks.models.weight_files import Stored, read_object, stored_weights
 
 NUMBERS: Final = ("F64", "F32", "F16", "BF16")
+OVERRIDING: Final = {  # tokenizer_class -> settings that change a part of tokenizer.json, and what they are if left out
+    "BertTokenizer": [("do_lower_case", True, "normalizer")],
+    "DistilBertTokenizer": [("do_lower_case", True, "normalizer")],
+    "RobertaTokenizer": [("add_prefix_space", False, "pre_tokenizer")],
+}
 CLASSIFIER: Final = "ForSequenceClassification"
 SHOWN: Final = 3  # names in a sentence
 OLD_NAMES: Final = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # stock classes know them too
@@ -40,11 +45,12 @@ def teacher_faults(folder: Path, task: str, wanted: TeacherWanted) -> list[str]:
     with faults.gathered():
         config = read_object(folder / "config.json")
         family = adapter_of(config)
-        faults.add(list(_config_faults(folder / "config.json", config, family)), SourceError)
+        faults.add(list(_size_faults(folder / "config.json", config, family)), SourceError)
     if faults.lines:  # all else is compared with what config.json says
         return faults.lines
     where = folder / "config.json"
-    faults.add(list(_length_faults(config, family, wanted.tokens)), SourceError)
+    other_form = list(_form_faults(where, config))
+    faults.add([*other_form, *_length_faults(config, family, wanted.tokens)], SourceError)
     with faults.gathered():
         tokenizer, settings = read_tokenizer(folder)
         faults.add(list(_tokenizer_faults(folder, task, config, tokenizer, settings)), SourceError)
@@ -52,6 +58,8 @@ def teacher_faults(folder: Path, task: str, wanted: TeacherWanted) -> list[str]:
             padding_id(where, config, tokenizer, settings)
     with faults.gathered():
         stored = {today(name): weight for name, weight in stored_weights(folder).items()}
+        if other_form:  # names and shapes are others, too
+            return faults.lines
         faults.add(list(_weight_faults(folder, config, family, stored)), SourceError)
         if task == "classification":
             faults.add(list(_head_faults(config, family.layout(config), stored, wanted)), SourceError)
@@ -129,17 +137,20 @@ def _content(token: Any) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def _config_faults(where: Path, config: Config, family: Family) -> Iterator[str]:
-    needed = [key for axis, key in family.keys.items() if (axis, key) != ("ffn", "n_inner")]
-    for key in (*needed, *family.tables):
-        if not isinstance(config.get(key), int) or config[key] < 1:
-            yield f"{where}: {key}: {config.get(key)!r}; a whole number of at least 1 is needed, give the one of the model"
+def _form_faults(where: Path, config: Config) -> Iterator[str]:
     if config.get("quantization_config"):
         yield f"{where}: quantization_config: the weights are quantised; give the full-precision model"
     if config.get("pruned_heads"):
         yield f"{where}: pruned_heads: layers of different numbers of heads are not supported; give the model before that"
     if (where.parent / "adapter_config.json").is_file():
         yield f"{where.parent}: adapter_config.json: weights of an adapter; merge it into its model and save that"
+
+
+def _size_faults(where: Path, config: Config, family: Family) -> Iterator[str]:
+    needed = [key for axis, key in family.keys.items() if (axis, key) != ("ffn", "n_inner")]
+    for key in (*needed, *family.tables):
+        if not isinstance(config.get(key), int) or config[key] < 1:
+            yield f"{where}: {key}: {config.get(key)!r}; a whole number of at least 1 is needed, give the one of the model"
     heads, kv_heads = config.get(family.keys["heads"]), config.get("num_key_value_heads")
     hidden = config.get(family.keys["hidden"])
     if isinstance(heads, int) and isinstance(hidden, int) and heads > 0 and hidden % heads and not config.get("head_dim"):
@@ -170,6 +181,14 @@ def _tokenizer_faults(
     pad = _content(settings.get("pad_token"))
     if task == "classification" and pad is not None and pad not in ids:
         yield f"{folder / 'tokenizer_config.json'}: pad_token: {pad!r} is no token of tokenizer.json; name one that is"
+    for key, assumed, part in OVERRIDING.get(str(settings.get("tokenizer_class")).removesuffix("Fast"), ()):
+        stored, given = tokenizer.get(part), settings.get(key)
+        inner = stored.get(key.removeprefix("do_").replace("lower_case", "lowercase")) if isinstance(stored, dict) else None
+        if inner is not None and inner != (assumed if given is None else given):
+            yield (
+                f"{folder / 'tokenizer_config.json'}: {key}: {given}, and {part} in tokenizer.json says {inner}; stock classes "
+                "follow the first, so both must say the same: save_pretrained of the tokenizer writes them so"
+            )
     for what, why in (
         ("truncation", "long texts are cut at their end here"),
         ("padding", "its positions are counted from the first token, so that an answer would depend on the batch"),

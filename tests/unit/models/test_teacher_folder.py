@@ -98,6 +98,9 @@ CASES: dict[str, tuple[str, Change, str]] = {
     "no_pad": ("gpt2", edit("config.json", eos_token_id=None, bos_token_id=None), "pad_token_id and eos_token_id are both miss"),
     "left_padding": ("bert", edit("tokenizer_config.json", padding_side="left"), "padding_side: left is not supported"),
     "left_truncation": ("llama", edit("tokenizer.json", truncation={"direction": "Left"}), "truncation_side: left is not supp"),
+    "other_case": ("bert", edit("tokenizer_config.json", do_lower_case=False), "do_lower_case: False, and normalizer in tok"),
+    "case_left_out": ("bert", edit("tokenizer.json", normalizer={"lowercase": False}), "do_lower_case: True, and normalizer in"),
+    "other_blanks": ("roberta", edit("tokenizer_config.json", add_prefix_space=True), "add_prefix_space: True, and pre_token"),
     "pointer": ("bert", write("model.safetensors", POINTER), "65 bytes, a pointer of Git LFS in place of the weights"),
     "cut_short": ("bert", cut_short, "cut short: it has"),
     "impossible_header": (
