@@ -12,6 +12,7 @@ import json
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,7 +145,7 @@ def _delimited(path: Path, text: str, wanted: Mapping[str, str], separator: str 
     if cut and records.broken is not None and "unexpected end" in records.broken:
         records = _Records(records.rows, records.lines)  # the head ends within a row
     plain = _records(text, separator, csv.QUOTE_NONE) if '"' in text and _is_doubtful(records, text) else records
-    if plain is not records and _lines_are_rows(plain, records, separator):
+    if plain is not records and _lines_are_rows(plain, records):
         records = plain
     if not records.rows:
         raise DataError(f"{path.name} is empty; give a file with a header and rows")
@@ -174,25 +175,24 @@ def _is_doubtful(records: _Records, text: str) -> bool:
     return records.broken is not None or records.ragged() is not None or len(records.rows) < lines
 
 
-def _lines_are_rows(plain: _Records, quoted: _Records, separator: str) -> bool:
+def _lines_are_rows(plain: _Records, quoted: _Records) -> bool:
     """Return whether a text is meant without quoting: each line has the header's fields, and quoting breaks it or joins rows.
 
-    Lines that quoting joins are rows of their own in a .tsv, and in a .csv, whose texts may hold commas, where each of them
-    holds in some column a value that other rows have there.
+    Lines that quoting joins are rows of their own where in some column each of them holds a value that other rows have too,
+    and none a mark that is doubled, as in quoted text.
     """
     width = len(plain.rows[0]) if plain.rows else 0
     if width < 2 or any(len(row) != width for row in plain.rows) or quoted.rows[:1] != plain.rows[:1]:
         return False
     if quoted.broken is not None or quoted.ragged() is not None:
         return True
-    if separator == "\t":
-        return len(quoted.rows) < len(plain.rows)
     ends = [*quoted.lines[1:], plain.lines[-1] + 1]
     joined = {line for start, end in zip(quoted.lines, ends, strict=True) if end - start > 1 for line in range(start, end)}
-    alone = [row for line, row in zip(plain.lines, plain.rows, strict=True) if line not in joined][1:]
     inside = [row for line, row in zip(plain.lines, plain.rows, strict=True) if line in joined]
-    known = [{row[column] for row in alone} for column in range(width)]
-    return bool(inside) and any(all(row[column] in known[column] for row in inside) for column in range(width))
+    if not inside or any('""' in field for row in inside for field in row):
+        return False
+    counts = [Counter(column) for column in zip(*set(map(tuple, plain.rows)), strict=True)]
+    return any(all(counts[i][row[i]] > 1 for row in inside) for i in range(width))
 
 
 # JSON lines and Parquet

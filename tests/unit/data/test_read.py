@@ -99,7 +99,11 @@ def test_without_a_source_column_all_rows_have_the_same_source(tmp_path: Path) -
         ("a.csv", "text,label\nfi\u2028ne\x85,1\ndu\x0bll,0\n", [("fi\u2028ne\x85", 1), ("du\x0bll", 0)]),
         ("a.jsonl", '{"text": "fi\u2028ne", "label": 1}\n', [("fi\u2028ne", 1)]),
         # marks that are none of quoting: at the ends of lines that are rows
-        ("a.tsv", 'text\tlabel\n"Great\t1\ndull\t0\nthe end"\t0\n', [('"Great', 1), ("dull", 0), ('the end"', 0)]),
+        (
+            "a.tsv",
+            'text\tlabel\n"Great\t1\ndull\t0\nthe end"\t0\nfine\t1\n',
+            [('"Great', 1), ("dull", 0), ('the end"', 0), ("fine", 1)],
+        ),
         (
             "a.tsv",
             'label\ttext\n1\t"Great\n0\tdull\n0\tthe end"\n1\tfine\n',
