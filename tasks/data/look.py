@@ -56,10 +56,10 @@ def documents_faults(place: Path, key: str, columns: Columns | None) -> list[str
 
 def _head(file: Path, columns: Columns) -> Table:
     if file.stat().st_size > HEAD or file.suffix.lower() == ".gz":
-        table = read_table(file, columns, HEAD)
+        table = scan_table(file, columns, HEAD)
         if table.rows:
             return table
-    return read_table(file, columns)
+    return scan_table(file, columns)
 
 
 def _labels_are_doubtful(file: Path, label: str, labels: Mapping[int, str]) -> bool:
