@@ -87,8 +87,11 @@ def _text(path: Path, head: int | None) -> str:
     for start, words in CONTENTS.items():
         if raw.startswith(start):
             raise DataError(f"{path.name} {words}")
-    if raw.startswith(UTF16) or b"\0" in raw[:1000]:
+    if raw.startswith(UTF16) or raw.count(b"\0", 0, 1000) * 4 > len(raw[:1000]):  # of letters every other byte
         raise DataError(f"{path.name} is UTF-16; save it as UTF-8: `iconv -f UTF-16 -t UTF-8 {path.name} > new.csv`")
+    if b"\0" in raw:
+        line = raw.count(b"\n", 0, raw.index(b"\0")) + 1
+        raise DataError(f"{path.name}: line {line} holds a NUL character, at which programs end a text; take it out")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
