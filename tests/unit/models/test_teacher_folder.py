@@ -124,6 +124,14 @@ CASES: dict[str, tuple[str, Change, str]] = {
     "no_head": ("bert", without("classifier"), "it has no classification head"),
     "other_head": ("bert", edit("config.json", architectures=["BertModel"]), "(architectures: ['BertModel'], missing: none)"),
     "other_names": ("bert", edit("config.json", id2label={"0": "no", "1": "yes"}), "its classes are 'no', 'yes'"),
+    "other_number": (
+        "bert",
+        weights(
+            lambda held: {n: w[:1].repeat(3, *[1] * (w.ndim - 1)) if n.startswith("classifier.") else w for n, w in held.items()}
+        ),
+        "its head has 3 classes and data.labels 2; set teacher.epochs to 1 or more",
+    ),
+    "added_tokens_missing": ("gpt2", edit("tokenizer.json", added_tokens=None), "tokenizer.json: no tokenizer with a vocabulary"),
     "kv_heads": ("llama", edit("config.json", num_key_value_heads=3), "num_key_value_heads: 3 does not divide"),
     "no_lm_head": ("lm_llama_biases", without("lm_head"), "no weight lm_head.weight"),
 }

@@ -196,6 +196,7 @@ def test_a_template_and_the_settings_for_generating_stay_with_the_student(copied
         "pad_token_id": 11,
         "suppress_tokens": [12, 256],
         "bad_words_ids": [[12, 257], [256, 12]],
+        "sequence_bias": [[[257], 2.0], [[256], 1.0]],
     }
     write_json(copied / "generation_config.json", chosen)
     teacher = tmp_path / "taught"
@@ -212,7 +213,8 @@ def test_a_template_and_the_settings_for_generating_stay_with_the_student(copied
         assert (kept.do_sample, kept.temperature, kept.pad_token_id) == (True, 0.6, 11)
         assert (kept.eos_token_id, kept.bad_words_ids) == (end, phrases)
         assert AutoTokenizer.from_pretrained(folder).chat_template == template
-    assert GenerationConfig.from_pretrained(trained).suppress_tokens == [12]
+    kept = GenerationConfig.from_pretrained(trained)
+    assert (kept.suppress_tokens, kept.sequence_bias) == ([12], [[[256], 2.0]])
 
 
 @named("bert")
