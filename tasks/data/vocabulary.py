@@ -39,7 +39,8 @@ def count_pieces(ids: NDArray[np.int32], size: int) -> NDArray[np.int64]:
 def choose_pieces(pieces: Sequence[str], special: set[str], counts: NDArray[np.int64], size: int) -> list[int]:
     """Return the ids to keep, ascending: special tokens, single characters that were seen or are ASCII, then by count.
 
-    Ties go to the lower id. Raises ParamsError when the must-keep pieces alone are more than `size`.
+    Ties go to the lower id; pieces that do not occur are none of them, so the ids may be fewer than `size`. Raises ParamsError
+    when the must-keep pieces alone are more than `size`.
     """
     must = [i for i, piece in enumerate(pieces) if piece in special or _is_needed_character(piece, int(counts[i]))]
     if len(must) > size:
@@ -48,7 +49,7 @@ def choose_pieces(pieces: Sequence[str], special: set[str], counts: NDArray[np.i
             f"alone are {len(must)} pieces"
         )
     taken = set(must)
-    by_count = [int(i) for i in np.argsort(-counts, kind="stable") if int(i) not in taken]
+    by_count = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i] > 0 and int(i) not in taken]
     return sorted(must + by_count[: size - len(must)])
 
 
@@ -71,23 +72,27 @@ def check_prunable(tokenizer: Mapping[str, Any], size: int) -> None:
 
 
 def kept_ids(tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, config: Mapping[str, Any]) -> list[int]:
-    """Return the `size` ids to keep, ascending, of a model whose tokens were counted; `config` names its special ids.
+    """Return the ids to keep, ascending, at most `size`, of a model whose tokens were counted; `config` names its special ids.
 
-    Rows of the embedding that are no token, such as those that pad it to a round number, go first. Raises ParamsError when the
-    tokenizer is of another kind, or `size` beyond what it can be.
+    They are fewer where no more occur, are special, or are needed to spell every text: what the data never have goes, and so do
+    rows of the embedding that are no token, such as those that pad it to a round number. Raises ParamsError when the tokenizer is
+    of another kind, or `size` beyond what it can be.
     """
     check_prunable(tokenizer, size)
-    tokens = set(ids_of(tokenizer).values())
-    empty = [number for number in range(int(config["vocab_size"])) if number not in tokens]
-    count = min(size, len(tokens))
     needed = special_ids(config)
     if config.get("model_type") == "roberta":  # which counts positions from its padding id on, so that may not move
         needed += range(int(config["pad_token_id"]))
+    size = min(size, len(ids_of(tokenizer)))
     if is_wordpiece(tokenizer):
-        kept = choose_pieces(pieces_in_order(tokenizer), special_pieces(tokenizer), counts[: len(tokens)], count)
-    else:
-        kept = choose_tokens(tokenizer, counts, count, needed)
-    return sorted(kept + empty[: size - count])
+        return choose_pieces(pieces_in_order(tokenizer), special_pieces(tokenizer), counts, size)
+    return choose_tokens(tokenizer, counts, size, needed)
+
+
+def most_kept(tokenizer: Mapping[str, Any], counts: NDArray[np.int64], config: Mapping[str, Any]) -> int | None:
+    """Return how many ids `kept_ids` keeps at most; None for a tokenizer of a kind that is not made smaller."""
+    if not (is_wordpiece(tokenizer) or is_byte_level(tokenizer)):
+        return None
+    return len(kept_ids(tokenizer, counts, len(ids_of(tokenizer)), config))
 
 
 def special_ids(config: Mapping[str, Any]) -> list[int]:

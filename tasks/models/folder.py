@@ -45,11 +45,12 @@ def teacher_faults(folder: Path, task: str, wanted: TeacherWanted) -> list[str]:
     with faults.gathered():
         config = read_object(folder / "config.json")
         family = adapter_of(config)
-        faults.add(list(_config_faults(folder / "config.json", config, family)), SourceError)
+        faults.add(list(_size_faults(folder / "config.json", config, family)), SourceError)
     if faults.lines:  # all else is compared with what config.json says
         return faults.lines
     where = folder / "config.json"
-    faults.add(list(_length_faults(config, family, wanted.tokens)), SourceError)
+    other_form = list(_form_faults(where, config))
+    faults.add([*other_form, *_length_faults(config, family, wanted.tokens)], SourceError)
     with faults.gathered():
         tokenizer, settings = read_tokenizer(folder)
         faults.add(list(_tokenizer_faults(folder, task, config, tokenizer, settings)), SourceError)
@@ -57,6 +58,8 @@ def teacher_faults(folder: Path, task: str, wanted: TeacherWanted) -> list[str]:
             padding_id(where, config, tokenizer, settings)
     with faults.gathered():
         stored = {today(name): weight for name, weight in stored_weights(folder).items()}
+        if other_form:  # names and shapes are others, too
+            return faults.lines
         faults.add(list(_weight_faults(folder, config, family, stored)), SourceError)
         if task == "classification":
             faults.add(list(_head_faults(config, family.layout(config), stored, wanted)), SourceError)
@@ -85,8 +88,9 @@ def read_tokenizer(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     model, added = tokenizer.get("model"), tokenizer.get("added_tokens")
     vocab = model.get("vocab") if isinstance(model, dict) else None
     sound = isinstance(vocab, list) or (isinstance(vocab, dict) and all(isinstance(number, int) for number in vocab.values()))
-    sound = sound and isinstance(added, list) and all(isinstance(one, dict) and isinstance(one.get("id"), int) for one in added)
-    if not sound or not all(isinstance(one.get("content"), str) for one in added):
+    tokens: list[Any] = added if isinstance(added, list) else [None]
+    sound = sound and all(isinstance(token, dict) and isinstance(token.get("id"), int) for token in tokens)
+    if not sound or not all(isinstance(token.get("content"), str) for token in tokens):
         raise SourceError(f"{path}: no tokenizer with a vocabulary; save the fast tokenizer with save_pretrained")
     settings = folder / "tokenizer_config.json"
     return tokenizer, read_object(settings) if settings.is_file() else {}
@@ -133,17 +137,20 @@ def _content(token: Any) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def _config_faults(where: Path, config: Config, family: Family) -> Iterator[str]:
-    needed = [key for axis, key in family.keys.items() if (axis, key) != ("ffn", "n_inner")]
-    for key in (*needed, *family.tables):
-        if not isinstance(config.get(key), int) or config[key] < 1:
-            yield f"{where}: {key}: {config.get(key)!r}; a whole number of at least 1 is needed, give the one of the model"
+def _form_faults(where: Path, config: Config) -> Iterator[str]:
     if config.get("quantization_config"):
         yield f"{where}: quantization_config: the weights are quantised; give the full-precision model"
     if config.get("pruned_heads"):
         yield f"{where}: pruned_heads: layers of different numbers of heads are not supported; give the model before that"
     if (where.parent / "adapter_config.json").is_file():
         yield f"{where.parent}: adapter_config.json: weights of an adapter; merge it into its model and save that"
+
+
+def _size_faults(where: Path, config: Config, family: Family) -> Iterator[str]:
+    needed = [key for axis, key in family.keys.items() if (axis, key) != ("ffn", "n_inner")]
+    for key in (*needed, *family.tables):
+        if not isinstance(config.get(key), int) or config[key] < 1:
+            yield f"{where}: {key}: {config.get(key)!r}; a whole number of at least 1 is needed, give the one of the model"
     heads, kv_heads = config.get(family.keys["heads"]), config.get("num_key_value_heads")
     hidden = config.get(family.keys["hidden"])
     if isinstance(heads, int) and isinstance(hidden, int) and heads > 0 and hidden % heads and not config.get("head_dim"):

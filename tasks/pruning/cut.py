@@ -96,17 +96,26 @@ class Cutter(ABC):
         """Return the blocks of layers of which one may go, so that so many layers stay."""
 
     def cut(self, target: dict[str, int], folder: Path, change: Change) -> tuple[dict[str, Any], int]:
-        """Write model/ and plan.json below `folder`; return the plan's record and the parameters of the student."""
+        """Write model/ and plan.json below `folder`; return the plan's record and the parameters of the student.
+
+        A vocabulary that is cut keeps nothing that the data never have: it may be smaller than the target's, which is said, and
+        so may the parent's have been.
+        """
         parent, count = self.origin.parent, target["layers"]
         config = read_config(parent)
         adapter, size = adapter_of(config), int(config["vocab_size"])
-        pieces = list(range(size)) if target["vocabulary"] == size else self.pieces(target["vocabulary"])
+        asked = target["vocabulary"]
+        pieces = list(range(size)) if asked >= size else self.pieces(asked)
+        target, more = {**target, "vocabulary": len(pieces)}, {}
+        if len(pieces) < asked:
+            more = {"vocabulary_asked": asked}
+            say(f"{self.round}: vocabulary: {asked:,} asked, {len(pieces):,} kept: no other piece occurs or is needed to spell")
         if count not in self.chosen:
             self.chosen[count] = choose_layers(num_layers(self.model), self.blocks(count), self.ranking.missed)
         layers, missed = self.chosen[count]
         plan = make_plan(self.ranking.scores, layers, target, pieces, adapter.head_groups(config), self.merge)
         student = self.student(plan)
-        more = change(student)
+        more |= change(student)
         self.save(student, parent, folder / "model")
         write_tokenizer(parent, plan, folder / "model")
         record = {

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from tasks.data.byte_pairs import ids_of
-from tasks.data.vocabulary import choose_pieces, count_pieces, kept_ids, pieces_in_order, smaller_tokenizer, special_pieces
+from tasks.data.vocabulary import (
+    choose_pieces,
+    count_pieces,
+    kept_ids,
+    most_kept,
+    pieces_in_order,
+    smaller_tokenizer,
+    special_pieces,
+)
 from tasks.errors import ParamsError
 from tests.conftest import tiny_tokenizer
 from tests.families import bytes_tokenizer
@@ -21,6 +29,7 @@ from tests.families import bytes_tokenizer
 FULL = tiny_tokenizer(["acting", "greatly", "films"])
 PIECES = pieces_in_order(FULL)
 MUST = 5 + 52 + 10 + 2
+SPECIAL = special_pieces(FULL)
 
 
 def keep_of(text: str, size: int) -> list[int]:
@@ -34,7 +43,18 @@ def test_every_text_keeps_its_letters(text: str, size: int) -> None:
     full = Tokenizer.from_str(json.dumps(FULL))
     spelled = "".join(piece.removeprefix("##") for piece in smaller.encode(text).tokens[1:-1])
     assert spelled == "".join(piece.removeprefix("##") for piece in full.encode(text).tokens[1:-1])
-    assert smaller.get_vocab_size() == size
+    used = set(full.encode(text).tokens) | set(smaller.encode(text).tokens)
+    assert smaller.get_vocab_size() == min(
+        size, MUST + len({piece for piece in used if len(piece.removeprefix("##")) > 1} - SPECIAL)
+    )
+
+
+def test_pieces_that_the_data_never_have_are_not_kept() -> None:
+    counts = count_pieces(np.array(Tokenizer.from_str(json.dumps(FULL)).encode("films greatly").ids), len(PIECES))
+    for size in (MUST + 2, len(PIECES)):
+        assert {PIECES[i] for i in keep_of("films greatly", size)} - set(PIECES[:MUST]) == {"films", "greatly"}
+    assert most_kept(FULL, counts, {}) == MUST + 2
+    assert most_kept({"model": {"type": "Unigram"}, "pre_tokenizer": None}, counts, {}) is None
 
 
 def test_frequent_pieces_stay_and_special_tokens_keep_their_place() -> None:
@@ -74,9 +94,9 @@ def test_added_tokens_stay_with_their_meaning(full: dict[str, Any], gone: int) -
 @pytest.mark.parametrize("full", [FULL, bytes_tokenizer()], ids=["wordpiece", "bytes"])
 def test_rows_that_are_no_token_go_first(full: dict[str, Any]) -> None:
     count = len(ids_of(full))
-    config, counts = {"vocab_size": count + 20}, np.zeros(count + 20, dtype=np.int64)
-    assert kept_ids(full, counts, count + 8, config) == list(range(count + 8))
-    assert kept_ids(full, counts, count, config) == list(range(count))
+    config, counts = {"vocab_size": count + 20}, np.repeat([1, 0], [count, 20])
+    for size in (count + 8, count):
+        assert kept_ids(full, counts, size, config) == list(range(count))
     assert len(kept_ids(full, counts, count - 1, config)) == count - 1
     assert smaller_tokenizer(full, range(count + 8))["model"]["vocab"] == full["model"]["vocab"]
 
