@@ -178,6 +178,8 @@ def _tokenizer_faults(
             f"{folder / 'tokenizer.json'}: token {last!r} has id {ids.get(last)}, and the embedding {rows} rows (config.json: "
             "vocab_size); save the model after model.resize_token_embeddings(len(tokenizer)), or give the tokenizer it came with"
         )
+    if tokenizer["model"].get("dropout"):
+        yield f"{folder / 'tokenizer.json'}: model.dropout: a text would be cut otherwise each time; set it to null"
     pad = _content(settings.get("pad_token"))
     if task == "classification" and pad is not None and pad not in ids:
         yield f"{folder / 'tokenizer_config.json'}: pad_token: {pad!r} is no token of tokenizer.json; name one that is"
@@ -218,22 +220,27 @@ def _weight_faults(folder: Path, config: Config, family: Family, stored: Mapping
             f"files hold others: {_some(strange)}; save the model itself with save_pretrained, not one that wraps it"
         )
     sizes = _sizes(config, family)
-    wrong, packed, beyond = [], [], []
+    tables = [name for name, axes in layout.outside.items() if axes == (None, "hidden") and not layout.is_head(name)]
+    rows = {name: config[key] for name, key in zip(tables, family.tables, strict=True)}
+    wrong, packed, beyond, unread = [], [], [], []
     for name, weight in named.items():
         try:
             layer, axes = layout.place(name)
         except (KeyError, ValueError):
+            unread += [name] if layout.in_layers(name) else []
             continue
         if layer is not None and layer >= layers:
             beyond.append(name)
             continue
         if weight.dtype not in NUMBERS:
             packed.append(f"{name} ({weight.dtype})")
-        wanted = [size if axis is None else sizes[axis] for axis, size in zip(axes, weight.shape, strict=False)]
+        wanted = [rows.get(name, size) if axis is None else sizes[axis] for axis, size in zip(axes, weight.shape, strict=False)]
         if len(axes) != len(weight.shape) or wanted != list(weight.shape):
             wrong.append(f"{name} {list(weight.shape)}, where config.json tells of {wanted}")
     if beyond:
         yield f"{folder}: the files hold {_some(beyond)}, and config.json tells of {layers} layers; give the config of the model"
+    if unread:
+        yield f"{folder}: the class of {config['model_type']} does not read {_some(unread)}; it would be another model"
     if packed:
         yield f"{folder}: {_some(packed)}: quantised; give the full-precision model"
     if wrong:
