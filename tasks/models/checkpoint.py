@@ -24,8 +24,8 @@ from transformers.utils import logging as transformers_logging
 from tasks.errors import SourceError
 from tasks.models.architectures import adapter_of
 from tasks.models.causal_lm import is_tied
-from tasks.models.folder import padding_id, read_tokenizer, token_ids
 from tasks.models.head import class_names, rows_by_name
+from tasks.models.tokenizer_files import folder_padding, name_padding
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -135,13 +135,6 @@ def _permute_head(model: Any, rows: Sequence[int]) -> None:
         for name, weight in model.named_parameters():
             if layout.is_head(name) and layout.outside[name][0] is None:
                 weight.copy_(weight[list(rows)].clone())
-
-
-def folder_padding(folder: Path) -> int | None:
-    """Return the id that pads the texts of a classifier's folder: `padding_id`, by its own files."""
-    none: tuple[dict[str, Any], dict[str, Any]] = {"model": {"vocab": {}}}, {}
-    files = read_tokenizer(folder) if (folder / "tokenizer.json").exists() else none
-    return padding_id(folder / "config.json", read_config(folder), *files)
 
 
 def refuse_broken(folder: Path, model: Any) -> None:
@@ -277,20 +270,7 @@ def save_causal_lm(model: Any, tokenizer_folder: Path, out: Path) -> None:
 def save_classifier(model: Any, tokenizer_folder: Path, out: Path) -> None:
     """Write a stock Hugging Face folder: config.json, model.safetensors and the tokenizer's files."""
     save_causal_lm(model, tokenizer_folder, out)
-    _name_padding(model, out)
-
-
-def _name_padding(model: Any, folder: Path) -> None:
-    """Give a byte-pair tokenizer, which has no padding token of its own, the model's; stock tokenizers refuse to pad else."""
-    settings_file, tokenizer_file = folder / "tokenizer_config.json", folder / "tokenizer.json"
-    if not (settings_file.exists() and tokenizer_file.exists()):
-        return
-    settings = json.loads(settings_file.read_text(encoding="utf-8"))
-    tokenizer = json.loads(tokenizer_file.read_text(encoding="utf-8"))
-    if tokenizer["model"].get("type") != "BPE" or settings.get("pad_token") is not None:
-        return
-    name = next(token for token, number in token_ids(tokenizer).items() if number == pad_id(model))
-    settings_file.write_text(json.dumps({**settings, "pad_token": name}, indent=1, sort_keys=True), encoding="utf-8")
+    name_padding(out, pad_id(model))
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:

@@ -266,11 +266,12 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
         unpack_gguf(decoder_files(tmp_path / "a.gguf")[0], tmp_path / "out")
 
 
-@named("bert", "gpt2")
-@pytest.mark.parametrize("key", ["hidden_act", "activation_function", "layer_norm_eps", "layer_norm_epsilon"])
+@pytest.mark.parametrize(
+    ("copied", "key"),
+    [("bert", "hidden_act"), ("bert", "layer_norm_eps"), ("gpt2", "activation_function"), ("gpt2", "layer_norm_epsilon")],
+    indirect=["copied"],
+)
 def test_what_stock_classes_cannot_load_is_refused(copied: Path, key: str) -> None:
-    if key not in read_json(copied / "config.json"):
-        return
     edit(copied / "config.json", **{key: "none"})
     with pytest.raises(SourceError, match=r"stock classes cannot load it \(\w+: .*; mend its config\.json"):
         load_teacher(copied, LABELS)
