@@ -21,12 +21,6 @@ ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("flows", "tasks", "dvc.yaml", "params.yaml", ".gitignore", ".dvcignore")
 FILLERS = [f"{a}{b}" for a in "cdfglmnprst" for b in ("a", "e", "i", "o", "un", "ar", "el")]
 TABLES = ("runs", "params", "metrics", "tags", "logged_models", "model_versions", "registered_model_aliases")
-STORED_PLACES = {
-    "experiments": "artifact_location",
-    "runs": "artifact_uri",
-    "logged_models": "artifact_location",
-    "model_versions": "storage_location",
-}
 OPINIONS = (["bad", "dull", "slow"], ["good", "great", "fine"])
 SMALL = [
     "data.task_sources=[home]",
@@ -92,15 +86,7 @@ class Project:
 
     def copy(self, folder: Path) -> Project:
         """Return a copy of the whole workspace, its cache and records included; nothing leads back to this one."""
-        made = Project(Path(shutil.copytree(self.folder, folder, symlinks=True)))
-        store = made.folder / ".compactlm" / "mlflow" / "mlflow.db"
-        if store.exists():
-            with contextlib.closing(sqlite3.connect(store)) as connection:
-                for table, column in STORED_PLACES.items():
-                    words = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
-                    connection.execute(words, (f"{self.folder}/", f"{made.folder}/"))
-                connection.commit()
-        return made
+        return Project(Path(shutil.copytree(self.folder, folder, symlinks=True)))
 
     def set(self, *overrides: str) -> None:
         """Edit params.yaml as a person would."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from tasks.data.faults import label_codes, missing_columns, read_labels, table_problems
 from tasks.data.sources import data_file, is_text_folder, kind_of, text_files
-from tasks.data.tables import Columns, Table, read_table
+from tasks.data.tables import Columns, Table, read_table, scan_table
 from tasks.errors import DataError, SourceError
 
 HEAD: Final = 4_000_000  # bytes
@@ -28,8 +28,8 @@ def table_faults(place: Path, key: str, columns: Columns, labels: Mapping[int, s
         named = {role: name for role, name in columns.items() if isinstance(name, str)}
         table = _head(file, named)
         if not {"text", "label"} <= named.keys() or {*map(type, labels)} != {int} or {*map(type, labels.values())} != {str}:
-            return missing_columns(table.names, named)
-        first = table_problems(table, columns, labels)
+            return [*_of_cells(table, file), *missing_columns(table.names, named)]
+        first = [*_of_cells(table, file), *table_problems(table, columns, labels)]
         if first or file.stat().st_size <= HEAD or not _labels_are_doubtful(file, str(columns["label"]), labels):
             return first
         return table_problems(read_table(file, columns), columns, labels)
@@ -54,7 +54,7 @@ def documents_faults(place: Path, key: str, columns: Columns | None) -> list[str
 
     def problems() -> list[str]:
         table = _head(file, columns)
-        missing = missing_columns(table.names, columns)
+        missing = [*_of_cells(table, file), *missing_columns(table.names, columns)]
         if missing or any(text.strip() for text in table.cells[str(columns["text"])]):
             return missing
         return [f"column {columns['text']!r} has no text in {table.rows} rows; add documents"]
@@ -72,12 +72,17 @@ def _of_file(file: Path, problems: Callable[[], list[str]]) -> list[str]:
         return [f"{file} cannot be read: {error.strerror or error}; see its permissions"]
 
 
+def _of_cells(table: Table, file: Path) -> list[str]:
+    """Return what is wrong with single cells, without the file's name."""
+    return [fault.removeprefix(f"{file.name}: ") for fault in table.faults.values()]
+
+
 def _head(file: Path, columns: Columns) -> Table:
     if file.stat().st_size > HEAD or file.suffix.lower() == ".gz":
-        table = read_table(file, columns, HEAD)
+        table = scan_table(file, columns, HEAD)
         if table.rows:
             return table
-    return read_table(file, columns)
+    return scan_table(file, columns)
 
 
 def _labels_are_doubtful(file: Path, label: str, labels: Mapping[int, str]) -> bool:

@@ -32,7 +32,8 @@ OTHERS: Final = {  # ending -> what to do with a file that may be data and is no
     ".xz": "unpack it, or compress it by gzip",
     ".zst": "unpack it, or compress it by gzip",
 }
-MODEL_FILES: Final = ("*.json", "*.txt", "*.model", "*.safetensors")
+GGUF: Final = b"GGUF"  # how such a file begins
+MODEL_FILES: Final = ("*.json", "*.txt", "*.model", "*.safetensors", "chat_template.jinja")
 NEEDED: Final = {  # of a model folder -> what to say where it is missing
     "config.json": "config.json is missing; give a Hugging Face model folder",
     "*.safetensors": "no *.safetensors file; only safetensors weights are read",
@@ -93,21 +94,26 @@ def _download(rest: str, key: str) -> Path:
 def model_files(folder: Path, key: str = "teacher.model") -> list[Path]:
     """Return the files of a model folder worth copying; SourceError if it is no safetensors model.
 
-    A pickle can run any code when it is read, so weights in one are refused even where others lie beside them.
+    A pickle can run any code when it is read, so weights in one are refused. Where safetensors lie beside it, such as the
+    optimizer's state of a Trainer's folder, it is left out: `pickles_in`.
     """
     where = f"params.yaml: {key}"
     if folder.is_file():
         raise SourceError(f"{where}: {folder.name} is a file; give the folder with config.json and model.safetensors")
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
-    if pickles:
+    if not any(folder.glob("*.safetensors")) and (pickles := pickles_in(folder)):
         raise SourceError(
             f"{where}: {folder}: {', '.join(pickles)} is a pickle, and reading a pickle can run any code; "
             "only safetensors are read: convert it with model.save_pretrained(..., safe_serialization=True)"
         )
-    for needed, otherwise in NEEDED.items():
-        if not any(folder.glob(needed)):
-            raise SourceError(f"{where}: {folder}: {otherwise}")
+    missing = [f"{where}: {folder}: {otherwise}" for needed, otherwise in NEEDED.items() if not any(folder.glob(needed))]
+    if missing:
+        raise SourceError("\n".join(missing))
     return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+
+
+def pickles_in(folder: Path) -> list[str]:
+    """Return the names of the pickles in a model folder, which are never read nor copied."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
 
 
 def kind_of(path: Path) -> str:
@@ -156,7 +162,15 @@ def text_files(place: Path, key: str) -> dict[str, Path]:
 
 def decoder_files(place: Path, key: str = "teacher.model") -> list[Path]:
     """Return the files of a language model worth copying: one .gguf file, or those of a model folder."""
-    return [place] if place.suffix == ".gguf" else model_files(place, key)
+    if place.suffix != ".gguf":
+        return model_files(place, key)
+    with place.open("rb") as file:
+        if file.read(len(GGUF)) != GGUF:
+            raise SourceError(
+                f"params.yaml: {key}: {place}: {place.stat().st_size:,} bytes that do not begin as GGUF; copy it again, from Git "
+                "LFS with: git lfs pull"
+            )
+    return [place]
 
 
 def source_digest(source: str, key: str) -> str:

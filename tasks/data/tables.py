@@ -14,7 +14,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,17 +38,27 @@ CONTENTS: Final = {  # how a file begins that is not what its name says -> what 
 class Table:
     """The names of all columns, the cells of those asked for, as text with '' for missing ones, and how many rows there are.
 
-    `classes` are the names that the file itself gives its labels 0, 1, ..., as data sets of the Hugging Face hub do.
+    `classes` are the names that the file itself gives its labels 0, 1, ..., as data sets of the Hugging Face hub do. `faults`
+    are columns of which some cell is of no use -> the first such cell, in words; the cell is JSON then.
     """
 
     names: list[str]
     cells: dict[str, list[str]]
     rows: int
     classes: tuple[str, ...] = ()
+    faults: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_table(path: Path, columns: Columns, head: int | None = None) -> Table:
-    """Return a .csv, .tsv, .parquet or .jsonl file, the first three may also be .ndjson and .gz; DataError names each fault.
+    """Return what `scan_table` does; DataError also where a cell is of no use."""
+    table = scan_table(path, columns, head)
+    if table.faults:
+        raise DataError("\n".join(table.faults.values()))
+    return table
+
+
+def scan_table(path: Path, columns: Columns, head: int | None = None) -> Table:
+    """Return a .csv, .tsv, .parquet or .jsonl file, the first three may also be .ndjson and .gz; DataError if it is none.
 
     With `head` rows behind so many bytes are left out.
     """
@@ -77,8 +87,11 @@ def _text(path: Path, head: int | None) -> str:
     for start, words in CONTENTS.items():
         if raw.startswith(start):
             raise DataError(f"{path.name} {words}")
-    if raw.startswith(UTF16) or b"\0" in raw[:1000]:
+    if raw.startswith(UTF16) or raw.count(b"\0", 0, 1000) * 4 > len(raw[:1000]):  # of letters every other byte
         raise DataError(f"{path.name} is UTF-16; save it as UTF-8: `iconv -f UTF-16 -t UTF-8 {path.name} > new.csv`")
+    if b"\0" in raw:
+        line = raw.count(b"\n", 0, raw.index(b"\0")) + 1
+        raise DataError(f"{path.name}: line {line} holds a NUL character, at which programs end a text; take it out")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -191,6 +204,7 @@ def _lines_are_rows(plain: _Records, quoted: _Records) -> bool:
 def _json_lines(path: Path, text: str, wanted: Mapping[str, str]) -> Table:
     names: dict[str, None] = {}
     cells: dict[str, list[str]] = {name: [] for name in wanted}
+    faults: dict[str, str] = {}
     rows = 0
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -205,9 +219,13 @@ def _json_lines(path: Path, text: str, wanted: Mapping[str, str]) -> Table:
             raise DataError(f"{where} is not an object; write one object a line")
         names.update(dict.fromkeys(record))
         for name, role in wanted.items():
-            cells[name].append(_cell(record.get(name), role, f"{where}: {name!r}"))
+            try:
+                cells[name].append(_cell(record.get(name), role, f"{where}: {name!r}"))
+            except DataError as error:
+                faults.setdefault(name, str(error))
+                cells[name].append(json.dumps(record.get(name)))
         rows += 1
-    return Table(list(names), {name: values for name, values in cells.items() if name in names}, rows)
+    return Table(list(names), {name: values for name, values in cells.items() if name in names}, rows, faults=faults)
 
 
 def _cell(value: object, role: str, where: str) -> str:

@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, ExtraLoss, Params, Splits
+from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, Checks, ExtraLoss, Params, Splits
 from tasks.params.parts import Count, LearningRate, Name, PartOf, Positive, Section, Share, Source, did_you_mean
-from tasks.params.rounds import Round, Search, check_rows
+from tasks.params.rounds import Round, Search, row_faults
 
 SETS = ("train", "validation", "test", "transfer", "calibration")
 
@@ -203,17 +203,23 @@ class ClassificationParams(Params):
             )
         return searches
 
-    @model_validator(mode="after")
-    def _rounds_can_be_trained(self) -> Self:
+    def checks(self) -> Checks:
+        """Return the checks of every task, and those of classifiers."""
+        return [
+            *super().checks(),
+            (("rounds", "data", "runtime"), self._training_faults),
+            (("rounds", "baselines"), self._rival_faults),
+        ]
+
+    def _training_faults(self) -> Iterator[str]:
         for name, target in self.rounds.items():
-            check_rows(f"rounds.{name}", target, self.data.transfer.rows + self.data.transfer.spliced_rows)
+            yield from row_faults(f"rounds.{name}", target, self.data.transfer.rows + self.data.transfer.spliced_rows)
             if target.search is not None and self.runtime.launcher is not None:
-                raise ValueError(f"rounds.{name}.search trains each candidate in one process; set runtime.launcher: null")
-        for name in self.baselines.random_init:
-            if self.rounds[name].granularity != "structured":
-                raise ValueError(f"baselines.random_init: {name!r} keeps its parent's shape and masks trained weights")
-            if self.rounds[name].search is not None:
-                raise ValueError(
-                    f"baselines.random_init: {name!r} searches for its shape while it trains; give the shape that it found"
-                )
-        return self
+                yield f"rounds.{name}.search trains each candidate in one process; set runtime.launcher: null"
+
+    def _rival_faults(self) -> Iterator[str]:
+        for name, target in self.rounds.items():
+            if name in self.baselines.random_init and target.granularity != "structured":
+                yield f"baselines.random_init: {name!r} keeps its parent's shape and masks trained weights"
+            if name in self.baselines.random_init and target.search is not None:
+                yield f"baselines.random_init: {name!r} searches for its shape while it trains; give the shape that it found"

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from safetensors.torch import load_file, save_file
 
-from tasks.data.vocabulary import is_wordpiece, pieces_in_order, renumbered, smaller_settings, smaller_tokenizer
+from tasks.data.vocabulary import is_wordpiece, renumbered, renumbered_generation, smaller_settings, smaller_tokenizer
 from tasks.errors import ParamsError
 from tasks.files import file_sha256, read_json, write_json
 from tasks.models.architectures import adapter_of, num_layers
@@ -176,7 +176,7 @@ def student_of(parent: Path, plan: Plan, from_config: Callable[[dict[str, Any]],
     config = read_config(parent)
     adapter = adapter_of(config)
     weights = load_file(parent / "model.safetensors")
-    student = from_config(renumbered(adapter.resized(config, plan.shape()), plan.vocabulary))
+    student = from_config(renumbered(adapter.resized(config, plan.shape(), plan.layers), plan.vocabulary))
     load_weights(student, slice_weights(weights, adapter.layout(config), plan, adapter.head_size(config)))
     return student
 
@@ -184,8 +184,12 @@ def student_of(parent: Path, plan: Plan, from_config: Callable[[dict[str, Any]],
 def write_tokenizer(parent: Path, plan: Plan, out: Path) -> None:
     """Write a student's tokenizer in the forms stock classes read: tokenizer.json, vocab.txt, and its settings.
 
-    A byte-level one of which all stays is left as `save_classifier` or `save_causal_lm` copied it.
+    A byte-level one of which all stays is left as `save_classifier` or `save_causal_lm` copied it. What its makers set for
+    generating stays, with the student's ids.
     """
+    generation = parent / "generation_config.json"
+    if generation.exists() and not (chosen := read_json(generation)).get("_from_model_config"):
+        write_json(out / generation.name, renumbered_generation(chosen, plan.vocabulary))
     tokenizer = read_json(parent / "tokenizer.json")
     wordpiece = is_wordpiece(tokenizer)
     if not wordpiece and len(plan.vocabulary) == int(read_config(parent)["vocab_size"]):
@@ -194,6 +198,6 @@ def write_tokenizer(parent: Path, plan: Plan, out: Path) -> None:
     tokenizer = smaller_tokenizer(tokenizer, plan.vocabulary)
     (out / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False, indent=1), encoding="utf-8")
     if wordpiece:
-        (out / "vocab.txt").write_text("\n".join(pieces_in_order(tokenizer)) + "\n", encoding="utf-8")
+        (out / "vocab.txt").write_text("\n".join(tokenizer["model"]["vocab"]) + "\n", encoding="utf-8")  # in order
     elif (out / "tokenizer_config.json").exists():
         write_json(out / "tokenizer_config.json", smaller_settings(read_json(out / "tokenizer_config.json"), plan.vocabulary))

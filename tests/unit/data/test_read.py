@@ -152,6 +152,7 @@ def test_odd_files_are_read_as_they_are_meant(tmp_path: Path, name: str, content
         ("a.csv", "text,label\n", "a header and no row"),
         ("a.csv", "text,label\nfine,1\n".encode("utf-16"), "a.csv is UTF-16; save it as UTF-8: `iconv -f UTF-16"),
         ("a.csv", "text,label\nfine,1\n".encode("utf-16-le"), "a.csv is UTF-16"),
+        ("a.csv", b"text,label\nfine,1\nnot\0so,0\n", "a.csv: line 3 holds a NUL character"),
         ("a.csv", b"text,label\nfine,1\ncaf\xe9,0\n", r"a\.csv: line 3 is not UTF-8 \(byte 0xe9.*iconv"),
         ("a.csv", gzip.compress(b"text,label\n"), "is compressed by gzip; let its name end in .gz"),
         ("a.csv", b"PK\x03\x04....", "is a zip archive or an Excel file; save the sheet as .csv"),
