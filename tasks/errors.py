@@ -13,8 +13,10 @@ Every message says: which file, which key, which value, what is allowed, what to
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 EXIT_USER_ERROR = 2
 EXIT_STAGE_ERROR = 1
@@ -77,3 +79,55 @@ class Faults:
         """Raise the faults as one error of the first one's kind; return if there are none."""
         if self.lines:
             raise self._first("\n".join(self.lines))
+
+
+_BROKEN: Final = "not readable; take it back with `dvc checkout` or `git checkout`, or make it again"
+_REACH: Final = "no answer; is the server that MLFLOW_TRACKING_URI or PREFECT_API_URL names up? Unset it to use one of our own"
+_BUSY: Final = "the database; another process may hold it, or its disk be full or read-only: try again"
+# What libraries raise for faults outside of us, and what a person is told beside their words. First match counts.
+_OUTSIDE: Final = (
+    ("mlflow.exceptions", "MlflowException", "MLflow; `compactlm publish --rebuild` makes its records again"),
+    ("dvc.exceptions", "DvcException", "DVC; `dvc status` and `dvc doctor` say more"),
+    (
+        "prefect.exceptions",
+        "PrefectException",
+        "Prefect; is the server that PREFECT_API_URL names up? Unset it to use one of our own",
+    ),
+    ("great_expectations.exceptions", "GreatExpectationsError", "Great Expectations could not check the data"),
+    ("httpx", "HTTPError", _REACH),
+    ("requests.exceptions", "RequestException", _REACH),
+    ("urllib.error", "URLError", _REACH),
+    ("sqlalchemy.exc", "SQLAlchemyError", _BUSY),
+    ("sqlite3", "Error", _BUSY),
+    ("safetensors", "SafetensorError", f"weights {_BROKEN}"),
+    ("pyarrow.lib", "ArrowException", f"a Parquet file {_BROKEN}"),
+    ("pandas.errors", "ParserError", f"a table {_BROKEN}"),
+    ("pandas.errors", "EmptyDataError", f"a table {_BROKEN}"),
+    ("ruamel.yaml.error", "YAMLError", f"YAML {_BROKEN}"),
+    ("yaml", "YAMLError", f"YAML {_BROKEN}"),
+    ("json", "JSONDecodeError", f"JSON {_BROKEN}"),
+    ("builtins", "UnicodeDecodeError", f"not UTF-8, so {_BROKEN}"),
+    ("builtins", "RecursionError", f"nested too deeply, so {_BROKEN}"),
+    ("builtins", "MemoryError", "no memory left; close other programs, or take smaller batches"),
+    ("builtins", "OSError", "the system refused it; mend that and call again"),
+)
+
+
+def outside_errors() -> tuple[type[BaseException], ...]:
+    """Return the classes of errors of libraries that a person can mend; only what is imported can have raised one."""
+    return tuple(kind for kind, _ in _loaded())
+
+
+def explained(error: BaseException) -> str:
+    """Return such an error as a sentence: what it concerns, its own first line, what to do."""
+    words = next(words for kind, words in _loaded() if isinstance(error, kind))
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    place = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
+    return f"{place}{line} ({words}; COMPACTLM_TRACE=1 shows where)"
+
+
+def _loaded() -> Iterator[tuple[type[BaseException], str]]:
+    for module, name, words in _OUTSIDE:
+        kind = getattr(sys.modules.get(module), name, None)
+        if isinstance(kind, type):
+            yield kind, words

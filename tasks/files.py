@@ -23,8 +23,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Return the content of a JSON file; what is raised where it is none notes the path."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        error.add_note(str(path))
+        raise
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

@@ -36,10 +36,10 @@ SMALL = [
     "teacher.batch_rows=16",
     "distill.batch_rows=16",
     "distill.checkpoints=3",
-    "rounds.r1={parent: teacher, vocabulary: 80, hidden: 24, heads: 3, ffn: 40, layers: 3, "
+    "rounds.r1={parent: teacher, vocabulary: 75, hidden: 24, heads: 3, ffn: 40, layers: 3, "
     "labelled_epochs: 1, transfer_epochs: 0.5, learning_rate: 5.0e-3}",
     # long enough to be killed in its middle
-    "rounds.r2={parent: r1, vocabulary: 76, hidden: 16, heads: 2, ffn: 32, layers: 2, "
+    "rounds.r2={parent: r1, vocabulary: 74, hidden: 16, heads: 2, ffn: 32, layers: 2, "
     "labelled_epochs: 30, transfer_epochs: 2.0, learning_rate: 1.0e-3}",
     "rounds.r3={parent: r2, vocabulary: 72, hidden: 8, heads: 1, ffn: 24, layers: 2, "
     "labelled_epochs: 1, transfer_epochs: 1.0, learning_rate: 5.0e-3}",

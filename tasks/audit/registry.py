@@ -11,7 +11,7 @@ from tasks.audit.dossier import Dossier, RoundRecord
 from tasks.lineage.chain import Receipts, sha256_of, written
 from tasks.lineage.checks import Finding, compare, failed, passed, unknown, whole
 from tasks.params.edit import flatten_params
-from tasks.registry.records import RANDOM_INIT, flatten_numbers, flatten_quality, flatten_random_start, flatten_search
+from tasks.registry.records import RANDOM_INIT, flatten_numbers, flatten_quality, flatten_random_start, flatten_search, former_key
 
 RANDOM_START: Final = f"{RANDOM_INIT}/quality.json"
 # name of a stored file -> the folder of the round that holds it
@@ -136,6 +136,8 @@ def metrics(record: RoundRecord) -> list[Finding]:
     expected |= flatten_numbers("cost", record.content("cost.json"))
     expected |= flatten_numbers("parity", record.content("parity.json"))
     expected |= flatten_search(record.content("search.json"))
+    if not expected.keys() <= record.metrics.keys():
+        expected = {key if key in record.metrics else former_key(key): value for key, value in expected.items()}
     sentence = "MLflow shows another number than the evidence, or a second one added later"
     findings: list[Finding] = []
     for key, value in expected.items():

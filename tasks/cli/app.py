@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import signal
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
 from tasks.cli.approvals import approve, reject
-from tasks.cli.console import err
+from tasks.cli.check import check
+from tasks.cli.console import answers, err, print_json
 from tasks.cli.export import export
 from tasks.cli.lineage import audit, diff, lineage, publish
 from tasks.cli.promotion import compare, gate, history, promote, rollback
-from tasks.cli.run import run
+from tasks.cli.run import run, undo
 from tasks.cli.serve import serve, ui
 from tasks.cli.shapes import measure, shapes
 from tasks.cli.show import models, report, status
 from tasks.cli.watch import watch
-from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, CompactlmError, UserError
+from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, CompactlmError, UserError, explained, outside_errors
 
 EXIT_INTERRUPTED: Final = 130
 COMMANDS: Final[dict[Callable[..., None], str]] = {
@@ -37,7 +42,9 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     export: "compactlm export compactlm-sentiment@champion --out exported --key signer.pem",
     shapes: "compactlm shapes --json",
     measure: "compactlm measure r3",
+    check: "compactlm check --set data.source=path:rows.csv",
     run: "compactlm run --set rounds.r3.layers=2",
+    undo: "compactlm undo",
     status: "compactlm status --json",
     models: "compactlm models --json",
     report: "compactlm report --open",
@@ -57,15 +64,42 @@ for command, example in COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line; exit code 0, 1 (a stage failed), 2 (the user can mend it) or 130 (interrupted)."""
+    """Run the command line; exit code 0, 1 (a stage failed), 2 (the user can mend it), 3 (see `run`) or 130 (interrupted)."""
+    answers.clear()
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app()
-    except UserError as error:
-        err.print(f"error: {error}", markup=False)
-        sys.exit(EXIT_USER_ERROR)
+        if app(standalone_mode=False) == EXIT_INTERRUPTED:  # what Typer makes of Ctrl-C
+            raise KeyboardInterrupt
     except CompactlmError as error:
-        err.print(f"failed: {error}", markup=False)
+        is_theirs = isinstance(error, UserError)
+        _end("error" if is_theirs else "failed", str(error), EXIT_USER_ERROR if is_theirs else EXIT_STAGE_ERROR)
+    except TyperException as error:
+        _end("error", f"{error.format_message()}; see `compactlm --help`", EXIT_USER_ERROR)
+    except (KeyboardInterrupt, typer.Abort):
+        again = "compactlm run` goes on where this stopped" if sys.argv[1:2] == ["run"] else f"{_command()}` starts it again"
+        _end("interrupted", f"`{again}", EXIT_INTERRUPTED)
+    except BrokenPipeError:  # who reads us has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_STAGE_ERROR)
-    except KeyboardInterrupt:
-        err.print("interrupted; `compactlm run` goes on where this stopped")
-        sys.exit(EXIT_INTERRUPTED)
+    except outside_errors() as error:
+        if os.environ.get("COMPACTLM_TRACE"):
+            raise
+        _end("error", explained(error), EXIT_USER_ERROR)
+    sys.exit(0)
+
+
+def _interrupt(*_: object) -> None:
+    """End on SIGTERM as on Ctrl-C: children are ended, locks given back."""
+    raise KeyboardInterrupt
+
+
+def _command() -> str:
+    return shlex.join(["compactlm", *sys.argv[1:]])
+
+
+def _end(kind: str, sentence: str, code: int) -> NoReturn:
+    """Say why this ends, for programs too if they have no answer yet, and exit."""
+    err.print(f"{kind}: {sentence}", markup=False)
+    if "--json" in sys.argv and not answers:
+        print_json({"error": sentence, "exit_code": code})
+    sys.exit(code)

@@ -33,8 +33,12 @@ NOISE: Final = (
 )
 
 
+answers: Final[list[Any]] = []  # what programs have been told
+
+
 def print_json(value: Any) -> None:
     """Print one JSON value for programs."""
+    answers.append(value)
     sys.stdout.write(json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 

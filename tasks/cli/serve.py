@@ -27,7 +27,7 @@ def serve(
     from tasks.running.start import check_run
 
     workspace = find_project()
-    check_run(params_of(workspace), workspace)
+    check_run(workspace)
     configure(workspace)
     from flows import deploy
 

@@ -57,12 +57,15 @@ def _plain_bytes(token: str) -> int:
 def choose_tokens(tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, needed: Iterable[int] = ()) -> list[int]:
     """Return the ids to keep, ascending: added tokens, the bytes, `needed`, then by count, each with all its parts.
 
-    A token whose missing parts find no room is passed over; ties go to the lower id. Raises ParamsError when what must stay
-    is more than `size`, or when there are not so many tokens.
+    A token whose missing parts find no room is passed over; ties go to the lower id; tokens that do not occur stay as parts
+    alone, so the ids may be fewer than `size`. Raises ParamsError when what must stay is more than `size`, or when there are
+    not so many tokens.
     """
     parts, kept = _ids_of_parts(tokenizer), check_size(tokenizer, size, needed)
-    order = sorted(parts, key=lambda number: (-int(counts[number]), number))
-    while len(kept) < size:  # another round finds the parts that a passed-over token left room for
+    order = sorted((number for number in parts if counts[number] > 0), key=lambda number: (-int(counts[number]), number))
+    before = -1
+    while before < len(kept) < size:  # another round finds the parts that a passed-over token left room for
+        before = len(kept)
         for number in order:
             wanted = _missing(number, kept, parts)
             if len(kept) + len(wanted) <= size:
@@ -87,9 +90,16 @@ def check_size(tokenizer: Mapping[str, Any], size: int, needed: Iterable[int] = 
 
 
 def _ids_of_parts(tokenizer: Mapping[str, Any]) -> dict[int, list[int]]:
-    """Return the ids of the parts of every id; none for a token that no merge makes."""
-    ids, parts = ids_of(tokenizer), parts_of(tokenizer)
-    return {number: [ids[part] for part in parts.get(token, ())] for token, number in ids.items()}
+    """Return the ids of the parts of every id; none for a token that no merge makes. ParamsError for a merge of no tokens."""
+    ids = ids_of(tokenizer)
+    try:
+        parts = parts_of(tokenizer)
+        return {number: [ids[part] for part in parts.get(token, ())] for token, number in ids.items()}
+    except (KeyError, ValueError) as error:
+        raise ParamsError(
+            f"tokenizer.json: model.merges names a pair that is no two tokens of its vocabulary ({error}); "
+            "give the file that save_pretrained writes"
+        ) from None
 
 
 def _missing(number: int, kept: set[int], parts: Mapping[int, list[int]]) -> set[int]:

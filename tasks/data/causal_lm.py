@@ -11,8 +11,8 @@ import pandas as pd
 from tasks.data import checks
 from tasks.data.checks import Checked, Expectation, Suites
 from tasks.data.documents import document_ids, make_document_sets, read_documents
-from tasks.data.read import EXAMPLES
 from tasks.data.sources import MAIN
+from tasks.data.tables import EXAMPLES
 from tasks.files import digest
 
 # `data` and `limits` are the sections data and validate_data of params.yaml as plain values.

@@ -8,7 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.data.read import EXAMPLES, examples, shorten, texts_are
+from tasks.data.faults import shorten, texts_are
+from tasks.data.read import examples
+from tasks.data.tables import EXAMPLES
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,20 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.data import checks, read
+from tasks.data import checks, faults, read
 from tasks.data.checks import Checked, Expectation
+from tasks.data.clean import markup_in
+from tasks.data.faults import shorten, texts_are
 from tasks.data.frames import cleaned_rows, rows_sha256
 from tasks.data.near import near_held
-from tasks.data.read import EXAMPLES, shorten, texts_are
 from tasks.data.sources import data_file
 from tasks.data.splits import SPLITS, make_sets, repeated_over_splits, split_texts, task_rows, unknown_splits
+from tasks.data.tables import EXAMPLES, Table, read_table
 from tasks.data.tokens import save_tokens, tokenize
 from tasks.data.typos import with_typo_set
 from tasks.errors import DataError
 from tasks.files import file_sha256
+from tasks.progress import say
 
 # `data` and `limits` are the sections data and validate_data of params.yaml as plain values.
 Values = Mapping[str, Any]
@@ -51,16 +54,20 @@ def save_set_tokens(
 def checked(fetched: Path, data: Values, limits: Values) -> Checked:
     """Return what is checked of the fetched file; later suites need the earlier ones to hold."""
     file = data_file(fetched)
-    table = read.read_table(file)
+    table = read_table(file, data["columns"])
     suites: dict[str, tuple[pd.DataFrame, list[Expectation]]] = {}
     so_far = partial(Checked, file.name, file_sha256(file), suites)
-    suites["1-file"] = (table, _file_checks(table, data["columns"]))
+    suites["1-file"] = (read.frame_of(table), _file_checks(table, data["columns"]))
     if checks.fails(suites):
         return so_far()
+    other = faults.pairs(table.names, data["columns"]) + faults.swapped_classes(table, data["columns"], data["labels"])
+    if other or not table.rows:
+        return so_far(problems=other or faults.table_problems(table, data["columns"], data["labels"]))
     rows = _row_frame(table, data)
     suites["2-rows"] = (rows, _row_checks(table, rows, data, limits))
     if any(check.problems for check in suites["2-rows"][1] if check.name in ("labels", "empty_texts")):
         return so_far()
+    _say_what_is_changed(table, file.name, data)
     raw = read.to_rows(table, data)
     classes = _class_frame(raw, data)
     suites["3-classes"] = (classes, _class_checks(classes, limits))
@@ -77,36 +84,55 @@ def checked(fetched: Path, data: Values, limits: Values) -> Checked:
     return so_far(sets=checks.described(sets, data["labels"]))
 
 
-def _file_checks(table: pd.DataFrame, columns: Mapping[str, str | None]) -> list[Expectation]:
+def _say_what_is_changed(table: Table, name: str, data: Values) -> None:
+    """Say which labels are read as others, and what is cut out of texts."""
+    columns = data["columns"]
+    for line in faults.labels_read_otherwise(table.cells[columns["label"]], faults.label_codes(data["labels"])):
+        say(f"{name}: {line}")
+    marks = markup_in(table.cells[columns["text"]])
+    if marks:
+        kinds = ", ".join(f"{kind} x {count:,}" for kind, count in marks.most_common(5))
+        say(f"{name}: markup is cut out of the texts, {marks.total():,} times ({kinds}); other words in angle brackets stay")
+
+
+def _file_checks(table: Table, columns: Mapping[str, str | None]) -> list[Expectation]:
     """Return a check for each column that must be there."""
     return [
-        Expectation(f"column_{role}", "expect_column_to_exist", {"column": name}, read.missing_columns(table, {role: name}))
+        Expectation(f"column_{role}", "expect_column_to_exist", {"column": name}, _missing(table, role, name))
         for role, name in columns.items()
         if name is not None
     ]
 
 
-def _row_frame(table: pd.DataFrame, data: Values) -> pd.DataFrame:
-    """Return row (from 1), text (cleaned), label (as written), row_id, characters, conflicting.
+def _missing(table: Table, role: str, name: str) -> list[str]:
+    missing = faults.missing_columns(table.names, {role: name})
+    return missing + (faults.pairs(table.names, {role: name}, missing=True) if missing and role == "text" else [])
+
+
+def _row_frame(table: Table, data: Values) -> pd.DataFrame:
+    """Return row (from 1), text (cleaned), label (as `data.labels` has it), row_id, characters, conflicting.
 
     `conflicting` is 1.0 where the text also stands there with another label.
     """
-    text, label = table[data["columns"]["text"]], table[data["columns"]["label"]].str.strip()
-    frame = cleaned_rows(pd.DataFrame({"row": range(1, len(table) + 1), "text": text, "label": label}))
+    codes, cells = faults.label_codes(data["labels"]), table.cells
+    label = pd.Series(faults.read_labels(cells[data["columns"]["label"]], codes), dtype=str)
+    text = pd.Series(cells[data["columns"]["text"]], dtype=str)
+    frame = cleaned_rows(pd.DataFrame({"row": range(1, table.rows + 1), "text": text, "label": label}))
     frame["characters"] = frame["text"].str.len()
-    meaning = frame["label"].map(read.label_codes(data["labels"])).fillna(-1)
+    meaning = frame["label"].map(codes).fillna(-1)
     frame["conflicting"] = (meaning.groupby(frame["row_id"]).transform("nunique") > 1).astype(float)
     return frame
 
 
-def _row_checks(table: pd.DataFrame, rows: pd.DataFrame, data: Values, limits: Values) -> list[Expectation]:
+def _row_checks(table: Table, rows: pd.DataFrame, data: Values, limits: Values) -> list[Expectation]:
     """Return the checks on single rows and on how often texts repeat."""
-    allowed = {"column": "label", "value_set": list(read.label_codes(data["labels"]))}
+    columns, labels = data["columns"], data["labels"]
+    allowed = {"column": "label", "value_set": list(faults.label_codes(labels))}
     most = limits["max_conflicting_share"]
     clashing = {"column": "conflicting", "max_value": most}
     return [
-        Expectation("labels", "expect_column_values_to_be_in_set", allowed, read.unknown_labels(table, data)),
-        checks.values_between("empty_texts", "characters", read.empty_texts(table, data), min_value=1),
+        Expectation("labels", "expect_column_values_to_be_in_set", allowed, faults.unknown_labels(table.cells, columns, labels)),
+        checks.values_between("empty_texts", "characters", faults.empty_texts(table.cells, columns), min_value=1),
         checks.short_texts(rows, limits["max_characters"], "row"),
         checks.few_copies(rows, limits["max_duplicate_share"], "row"),
         Expectation("conflicting_labels", "expect_column_mean_to_be_between", clashing, _conflicting(rows, most)),

@@ -19,8 +19,21 @@ from tasks.files import file_sha256, read_json, write_json
 PICKLED: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 WEIGHTS: Final = (".safetensors", ".gguf")
 MAIN: Final = "documents"  # the folder of the main source below fetched documents; others are called as their sets
-TABLES: Final = (".csv", ".tsv", ".parquet", ".jsonl")
-MODEL_FILES: Final = ("*.json", "*.txt", "*.model", "*.safetensors")
+TABLES: Final = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")  # in any case; all but Parquet may be compressed by gzip
+OTHERS: Final = {  # ending -> what to do with a file that may be data and is not read
+    ".xlsx": "save the sheet as .csv (UTF-8)",
+    ".xls": "save the sheet as .csv (UTF-8)",
+    ".ods": "save the sheet as .csv (UTF-8)",
+    ".json": "write one object a line and let the name end in .jsonl, e.g. `jq -c '.[]' rows.json > rows.jsonl`",
+    ".arrow": "write it as .parquet",
+    ".feather": "write it as .parquet",
+    ".zip": "unpack it, or compress the table itself by gzip",
+    ".bz2": "unpack it, or compress it by gzip",
+    ".xz": "unpack it, or compress it by gzip",
+    ".zst": "unpack it, or compress it by gzip",
+}
+GGUF: Final = b"GGUF"  # how such a file begins
+MODEL_FILES: Final = ("*.json", "*.txt", "*.model", "*.safetensors", "chat_template.jinja")
 NEEDED: Final = {  # of a model folder -> what to say where it is missing
     "config.json": "config.json is missing; give a Hugging Face model folder",
     "*.safetensors": "no *.safetensors file; only safetensors weights are read",
@@ -81,51 +94,83 @@ def _download(rest: str, key: str) -> Path:
 def model_files(folder: Path, key: str = "teacher.model") -> list[Path]:
     """Return the files of a model folder worth copying; SourceError if it is no safetensors model.
 
-    A pickle can run any code when it is read, so weights in one are refused even where others lie beside them.
+    A pickle can run any code when it is read, so weights in one are refused. Where safetensors lie beside it, such as the
+    optimizer's state of a Trainer's folder, it is left out: `pickles_in`.
     """
     where = f"params.yaml: {key}"
     if folder.is_file():
         raise SourceError(f"{where}: {folder.name} is a file; give the folder with config.json and model.safetensors")
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
-    if pickles:
+    if not any(folder.glob("*.safetensors")) and (pickles := pickles_in(folder)):
         raise SourceError(
             f"{where}: {folder}: {', '.join(pickles)} is a pickle, and reading a pickle can run any code; "
             "only safetensors are read: convert it with model.save_pretrained(..., safe_serialization=True)"
         )
-    for needed, otherwise in NEEDED.items():
-        if not any(folder.glob(needed)):
-            raise SourceError(f"{where}: {folder}: {otherwise}")
+    missing = [f"{where}: {folder}: {otherwise}" for needed, otherwise in NEEDED.items() if not any(folder.glob(needed))]
+    if missing:
+        raise SourceError("\n".join(missing))
     return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
 
 
+def pickles_in(folder: Path) -> list[str]:
+    """Return the names of the pickles in a model folder, which are never read nor copied."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
+
+
+def kind_of(path: Path) -> str:
+    """Return the ending that says how a file is read, in lower case: `.csv` of `rows.CSV.gz`; '' of no table."""
+    endings = [ending.lower() for ending in path.suffixes[-2:]]
+    if len(endings) == 2 and endings[1] == ".gz" and endings[0] != ".parquet":
+        del endings[1]
+    return endings[-1] if endings and endings[-1] in TABLES else ""
+
+
 def data_file(place: Path, key: str = "data.source") -> Path:
-    """Return the one data file at a place; SourceError when a folder holds none or several."""
-    if place.is_file():
-        return place
-    files = sorted(path for path in place.rglob("*") if path.suffix in TABLES)
-    if len(files) != 1:
-        names = ", ".join(path.name for path in files) or "none"
-        raise SourceError(f"params.yaml: {key}: {place}: one .csv, .tsv, .parquet or .jsonl file is needed; found {names}")
-    return files[0]
+    """Return the one data file at a place; SourceError when it is none that is read, or a folder holds none or several."""
+    files = [place] if place.is_file() else _files(place)
+    tables = [path for path in files if kind_of(path)]
+    if len(tables) == 1:
+        return tables[0]
+    where, names = f"params.yaml: {key}: {place}", ", ".join(path.name for path in tables[:10])
+    if tables:
+        raise SourceError(f"{where}: one table is needed; found {len(tables)}: {names}. Name one of them, or join them in one")
+    for path in files:
+        if path.suffix.lower() in OTHERS:
+            raise SourceError(f"{where}: {path.name} is not read; {OTHERS[path.suffix.lower()]}")
+    raise SourceError(
+        f"{where}: one .csv, .tsv, .parquet, .jsonl or .ndjson file is needed (.gz too, but for Parquet); found none"
+    )
+
+
+def _files(place: Path) -> list[Path]:
+    """Return the files below a folder; the `._` shadows that macOS writes on foreign disks are none."""
+    return sorted(path for path in place.rglob("*") if path.is_file() and not path.name.startswith("._"))
 
 
 def is_text_folder(place: Path) -> bool:
     """Return whether a place is a folder with .txt files, each of them a document, and without a table."""
-    kinds = {path.suffix for path in place.rglob("*")} if place.is_dir() else set()
-    return ".txt" in kinds and not kinds & set(TABLES)
+    files = _files(place) if place.is_dir() else []
+    return any(path.suffix.lower() == ".txt" for path in files) and not any(kind_of(path) for path in files)
 
 
 def text_files(place: Path, key: str) -> dict[str, Path]:
     """Return relative name -> path of the files that hold documents: one table, or every .txt file of a folder."""
     if is_text_folder(place):
-        return {path.relative_to(place).as_posix(): path for path in sorted(place.rglob("*.txt"))}
+        return {path.relative_to(place).as_posix(): path for path in _files(place) if path.suffix.lower() == ".txt"}
     file = data_file(place, key)
     return {file.name: file}
 
 
 def decoder_files(place: Path, key: str = "teacher.model") -> list[Path]:
     """Return the files of a language model worth copying: one .gguf file, or those of a model folder."""
-    return [place] if place.suffix == ".gguf" else model_files(place, key)
+    if place.suffix != ".gguf":
+        return model_files(place, key)
+    with place.open("rb") as file:
+        if file.read(len(GGUF)) != GGUF:
+            raise SourceError(
+                f"params.yaml: {key}: {place}: {place.stat().st_size:,} bytes that do not begin as GGUF; copy it again, from Git "
+                "LFS with: git lfs pull"
+            )
+    return [place]
 
 
 def source_digest(source: str, key: str) -> str:

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import pandas as pd
 
+from tasks.data.faults import did_you_mean, texts_are
 from tasks.data.frames import COLUMNS, NO_LABEL, cleaned_rows, in_hash_order
 from tasks.data.near import clusters, near_held
-from tasks.data.read import did_you_mean, examples, texts_are
+from tasks.data.read import examples
 from tasks.data.transfer import transfer_set
 from tasks.errors import DataError
 

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tasks.data.byte_pairs import check_size, choose_tokens, ids_of, is_byte_level, smaller_byte_pairs
 from tasks.errors import DataError, ParamsError
 from tasks.files import file_sha256, read_json
 
+if TYPE_CHECKING:
+    import torch
+
 PREFIX = "##"
 SPECIAL: Final = ("bos", "eos", "pad", "sep", "cls", "mask", "unk", "decoder_start")
 SPECIAL_IDS: Final = tuple(f"{name}_token_id" for name in SPECIAL)  # as a config.json calls them
+
+PHRASES: Final = ("bad_words_ids", "force_words_ids")  # of generation_config.json: lists of token ids that follow each other
+IDS_IN_GENERATION: Final = (
+    *SPECIAL_IDS,
+    *("forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"),
+)
 
 
 def count_pieces(ids: NDArray[np.int32], size: int) -> NDArray[np.int64]:
@@ -31,7 +39,8 @@ def count_pieces(ids: NDArray[np.int32], size: int) -> NDArray[np.int64]:
 def choose_pieces(pieces: Sequence[str], special: set[str], counts: NDArray[np.int64], size: int) -> list[int]:
     """Return the ids to keep, ascending: special tokens, single characters that were seen or are ASCII, then by count.
 
-    Ties go to the lower id. Raises ParamsError when the must-keep pieces alone are more than `size`.
+    Ties go to the lower id; pieces that do not occur are none of them, so the ids may be fewer than `size`. Raises ParamsError
+    when the must-keep pieces alone are more than `size`.
     """
     must = [i for i, piece in enumerate(pieces) if piece in special or _is_needed_character(piece, int(counts[i]))]
     if len(must) > size:
@@ -40,7 +49,7 @@ def choose_pieces(pieces: Sequence[str], special: set[str], counts: NDArray[np.i
             f"alone are {len(must)} pieces"
         )
     taken = set(must)
-    by_count = [int(i) for i in np.argsort(-counts, kind="stable") if int(i) not in taken]
+    by_count = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i] > 0 and int(i) not in taken]
     return sorted(must + by_count[: size - len(must)])
 
 
@@ -52,8 +61,10 @@ def _is_needed_character(piece: str, count: int) -> bool:
 def check_prunable(tokenizer: Mapping[str, Any], size: int) -> None:
     """Raise ParamsError unless the vocabulary of a tokenizer.json can be pruned, a byte-level one to this size."""
     if is_byte_level(tokenizer):
-        check_size(tokenizer, size)
-    elif not is_wordpiece(tokenizer):
+        check_size(tokenizer, min(size, len(ids_of(tokenizer))))  # rows above the tokens need none
+    elif is_wordpiece(tokenizer):
+        pieces_in_order(tokenizer)
+    else:
         raise ParamsError(
             f"tokenizer.json: model.type {tokenizer['model'].get('type')!r}: vocabulary pruning knows WordPiece and "
             "byte-level BPE; leave rounds.*.vocabulary at the teacher's size"
@@ -61,17 +72,27 @@ def check_prunable(tokenizer: Mapping[str, Any], size: int) -> None:
 
 
 def kept_ids(tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, config: Mapping[str, Any]) -> list[int]:
-    """Return the `size` ids to keep, ascending, of a model whose tokens were counted; `config` names its special ids.
+    """Return the ids to keep, ascending, at most `size`, of a model whose tokens were counted; `config` names its special ids.
 
-    Raises ParamsError when the tokenizer is of another kind, or `size` beyond what it can be.
+    They are fewer where no more occur, are special, or are needed to spell every text: what the data never have goes, and so do
+    rows of the embedding that are no token, such as those that pad it to a round number. Raises ParamsError when the tokenizer is
+    of another kind, or `size` beyond what it can be.
     """
     check_prunable(tokenizer, size)
-    if is_wordpiece(tokenizer):
-        return choose_pieces(pieces_in_order(tokenizer), special_pieces(tokenizer), counts, size)
     needed = special_ids(config)
     if config.get("model_type") == "roberta":  # which counts positions from its padding id on, so that may not move
         needed += range(int(config["pad_token_id"]))
+    size = min(size, len(ids_of(tokenizer)))
+    if is_wordpiece(tokenizer):
+        return choose_pieces(pieces_in_order(tokenizer), special_pieces(tokenizer), counts, size)
     return choose_tokens(tokenizer, counts, size, needed)
+
+
+def most_kept(tokenizer: Mapping[str, Any], counts: NDArray[np.int64], config: Mapping[str, Any]) -> int | None:
+    """Return how many ids `kept_ids` keeps at most; None for a tokenizer of a kind that is not made smaller."""
+    if not (is_wordpiece(tokenizer) or is_byte_level(tokenizer)):
+        return None
+    return len(kept_ids(tokenizer, counts, len(ids_of(tokenizer)), config))
 
 
 def special_ids(config: Mapping[str, Any]) -> list[int]:
@@ -92,18 +113,43 @@ def renumbered(config: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]
     }
 
 
+def renumbered_generation(settings: Mapping[str, Any], keep: Sequence[int]) -> dict[str, Any]:
+    """Return a generation_config.json whose token ids are those of the student; lists lose those that were dropped."""
+    new_ids = {old: new for new, old in enumerate(keep)}
+
+    def moved(value: Any) -> Any:
+        """Return ids, or lists of them, by their new numbers; a phrase of which a token is gone is none."""
+        if isinstance(value, list):
+            return [new for new in map(moved, value) if new is not None]
+        return new_ids.get(value)
+
+    def phrases(value: list[list[int]]) -> list[list[int]]:
+        return [moved(phrase) for phrase in value if set(phrase) <= new_ids.keys()]
+
+    return dict(settings) | {
+        key: phrases(value) if key in PHRASES else moved(value)
+        for key, value in settings.items()
+        if value is not None and (key in PHRASES or key in IDS_IN_GENERATION)
+    }
+
+
 def is_wordpiece(tokenizer: Mapping[str, Any]) -> bool:
     """Return whether a tokenizer.json is a WordPiece one; old ones do not say."""
     return bool(tokenizer["model"].get("type", "WordPiece") == "WordPiece")
 
 
 def pieces_in_order(tokenizer: Mapping[str, Any]) -> list[str]:
-    """Return the pieces of a tokenizer.json by id; ParamsError unless it is a WordPiece one with ids 0, 1, 2, ..."""
-    model = tokenizer["model"]
+    """Return the pieces of a tokenizer.json by id, added tokens too; ParamsError unless it is WordPiece with ids 0, 1, 2, ..."""
     if not is_wordpiece(tokenizer):
-        raise ParamsError(f"tokenizer.json: model.type {model.get('type')!r} is not WordPiece")
-    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
-    assert [model["vocab"][piece] for piece in pieces] == list(range(len(pieces))), "ids must be 0, 1, 2, ..."
+        raise ParamsError(f"tokenizer.json: model.type {tokenizer['model'].get('type')!r} is not WordPiece")
+    ids = ids_of(tokenizer)
+    pieces = sorted(ids, key=ids.__getitem__)
+    for place, piece in enumerate(pieces):
+        if ids[piece] != place:
+            raise ParamsError(
+                f"tokenizer.json: {piece!r} has id {ids[piece]}, where {place} comes next; its vocabulary can be pruned when ids "
+                "are 0, 1, 2, ...; leave rounds.*.vocabulary at the teacher's size"
+            )
     return pieces
 
 
@@ -127,8 +173,9 @@ def smaller_tokenizer(tokenizer: Mapping[str, Any], keep: Sequence[int]) -> dict
     """Return a tokenizer.json with only the kept ids, renumbered in order."""
     new_ids = {old: new for new, old in enumerate(keep)}
     if is_wordpiece(tokenizer):
-        pieces = pieces_in_order(tokenizer)
-        model = {**tokenizer["model"], "vocab": {pieces[old]: new for old, new in new_ids.items()}}
+        vocab = tokenizer["model"]["vocab"]
+        pieces = [piece for piece in sorted(vocab, key=vocab.__getitem__) if vocab[piece] in new_ids]
+        model = {**tokenizer["model"], "vocab": {piece: new_ids[vocab[piece]] for piece in pieces}}
     else:
         model = smaller_byte_pairs(tokenizer, new_ids)
     added = [{**token, "id": new_ids[token["id"]]} for token in tokenizer["added_tokens"]]
@@ -141,7 +188,7 @@ def smaller_settings(settings: Mapping[str, Any], keep: Sequence[int]) -> dict[s
     if "added_tokens_decoder" not in settings:
         return dict(settings)
     new_ids = {str(old): str(new) for new, old in enumerate(keep)}
-    added = {new_ids[old]: token for old, token in settings["added_tokens_decoder"].items()}
+    added = {new_ids[old]: token for old, token in settings["added_tokens_decoder"].items() if old in new_ids}
     return {**settings, "added_tokens_decoder": added}
 
 
@@ -159,11 +206,16 @@ def _renumber(processor: Any, new_ids: Mapping[str, int]) -> Any:
     return processor
 
 
-def kept_at_teacher(tokens: Path, teacher: Path) -> torch.Tensor | None:
+def kept_at_teacher(tokens: Path, teacher: Path, rows: tuple[int, int] = (0, 0)) -> torch.Tensor | None:
     """Return the teacher's id of each of a student's tokens, int64 (V,); None where the tokenizers are the same.
 
-    Both are folders with a tokenizer.json. Raises DataError when the student has a token that the teacher has not.
+    Both are folders with a tokenizer.json; `rows` are those of the embeddings of student and teacher, of which the last may be
+    no tokens. Raises DataError when the student has a token that the teacher has not.
     """
-    if file_sha256(tokens / "tokenizer.json") == file_sha256(teacher / "tokenizer.json"):
+    import torch
+
+    if rows[0] == rows[1] and file_sha256(tokens / "tokenizer.json") == file_sha256(teacher / "tokenizer.json"):
         return None
-    return torch.from_numpy(ids_at_teacher(*(read_json(folder / "tokenizer.json") for folder in (tokens, teacher))))
+    ids = ids_at_teacher(*(read_json(folder / "tokenizer.json") for folder in (tokens, teacher)))
+    empty = sorted(set(range(rows[1])) - set(ids.tolist()))[: max(0, rows[0] - len(ids))]
+    return torch.from_numpy(np.concatenate([ids, np.array(empty, dtype=np.int64)]))

@@ -26,7 +26,7 @@ from tasks.measuring.predictions import BLOCK_COLUMNS, SAMPLES, TEACHERS, agreed
 from tasks.measuring.quality import interval_of_mean
 from tasks.measuring.subject import BlockSettings, Subject, Teacher, quality_of
 from tasks.models.causal_lm import flops_per_token
-from tasks.models.checkpoint import load_causal_lm
+from tasks.models.checkpoint import load_causal_lm, read_config
 from tasks.models.devices import Device
 from tasks.models.predict import predict_tokens
 from tasks.progress import Progress
@@ -37,7 +37,8 @@ SAMPLED_SET: Final = "test"
 
 def measure_sets(subject: Subject, teacher: Teacher, settings: BlockSettings, out: Path, device: Device) -> Quality:
     """Return the content of quality.json; the predictions of every set are written below `out`."""
-    kept_V = kept_at_teacher(subject.tokens, teacher.folder)
+    sizes = subject.model.config.vocab_size, read_config(teacher.folder)["vocab_size"]
+    kept_V = kept_at_teacher(subject.tokens, teacher.folder, sizes)
     beside = load_causal_lm(teacher.folder) if kept_V is not None else None
     reader = Reader(subject.model, beside, kept_V, settings.batch_blocks, device)
     entries: dict[str, SetQuality] = {}

@@ -6,57 +6,146 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a stage reads what `fetch` brought, never the network
 
 import torch
+from tokenizers import Tokenizer
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from tasks.errors import SourceError
+from tasks.models.architectures import adapter_of
+from tasks.models.causal_lm import is_tied
+from tasks.models.folder import padding_id, read_tokenizer, token_ids
+from tasks.models.head import class_names, rows_by_name
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 AS_IT_IS: Final = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
-TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+TOLD: Final = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # what does not fit is looked at here
+TRIED: Final = ("A Caf\u00e9's 12 Plots", " went  on\nand on.", "")  # case, accents, blanks, ends: what settings change
+SINGLE_LABEL: Final = "single_label_classification"
+TOKENIZER_FILES: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "chat_template.jinja",
+)
 
 
-def load_classifier(folder: Path, num_labels: int | None = None, labels: dict[int, str] | None = None) -> Any:
-    """Return the sequence classifier of a folder, fp32, in eval mode.
+def load_classifier(folder: Path) -> Any:
+    """Return the sequence classifier of a folder, fp32, in eval mode; SourceError unless it has all its weights.
 
-    With `num_labels`, a missing head is made from the current torch seed; without it the folder must have one.
     Only safetensors are read and no code of the folder is run.
     """
-    extra: dict[str, Any] = {}
-    if num_labels is not None:
-        names = labels or {i: f"LABEL_{i}" for i in range(num_labels)}
-        extra = {"num_labels": num_labels, "id2label": names, "label2id": {v: k for k, v in names.items()}}
-    model = AutoModelForSequenceClassification.from_pretrained(folder, **AS_IT_IS, **extra)
-    if model.config.pad_token_id is None:
-        # A decoder classifies by its last token that is not padding, so one id must mean padding, in training and ever
-        # after: the one that ends a text, which no text holds.
-        model.config.pad_token_id = _first_end(
-            model.config.eos_token_id,
-            f"{folder / 'config.json'}: pad_token_id and eos_token_id are both missing; give pad_token_id the id of a "
-            "token that no text holds",
+    return _classifier(folder, {})[0]
+
+
+def load_teacher(folder: Path, labels: Mapping[int, str]) -> tuple[Any, list[str]]:
+    """Return a classifier of the classes of `labels`, and a line for each thing that is not as the folder has it.
+
+    A head of these classes answers them in this order. Without one, a head is made from the current torch seed.
+    """
+    config, lines = read_config(folder), list[str]()
+    wanted = {"num_labels": len(labels), "id2label": dict(labels), "label2id": {v: k for k, v in labels.items()}}
+    if config.get("problem_type") not in (None, SINGLE_LABEL):
+        wanted["problem_type"] = SINGLE_LABEL
+        lines.append(f"config.json: problem_type: {config['problem_type']} became {SINGLE_LABEL}")
+    model, made = _classifier(folder, wanted, new_head=True)
+    refuse_broken(folder, model)
+    given = folder_padding(folder)
+    if given != config.get("pad_token_id"):
+        lines.append(f"config.json: pad_token_id: {config.get('pad_token_id')} became {given}")
+    if made:
+        return model, [*lines, f"new weights, drawn from the seed: {', '.join(made)}"]
+    names = class_names(config)
+    rows = None if names is None else rows_by_name(names, labels)
+    if rows is None:
+        of = "whose classes have no names" if names is None else f"of the classes {', '.join(names)}"
+        lines.append(f"the head starts with the teacher's rows, {of}, in their order")
+    elif rows != sorted(rows):
+        _permute_head(model, rows)
+        lines.append(
+            f"the rows of the head follow data.labels: {', '.join(f'{labels[i]} was {row}' for i, row in enumerate(rows))}"
         )
-    return model.eval()
+    return model, lines
+
+
+def _classifier(folder: Path, wanted: Mapping[str, Any], new_head: bool = False) -> tuple[Any, list[str]]:
+    """Return the classifier of a folder and the names of the weights of its head that it lacks, allowed with `new_head`."""
+    pad, wrong = folder_padding(folder), read_config(folder).get("pad_token_id")
+    if wrong != pad:  # an embedding refuses to be made with an id that it has not
+        wanted = {**wanted, "pad_token_id": None}
+    model, report = AutoModelForSequenceClassification.from_pretrained(folder, **AS_IT_IS, **TOLD, **wanted)
+    if pad is not None:
+        model.config.pad_token_id = pad
+    return model.eval(), _lacking(folder, model, report, new_head)
+
+
+def _lacking(folder: Path, model: Any, report: Mapping[str, Any], new_head: bool) -> list[str]:
+    """Return which weights a folder lacks or has of another shape; SourceError for one of the body, and for unknown layers."""
+    layout = adapter_of(model.config.to_dict()).layout(model.config.to_dict())
+    lacking = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    if strange := [name for name in lacking if not (new_head and layout.is_head(name))]:
+        raise SourceError(
+            f"{folder}: {len(strange)} weights are missing, or of another shape than config.json says: {', '.join(strange[:3])}; "
+            f"the files hold others, such as {', '.join(sorted(report['unexpected_keys'])[:3]) or 'none'}; "
+            "save the model itself with save_pretrained, not one that wraps it"
+        )
+    if layers := [name for name in report["unexpected_keys"] if name.startswith(f"{layout.layers}.")]:
+        raise SourceError(f"{folder}: its files hold layers that config.json does not tell of, such as {min(layers)}")
+    return lacking
+
+
+def _permute_head(model: Any, rows: Sequence[int]) -> None:
+    """Reorder the classes of a head; `rows` gives the old row of each."""
+    layout = adapter_of(model.config.to_dict()).layout(model.config.to_dict())
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if layout.is_head(name) and layout.outside[name][0] is None:
+                weight.copy_(weight[list(rows)].clone())
+
+
+def folder_padding(folder: Path) -> int | None:
+    """Return the id that pads the texts of a classifier's folder: `padding_id`, by its own files."""
+    none: tuple[dict[str, Any], dict[str, Any]] = {"model": {"vocab": {}}}, {}
+    files = read_tokenizer(folder) if (folder / "tokenizer.json").exists() else none
+    return padding_id(folder / "config.json", read_config(folder), *files)
+
+
+def refuse_broken(folder: Path, model: Any) -> None:
+    """Raise SourceError where a weight of a model, which came from `folder`, is no finite number."""
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise SourceError(f"{folder}: {name} holds numbers that are not finite (NaN or infinite); give sound weights")
+
+
+def refuse_other_tokens(folder: Path) -> None:
+    """Raise SourceError where the stock tokenizer of a folder reads texts otherwise than its tokenizer.json."""
+    stock, own = AutoTokenizer.from_pretrained(folder), Tokenizer.from_file(str(folder / "tokenizer.json"))
+    own.no_padding()
+    own.no_truncation()
+    for text in TRIED:
+        if stock(text)["input_ids"] != own.encode(text).ids:
+            raise SourceError(
+                f"{folder / 'tokenizer_config.json'}: its settings make stock classes read {text!r} as other tokens than "
+                "tokenizer.json alone; save the tokenizer that AutoTokenizer loads with save_pretrained, and give that"
+            )
 
 
 def end_id(config: Mapping[str, Any]) -> int:
     """Return the id that ends a text, by config.json; SourceError where there is none."""
-    missing = "teacher.model: config.json: eos_token_id is missing; give it the id that ends a text"
-    return _first_end(config.get("eos_token_id"), missing)
-
-
-def _first_end(ends: int | list[int] | None, missing: str) -> int:
+    ends = config.get("eos_token_id")
     first = ends[0] if isinstance(ends, list) else ends
     if first is None:
-        raise SourceError(missing)
+        raise SourceError("teacher.model: config.json: eos_token_id is missing; give it the id that ends a text")
     return int(first)
 
 
@@ -100,8 +189,21 @@ def classifier_from_config(config: dict[str, Any]) -> Any:
 
 
 def load_causal_lm(folder: Path) -> Any:
-    """Return the language model of a folder, fp32, in eval mode; only safetensors are read and no code is run."""
-    return AutoModelForCausalLM.from_pretrained(folder, **AS_IT_IS).eval()
+    """Return the language model of a folder, fp32, in eval mode; SourceError unless it has all its weights.
+
+    Only safetensors are read and no code of the folder is run.
+    """
+    config = read_config(folder)
+    pad = config.get("pad_token_id")
+    wanted = {"pad_token_id": None} if pad is not None and not 0 <= pad < config["vocab_size"] else {}
+    model, report = AutoModelForCausalLM.from_pretrained(folder, **AS_IT_IS, **TOLD, **wanted)
+    _lacking(folder, model, report, new_head=False)
+    if is_tied(config) != (model.get_output_embeddings().weight is model.get_input_embeddings().weight):
+        raise SourceError(
+            f"{folder}: config.json: tie_word_embeddings: {is_tied(config)}, but the head and the embedding differ in its files; "
+            "set it to false to keep both, or take lm_head.weight out"
+        )
+    return model.eval()
 
 
 def causal_lm_from_config(config: dict[str, Any]) -> Any:
@@ -111,7 +213,10 @@ def causal_lm_from_config(config: dict[str, Any]) -> Any:
 
 def unpack_gguf(file: Path, out: Path) -> None:
     """Write the language model of a GGUF file, de-quantised to fp32, and its tokenizer as a plain folder."""
-    packed = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    try:
+        packed = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    except (ValueError, LookupError, NotImplementedError, OSError, struct.error) as error:
+        raise SourceError(f"{file}: not readable as GGUF: {error}; copy it again, or give the model as safetensors") from None
     config = packed.config.to_dict()
     config.pop("quantization_config", None)  # the weights are plain numbers now
     model = causal_lm_from_config(config)
@@ -140,7 +245,7 @@ def load_weights(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
 def save_causal_lm(model: Any, tokenizer_folder: Path, out: Path) -> None:
     """Write a stock Hugging Face folder: config.json, model.safetensors and the tokenizer's files."""
     out.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(out)
+    model.save_pretrained(out, save_original_format=False)  # every weight under the name that it has today
     copy_tokenizer(tokenizer_folder, out)
 
 
@@ -159,8 +264,7 @@ def _name_padding(model: Any, folder: Path) -> None:
     tokenizer = json.loads(tokenizer_file.read_text(encoding="utf-8"))
     if tokenizer["model"].get("type") != "BPE" or settings.get("pad_token") is not None:
         return
-    tokens = {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in tokenizer["added_tokens"]}}
-    name = next(token for token, number in tokens.items() if number == pad_id(model))
+    name = next(token for token, number in token_ids(tokenizer).items() if number == pad_id(model))
     settings_file.write_text(json.dumps({**settings, "pad_token": name}, indent=1, sort_keys=True), encoding="utf-8")
 
 

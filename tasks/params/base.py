@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PlainValidator, model_validator
 
-from tasks.params.gates import Gate, Promotion, check_gates
+from tasks.params.gates import Gate, Promotion, gate_faults
 from tasks.params.parts import CAUSAL_LM as CAUSAL_LM
 from tasks.params.parts import CLASSIFICATION as CLASSIFICATION
 from tasks.params.parts import Confidence, Count, Name, PartOf, Positive, Section, Share, refusal
 from tasks.params.rounds import AnyRound, Criterion, Loss, Search, Trials, check_round, trials_of
+
+# the sections that a check between sections reads -> its faults, a sentence each
+Checks = list[tuple[tuple[str, ...], Callable[[], Iterable[str]]]]
 
 
 class Splits(Section):
@@ -159,35 +162,54 @@ class Params(Section):
         return {}
 
     @model_validator(mode="after")
-    def _gates_can_be_judged(self) -> Self:
-        check_gates(self.task, self.gates, self.promotion.gates, self.measured_sets())
+    def _sections_fit(self) -> Self:
+        if faults := self.faults():
+            raise ValueError("\n".join(faults))
         return self
 
-    @model_validator(mode="after")
-    def _shares_are_enough(self) -> Self:
+    def faults(self, unread: Collection[str] = ()) -> list[str]:
+        """Return all that is wrong between sections, one sentence each; checks of the sections `unread` are left out."""
+        checks = [check for needed, check in self.checks() if not set(needed) & set(unread)]
+        return [fault for check in checks for fault in check()]
+
+    def checks(self) -> Checks:
+        """Return the checks between sections, each with the sections that it reads; a task adds its own."""
+        return [
+            (("gates", "promotion", "data"), self._gate_faults),
+            (("runtime", "distill", "rounds"), self._share_faults),
+            (("rounds", "baselines"), self._round_faults),
+            (("rounds", "trials"), self._trial_faults),
+        ]
+
+    def _gate_faults(self) -> Iterable[str]:
+        return gate_faults(self.task, self.gates, self.promotion.gates, self.measured_sets())
+
+    def _share_faults(self) -> Iterator[str]:
         for key in self.needing_whole_weights() if self.runtime.sharded else ():
-            raise ValueError(f"{key} needs whole weights; set runtime.launcher.strategy: ddp")
-        return self
+            yield f"{key} needs whole weights; set runtime.launcher.strategy: ddp"
 
-    @model_validator(mode="after")
-    def _rounds_shrink(self) -> Self:
+    def _round_faults(self) -> Iterator[str]:
         if not self.rounds:
-            raise ValueError("rounds: at least one round is needed")
+            yield "rounds: at least one round is needed"
         earlier: dict[str, dict[str, int]] = {}
         for name, target in self.rounds.items():
-            check_round(name, target, earlier)
+            try:
+                check_round(name, target, earlier)
+            except ValueError as error:
+                yield str(error)
             # masks say nothing of the shape: it is the parent's
             earlier[name] = target.axes if target.axes or target.budgets else earlier.get(target.parent, {})
         for name in self.baselines.random_init:
             if name not in self.rounds:
-                raise ValueError(f"baselines.random_init: {name!r} is not a round; allowed: {', '.join(self.rounds)}")
-        return self
+                yield f"baselines.random_init: {name!r} is not a round; allowed: {', '.join(self.rounds)}"
 
-    @model_validator(mode="after")
-    def _searches_are_stages(self) -> Self:
-        wanted = trials_of({name: search.model_dump() for name, search in self.searches().items()})
+    def _trial_faults(self) -> Iterator[str]:
+        try:
+            wanted = trials_of({name: search.model_dump() for name, search in self.searches().items()})
+        except ValueError as error:
+            yield str(error)
+            return
         if self.trials.model_dump() != wanted:
             reason = "DVC makes a stage of every candidate that a round with search tries"
             section = ", ".join(f"{key}: [{', '.join(map(str, values))}]" for key, values in wanted.items())
-            raise ValueError(f"trials: {refusal(self.task, 'search') or reason}; write trials: {{{section}}}")
-        return self
+            yield f"trials: {refusal(self.task, 'search') or reason}; write trials: {{{section}}}"

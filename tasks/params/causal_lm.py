@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, ExtraLoss, Params, Splits
+from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, Checks, ExtraLoss, Params, Splits
 from tasks.params.parts import Count, LearningRate, Name, Positive, Section, Share, Source
 from tasks.params.rounds import AnyRound, Sizes
 
@@ -181,28 +181,28 @@ class CausalLMParams(Params):
         if self.distill.hidden is not None:
             yield "distill.hidden"
 
-    @model_validator(mode="after")
-    def _rounds_can_be_trained(self) -> Self:
+    def checks(self) -> Checks:
+        """Return the checks of every task, and those of language models."""
+        return [*super().checks(), (("rounds", "distill"), self._training_faults), (("evaluate", "data"), self._sample_faults)]
+
+    def _training_faults(self) -> Iterator[str]:
         cache = self.distill.cache
         for name, target in self.rounds.items():
             if self.distill.hidden is not None and target.layers is not None and target.layers < 3:
-                raise ValueError(
+                yield (
                     f"rounds.{name}.layers: {target.layers}, and distill.hidden compares a layer two below the last; "
                     "keep at least 3, or set distill.hidden: null"
                 )
             if cache is not None and target.train_tokens > cache.tokens:
-                raise ValueError(
+                yield (
                     f"rounds.{name}.train_tokens: {target.train_tokens} is more than the {cache.tokens} of distill.cache.tokens; "
                     "cache as many, or set distill.cache: null"
                 )
-        return self
 
-    @model_validator(mode="after")
-    def _samples_fit(self) -> Self:
+    def _sample_faults(self) -> Iterator[str]:
         longest = self.evaluate.prompt_tokens + self.evaluate.new_tokens
         if longest > self.data.block_tokens or self.evaluate.latency_tokens >= self.data.block_tokens:
-            raise ValueError(
+            yield (
                 "evaluate: prompt_tokens + new_tokens must be at most data.block_tokens = "
                 f"{self.data.block_tokens}, and latency_tokens below it; a new model knows no longer positions"
             )
-        return self

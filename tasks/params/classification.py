@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, ExtraLoss, Params, Splits
+from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, Checks, ExtraLoss, Params, Splits
 from tasks.params.parts import Count, LearningRate, Name, PartOf, Positive, Section, Share, Source, did_you_mean
-from tasks.params.rounds import Round, Search, check_rows
+from tasks.params.rounds import Round, Search, row_faults
 
 SETS = ("train", "validation", "test", "transfer", "calibration")
+
+
+def _told_apart(labels: dict[int, str]) -> dict[int, str]:
+    """Return the names of classes; ValueError for one that is blank or for two that a reader, or a file, would take for one."""
+    numbers: dict[str, int] = {}
+    for number, name in labels.items():
+        if not name.strip() or name != name.strip() or not name.isprintable():
+            raise ValueError(f"class {number} is called {name!r}; a name has letters, no outer blanks and no line break")
+        first = numbers.setdefault(" ".join(unicodedata.normalize("NFC", name).casefold().split()), number)
+        if first != number:
+            raise ValueError(
+                f"classes {first} and {number} are called {labels[first]!r} and {name!r}, which are one name but for capitals, "
+                "blanks or the way accents are written; give each class a name of its own"
+            )
+    return labels
 
 
 class Columns(Section):
@@ -21,6 +37,15 @@ class Columns(Section):
     label: str
     source: str | None
     split: str | None
+
+    @model_validator(mode="after")
+    def _are_columns_of_their_own(self) -> Self:
+        named = [name for name in (self.text, self.label, self.split) if name is not None]
+        if len(set(named)) < len(named):
+            raise ValueError(
+                f"text, label and split must be three columns, not {', '.join(map(repr, named))}; name each by its own"
+            )
+        return self
 
 
 class Transfer(Section):
@@ -52,7 +77,7 @@ class Data(Section):
 
     source: Source
     columns: Columns
-    labels: dict[int, str]
+    labels: Annotated[dict[int, str], AfterValidator(_told_apart)]
     task_sources: list[str] | None
     splits: Splits
     near_duplicate_similarity: Annotated[float, Field(gt=0.5, le=1.0)]
@@ -178,17 +203,23 @@ class ClassificationParams(Params):
             )
         return searches
 
-    @model_validator(mode="after")
-    def _rounds_can_be_trained(self) -> Self:
+    def checks(self) -> Checks:
+        """Return the checks of every task, and those of classifiers."""
+        return [
+            *super().checks(),
+            (("rounds", "data", "runtime"), self._training_faults),
+            (("rounds", "baselines"), self._rival_faults),
+        ]
+
+    def _training_faults(self) -> Iterator[str]:
         for name, target in self.rounds.items():
-            check_rows(f"rounds.{name}", target, self.data.transfer.rows + self.data.transfer.spliced_rows)
+            yield from row_faults(f"rounds.{name}", target, self.data.transfer.rows + self.data.transfer.spliced_rows)
             if target.search is not None and self.runtime.launcher is not None:
-                raise ValueError(f"rounds.{name}.search trains each candidate in one process; set runtime.launcher: null")
-        for name in self.baselines.random_init:
-            if self.rounds[name].granularity != "structured":
-                raise ValueError(f"baselines.random_init: {name!r} keeps its parent's shape and masks trained weights")
-            if self.rounds[name].search is not None:
-                raise ValueError(
-                    f"baselines.random_init: {name!r} searches for its shape while it trains; give the shape that it found"
-                )
-        return self
+                yield f"rounds.{name}.search trains each candidate in one process; set runtime.launcher: null"
+
+    def _rival_faults(self) -> Iterator[str]:
+        for name, target in self.rounds.items():
+            if name in self.baselines.random_init and target.granularity != "structured":
+                yield f"baselines.random_init: {name!r} keeps its parent's shape and masks trained weights"
+            if name in self.baselines.random_init and target.search is not None:
+                yield f"baselines.random_init: {name!r} searches for its shape while it trains; give the shape that it found"

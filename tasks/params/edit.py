@@ -2,51 +2,81 @@
 
 from __future__ import annotations
 
-import hashlib
+import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from tasks.errors import ParamsError
-from tasks.git import git
+from tasks.errors import ParamsError, UserError
+from tasks.files import read_json, write_json
 from tasks.params.base import Params
-from tasks.params.file import apply_overrides, load_params, load_text
+from tasks.params.file import load_text, override_all, read_text
 
-WRITTEN = Path(".compactlm") / "params-written.sha256"  # digest of what was written here last, which needs no copy
-KEPT = Path(".compactlm") / "params-before.yaml"
+CHANGES: Final = Path(".compactlm") / "params-changes.json"  # what was written here, oldest first: how to undo it
+KEPT: Final = 20
 
 
-def planned_text(workspace: Path, replacement: Path | None, overrides: list[str]) -> tuple[str, Params]:
-    """Return what params.yaml would hold, with its params; ParamsError when it does not describe a run."""
+def planned_text(workspace: Path, replacement: Path | None, overrides: list[str]) -> str:
+    """Return what params.yaml would hold, which need not describe a run; ParamsError when it cannot be read or changed so."""
     source = replacement or workspace / "params.yaml"
-    params, text = load_params(source), source.read_text(encoding="utf-8")
-    if not overrides:
-        return text, params
-    text = apply_overrides(text, overrides, source.name)
-    return text, load_text(text, source.name)
+    text = read_text(source)
+    return override_all(text, overrides, source.name) if overrides else text
 
 
 def write_text(workspace: Path, text: str) -> list[str]:
     """Write params.yaml if its content changes, and return lines that say what changed and how to undo it."""
     path = workspace / "params.yaml"
-    old = path.read_text(encoding="utf-8")
+    old = read_text(path)
     if old == text:
         return []
-    lines = [f"params.yaml: {line}" for line in changes(load_params(path), load_text(text, path.name))]
+    try:
+        lines = [f"params.yaml: {line}" for line in changes(load_text(old, path.name), load_text(text, path.name))]
+    except ParamsError:
+        lines = ["params.yaml: replaced; it described no run"]
     if not lines:  # the same values, at most written in another way
         return []
-    undo = "git checkout params.yaml"
-    if not _is_kept(workspace, old):
-        (workspace / KEPT).parent.mkdir(exist_ok=True)
-        (workspace / KEPT).write_text(old, encoding="utf-8")
-        undo = f"cp {KEPT} params.yaml (your edits, not committed, are kept there)"
+    write_json(workspace / CHANGES, [*_changes(workspace), {"before": old, "after": text}][-KEPT:])
+    _replace(path, text)
+    return [*lines, "params.yaml was changed; undo with: compactlm undo"]
+
+
+def undo(workspace: Path) -> list[str]:
+    """Take back the last change that was written here, alone, and return the lines that it concerns.
+
+    UserError where there is none, or where what it changed was edited since.
+    """
+    made, path = _changes(workspace), workspace / "params.yaml"
+    if not made:
+        raise UserError(f"{path}: no change of `compactlm run --set` or `--params` is left to undo")
+    text = read_text(path)
+    now, after, before = (each.splitlines(keepends=True) for each in (text, made[-1]["after"], made[-1]["before"]))
+    lines, said = list(now), []
+    same = difflib.SequenceMatcher(None, after, now, autojunk=False).get_matching_blocks()
+    for _, start, end, first, last in reversed(difflib.SequenceMatcher(None, after, before, autojunk=False).get_opcodes()):
+        if after[start:end] == before[first:last]:
+            continue
+        # Also a place where lines went must still be there: the lines around it.
+        block = next((b for b in same if b.a <= start and end <= b.a + b.size and (start < end or b.size)), None)
+        if block is None:
+            was = "".join(before[first:last]).rstrip()
+            raise UserError(f"{path}: what the last change wrote was edited since; by hand, it was:\n{was}")
+        lines[block.b + start - block.a : block.b + end - block.a] = before[first:last]
+        said += [f"+ {line.rstrip()}" for line in before[first:last]] + [f"- {line.rstrip()}" for line in after[start:end]]
+    _replace(path, "".join(lines))
+    write_json(workspace / CHANGES, made[:-1])
+    return [f"params.yaml: {line}" for line in reversed(said)]
+
+
+def _changes(workspace: Path) -> list[dict[str, str]]:
+    place = workspace / CHANGES
+    return list(read_json(place)) if place.exists() else []
+
+
+def _replace(path: Path, text: str) -> None:
     partial = path.with_name("params.yaml.partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(text.encode())
     partial.replace(path)
-    (workspace / WRITTEN).parent.mkdir(exist_ok=True)
-    (workspace / WRITTEN).write_text(_sha256(text), encoding="utf-8")
-    return [*lines, f"params.yaml was changed; undo with: {undo}"]
 
 
 def changes(old: Params, new: Params) -> list[str]:
@@ -54,19 +84,6 @@ def changes(old: Params, new: Params) -> list[str]:
     before, after = (flatten_params("", params.model_dump(mode="json")) for params in (old, new))
     keys = [*before, *(key for key in after if key not in before)]
     return [f"{k}: {before.get(k, 'none')} -> {after.get(k, 'none')}" for k in keys if before.get(k) != after.get(k)]
-
-
-def _is_kept(workspace: Path, text: str) -> bool:
-    """Return whether a text can be had again: Git has it as the committed file, or it was written here."""
-    written = workspace / WRITTEN
-    if written.exists() and written.read_text(encoding="utf-8") == _sha256(text):
-        return True
-    head = git(workspace, "show", "HEAD:./params.yaml")
-    return head.returncode == 0 and head.stdout == text.encode()
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def require_file(path: Path | None) -> None:

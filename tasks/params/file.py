@@ -5,13 +5,12 @@ Every stage checks the whole file before any work, so a typo costs seconds.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final, cast, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -19,6 +18,7 @@ from tasks.errors import ParamsError
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
 from tasks.params.causal_lm import CausalLMParams
 from tasks.params.classification import ClassificationParams
+from tasks.params.override import override
 from tasks.params.parts import did_you_mean, refusal
 
 SCHEMAS: Final[Mapping[str, type[Params]]] = {CLASSIFICATION: ClassificationParams, CAUSAL_LM: CausalLMParams}
@@ -26,12 +26,25 @@ SCHEMAS: Final[Mapping[str, type[Params]]] = {CLASSIFICATION: ClassificationPara
 
 def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file as plain Python values; raise ParamsError if it cannot be read."""
+    return parse_yaml(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a params file, its line ends as they are; raise ParamsError if there is none."""
     try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return path.read_bytes().decode()
+    except (FileNotFoundError, IsADirectoryError):
         raise ParamsError(f"{path}: there is no such file; give another with --params") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ParamsError(f"{path}: not readable as YAML: {error}") from None
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Return a YAML text as plain Python values; raise ParamsError if it is none."""
+    try:
+        return YAML(typ="safe").load(text)
+    except (YAMLError, RecursionError) as error:
+        raise ParamsError(f"{name}: not readable as YAML: {' '.join(str(error).split())}") from None
 
 
 def load_params(path: Path) -> Params:
@@ -41,7 +54,7 @@ def load_params(path: Path) -> Params:
 
 def load_text(text: str, name: str) -> Params:
     """Return the validated params of a YAML text; raise ParamsError as `load_params` does."""
-    return check_params(YAML(typ="safe").load(text), name)
+    return check_params(parse_yaml(text, name), name)
 
 
 def check_params(values: object, file: str) -> Params:
@@ -50,10 +63,23 @@ def check_params(values: object, file: str) -> Params:
     if not isinstance(task, str) or task not in SCHEMAS:
         fault = "missing" if task is None else f"{task!r} is unknown"
         raise ParamsError(f"{file}: task: {fault}; write task: {' or task: '.join(SCHEMAS)}")
+    schema = SCHEMAS[task]
     try:
-        return SCHEMAS[task].model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
-        raise ParamsError("\n".join(f"{file}: {_explain(detail, task)}" for detail in error.errors())) from None
+        lines = [line for detail in error.errors() for line in _explain(detail, task).splitlines()]
+        lines += _between(schema, values, {str(detail["loc"][0]) for detail in error.errors() if detail["loc"]})
+        raise ParamsError("\n".join(f"{file}: {line}" for line in lines)) from None
+
+
+def _between(schema: type[Params], values: Any, faulty: set[str]) -> list[str]:
+    """Return what is wrong between the sections that have no fault of their own: pydantic stops at the `faulty` ones."""
+    sections: dict[str, Any] = {
+        name: TypeAdapter[Any](cast(Any, field.annotation)).validate_python(values[name], strict=True)
+        for name, field in schema.model_fields.items()
+        if name not in faulty
+    }
+    return schema.model_construct(**sections).faults(faulty) if faulty else []
 
 
 def _explain(detail: Any, task: str) -> str:
@@ -92,28 +118,19 @@ def _fields_at(location: tuple[str | int, ...], schema: type[Params]) -> list[st
     return sorted(model.model_fields)
 
 
+def override_all(text: str, overrides: list[str], file: str) -> str:
+    """Return the YAML `text` with `dotted.key=value` overrides applied, each in its place; ParamsError if one has none."""
+    parse_yaml(text, file)
+    for wanted in overrides:
+        text = override(text, wanted, file)
+    return text
+
+
 def apply_overrides(text: str, overrides: list[str], file: str) -> str:
-    """Return the YAML `text` with `dotted.key=value` overrides applied, comments kept; raise ParamsError if refused."""
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 120
-    document = yaml.load(text)
-    for override in overrides:
-        key, separator, raw = override.partition("=")
-        if not separator:
-            raise ParamsError(f"--set {override}: no '='; write --set rounds.r3.layers=2")
-        place = document
-        *parents, last = key.strip().split(".")
-        for part in parents:
-            if not isinstance(place, Mapping) or part not in place:
-                allowed = ", ".join(map(str, place)) if isinstance(place, Mapping) else "nothing below it"
-                raise ParamsError(f"--set {override}: {file} has no key {part!r} there; allowed: {allowed}")
-            place = place[part]
-        place[last] = YAML(typ="safe").load(raw)
-    out = io.StringIO()
-    yaml.dump(document, out)
-    load_text(out.getvalue(), file)
-    return out.getvalue()
+    """Return the same; ParamsError also where it would describe no run."""
+    text = override_all(text, overrides, file)
+    load_text(text, file)
+    return text
 
 
 def model_name(workspace: Path) -> str:

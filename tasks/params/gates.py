@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Final, Literal, Self
 
@@ -145,35 +145,32 @@ class Promotion(Section):
     approval: Approval | None
 
 
-def check_gates(task: str, gates: Sequence[Gate], of_promotion: Sequence[Gate], sets: Sequence[str]) -> None:
-    """Raise ValueError when a rule asks for what is not measured, or is asked where nothing can answer it."""
+def gate_faults(task: str, gates: Sequence[Gate], of_promotion: Sequence[Gate], sets: Sequence[str]) -> Iterator[str]:
+    """Return a sentence for each rule that asks for what is not measured, or is asked where nothing can answer it."""
     for where, asked in (("gates", gates), ("promotion.gates", of_promotion)):
         for place, gate in enumerate(asked):
-            _check_gate(task, f"{where}.{place}", gate, sets)
+            yield from _faults_of_gate(task, f"{where}.{place}", gate, sets)
             if gate.check is not None and CHECKS[gate.check] != where:
-                raise ValueError(f"{where}.{place}.check: {gate.check} is asked in {CHECKS[gate.check]}")
+                yield f"{where}.{place}.check: {gate.check} is asked in {CHECKS[gate.check]}"
     if any(gate.versus == "champion" for gate in gates):
-        raise ValueError("gates: who is champion is known to the registry only; ask `versus: champion` in promotion.gates")
+        yield "gates: who is champion is known to the registry only; ask `versus: champion` in promotion.gates"
     if any(gate.versus in ("tfidf_logistic", "parent") for gate in of_promotion):
-        raise ValueError("promotion.gates: versus tfidf_logistic and parent are asked in gates; here it is teacher or champion")
+        yield "promotion.gates: versus tfidf_logistic and parent are asked in gates; here it is teacher or champion"
     if any(gate.metric and not METRICS[gate.metric] and gate.metric not in COUNTS for gate in of_promotion):
-        raise ValueError(f"promotion.gates: differences of exports are asked in gates; here {', '.join(sorted(COUNTS))}")
+        yield f"promotion.gates: differences of exports are asked in gates; here {', '.join(sorted(COUNTS))}"
 
 
-def _check_gate(task: str, where: str, gate: Gate, sets: Sequence[str]) -> None:
+def _faults_of_gate(task: str, where: str, gate: Gate, sets: Sequence[str]) -> Iterator[str]:
     if gate.check is not None and gate.check not in ANSWERED[task]:
-        raise ValueError(
-            f"{where}.check: {gate.check} cannot be answered of {MODELS[task]}; allowed: {', '.join(ANSWERED[task])}"
-        )
+        yield f"{where}.check: {gate.check} cannot be answered of {MODELS[task]}; allowed: {', '.join(ANSWERED[task])}"
     if gate.metric is not None and gate.metric not in MEASURED[task]:
         allowed = ", ".join(sorted(MEASURED[task]))
-        raise ValueError(f"{where}.metric: {gate.metric!r} is not measured of {MODELS[task]}; allowed: {allowed}")
+        yield f"{where}.metric: {gate.metric!r} is not measured of {MODELS[task]}; allowed: {allowed}"
     no_slices = refusal(task, "slices")
     if no_slices and (gate.versus == "tfidf_logistic" or gate.slice or gate.slices):
-        raise ValueError(f"{where}: {no_slices}")
+        yield f"{where}: {no_slices}"
     if gate.set is not None and gate.set not in sets:
-        hint = did_you_mean(gate.set, sets)
-        raise ValueError(f"{where}.set: {gate.set!r} is not one of {', '.join(sets)}{hint}")
+        yield f"{where}.set: {gate.set!r} is not one of {', '.join(sets)}{did_you_mean(gate.set, sets)}"
 
 
 def rule_of(gate: Gate) -> Rule | Asked:

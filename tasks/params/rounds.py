@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -222,15 +222,15 @@ def _check_masks(target: Round) -> None:
             raise ValueError(f"pattern: {target.pattern} keeps {n} of {m} weights: nothing goes; e.g. 2:4")
 
 
-def check_rows(where: str, target: Round, transfer_rows: int) -> None:
-    """Raise ValueError unless a round has rows to train on, and its search not more than there can be."""
+def row_faults(where: str, target: Round, transfer_rows: int) -> Iterator[str]:
+    """Return what is wrong with the rows of a round: none to train on, or a search that wants more than there can be."""
     if target.labelled_epochs == 0 and target.transfer_epochs * transfer_rows < 1:
-        raise ValueError(
+        yield (
             f"{where}: labelled_epochs = 0 and transfer_epochs = {target.transfer_epochs} of {transfer_rows} transfer rows "
             "leave nothing to train on; make one of them larger"
         )
     if target.search is not None and target.search.transfer_rows > transfer_rows:
-        raise ValueError(
+        yield (
             f"{where}.search.transfer_rows: {target.search.transfer_rows} is more than the transfer set can have; "
             f"allowed: 1 to {transfer_rows}"
         )

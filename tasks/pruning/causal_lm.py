@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tasks.data.blocks import Blocks, load_blocks, pack_sets
 from tasks.data.frames import read_sets
 from tasks.data.segments import load_segments, save_segments, segments_of, windows_of
-from tasks.data.vocabulary import count_pieces, kept_ids
+from tasks.data.vocabulary import count_pieces, kept_ids, most_kept
 from tasks.files import read_json
 from tasks.models.architectures import num_layers
 from tasks.models.checkpoint import causal_lm_from_config, copy_tokenizer, end_id, load_causal_lm, read_config, save_causal_lm
@@ -23,7 +26,7 @@ from tasks.pruning.calibration import BATCH_BLOCKS, BlockCalibration
 from tasks.pruning.criteria import CRITERIA
 from tasks.pruning.cut import Cutter, Origin, Pruned, Ranking, student_of
 from tasks.pruning.depth import blocks, protected_ends, without_each
-from tasks.pruning.planning import BlockMeasure, causal_shape
+from tasks.pruning.planning import BlockMeasure, causal_shape, solves_vocabulary
 from tasks.pruning.shapes import Plan
 
 DEPTH_BLOCKS: Final = 16  # calibration blocks on which every candidate is tried: there may be twenty of them
@@ -42,11 +45,15 @@ class CausalLMCutter(Cutter):
         """Return the ids to keep by how often they occur in the training blocks."""
         parent = self.origin.parent
         config = read_config(parent)
-        counts = count_pieces(load_blocks(self.origin.tokens, "train").reshape(-1), int(config["vocab_size"]))
-        return kept_ids(read_json(parent / "tokenizer.json"), counts, size, config)
+        return kept_ids(read_json(parent / "tokenizer.json"), occurrences(self.origin, config), size, config)
 
     def blocks(self, num_kept: int) -> list[set[int]]:
         return blocks(num_layers(self.model), num_kept, *protected_ends(num_kept))
+
+
+def occurrences(origin: Origin, config: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Return how often each id occurs in the training blocks."""
+    return count_pieces(load_blocks(origin.tokens, "train").reshape(-1), int(config["vocab_size"]))
 
 
 def student_from_plan(parent: Path, plan: Plan) -> Any:
@@ -58,7 +65,10 @@ def prune(params: CausalLMParams, round_name: str, origin: Origin, out: Path, de
     """Write model/, plan.json and the scores of a round."""
     config, section = read_config(origin.parent), params.rounds[round_name]
     teacher, tokens = read_config(origin.teacher), params.evaluate.latency_tokens
-    target = causal_shape(f"params.yaml: rounds.{round_name}", section, config, teacher, tokens)
+    useful = None
+    if solves_vocabulary(section, config):
+        useful = most_kept(read_json(origin.parent / "tokenizer.json"), occurrences(origin, config), config)
+    target = causal_shape(f"params.yaml: rounds.{round_name}", section, config, teacher, tokens, useful)
     model, calibration = load_causal_lm(origin.parent), load_blocks(origin.tokens, "calibration")
     criterion, label = params.prune.criterion, f"prune@{round_name}"
     statistics = BlockCalibration(model, calibration, device, params.seed, label)
@@ -67,11 +77,11 @@ def prune(params: CausalLMParams, round_name: str, origin: Origin, out: Path, de
     if params.prune.depth == "harm":
         nats = partial(nats_without, model, calibration[:DEPTH_BLOCKS], device, f"{label} depth")
         ranking = Ranking(criterion, scores, nats, "layer_block_nll_nats_per_token")
-    measure, merge = BlockMeasure(teacher, tokens), params.prune.merge_heads
+    measure, merge = BlockMeasure(teacher, tokens, useful), params.prune.merge_heads
     cutter = CausalLMCutter(round_name, origin, out, model, measure, ranking, merge)
     more = {"budget": section.budgets} if section.budgets else {}
-    _, total = cutter.cut(target, out, lambda _student: more)
-    return Pruned({"shape_after": target, "params_total": total}, out / "model")
+    record, total = cutter.cut(target, out, lambda _student: more)
+    return Pruned({"shape_after": record["shape_after"], "params_total": total}, out / "model")
 
 
 def nats_without(model: Any, calibration: Blocks, device: Device, label: str, candidates: Sequence[set[int]]) -> list[float]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from tasks.data.frames import SETS_WITHOUT_CALIBRATION, read_sets
 from tasks.data.tokens import load_tokens, save_tokens, tokenize
-from tasks.data.vocabulary import count_pieces, kept_ids
+from tasks.data.vocabulary import count_pieces, kept_ids, most_kept
 from tasks.files import file_sha256, read_json, write_json
 from tasks.models.architectures import num_layers
 from tasks.models.checkpoint import classifier_from_config, load_classifier, read_config, save_classifier
@@ -24,7 +26,7 @@ from tasks.pruning.criteria import CRITERIA
 from tasks.pruning.cut import CANDIDATES, MASKS_FILE, Cutter, Origin, Pruned, Ranking, student_of
 from tasks.pruning.depth import blocks
 from tasks.pruning.planner import Candidate
-from tasks.pruning.planning import Measure, searched_shapes, target_shape
+from tasks.pruning.planning import Measure, searched_shapes, solves_vocabulary, target_shape
 from tasks.pruning.shapes import Plan
 from tasks.pruning.weight_scores import WeightCalibration, make_masks
 
@@ -40,12 +42,18 @@ class ClassifierCutter(Cutter):
     def pieces(self, size: int) -> list[int]:
         """Return the ids to keep by how often they occur in the rows that students learn from."""
         config: dict[str, Any] = self.model.config.to_dict()
-        sets = [load_tokens(self.origin.tokens / name) for name in ("train", "transfer")]
-        train, transfer = (count_pieces(tokens.ids, int(config["vocab_size"])) for tokens in sets)
-        return kept_ids(read_json(self.origin.parent / "tokenizer.json"), train + transfer, size, config)
+        tokenizer = read_json(self.origin.parent / "tokenizer.json")
+        return kept_ids(tokenizer, occurrences(self.origin, config), size, config)
 
     def blocks(self, num_kept: int) -> list[set[int]]:
         return blocks(num_layers(self.model), num_kept)
+
+
+def occurrences(origin: Origin, config: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Return how often each id occurs in the rows that students learn from."""
+    sets = [load_tokens(origin.tokens / name) for name in ("train", "transfer")]
+    train, transfer = (count_pieces(tokens.ids, int(config["vocab_size"])) for tokens in sets)
+    return train + transfer
 
 
 def student_from_plan(parent: Path, plan: Plan) -> Any:
@@ -56,7 +64,10 @@ def student_from_plan(parent: Path, plan: Plan) -> Any:
 def prune(params: ClassificationParams, round_name: str, origin: Origin, out: Path, device: Device) -> Pruned:
     """Write model/ and plan.json of a round, its scores and masks; of a search all candidates, and plan.json lists them."""
     config, section = read_config(origin.parent), params.rounds[round_name]
-    measure = Measure(read_config(origin.teacher), len(params.data.labels), params.evaluate.latency_tokens)
+    useful = None
+    if solves_vocabulary(section, config):
+        useful = most_kept(read_json(origin.parent / "tokenizer.json"), occurrences(origin, config), config)
+    measure = Measure(read_config(origin.teacher), len(params.data.labels), params.evaluate.latency_tokens, useful)
     where = f"params.yaml: rounds.{round_name}"
     searched = searched_shapes(where, section, config, measure) if section.search else []
     shapes = [candidate.shape for candidate in searched] or [target_shape(where, section, config, measure)]
@@ -82,8 +93,8 @@ def prune(params: ClassificationParams, round_name: str, origin: Origin, out: Pa
             more["masks"] = _mask(student, make_masks(statistics, section, criterion), section, out)
         return more
 
-    _, total = cutter.cut(shapes[0], out, change)
-    return Pruned({"shape_after": shapes[0], "params_total": total}, out / "model")
+    record, total = cutter.cut(shapes[0], out, change)
+    return Pruned({"shape_after": record["shape_after"], "params_total": total}, out / "model")
 
 
 def _cut_candidates(cutter: Cutter, searched: list[Candidate], section: Round, keep: int) -> Pruned:
@@ -92,7 +103,7 @@ def _cut_candidates(cutter: Cutter, searched: list[Candidate], section: Round, k
     folder = cutter.out / CANDIDATES
     for number, candidate in enumerate(searched, start=1):
         record, total = cutter.cut(candidate.shape, folder / str(number), lambda _student: {})
-        facts = {"shape_after": candidate.shape, "params_total": total, "size": candidate.size, "loss": candidate.loss}
+        facts = {"shape_after": record["shape_after"], "params_total": total, "size": candidate.size, "loss": candidate.loss}
         listed.append({"candidate": number, **facts, "model_sha256": record["model_sha256"]})
     common = {key: record[key] for key in ("criterion", "parent_sha256", "scores_sha256", "shape_before")}
     write_json(cutter.out / "plan.json", {**common, "budget": section.budgets, CANDIDATES: listed})

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from safetensors.torch import load_file, save_file
 
-from tasks.data.vocabulary import is_wordpiece, pieces_in_order, renumbered, smaller_settings, smaller_tokenizer
+from tasks.data.vocabulary import is_wordpiece, renumbered, renumbered_generation, smaller_settings, smaller_tokenizer
 from tasks.errors import ParamsError
 from tasks.files import file_sha256, read_json, write_json
 from tasks.models.architectures import adapter_of, num_layers
@@ -96,17 +96,26 @@ class Cutter(ABC):
         """Return the blocks of layers of which one may go, so that so many layers stay."""
 
     def cut(self, target: dict[str, int], folder: Path, change: Change) -> tuple[dict[str, Any], int]:
-        """Write model/ and plan.json below `folder`; return the plan's record and the parameters of the student."""
+        """Write model/ and plan.json below `folder`; return the plan's record and the parameters of the student.
+
+        A vocabulary that is cut keeps nothing that the data never have: it may be smaller than the target's, which is said, and
+        so may the parent's have been.
+        """
         parent, count = self.origin.parent, target["layers"]
         config = read_config(parent)
         adapter, size = adapter_of(config), int(config["vocab_size"])
-        pieces = list(range(size)) if target["vocabulary"] == size else self.pieces(target["vocabulary"])
+        asked = target["vocabulary"]
+        pieces = list(range(size)) if asked >= size else self.pieces(asked)
+        target, more = {**target, "vocabulary": len(pieces)}, {}
+        if len(pieces) < asked:
+            more = {"vocabulary_asked": asked}
+            say(f"{self.round}: vocabulary: {asked:,} asked, {len(pieces):,} kept: no other piece occurs or is needed to spell")
         if count not in self.chosen:
             self.chosen[count] = choose_layers(num_layers(self.model), self.blocks(count), self.ranking.missed)
         layers, missed = self.chosen[count]
         plan = make_plan(self.ranking.scores, layers, target, pieces, adapter.head_groups(config), self.merge)
         student = self.student(plan)
-        more = change(student)
+        more |= change(student)
         self.save(student, parent, folder / "model")
         write_tokenizer(parent, plan, folder / "model")
         record = {
@@ -167,7 +176,7 @@ def student_of(parent: Path, plan: Plan, from_config: Callable[[dict[str, Any]],
     config = read_config(parent)
     adapter = adapter_of(config)
     weights = load_file(parent / "model.safetensors")
-    student = from_config(renumbered(adapter.resized(config, plan.shape()), plan.vocabulary))
+    student = from_config(renumbered(adapter.resized(config, plan.shape(), plan.layers), plan.vocabulary))
     load_weights(student, slice_weights(weights, adapter.layout(config), plan, adapter.head_size(config)))
     return student
 
@@ -175,8 +184,12 @@ def student_of(parent: Path, plan: Plan, from_config: Callable[[dict[str, Any]],
 def write_tokenizer(parent: Path, plan: Plan, out: Path) -> None:
     """Write a student's tokenizer in the forms stock classes read: tokenizer.json, vocab.txt, and its settings.
 
-    A byte-level one of which all stays is left as `save_classifier` or `save_causal_lm` copied it.
+    A byte-level one of which all stays is left as `save_classifier` or `save_causal_lm` copied it. What its makers set for
+    generating stays, with the student's ids.
     """
+    generation = parent / "generation_config.json"
+    if generation.exists() and not (chosen := read_json(generation)).get("_from_model_config"):
+        write_json(out / generation.name, renumbered_generation(chosen, plan.vocabulary))
     tokenizer = read_json(parent / "tokenizer.json")
     wordpiece = is_wordpiece(tokenizer)
     if not wordpiece and len(plan.vocabulary) == int(read_config(parent)["vocab_size"]):
@@ -185,6 +198,6 @@ def write_tokenizer(parent: Path, plan: Plan, out: Path) -> None:
     tokenizer = smaller_tokenizer(tokenizer, plan.vocabulary)
     (out / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False, indent=1), encoding="utf-8")
     if wordpiece:
-        (out / "vocab.txt").write_text("\n".join(pieces_in_order(tokenizer)) + "\n", encoding="utf-8")
+        (out / "vocab.txt").write_text("\n".join(tokenizer["model"]["vocab"]) + "\n", encoding="utf-8")  # in order
     elif (out / "tokenizer_config.json").exists():
         write_json(out / "tokenizer_config.json", smaller_settings(read_json(out / "tokenizer_config.json"), plan.vocabulary))

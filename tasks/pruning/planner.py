@@ -28,13 +28,17 @@ Size = Callable[[Shape], int]
 
 @dataclass(frozen=True)
 class Space:
-    """The shapes to choose from: pairs of hidden width and heads that go together, and the other axes, all ascending."""
+    """The shapes to choose from: pairs of hidden width and heads that go together, and the other axes, all ascending.
+
+    `before` is where nothing is lost yet: the parent, unless it has pieces that the data never have.
+    """
 
     before: Shape
     hidden_heads: list[tuple[int, int]]
     vocabulary: list[int]
     ffn: list[int]
     layers: list[int]
+    parent: Shape | None = None  # where that is another shape than `before`
 
     @property
     def is_empty(self) -> bool:
@@ -71,7 +75,7 @@ def shapes_within(space: Space, size: Size, budget: int, tolerance: float = TOLE
     candidates = [
         Candidate(shape, count, lost(space.before, shape))
         for shape, count in _near(space, size, math.ceil((1.0 - tolerance) * budget), budget)
-        if any(shape[axis] != space.before[axis] for axis in AXES)
+        if any(shape[axis] != (space.parent or space.before)[axis] for axis in AXES)
     ]
     return sorted(candidates, key=lambda c: (c.loss, -c.size, [-c.shape[axis] for axis in AXES]))
 

@@ -19,11 +19,15 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Measure:
-    """What a budget is counted with: the teacher's config for `ratio`, the classes, and the tokens of `flops_per_example`."""
+    """What a budget is counted with: the teacher's config for `ratio`, the classes, and the tokens of `flops_per_example`.
+
+    `pieces` are the most that a vocabulary is cut to, those that occur or are needed: None as long as nobody counted.
+    """
 
     teacher: Config
     classes: int
     tokens: int
+    pieces: int | None = None
     flops_budget: ClassVar[str] = "flops_per_example"
 
     def parameters(self, config: Config, shape: Mapping[str, int]) -> int:
@@ -41,8 +45,8 @@ class BlockMeasure(Measure):
 
     flops_budget = "flops_per_token"
 
-    def __init__(self, teacher: Config, tokens: int) -> None:
-        super().__init__(teacher, 0, tokens)
+    def __init__(self, teacher: Config, tokens: int, pieces: int | None = None) -> None:
+        super().__init__(teacher, 0, tokens, pieces)
 
     def parameters(self, config: Config, shape: Mapping[str, int]) -> int:
         """Return the parameters of a model of this config cut to a shape, a tied head counted once."""
@@ -51,6 +55,11 @@ class BlockMeasure(Measure):
     def flops(self, config: Config, shape: Mapping[str, int]) -> int:
         """Return the FLOPs of one token of a block."""
         return flops_per_token(adapter_of(config).resized(config, shape), self.tokens)
+
+
+def solves_vocabulary(target: AnyRound, config: Config) -> bool:
+    """Return whether a round leaves the vocabulary to its budget, or holds it below that of a parent of this config."""
+    return bool(target.budgets) and target.axes.get("vocabulary", 0) < int(config["vocab_size"])
 
 
 def target_shape(where: str, target: Round, config: Config, measure: Measure) -> dict[str, int]:
@@ -93,11 +102,13 @@ def candidates(where: str, target: Round, config: Config, measure: Measure) -> l
     return solve(where, target, config, measure)
 
 
-def causal_shape(where: str, target: CausalRound, config: Config, teacher: Config, tokens: int) -> dict[str, int]:
+def causal_shape(
+    where: str, target: CausalRound, config: Config, teacher: Config, tokens: int, pieces: int | None = None
+) -> dict[str, int]:
     """Return what `target_shape` does for a round of a language model; `tokens` are those of the block of `flops_per_token`."""
     if not target.budgets:
         return target.axes
-    return _within_budget(where, target, config, BlockMeasure(teacher, tokens))[0].shape
+    return _within_budget(where, target, config, BlockMeasure(teacher, tokens, pieces))[0].shape
 
 
 def _within_budget(where: str, target: AnyRound, config: Config, measure: Measure) -> list[Candidate]:
@@ -110,7 +121,12 @@ def _within_budget(where: str, target: AnyRound, config: Config, measure: Measur
         teacher = measure.teacher
         budget = int(measure.parameters(teacher, adapter_of(teacher).shape(teacher)) / value)
     space = space_of(config, target.axes)
-    shapes = shapes_within(space, size, budget)
+    shapes, pieces = shapes_within(space, size, budget), measure.pieces
+    if pieces is not None and (not shapes or shapes[0].shape["vocabulary"] > pieces):
+        space = space_of(config, target.axes, pieces)
+        shapes = shapes_within(space, size, budget)
+        if not shapes and not space.is_empty and reachable(space, size)[1] <= budget:  # all the rest may stay
+            shapes = shapes_within(space, size, reachable(space, size)[1])
     if not shapes:
         words = "no such shape fits the family"
         if not space.is_empty:
@@ -154,8 +170,11 @@ def _fast_enough(where: str, target: Round, config: Config, measure: Measure) ->
     return sorted(fast, key=lambda candidate: (candidate.loss, candidate.size))
 
 
-def space_of(config: Config, held: Mapping[str, int]) -> Space:
-    """Return the shapes that stock classes can hold of a parent of this config, with some axes held at a size."""
+def space_of(config: Config, held: Mapping[str, int], pieces: int | None = None) -> Space:
+    """Return the shapes that stock classes can hold of a parent of this config, with some axes held at a size.
+
+    A vocabulary that is not held at the parent's size is cut, and then to `pieces` at most.
+    """
     adapter = adapter_of(config)
     before, head_size = adapter.shape(config), adapter.head_size(config)
 
@@ -163,7 +182,8 @@ def space_of(config: Config, held: Mapping[str, int]) -> Space:
         return adapter.refusal(config, {**before, **sizes}) is None
 
     def values(axis: str) -> list[int]:
-        return [held[axis]] if axis in held else sizes_along(before[axis])
+        # a parent may have come out smaller than params.yaml says
+        return [min(held[axis], before[axis])] if axis in held else sizes_along(before[axis])
 
     every_head = [held["heads"]] if "heads" in held else list(range(1, before["heads"] + 1))
     widths = {*values("hidden"), *(head_size * heads for heads in every_head if "hidden" not in held)}
@@ -173,7 +193,11 @@ def space_of(config: Config, held: Mapping[str, int]) -> Space:
         for heads in every_head
         if hidden % heads == 0 and fits(hidden=hidden, heads=heads)
     ]
-    vocabulary = [size for size in values("vocabulary") if fits(vocabulary=size)]
+    sizes, useful, parent = values("vocabulary"), before, None
+    if pieces is not None and max(pieces, held.get("vocabulary", 0)) < before["vocabulary"]:
+        sizes = sorted({min(size, pieces) for size in sizes})
+        useful, parent = {**before, "vocabulary": sizes[-1]}, before
+    vocabulary = [size for size in sizes if fits(vocabulary=size)]
     every_depth = [held["layers"]] if "layers" in held else list(range(1, before["layers"] + 1))
     layers = [count for count in every_depth if fits(layers=count)]
-    return Space(before, pairs, vocabulary, values("ffn"), layers)
+    return Space(useful, pairs, vocabulary, values("ffn"), layers, parent)

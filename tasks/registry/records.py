@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from tasks.training.metrics import MEASURED
 
 DIGEST_CHARACTERS: Final = 32  # MLflow keeps at most 36 of a data set's digest
 CONTEXTS: Final = {"train": "training", "transfer": "training", "calibration": "calibration"}
+LONGEST_SLICE: Final = 180  # characters of a metric's 250, which also names set and statistic
 RANDOM_INIT: Final = "random_init"  # before the metrics of the round's shape trained from random weights
 
 
@@ -125,7 +127,7 @@ def flatten_quality(quality: Mapping[str, Any]) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for name, content in quality["sets"].items():
         for slice_name, values in content["slices"].items():
-            prefix = name if slice_name == "overall" else f"{name}/{tag_key(slice_name)}"
+            prefix = name if slice_name == "overall" else f"{name}/{slice_key(slice_name)}"
             for metric, value in values.items():
                 numbers.update(_interval(f"{prefix}/{metric}", value, bounds=slice_name == "overall"))
         for variant, values in content.get("variants", {}).items():
@@ -163,6 +165,25 @@ def flatten_search(search: Mapping[str, Any]) -> dict[str, float]:
 def tag_key(name: str) -> str:
     """Return `name` with `@` as `/` and everything else MLflow refuses in a key, `:` too, as `_`."""
     return re.sub(r"[^A-Za-z0-9_\-./ ]", "_", name.replace("@", "/"))
+
+
+def slice_key(name: str) -> str:
+    """Return `class_negative` for the slice `class:negative`, and so on: one name for each slice, which MLflow takes.
+
+    Signs that are neither letters, digits nor any of `_-. ` are written as Office Open XML writes them, `_x2F_` for `/`; of a
+    name that is too long for MLflow the end is a digest.
+    """
+    kind, colon, rest = name.partition(":")
+    rest = re.sub(r"_(?=x[0-9A-F]+_)|[^\w\-. ]", lambda sign: f"_x{ord(sign[0]):02X}_", rest)
+    key = f"{kind}_{rest}" if colon else kind
+    if len(key) <= LONGEST_SLICE:
+        return key
+    return f"{key[: LONGEST_SLICE - 17]}_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def former_key(key: str) -> str:
+    """Return how versions that did not keep slices apart recorded a metric that is recorded as `key` today."""
+    return tag_key(re.sub(r"_x([0-9A-F]+)_", lambda sign: chr(int(sign[1], 16)), key))
 
 
 def step_points(lines: list[dict[str, Any]]) -> list[tuple[str, float, int]]:

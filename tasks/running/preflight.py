@@ -1,17 +1,15 @@
-"""Checks that cost a second and save an hour: done before anything is written, by the command line and by `teacher`."""
+"""Whether the rounds can be cut from the teacher, and the disk has room: asked before anything is written, and by `teacher`."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.data.sources import WEIGHTS, data_file, decoder_files, locate, model_files, text_files
 from tasks.data.vocabulary import check_prunable
-from tasks.errors import ParamsError, ResourceError, SourceError
+from tasks.errors import Faults, ParamsError, ResourceError, SourceError
 from tasks.files import read_json
 from tasks.models.architectures import adapter_of, relation_widths
 from tasks.models.causal_lm import DECODERS, new_config
@@ -28,47 +26,6 @@ Shapes = dict[str, dict[str, int]]  # round -> its shape
 # A run keeps, per model: checkpoints, the model, its ONNX files, and DVC's and MLflow's copies of them.
 COPIES_OF_A_MODEL = 12
 MARGIN_BYTES = 200_000_000
-UNPACKED = 8  # bytes of fp32 for each of a .gguf file's, at four bits a weight
-
-
-def check(params: Params, workspace: Path) -> None:
-    """Raise a UserError when sources, shapes or free disk space would stop the run later."""
-    check_disk(CHECKS[params.task](params), workspace)
-
-
-def _check_classifier(params: ClassificationParams) -> int:
-    """Return the bytes of the teacher's weights; a UserError when its files, its data or the rounds are of no use."""
-    sources = params.sources()
-    folder = locate(sources["teacher.model"], "teacher.model")
-    files = model_files(folder)
-    data_file(locate(sources["data.source"], "data.source"))
-    check_fit(params, folder)
-    return sum(path.stat().st_size for path in files if path.suffix == ".safetensors")
-
-
-def _check_causal_lm(params: CausalLMParams) -> int:
-    """Return what `_check_classifier` does; of a new teacher no bytes, and of a packed one those it is unpacked to."""
-    for key, source in params.sources().items():
-        if key != "teacher.model":
-            text_files(locate(source, key), key)
-    if params.teacher.new is not None:
-        check_causal_shapes(params, new_config(params.teacher.new.model_dump(), params.data.block_tokens))
-        return 0
-    files = decoder_files(locate(params.teacher.model, "teacher.model"))
-    weights_bytes = sum(path.stat().st_size for path in files if path.suffix in WEIGHTS)
-    if files[0].suffix == ".gguf":
-        if find_spec("gguf") is None:
-            raise SourceError(
-                "params.yaml: teacher.model: reading a .gguf file needs the package gguf; "
-                "install it with the extra: pip install 'compactlm[decoder]'"
-            )
-        # its shapes are looked at before `teacher` works: reading them here would take every run seconds
-        return UNPACKED * weights_bytes
-    check_fit(params, files[0].parent)
-    return weights_bytes
-
-
-CHECKS: Final[Mapping[str, Callable[[Any], int]]] = {CLASSIFICATION: _check_classifier, CAUSAL_LM: _check_causal_lm}
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:
@@ -109,6 +66,12 @@ def check_causal_shapes(params: CausalLMParams, config: Config) -> Shapes:
 SHAPES: Final[Mapping[str, Callable[[Any, Config], Shapes]]] = {CLASSIFICATION: check_shapes, CAUSAL_LM: check_causal_shapes}
 
 
+def check_new(params: CausalLMParams) -> None:
+    """Raise a UserError unless every round can be cut from the new teacher of `params`."""
+    if params.teacher.new is not None:
+        check_causal_shapes(params, new_config(params.teacher.new.model_dump(), params.data.block_tokens))
+
+
 def check_fit(params: Params, folder: Path) -> None:
     """Raise a UserError unless every round can be cut from the teacher in `folder`, its tokenizer included."""
     config = read_model_config(folder)
@@ -122,13 +85,16 @@ def _check_rounds(
 ) -> dict[str, list[Config]]:
     """Return the configs that each round may have, of every `possible` shape from every config of its parent."""
     configs: dict[str, list[Config]] = {"teacher": [config]}
+    faults = Faults()
     for name, target in rounds.items():
         where = f"params.yaml: rounds.{name}"
-        configs[name] = [
-            _resized(where, target, shape, parent)
-            for parent in configs[target.parent]
-            for shape in possible(where, target, parent)
-        ]
+        with faults.gathered():
+            configs[name] = [
+                _resized(where, target, shape, parent)
+                for parent in configs.get(target.parent, ())  # none of a parent with a fault of its own
+                for shape in possible(where, target, parent)
+            ]
+    faults.refuse()
     return {name: configs[name] for name in rounds}
 
 

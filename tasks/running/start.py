@@ -11,7 +11,7 @@ from typing import Final
 
 from tasks.errors import ParamsError, ResourceError
 from tasks.params.base import Params
-from tasks.params.file import load_params
+from tasks.params.file import load_params, read_text
 
 AUDIT: Final = "audit"  # what the lock of a workspace says while one reads it
 
@@ -24,20 +24,21 @@ def find_workspace(start: Path) -> Path:
     raise ParamsError(f"{start}: no dvc.yaml and params.yaml here or above; change into a compactlm project")
 
 
-def check_run(params: Params, workspace: Path) -> None:
-    """Raise a UserError when params, sources or free disk space would stop the run later."""
-    from tasks.running.preflight import check
+def check_run(workspace: Path, text: str | None = None) -> Params:
+    """Return the params of `text`, or of params.yaml; raise a UserError with all that would stop the run later."""
+    from tasks.running.check import look
 
-    check(params, workspace)
+    text = read_text(workspace / "params.yaml") if text is None else text
+    seen = look(workspace, text)
+    params = seen.checked()
+    return look(workspace, text, download=True).checked() if seen.to_download else params
 
 
 def prepare_run(workspace: Path, *, checked: bool = False) -> Params:
     """Return the params of a run whose input has been checked (unless it was already), with sources.lock up to date."""
     from tasks.data.sources import refresh_lock
 
-    params = load_params(workspace / "params.yaml")
-    if not checked:
-        check_run(params, workspace)
+    params = load_params(workspace / "params.yaml") if checked else check_run(workspace)
     _forget_searches(params, workspace)
     for line in refresh_lock(params.sources(), workspace / "sources.lock"):
         logging.getLogger("compactlm").info("sources.lock: %s", line)

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.data.sources import MAIN, check_lock, data_file, decoder_files, locate, model_files, text_files
+from tasks.data.sources import MAIN, check_lock, data_file, decoder_files, locate, model_files, pickles_in, text_files
 from tasks.files import write_json
 from tasks.models.causal_lm import new_config
 from tasks.models.checkpoint import unpack_gguf
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
 from tasks.params.causal_lm import CausalLMParams
 from tasks.params.classification import ClassificationParams
+from tasks.progress import say
 from tasks.running.stage import InPath, OutPath
 
 
@@ -29,6 +30,7 @@ def run(params: Params, *, lock: InPath, data: OutPath, teacher: OutPath) -> dic
 def _rows_and_classifier(params: ClassificationParams, data: Path, teacher: Path) -> int:
     rows = data_file(locate(params.data.source, "data.source"))
     model = model_files(locate(params.teacher.model, "teacher.model"))
+    _say_left_out(model)
     return _copy({rows.name: rows}, data) + _copy({file.name: file for file in model}, teacher)
 
 
@@ -47,9 +49,15 @@ def _documents_and_decoder(params: CausalLMParams, data: Path, teacher: Path) ->
 def _copy_decoder(place: Path, out: Path) -> int:
     files = decoder_files(place)
     if files[0].suffix != ".gguf":
+        _say_left_out(files)
         return _copy({file.name: file for file in files}, out)
     unpack_gguf(files[0], out)
     return files[0].stat().st_size
+
+
+def _say_left_out(files: list[Path]) -> None:
+    if pickles := pickles_in(files[0].parent):
+        say(f"fetch: left out {', '.join(pickles)}: only safetensors are read")
 
 
 def _copy(files: Mapping[str, Path], out: Path) -> int:

@@ -15,13 +15,13 @@ import torch
 
 from tasks.data.frames import read_sets
 from tasks.data.tokens import TokenSet, collate, load_tokens, rows_of, shuffled_buckets
-from tasks.errors import SourceError
 from tasks.files import file_sha256
 from tasks.models.architectures import freeze, leave_out_unread, num_layers
-from tasks.models.checkpoint import attend_plainly, load_classifier, pad_id, read_config, save_classifier
+from tasks.models.checkpoint import attend_plainly, load_classifier, load_teacher, pad_id, save_classifier
 from tasks.models.devices import Device, pick
 from tasks.models.masks import GROWN_AFTER, SCHEDULES, Masker
 from tasks.params.classification import ClassificationParams
+from tasks.progress import say
 from tasks.training.extra_losses import Batch, Extras, make_extras
 from tasks.training.hidden import weighed
 from tasks.training.keeper import RowKeeper, keep_as_it_is
@@ -78,15 +78,23 @@ def teach(params: ClassificationParams, base: Path, texts: Texts, job: Job) -> d
 
     Its classification head, where it comes without one, is drawn from the current torch seed.
     """
+    model, changes = load_teacher(base, params.data.labels)
+    for line in changes:
+        say(f"teacher: {line}")
+    return {**_taught(params, base, model, texts, job), **({"changes": changes} if changes else {})}
+
+
+def _taught(params: ClassificationParams, base: Path, model: Any, texts: Texts, job: Job) -> dict[str, Any]:
     section, device = params.teacher, job.device
-    model = load_classifier(base, len(params.data.labels), params.data.labels)
     attend_plainly(model, device.device)
     if device.processes.shares is None:  # what it changes does not outlive a copy
         leave_out_unread(model, device.device)
     if section.frozen_layers is not None:
         freeze(model, section.frozen_layers)
     if section.epochs == 0:
-        return _take_as_it_is(params, base, model, job)
+        job.device.processes.end_others()
+        save_classifier(model, base, job.out / "model")
+        return keep_as_it_is(job.out, MOST_RIGHT)
     frames, rows = read_sets(texts.sets, ["train", "validation"]), load_tokens(texts.tokens / "train")
     labels, validation_labels = (frame["label"].to_numpy(dtype=np.int64) for frame in frames.values())
     targets, rng = torch.tensor(labels, device=device.device), np.random.default_rng(params.seed)
@@ -104,19 +112,6 @@ def teach(params: ClassificationParams, base: Path, texts: Texts, job: Job) -> d
 
     course = Course(batches, batch_loss, schedule_of(section, section.learning_rate, params.seed))
     return job.train(model, course, keeper, base, _count(rows, batches))
-
-
-def _take_as_it_is(params: ClassificationParams, base: Path, model: Any, job: Job) -> dict[str, Any]:
-    """Write the teacher as it came; SourceError when it has no classification head of its own."""
-    architectures = read_config(base).get("architectures") or []
-    if not any(name.endswith("ForSequenceClassification") for name in architectures):
-        raise SourceError(
-            f"params.yaml: teacher.epochs: 0 takes {params.teacher.model} as it is, but it has no classification head "
-            f"(architectures: {architectures}); set teacher.epochs to 1 or more to fine-tune it"
-        )
-    job.device.processes.end_others()
-    save_classifier(model, base, job.out / "model")
-    return keep_as_it_is(job.out, MOST_RIGHT)
 
 
 def distil(params: ClassificationParams, round_name: str, student: Student, lesson: Lesson, job: Job) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from tasks.errors import StageError, UserError
 from tasks.running.dvc import pending, read_graph
 
-SHOWING = {"status": "status", "models": "models", "lineage": "lineage", "help": "--help"}
+SHOWING = {"check": "check", "status": "status", "models": "models", "lineage": "lineage", "help": "--help"}
 COMPACTLM = [sys.executable, "-c", "from tasks.cli.app import main; main()"]
 COMMANDS = {
     "dvc_repro": [sys.executable, "-m", "dvc", "repro"],

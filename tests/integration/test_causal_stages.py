@@ -23,7 +23,7 @@ from tasks.exports.gguf import GGUF_FILE, gguf_refusal, splitting_of
 from tasks.files import digest, file_sha256, read_json, write_json
 from tasks.measuring.causal_lm import Reader
 from tasks.measuring.predictions import SAMPLES, agreed_pieces
-from tasks.models.checkpoint import load_causal_lm
+from tasks.models.checkpoint import load_causal_lm, save_causal_lm
 from tasks.models.devices import Device
 from tasks.models.predict import next_tokens, predicting
 from tasks.params.causal_lm import CausalLMParams
@@ -507,13 +507,19 @@ def test_a_teacher_cut_to_the_tokens_that_its_text_uses_is_as_good_as_before(run
 
 
 def test_a_llama_is_taken_as_it_is_and_loses_heads_of_each_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its embedding is padded above its 258 tokens, and its makers chose how it generates."""
     monkeypatch.chdir(tmp_path)
     write_documents(tmp_path / "text")
     base = write_decoder("llama", tmp_path / "llama")
+    padded = load_causal_lm(base)
+    padded.resize_token_embeddings(272)
+    save_causal_lm(padded, base, base)
+    write_json(base / "generation_config.json", {"do_sample": True, "temperature": 0.6, "eos_token_id": [257, 10]})
+    (base / "chat_template.jinja").write_text("{{ messages }}")
     values = tiny_values(tmp_path / "text")
     values["teacher"] |= {"model": f"path:{base}", "new": None, "train_tokens": 0}
     values["prune"] = {"criterion": "taylor", "depth": "block_influence", "merge_heads": True}
-    shape = {"vocabulary": 258, "hidden": 24, "heads": 2, "ffn": 20, "layers": 2}
+    shape = {"vocabulary": 264, "hidden": 24, "heads": 2, "ffn": 20, "layers": 2}
     values["rounds"] = {"r1": {"parent": "teacher", **shape, "train_tokens": 600, "learning_rate": 1.0e-2}}
     made = Run(causal_params(values), tmp_path)
     model = made.to_teacher()
@@ -523,11 +529,15 @@ def test_a_llama_is_taken_as_it_is_and_loses_heads_of_each_group(tmp_path: Path,
     plan = read_json(made.rounds / "r1/pruned/plan.json")
     least = min(plan["layer_block_influence"], key=plan["layer_block_influence"].__getitem__)
     assert plan["keep"]["layers"] == [layer for layer in range(3) if str(layer) != least]
+    assert plan["keep"]["vocabulary"] == list(range(264)), "the padding goes first"
     pruned = load_causal_lm(made.rounds / "r1/pruned/model")
     assert pruned.num_parameters() == facts["params_total"]
     assert pruned.config.num_key_value_heads == 2
     made.distill("r1")
     trained = made.rounds / "r1/trained/model"
+    chosen = read_json(trained / "generation_config.json")
+    assert (chosen["do_sample"], chosen["temperature"], chosen["eos_token_id"]) == (True, 0.6, [257, 10])
+    assert AutoTokenizer.from_pretrained(trained).chat_template == "{{ messages }}"
     parity = export.run(made.params, model=trained, sets=made.sets, out=tmp_path / "exported")
     assert parity["cache_mismatched_tokens"] == 0
     assert parity["load_back_max_difference"] <= 1e-5

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tasks.errors import DataError, StageError
+from tasks.errors import DataError, StageError, UserError
 from tasks.params.file import apply_overrides
-from tasks.running.dvc import BusyError, StageRunner, _fault, pending, read_graph, stage_digests
+from tasks.running.dvc import BusyError, StageRunner, _fault, pending, read_graph, read_state, stage_digests
 
 
 def wait_for(path: Path) -> None:
@@ -50,6 +53,56 @@ def test_a_change_makes_its_stage_and_what_follows_pending(built: Path) -> None:
     assert "distill@r1" not in waiting
     assert waiting[0] == "prune@r2"
     assert waiting[-1] == "report"
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def change_much(folder: Path) -> None:
+    edit(folder / "params.yaml", "bootstrap_resamples: 2000", "bootstrap_resamples: 2001")
+    edit(folder / "params.yaml", "baselines:\n", "baselines_:\n")
+    edit(folder / "artifacts/rounds/r1/verdict.json", "{", "{ ")
+    (folder / "artifacts/selection.json").unlink()
+    (folder / "artifacts/rounds/r2/trained/more.txt").write_text("x")
+    edit(folder / "dvc.yaml", "small_stages.py prepare", "small_stages.py  prepare")
+    edit(folder / "dvc.yaml", "  report:\n", "  report:\n    frozen: true\n")
+    edit(folder / "dvc.yaml", "  export_teacher:\n", "  export_teacher:\n    always_changed: true\n")
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], int]] = {
+    "a touched file": (lambda folder: os.utime(folder / "tasks/small_stages.py"), 0),
+    "much": (change_much, 12),
+    "code": (lambda folder: edit(folder / "tasks/small_stages.py", "import sys", "import sys  # "), 23),
+    "the cache gone": (lambda folder: shutil.rmtree(folder / ".dvc/cache"), 23),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_has_changed_is_what_dvc_itself_says_and_asking_writes_nothing(built: Path, change: str) -> None:
+    from dvc.repo import Repo
+
+    do, count = CHANGES[change]
+    do(built)
+    before = {path: path.stat().st_mtime_ns for path in built.rglob("*")}
+    stages, _ = read_state(built)
+    changed = pending(built, [replace(stage, upstream=()) for stage in stages])
+    assert {path: path.stat().st_mtime_ns for path in built.rglob("*")} == before
+    with Repo(str(built)) as repo:
+        graph = {stage.name: tuple(sorted(up.name for up in repo.index.graph.successors(stage))) for stage in repo.index.stages}
+        assert set(changed) == {address.rpartition(":")[2] for address in repo.status()}
+    assert {stage.name: stage.upstream for stage in stages} == graph
+    assert len(changed) == count
+
+
+def test_stages_that_wait_for_each_other_are_named(fresh: Path) -> None:
+    edit(
+        fresh / "dvc.yaml", "    deps: [tasks/small_stages.py, sources.lock", "    deps: [artifacts/selection.json, sources.lock"
+    )
+    with pytest.raises(UserError, match=r"dvc.yaml: these stages wait for each other: fetch, select"):
+        read_graph(fresh)
 
 
 def test_a_stage_is_skipped_executed_or_restored(built: Path, runner: StageRunner) -> None:

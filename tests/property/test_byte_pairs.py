@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from tasks.data.bpe import train_tokenizer
-from tasks.data.byte_pairs import choose_tokens, ids_of, merges_of, parts_of, token_bytes
-from tasks.data.vocabulary import check_prunable, ids_at_teacher, kept_ids, smaller_tokenizer
+from tasks.data.byte_pairs import ALPHABET, choose_tokens, ids_of, merges_of, parts_of, token_bytes
+from tasks.data.vocabulary import check_prunable, ids_at_teacher, kept_ids, most_kept, smaller_tokenizer
 from tasks.errors import DataError, ParamsError
 from tasks.measuring.latency import continued
 from tasks.models.checkpoint import (
@@ -62,15 +62,37 @@ def counts_of(tokenizer: dict[str, Any], text: str, size: int = SIZE) -> np.ndar
     return np.bincount(np.array(encode(tokenizer, text), dtype=np.int64), minlength=size)
 
 
+def needed(tokenizer: dict[str, Any], text: str) -> set[str]:
+    """Return the tokens that a text is written with, and those that they are merged from, without single bytes."""
+    names = {number: token for token, number in ids_of(tokenizer).items()}
+    waiting, tokens, parts = [names[i] for i in encode(tokenizer, text)], set(), parts_of(tokenizer)
+    while waiting:
+        token = waiting.pop()
+        if token in parts and token not in tokens:
+            tokens.add(token)
+            waiting += parts[token]
+    return tokens
+
+
+def test_tokens_that_the_data_never_have_are_not_kept(full: dict[str, Any]) -> None:
+    """However large a vocabulary is asked for; with what is kept the text is written as before."""
+    counts = counts_of(full, TEXT)
+    for size in (300, SIZE):
+        keep = kept_ids(full, counts, size, {})
+        assert set(ids_of(smaller_tokenizer(full, keep))) - ALPHABET - {END} == needed(full, TEXT)
+        assert len(keep) == most_kept(full, counts, {}) < 300
+    assert np.array(keep)[encode(smaller_tokenizer(full, keep), TEXT)].tolist() == encode(full, TEXT)
+
+
 @FEW
 @given(seen=LETTERS, text=LETTERS | st.text(max_size=30), size=st.integers(257, SIZE))
 def test_texts_of_kept_tokens_are_cut_the_same_and_every_text_can_be_written(
     full: dict[str, Any], seen: str, text: str, size: int
 ) -> None:
     keep = choose_tokens(full, counts_of(full, seen), size)
-    assert len(keep) == size
+    assert len(keep) == min(size, 257 + len(needed(full, seen))) or (len(keep) < size < 257 + len(needed(full, seen)))
     smaller = smaller_tokenizer(full, keep)
-    assert sorted(ids_of(smaller).values()) == list(range(size))
+    assert sorted(ids_of(smaller).values()) == list(range(len(keep)))
     ours, theirs = encode(smaller, text), encode(full, text)
     assert Tokenizer.from_str(json.dumps(smaller)).decode(ours) == Tokenizer.from_str(json.dumps(full)).decode(theirs)
     at_teacher = ids_at_teacher(smaller, full)
@@ -90,7 +112,7 @@ def test_kept_tokens_have_their_parts_and_merges_keep_their_order(full: dict[str
         assert token not in kept or set(pair) <= kept
     places = [merges_of(full).index(merge) for merge in merges_of(smaller)]
     assert places == sorted(places)
-    assert len(merges_of(smaller)) == size - 257, "one merge a token that is no byte and not special"
+    assert len(merges_of(smaller)) == len(keep) - 257, "one merge a token that is no byte and not special"
 
 
 def test_frequent_tokens_stay(full: dict[str, Any]) -> None:
@@ -199,7 +221,7 @@ def test_a_language_model_with_fewer_tokens_has_its_parents_logits_of_those_that
     save_causal_lm(causal_student(parent, plan), parent, tmp_path / "student")
     write_tokenizer(parent, plan, tmp_path / "student")
     stock = AutoModelForCausalLM.from_pretrained(tmp_path / "student").eval()
-    assert stock.config.eos_token_id == [289]
+    assert stock.config.eos_token_id == [len(keep) - 1] != [SIZE - 1]
     ids = AutoTokenizer.from_pretrained(tmp_path / "student")(TEXT, return_tensors="pt")["input_ids"]
     with torch.inference_mode():
         mine, whole = stock(ids).logits, load_causal_lm(parent)(torch.tensor(keep)[ids]).logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tasks.data.tokens import TokenSet
 from tasks.errors import SourceError
+from tasks.files import write_json
 from tasks.measuring import cost
 from tasks.models.architectures import adapter_of, freeze, leave_out_unread, without_layers
 from tasks.models.checkpoint import attend_plainly, load_classifier, pad_id, read_config, save_classifier
@@ -356,14 +358,23 @@ def test_roberta_counts_positions_from_its_padding_id_and_is_served_so(folders: 
     assert len(served.predict(None, ["the long one " * 40, "short"])) == 2, "64 tokens of 66 positions are read"
 
 
-def test_layers_that_attend_by_their_number_are_not_dropped() -> None:
-    config = {**CONFIGS["qwen2"], "layer_types": ["full_attention", "full_attention", "sliding_attention"]}
-    adapter = adapter_of(config)
-    words = adapter.refusal(config, adapter.shape(config) | {"layers": 2})
-    assert words.startswith("layers = 2: the teacher's layers attend differently")
-    assert adapter.refusal(config, adapter.shape(config) | {"ffn": 7}) is None
-    alike = {**config, "layer_types": ["full_attention"] * 3}
-    assert adapter.resized(alike, adapter.shape(alike) | {"layers": 2})["layer_types"] == ["full_attention"] * 2
+@pytest.mark.parametrize("told", [True, False])  # an old config.json tells only from which layer on the window slides
+def test_layers_that_attend_by_their_number_attend_so_in_the_student(
+    folders: dict[str, Path], tmp_path: Path, told: bool
+) -> None:
+    folder = Path(shutil.copytree(folders["qwen2"], tmp_path / "parent"))
+    sliding = {"use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1}
+    kinds = {"layer_types": ["full_attention", "sliding_attention", "sliding_attention"]} if told else {}
+    config = {key: value for key, value in read_config(folder).items() if key != "layer_types"}
+    write_json(folder / "config.json", {**config, **sliding, **kinds})
+    parent = load_classifier(folder)
+    save_classifier(parent, folder, folder)  # as the teacher is saved
+    whole = everything(folder)
+    student = student_of(folder, layers=[0, 2], heads=whole["heads"][:2], ffn=whole["ffn"][:2])
+    assert student.config.layer_types == ["full_attention", "sliding_attention"]
+    with without_layers(parent, {1}):
+        torch.testing.assert_close(logits(student), logits(parent), atol=1e-6, rtol=1e-5)
+    assert parent.config.layer_types == ["full_attention", "sliding_attention", "sliding_attention"]
 
 
 def test_an_unknown_architecture_is_refused_with_those_that_are_supported() -> None:

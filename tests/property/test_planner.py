@@ -133,3 +133,28 @@ def test_a_budget_out_of_reach_is_refused_with_what_can_be_reached(target: dict[
     with pytest.raises(ParamsError) as refused:
         target_shape("here", budget(**target), MINILM, Measure(MINILM, 2, 32))
     assert said in str(refused.value)
+
+
+def solved(pieces: int | None, **asked: Any) -> dict[str, int]:
+    return target_shape("here", budget(**asked), MINILM, Measure(MINILM, 2, 16, pieces))
+
+
+def test_a_budget_spends_nothing_on_pieces_that_the_data_never_have() -> None:
+    plain, few = (solved(pieces, ratio=4) for pieces in (None, 250))
+    assert (plain["vocabulary"] > 250, few["vocabulary"]) == (True, 250)
+    for shape in (plain, few):
+        assert 0.95 < 4 * total(MINILM, shape) / total(MINILM, adapter_of(MINILM).shape(MINILM)) <= 1.0
+    assert few["hidden"] * few["ffn"] * few["layers"] > plain["hidden"] * plain["ffn"] * plain["layers"], "it goes to width"
+    assert solved(plain["vocabulary"], ratio=4) == plain
+    assert solved(30522, ratio=4) == plain, "what is kept anyway changes nothing"
+
+
+def test_where_all_but_those_pieces_fits_the_budget_all_of_it_stays() -> None:
+    assert solved(250, ratio=1.2) == {**adapter_of(MINILM).shape(MINILM), "vocabulary": 250}
+    assert solved(250, ratio=1.2, layers=5) == {**adapter_of(MINILM).shape(MINILM), "vocabulary": 250, "layers": 5}
+
+
+def test_a_vocabulary_that_is_held_is_cut_to_what_occurs_unless_it_is_the_parents() -> None:
+    assert solved(250, ratio=4, vocabulary=8000)["vocabulary"] == 250
+    assert solved(9000, ratio=4, vocabulary=8000) == solved(None, ratio=4, vocabulary=8000)
+    assert solved(250, ratio=1.2, vocabulary=30522) == solved(None, ratio=1.2, vocabulary=30522)

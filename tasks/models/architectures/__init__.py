@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, Final
 
 from tasks.errors import SourceError
 from tasks.models.architectures import bert, distilbert, gpt2, llama, roberta
 from tasks.models.architectures.family import Config, Family
 from tasks.models.architectures.layout import Layout
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 FAMILIES: Final[Mapping[str, Family]] = {
     "bert": bert.FAMILY,
@@ -53,8 +54,10 @@ def freeze(model: Any, count: int) -> None:
 
 def stop_dropout(module: nn.Module) -> None:
     """Switch the dropout in a module off for good."""
+    from torch.nn import Dropout
+
     for part in module.modules():
-        if isinstance(part, nn.Dropout):
+        if isinstance(part, Dropout):
             part.p = 0.0
 
 
@@ -82,14 +85,22 @@ def layers_of(model: Any) -> tuple[str, Any]:
 @contextmanager
 def without_layers(model: Any, dropped: set[int]) -> Iterator[None]:
     """Make the model skip the layers numbered in `dropped` while the context lasts."""
+    from torch.nn import ModuleList
+
     above, _, name = _layout(model).layers.rpartition(".")
     parent = model.get_submodule(above)
-    layers = getattr(parent, name)
-    setattr(parent, name, nn.ModuleList(layer for i, layer in enumerate(layers) if i not in dropped))
+    layers, config = getattr(parent, name), model.config
+    kinds, cached = getattr(config, "layer_types", None), getattr(config, "use_cache", None)
+    kept = [number for number in range(len(layers)) if number not in dropped]
+    setattr(parent, name, ModuleList(layers[number] for number in kept))
+    if kinds:  # stock classes look up how a layer attends by its place, but the room in a cache by the number it had
+        config.layer_types, config.use_cache = [kinds[number] for number in kept], False
     try:
         yield
     finally:
         setattr(parent, name, layers)
+        if kinds:
+            config.layer_types, config.use_cache = kinds, cached
 
 
 def _layout(model: Any) -> Layout:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Final
 
 from tasks.models.architectures.family import USUAL_KEYS, Family
 from tasks.models.architectures.layout import Axes, Layout, Parts, inside, norm, product, sites_after
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EMBEDDINGS: Final[dict[str, Axes]] = {
     "word_embeddings.weight": ("vocabulary", "hidden"),
@@ -50,7 +50,7 @@ def first_token_alone(model: Any) -> None:
         scores_BH1T = query @ key.transpose(-1, -2) * attention.scaling
         if attention_mask is not None:
             scores_BH1T = scores_BH1T + attention_mask[:, :, :1]
-        shares_BH1T = attention.dropout(torch.softmax(scores_BH1T, dim=-1).to(value.dtype))
+        shares_BH1T = attention.dropout(scores_BH1T.softmax(dim=-1).to(value.dtype))
         mixed_B1D = (shares_BH1T @ value).transpose(1, 2).flatten(-2)
         result: Tensor = layer.feed_forward_chunk(layer.attention.output(mixed_B1D, first_B1D))
         return result

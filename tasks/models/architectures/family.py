@@ -5,14 +5,15 @@ Letters: V vocabulary, D hidden, A channels of all query heads, K of all key hea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from tasks.models.architectures.layout import Layout, Parts, Sites, named
 from tasks.models.shapes import Shape
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Config = Mapping[str, Any]  # the content of config.json
 USUAL_KEYS: Final = {
@@ -54,8 +55,9 @@ class Family:
     parts: Parts
     sites: Callable[[Any], Sites]  # where the channels of a model can be seen
     keys: Mapping[str, str]  # axis -> its key in config.json
-    tables: tuple[str, ...]  # keys of config.json: how many rows embeddings besides the vocabulary's have
+    tables: tuple[str, ...]  # keys of config.json: how many rows embeddings besides the vocabulary's have, positions first
     byte_pairs: bool  # whether tokenizers are byte-pair encodings, which write every text with 256 bytes
+    reserved: Callable[[Config], int] = lambda _: 0  # rows of the table of positions that are none
     one_width: bool = True  # whether stock classes need hidden = heads x head size, so that those two shrink together
     gated: bool = False  # whether the feed-forward part has a third product, which gates the neurons
     norm_weights: int = 2  # of a norm, for each channel: its weight and its bias
@@ -72,21 +74,30 @@ class Family:
 
     def head_size(self, config: Config) -> int:
         """Return the channels of a head; where the config tells, they do not follow from the width, once it was pruned."""
-        return int(config.get("head_dim") or int(config[self.keys["hidden"]]) // int(config[self.keys["heads"]]))
+        given = self.filled(config).get("head_dim")
+        return int(given or int(config[self.keys["hidden"]]) // int(config[self.keys["heads"]]))
 
     def shared_kv(self, config: Config) -> int | None:
         """Return how many heads have keys and values where groups of query heads share them; None where each has its own."""
         heads = int(config[self.keys["heads"]])
-        shared = int(config.get("num_key_value_heads") or heads)
+        shared = int(self.filled(config).get("num_key_value_heads") or heads)
         return shared if shared < heads else None
 
     def head_groups(self, config: Config) -> int:
         """Return in how many groups heads share keys and values and shrink evenly; 1 where any head may go."""
         return self.shared_kv(config) or 1
 
-    def resized(self, config: Config, new_shape: Shape) -> dict[str, Any]:
-        """Return the config with the sizes of `new_shape`."""
-        return dict(self.follows(config, {**config, **{key: new_shape[axis] for axis, key in self.keys.items()}}))
+    def positions(self, config: Config) -> int | None:
+        """Return how many tokens a model can read at once; None where positions are computed and not looked up in a table."""
+        return None if not self.tables else int(config[self.tables[0]]) - self.reserved(config)
+
+    def resized(self, config: Config, new_shape: Shape, layers: Sequence[int] | None = None) -> dict[str, Any]:
+        """Return the config with the sizes of `new_shape`; `layers` are those of the parent that stay, else the first ones."""
+        sized = dict(self.follows(config, {**config, **{key: new_shape[axis] for axis, key in self.keys.items()}}))
+        if kinds := config.get("layer_types"):  # how each layer attends
+            kept = range(new_shape["layers"]) if layers is None else layers
+            sized["layer_types"] = [kinds[layer] for layer in kept]
+        return sized
 
     def refusal(self, config: Config, new_shape: Shape) -> str | None:
         """Return why stock classes cannot hold a model of this shape cut from this config, None when they can."""

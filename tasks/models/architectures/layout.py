@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from torch import nn
+if TYPE_CHECKING:  # what is known of a family without a model needs no torch, whose import takes seconds
+    from torch import nn
 
 Axes = tuple[str | None, ...]  # one entry for each dimension of a weight
 FUSED: Final = 3  # query, key and value
@@ -38,6 +39,23 @@ class Layout:
         elif name in self.outside:
             return None, self.outside[name]
         raise KeyError(f"this family has no weight {name!r}; the checkpoint is of another architecture")
+
+    @property
+    def embedding(self) -> str:
+        """The weight whose rows are the tokens."""
+        return next(name for name, axes in self.outside.items() if axes[0] == "vocabulary")
+
+    def is_head(self, name: str) -> bool:
+        """Return whether a weight belongs to what a classifier has above the body of its family."""
+        return name in self.outside and name != "lm_head.weight" and ("pooler" in self.outside[name] or not self._in_body(name))
+
+    def full_name(self, name: str) -> str:
+        """Return the name of a weight in a model with a head; of a body alone it is stored without the body's name."""
+        body = self.layers.partition(".")[0]
+        return name if self._in_body(name) or name in self.outside else f"{body}.{name}"
+
+    def _in_body(self, name: str) -> bool:
+        return name.startswith(f"{self.layers.partition('.')[0]}.")
 
     def renumbered(self, name: str, layer: int) -> str:
         """Return the name of a layer's weight in another layer."""

@@ -20,6 +20,11 @@ OUTSIDE: Final[dict[str, Axes]] = {
     "score.weight": (None, "hidden"),
     "lm_head.weight": ("vocabulary", "hidden"),
 }
+LEFT_OUT: Final = {  # model_type -> what its stock class takes for a key that config.json leaves out; else as many as heads
+    "mistral": {"num_key_value_heads": 8},
+    "qwen2": {"num_key_value_heads": 32},
+    "qwen3": {"num_key_value_heads": 32, "head_dim": 128},
+}
 PARTS: Final = Parts(
     queries=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     mixed="self_attn.o_proj",
@@ -27,6 +32,11 @@ PARTS: Final = Parts(
     summed="mlp.down_proj",
     norms=("input_layernorm", "post_attention_layernorm"),
 )
+
+
+def _filled(config: Config) -> Config:
+    left_out = LEFT_OUT.get(config["model_type"], {})
+    return config if left_out.keys() <= config.keys() else {**left_out, **config}  # asked for every shape of a search
 
 
 def _layout(config: Config) -> Layout:
@@ -38,12 +48,10 @@ def _layout(config: Config) -> Layout:
 
 def _follows(config: Config, resized: Config) -> Config:
     """Return a resized config that also says what a smaller width or number of heads and layers no longer tells."""
-    kinds = config.get("layer_types")
     return {
         **resized,
         "num_key_value_heads": FAMILY.shared_kv(config) or resized["num_attention_heads"],
         "head_dim": FAMILY.head_size(config),
-        **({"layer_types": kinds[: resized["num_hidden_layers"]]} if kinds else {}),
     }
 
 
@@ -53,12 +61,6 @@ def _refusal(config: Config, new_shape: Shape) -> str | None:
         return (
             f"heads = {heads}: the teacher's query heads share {groups} groups of keys and values, which stay, and each "
             f"must keep the same number; allowed: multiples of {groups}"
-        )
-    layers = config["num_hidden_layers"]
-    if len(set(config.get("layer_types") or ())) > 1 and new_shape["layers"] != layers:
-        return (
-            f"layers = {new_shape['layers']}: the teacher's layers attend differently (layer_types), by their number, so "
-            f"they cannot be dropped; allowed: {layers}"
         )
     return None
 
@@ -85,6 +87,7 @@ FAMILY: Final = Family(
     gated=True,
     norm_weights=1,
     extras=_extras,
+    filled=_filled,
     follows=_follows,
     own_refusal=_refusal,
 )

@@ -26,6 +26,7 @@ FAMILY: Final = Family(
         model.roberta.embeddings, model.roberta.encoder.layer, PARTS, model.classifier.dense, model.classifier.out_proj
     ),
     tables=TABLES,
+    reserved=lambda config: int(config.get("pad_token_id", 1)) + 1,
     byte_pairs=True,
     first_token_alone=first_token_alone,
 )

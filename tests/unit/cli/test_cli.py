@@ -16,7 +16,6 @@ from tasks.cli import app as cli
 from tasks.cli import show
 from tasks.cli.console import RunLines
 from tasks.errors import DataError, ParamsError, StageError
-from tasks.params.edit import planned_text, write_text
 from tasks.running.last_run import computing_seconds, read_last_run, sentence, write_last_run
 from tasks.running.start import find_workspace
 
@@ -66,31 +65,6 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     assert result.exit_code == 0
     assert f"Example: compactlm {command}" in result.output
     assert "--json" in result.output
-
-
-def test_overrides_are_written_with_comments_kept_and_can_be_undone(project: Path) -> None:
-    text, params = planned_text(project, None, ["rounds.r3.layers=2"])
-    assert params.rounds["r3"].layers == 2
-    said = write_text(project, text)
-    assert said == ["params.yaml: rounds.r3.layers: 3 -> 2", "params.yaml was changed; undo with: git checkout params.yaml"]
-    assert "# The one description of a run" in (project / "params.yaml").read_text()
-    assert write_text(project, text) == []
-    again, _ = planned_text(project, None, ["rounds.r3.layers=1"])
-    assert "git checkout" in write_text(project, again)[-1]
-    assert not (project / ".compactlm/params-before.yaml").exists()
-
-
-def test_edits_of_the_user_that_would_be_lost_are_kept(project: Path) -> None:
-    path = project / "params.yaml"
-    mine = path.read_text() + "# my remark\n"
-    path.write_text(mine)
-    other = project / "other.yaml"
-    other.write_text(mine.replace("seed: 0", "seed: 7"))
-    text, _ = planned_text(project, other, [])
-    said = write_text(project, text)
-    assert said[0] == "params.yaml: seed: 0 -> 7"
-    assert "cp .compactlm/params-before.yaml params.yaml" in said[-1]
-    assert (project / ".compactlm/params-before.yaml").read_text() == mine
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.data.clean import clean_text, row_id, sentences
+from tasks.data.clean import clean_text, markup_in, row_id, sentences
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,10 @@ from tasks.data.clean import clean_text, row_id, sentences
         ("cafe\u0301", "caf\u00e9"),
         ("<br />", ""),
         ("<a<b>c>", ""),
+        ("<b<i>r</br>", "<b r"),
+        ("@<user> sent <url>: List<String> is no <a href='x'>link</A>", "@<user> sent <url>: List<String> is no link"),
+        ("<!-- a note -->fine<!DOCTYPE html><p>", "fine"),
+        ("<bread> <p@x.org> </user> <!> a<br/>b <https://x.org/a?b=c>", "<bread> <p@x.org> </user> <!> a b"),
     ],
 )
 def test_clean_text(raw: str, clean: str) -> None:
@@ -28,6 +32,15 @@ def test_clean_text(raw: str, clean: str) -> None:
 def test_cleaning_twice_changes_nothing(text: str) -> None:
     once = clean_text(text)
     assert clean_text(once) == once
+
+
+def test_markup_is_counted_by_kind_and_other_brackets_are_not() -> None:
+    assert markup_in(["a<br />b<BR>c", "<user> <i>x</i>", "<https://x.org>", "1 < 2", "<!-- x -->"]) == {
+        "br": 2,
+        "i": 2,
+        "http": 1,
+        "!": 1,
+    }
 
 
 def test_row_id_ignores_case_tags_and_spaces() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from tasks.data.vocabulary import choose_pieces, count_pieces, pieces_in_order, smaller_tokenizer, special_pieces
+from tasks.data.byte_pairs import ids_of
+from tasks.data.vocabulary import (
+    choose_pieces,
+    count_pieces,
+    kept_ids,
+    most_kept,
+    pieces_in_order,
+    smaller_tokenizer,
+    special_pieces,
+)
 from tasks.errors import ParamsError
 from tests.conftest import tiny_tokenizer
+from tests.families import bytes_tokenizer
 
 FULL = tiny_tokenizer(["acting", "greatly", "films"])
 PIECES = pieces_in_order(FULL)
 MUST = 5 + 52 + 10 + 2
+SPECIAL = special_pieces(FULL)
 
 
 def keep_of(text: str, size: int) -> list[int]:
@@ -31,7 +43,18 @@ def test_every_text_keeps_its_letters(text: str, size: int) -> None:
     full = Tokenizer.from_str(json.dumps(FULL))
     spelled = "".join(piece.removeprefix("##") for piece in smaller.encode(text).tokens[1:-1])
     assert spelled == "".join(piece.removeprefix("##") for piece in full.encode(text).tokens[1:-1])
-    assert smaller.get_vocab_size() == size
+    used = set(full.encode(text).tokens) | set(smaller.encode(text).tokens)
+    assert smaller.get_vocab_size() == min(
+        size, MUST + len({piece for piece in used if len(piece.removeprefix("##")) > 1} - SPECIAL)
+    )
+
+
+def test_pieces_that_the_data_never_have_are_not_kept() -> None:
+    counts = count_pieces(np.array(Tokenizer.from_str(json.dumps(FULL)).encode("films greatly").ids), len(PIECES))
+    for size in (MUST + 2, len(PIECES)):
+        assert {PIECES[i] for i in keep_of("films greatly", size)} - set(PIECES[:MUST]) == {"films", "greatly"}
+    assert most_kept(FULL, counts, {}) == MUST + 2
+    assert most_kept({"model": {"type": "Unigram"}, "pre_tokenizer": None}, counts, {}) is None
 
 
 def test_frequent_pieces_stay_and_special_tokens_keep_their_place() -> None:
@@ -49,6 +72,41 @@ def test_too_small_a_vocabulary_is_refused_with_the_reason() -> None:
         keep_of("film", 20)
 
 
+def more_rows(tokenizer: dict[str, Any], *added: str) -> dict[str, Any]:
+    """Return a tokenizer with tokens as `add_tokens` adds them: with the next ids, beside its vocabulary."""
+    first = max(ids_of(tokenizer).values()) + 1
+    tokens = [{**tokenizer["added_tokens"][0], "id": first + i, "content": text} for i, text in enumerate(added)]
+    return {**tokenizer, "added_tokens": [*tokenizer["added_tokens"], *tokens]}
+
+
+@pytest.mark.parametrize("full", [FULL, bytes_tokenizer()], ids=["wordpiece", "bytes"])
+@pytest.mark.parametrize("gone", [0, 1])
+def test_added_tokens_stay_with_their_meaning(full: dict[str, Any], gone: int) -> None:
+    full = more_rows(full, "<user>", "<place>")
+    count, text = len(ids_of(full)), "films <user> go <place>"
+    keep = kept_ids(full, np.zeros(count + 3, dtype=np.int64), count - gone, {"vocab_size": count + 3})
+    student = smaller_tokenizer(full, keep)
+    before, after = (Tokenizer.from_str(json.dumps(tokenizer)).encode(text) for tokenizer in (full, student))
+    assert [keep[number] for number in after.ids] == [ids_of(full)[token] for token in after.tokens]
+    assert {"<user>", "<place>"} <= set(after.tokens) & set(before.tokens)
+
+
+@pytest.mark.parametrize("full", [FULL, bytes_tokenizer()], ids=["wordpiece", "bytes"])
+def test_rows_that_are_no_token_go_first(full: dict[str, Any]) -> None:
+    count = len(ids_of(full))
+    config, counts = {"vocab_size": count + 20}, np.repeat([1, 0], [count, 20])
+    for size in (count + 8, count):
+        assert kept_ids(full, counts, size, config) == list(range(count))
+    assert len(kept_ids(full, counts, count - 1, config)) == count - 1
+    assert smaller_tokenizer(full, range(count + 8))["model"]["vocab"] == full["model"]["vocab"]
+
+
+def test_ids_that_are_skipped_are_refused() -> None:
+    vocab = {piece: number + (number > 50) for piece, number in FULL["model"]["vocab"].items()}
+    with pytest.raises(ParamsError, match="has id 52, where 51 comes next"):
+        pieces_in_order({**FULL, "model": {**FULL["model"], "vocab": vocab}})
+
+
 def test_other_tokenizers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="is not WordPiece"):
-        pieces_in_order({"model": {"type": "BPE", "vocab": {}}})
+        pieces_in_order({"model": {"type": "BPE", "vocab": {}}, "added_tokens": []})
