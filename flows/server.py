@@ -63,7 +63,8 @@ def run_server() -> Iterator[Callable[[], str]]:
     port = free_port()
     api = f"http://{LOOPBACK}:{port}/api"
     command = ["uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", LOOPBACK, "--port", str(port)]
-    command += ["--log-level", "error", "--lifespan", "on"]
+    # Our own connections to it would be waited for until it is killed.
+    command += ["--log-level", "error", "--lifespan", "on", "--timeout-graceful-shutdown", "1"]
     # What Prefect sets for the temporary servers it starts itself.
     env = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     with _server(command, env) as child:

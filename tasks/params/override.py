@@ -32,7 +32,7 @@ def override(text: str, wanted: str, file: str) -> str:
         place = value[1]
     if not isinstance(place, MappingNode):
         raise ParamsError(
-            f"--set {wanted}: {file} has no keys below {'.'.join(parents)}; give all of it: --set {parents[-1]}=..."
+            f"--set {wanted}: {file} has no keys below {'.'.join(parents)}; give all of it"
         )
     try:
         value = YAML(typ="safe").load(raw)
