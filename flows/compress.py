@@ -29,7 +29,7 @@ from flows.summary import publish_artifacts
 from tasks.errors import StageError
 from tasks.params.base import Params
 from tasks.progress import PREFIX
-from tasks.promotion.first_champion import settle_champion
+from tasks.promotion.first_champion import rebuild_lost, settle_champion
 from tasks.registry.live import Recorder, open_recorder
 from tasks.running.dvc import BusyError, StageRunner, pending
 from tasks.running.last_run import describe, sentence, write_last_run
@@ -101,6 +101,7 @@ def compress(
     """
     began = started or time.time()
     folder = Path(workspace).absolute()
+    rebuild_lost(folder)
     with only_run(folder):
         params = prepare_run(folder, checked=checked)
         recorder, waiting = open_recorder(folder, params, settle_champion)

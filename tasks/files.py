@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,14 +43,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest(path: Path) -> dict[str, Any]:
-    """Return `sha256` and `size_bytes` of a file, and for a directory also of each of its `files`.
+def digest(path: Path, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return `sha256` and `size_bytes` of a file, and for a directory also of each of its `files`, but for those of some names.
 
     A directory's sha256 is that of its sorted lines `name<TAB>sha256`, so it does not depend on times or owners.
     """
     if path.is_file():
         return {"sha256": file_sha256(path), "size_bytes": path.stat().st_size}
-    return _of_folder({name: digest(path / name) for name in _names(path)})
+    return _of_folder({name: digest(path / name) for name in _names(path) if name not in without})
 
 
 def full_digest(path: Path) -> dict[str, Any]:
@@ -63,6 +65,14 @@ def full_digest(path: Path) -> dict[str, Any]:
         return {"sha256": sha256.hexdigest(), "md5": md5.hexdigest(), "size_bytes": path.stat().st_size}
     whole = _of_folder({name: full_digest(path / name) for name in _names(path)})
     return {**whole, "md5": listing_md5({name: entry["md5"] for name, entry in whole["files"].items()})}
+
+
+def without_links(path: Path, scratch: Path) -> Path:
+    """Return a file or folder itself, or its copy below `scratch` where it has links: DVC makes them if `cache.type` says so."""
+    if not any(place.is_symlink() for place in (path, *path.rglob("*"))):
+        return path
+    copy = Path(tempfile.mkdtemp(dir=scratch)) / path.name
+    return Path(shutil.copytree(path, copy) if path.is_dir() else shutil.copyfile(path, copy))
 
 
 def _names(folder: Path) -> list[str]:

@@ -1,19 +1,58 @@
-"""The door to Git: what it recorded, edits of a dirty workspace applied, to read or in a worktree."""
+"""The door to Git: what it recorded, edits of a dirty workspace applied, to read or in a worktree.
+
+It is asked with settings of our own: what a person has set for reading by eye must not change what is recorded.
+"""
 
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from tasks.errors import UserError
 
-# Hooks are the user's own programs, such as DVC's, which would fill a worktree from the cache.
-NO_HOOKS: Final = ("-c", f"core.hooksPath={os.devnull}")
+# Git's own defaults, whatever the configuration says: the form of a diff, how a patch is applied, and bytes as they are.
+OWN: Final = {
+    "apply.ignoreWhitespace": "no",
+    "color.ui": "false",
+    "core.attributesFile": os.devnull,
+    "core.autocrlf": "false",
+    "core.fsmonitor": "false",
+    # Hooks are the user's own programs, such as DVC's, which would fill a worktree from the cache.
+    "core.hooksPath": os.devnull,
+    "core.quotePath": "true",
+    "core.safecrlf": "false",
+    "core.sparseCheckout": "false",
+    "diff.algorithm": "default",
+    "diff.context": "3",
+    "diff.dstPrefix": "b/",
+    "diff.indentHeuristic": "true",
+    "diff.interHunkContext": "0",
+    "diff.mnemonicPrefix": "false",
+    "diff.noprefix": "false",
+    "diff.orderFile": os.devnull,
+    "diff.relative": "false",
+    "diff.srcPrefix": "a/",
+    "diff.submodule": "short",
+    "diff.suppressBlankEmpty": "false",
+    "i18n.logOutputEncoding": "UTF-8",
+    "log.follow": "false",
+    "log.showSignature": "false",
+}
+SETTINGS: Final = tuple(word for name, value in OWN.items() for word in ("-c", f"{name}={value}"))
+# Of Git's variables those that say where configuration is and how others are reached; the rest, which a hook or an alias sets
+# for the command that it belongs to, lead to another repository, another index or another diff.
+KEPT: Final = ("GIT_CONFIG", "GIT_SSH", "GIT_SSL", "GIT_ASKPASS", "GIT_TERMINAL", "GIT_EXEC_PATH", "GIT_CEILING", "GIT_DISCOVERY")
+# Its words are looked at, so they are English; and what an object says is what it has always said.
+OWN_ENV: Final = {"LC_ALL": "C", "LANGUAGE": "", "GIT_NO_REPLACE_OBJECTS": "1"}
+OF_ANOTHER: Final = "dubious ownership"
+HIDDEN: Final = ("S", "s", "h")  # what `ls-files -v` marks files with that are taken for unchanged
 
 
 class Snapshot:
@@ -80,21 +119,21 @@ def snapshot(workspace: Path, commit: str, diff: str | None, scratch: Path) -> S
     if not has_commit(workspace, commit):
         return None
     folder = Path(tempfile.mkdtemp(dir=scratch))
-    own = git(workspace, "rev-parse", "--path-format=absolute", "--git-path", "objects").stdout.decode().strip()
+    own = path_of(workspace, "--path-format=absolute", "--git-path", "objects")
     (folder / "objects").mkdir()
     env = {
         "GIT_INDEX_FILE": str(folder / "index"),
         "GIT_OBJECT_DIRECTORY": str(folder / "objects"),
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES": own,
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": '"' + own.replace("\\", "\\\\").replace('"', '\\"') + '"',  # a colon would end it
     }
-    top = Path(git(workspace, "rev-parse", "--show-toplevel").stdout.decode().strip())
+    top = Path(path_of(workspace, "--show-toplevel"))
     if git(top, "read-tree", commit, env=env).returncode != 0:
         return None
-    if diff and git(top, "apply", "--cached", "--whitespace=nowarn", "-", env=env, given=diff.encode()).returncode != 0:
+    if diff and not _apply(top, "--cached", diff, env):
         return None
-    prefix = git(workspace, "rev-parse", "--show-prefix").stdout.decode().strip()
+    prefix = path_of(workspace, "--show-prefix")
     blobs = {}
-    for line in git(top, "ls-files", "-s", "-z", env=env).stdout.decode().split("\0")[:-1]:
+    for line in os.fsdecode(git(top, "ls-files", "-s", "-z", env=env).stdout).split("\0")[:-1]:
         facts, _, path = line.partition("\t")
         if path.startswith(prefix):
             blobs[path.removeprefix(prefix)] = facts.split()[1]
@@ -105,20 +144,50 @@ def snapshot(workspace: Path, commit: str, diff: str | None, scratch: Path) -> S
 def worktree(workspace: Path, into: Path) -> Iterator[Path]:
     """Give where the project is in a new worktree at `into`, still without files; it is taken away at the end."""
     try:
-        done = git(workspace, *NO_HOOKS, "worktree", "add", "--quiet", "--detach", "--no-checkout", str(into), "HEAD")
+        done = git(workspace, "worktree", "add", "--quiet", "--detach", "--no-checkout", str(into), "HEAD")
         if done.returncode != 0:
             raise UserError(f"{workspace}: git makes no worktree: {done.stderr.decode(errors='replace').strip()}")
-        yield into / git(workspace, "rev-parse", "--show-prefix").stdout.decode().strip()
+        place = into / path_of(workspace, "--show-prefix")
+        place.mkdir(parents=True, exist_ok=True)  # of a project below the top of its repository
+        yield place
     finally:
         git(workspace, "worktree", "remove", "--force", str(into))
 
 
 def switch(worktree: Path, commit: str, diff: str | None) -> bool:
     """Return whether the worktree now has the files of a commit with `diff` applied; files that Git ignores stay."""
-    if git(worktree, *NO_HOOKS, "checkout", "--quiet", "--force", "--detach", commit).returncode != 0:
+    if git(worktree, "checkout", "--quiet", "--force", "--detach", commit).returncode != 0:
         return False
-    # In the index too, so that the next switch takes away the files it adds.
-    return not diff or git(worktree, "apply", "--index", "--whitespace=nowarn", "-", given=diff.encode()).returncode == 0
+    # In the index too, so that the next switch takes away the files it adds; from the top, for below it Git leaves out files.
+    return not diff or _apply(Path(path_of(worktree, "--show-toplevel")), "--index", diff)
+
+
+def _apply(folder: Path, where: str, diff: str, env: Mapping[str, str] | None = None) -> bool:
+    """Return whether a diff could be applied; one recorded under a person's `diff.noprefix` has paths without a/ and b/."""
+    words = ("apply", where, "--whitespace=nowarn")
+    return any(git(folder, *words, strip, "-", env=env, given=diff.encode()).returncode == 0 for strip in ("-p1", "-p0"))
+
+
+def path_of(folder: Path, *asked: str) -> str:
+    """Return what `git rev-parse` says of a path, which may end with a blank."""
+    return os.fsdecode(git(folder, "rev-parse", *asked).stdout).removesuffix("\n")
+
+
+def edits(folder: Path, left_out: Sequence[str]) -> bytes:
+    """Return the difference of the tracked files below a folder from HEAD, as a patch; `left_out` are names beside it.
+
+    Files that a person told Git to take for unchanged are looked at all the same.
+    """
+    words = ("--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "HEAD", "--", ".")
+    flagged = [line[2:] for line in os.fsdecode(git(folder, "ls-files", "-v", "-z").stdout).split("\0") if line[:1] in HIDDEN]
+    with tempfile.TemporaryDirectory(prefix="compactlm-") as scratch:
+        env = {}
+        if hidden := [name for name in flagged if (folder / name).exists()]:
+            env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
+            shutil.copyfile(path_of(folder, "--path-format=absolute", "--git-path", "index"), env["GIT_INDEX_FILE"])
+            for flag in ("--no-assume-unchanged", "--no-skip-worktree"):
+                git(folder, "update-index", flag, "--", *hidden, env=env)
+        return git(folder, "diff", *words, *(f":(exclude){name}" for name in left_out), env=env).stdout
 
 
 def commits_of(workspace: Path, path: str) -> list[str]:
@@ -147,11 +216,22 @@ def git(
     folder: Path, *arguments: str, env: Mapping[str, str] | None = None, given: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     """Return how a Git command in a folder ended, with its bytes; every one of this program goes through here."""
-    return subprocess.run(
-        ["git", *arguments], cwd=folder, env={**os.environ, **(env or {})}, input=given, capture_output=True, check=False
-    )
+    shown = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name.startswith(KEPT)}
+    whole = {**shown, **OWN_ENV, **(env or {})}
+    return subprocess.run(["git", *SETTINGS, *arguments], cwd=folder, env=whole, input=given, capture_output=True, check=False)
 
 
 def has_git(workspace: Path) -> bool:
     """Return whether the project is in a Git repository, without which no decision can be recorded."""
     return git(workspace, "rev-parse", "--git-dir").returncode == 0
+
+
+def refusal(workspace: Path) -> str | None:
+    """Return why Git does not read a repository that is there, and what to do: it belongs to another user; None when it does."""
+    words = git(workspace, "rev-parse", "--git-dir").stderr.decode(errors="replace")
+    if OF_ANOTHER not in words:
+        return None
+    return (
+        f"{workspace}: Git does not read this repository, because it belongs to another user, so no commit could be recorded; "
+        f"if you trust it: git config --global --add safe.directory {shlex.quote(os.path.realpath(workspace))}"
+    )

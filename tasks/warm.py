@@ -55,7 +55,8 @@ def run_warm(argv: Sequence[str]) -> int | None:
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         try:
-            connection.connect(place)
+            with _address(Path(place)) as address:
+                connection.connect(address)
         except OSError:
             return None
         request = json.dumps({"argv": list(argv), "cwd": str(Path.cwd()), "environment": dict(os.environ)}).encode()
@@ -64,11 +65,22 @@ def run_warm(argv: Sequence[str]) -> int | None:
     return int(answer) if answer else 1
 
 
+@contextlib.contextmanager
+def _address(place: Path) -> Iterator[str]:
+    """Give a name of a socket that the system takes: it has room for 107 bytes, and TMPDIR may be longer."""
+    folder = os.open(place.parent, os.O_PATH)
+    try:
+        yield f"/proc/self/fd/{folder}/{place.name}"
+    finally:
+        os.close(folder)
+
+
 def serve(place: Path) -> None:
     """Serve until standard input closes; `place` is the path of the socket to make."""
     _preload()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, selectors.DefaultSelector() as selector:
-        listener.bind(str(place))
+        with _address(place) as address:
+            listener.bind(address)
         listener.listen()
         selector.register(listener, selectors.EVENT_READ, "request")
         selector.register(sys.stdin.fileno(), selectors.EVENT_READ, "end")

@@ -21,12 +21,6 @@ ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("flows", "tasks", "dvc.yaml", "params.yaml", ".gitignore", ".dvcignore")
 FILLERS = [f"{a}{b}" for a in "cdfglmnprst" for b in ("a", "e", "i", "o", "un", "ar", "el")]
 TABLES = ("runs", "params", "metrics", "tags", "logged_models", "model_versions", "registered_model_aliases")
-STORED_PLACES = {
-    "experiments": "artifact_location",
-    "runs": "artifact_uri",
-    "logged_models": "artifact_location",
-    "model_versions": "storage_location",
-}
 OPINIONS = (["bad", "dull", "slow"], ["good", "great", "fine"])
 SMALL = [
     "data.task_sources=[home]",
@@ -42,10 +36,10 @@ SMALL = [
     "teacher.batch_rows=16",
     "distill.batch_rows=16",
     "distill.checkpoints=3",
-    "rounds.r1={parent: teacher, vocabulary: 80, hidden: 24, heads: 3, ffn: 40, layers: 3, "
+    "rounds.r1={parent: teacher, vocabulary: 75, hidden: 24, heads: 3, ffn: 40, layers: 3, "
     "labelled_epochs: 1, transfer_epochs: 0.5, learning_rate: 5.0e-3}",
     # long enough to be killed in its middle
-    "rounds.r2={parent: r1, vocabulary: 76, hidden: 16, heads: 2, ffn: 32, layers: 2, "
+    "rounds.r2={parent: r1, vocabulary: 74, hidden: 16, heads: 2, ffn: 32, layers: 2, "
     "labelled_epochs: 30, transfer_epochs: 2.0, learning_rate: 1.0e-3}",
     "rounds.r3={parent: r2, vocabulary: 72, hidden: 8, heads: 1, ffn: 24, layers: 2, "
     "labelled_epochs: 1, transfer_epochs: 1.0, learning_rate: 5.0e-3}",
@@ -92,15 +86,7 @@ class Project:
 
     def copy(self, folder: Path) -> Project:
         """Return a copy of the whole workspace, its cache and records included; nothing leads back to this one."""
-        made = Project(Path(shutil.copytree(self.folder, folder, symlinks=True)))
-        store = made.folder / ".compactlm" / "mlflow" / "mlflow.db"
-        if store.exists():
-            with contextlib.closing(sqlite3.connect(store)) as connection:
-                for table, column in STORED_PLACES.items():
-                    words = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
-                    connection.execute(words, (f"{self.folder}/", f"{made.folder}/"))
-                connection.commit()
-        return made
+        return Project(Path(shutil.copytree(self.folder, folder, symlinks=True)))
 
     def set(self, *overrides: str) -> None:
         """Edit params.yaml as a person would."""

@@ -6,20 +6,23 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tasks.audit.evidence import read_receipts
-from tasks.errors import UserError
+from tasks.errors import ParamsError, UserError
 from tasks.files import digest
 from tasks.git import has_git
 from tasks.lineage.merkle import RECEIPTS_ROOT
-from tasks.params.file import model_name
+from tasks.params.file import model_name, read_yaml
 from tasks.promotion.decide import number_of, state_of
 from tasks.promotion.decisions import Decision, read_log
 from tasks.registry.reading import PREFIX
 from tasks.registry.records import RANDOM_INIT
 from tasks.registry.selector import find_version
+from tasks.registry.store import RegisteredVersion
 from tasks.registry.tracking import FILES_SHA256, Tracker, store_exists
+
+LOADED_AS: Final = "registered_model_meta"  # MLflow's own file
 
 
 @dataclass(frozen=True)
@@ -155,9 +158,28 @@ def _round(tracker: Tracker, name: str, run_id: str, scratch: Path) -> RoundReco
         },
         receipts=_receipts(tracker, run_id, scratch),
         model_id=model_id,
-        model_files=digest(folder) if folder else {},
+        model_files=digest(folder, _added_by_mlflow(tracker, model_id, folder)) if folder else {},
         model_files_sha256=tracker.model_tags(model_id).get(FILES_SHA256) if model_id else None,
     )
+
+
+def _added_by_mlflow(tracker: Tracker, model_id: str, folder: Path) -> list[str]:
+    """Return the files that MLflow itself has put beside a model which somebody loaded or served: which version that was.
+
+    A file of that name that says anything else than a version of this model is no such file.
+    """
+    place = folder / LOADED_AS
+    try:
+        said = read_yaml(place) if place.is_file() else None
+    except ParamsError:
+        return []
+    versions = [(entry.name, entry.version) for entry in tracker.all_versions(None) if _is_of(entry, model_id)]
+    known = [{"model_name": name, "model_version": number} for name, number in [(None, None), *versions]]
+    return [LOADED_AS] if said in known else []
+
+
+def _is_of(entry: RegisteredVersion, model_id: str) -> bool:
+    return entry.source.rpartition("/")[2] == model_id or _own_tags(entry.tags).get("model_id") == model_id
 
 
 def _receipts(tracker: Tracker, run_id: str, scratch: Path) -> dict[str, bytes]:

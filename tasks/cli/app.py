@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from tasks.cli.approvals import approve, reject
+from tasks.cli.check import check
 from tasks.cli.console import answers, err, print_json
 from tasks.cli.export import export
 from tasks.cli.lineage import audit, diff, lineage, publish
@@ -41,6 +42,7 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     export: "compactlm export compactlm-sentiment@champion --out exported --key signer.pem",
     shapes: "compactlm shapes --json",
     measure: "compactlm measure r3",
+    check: "compactlm check --set data.source=path:rows.csv",
     run: "compactlm run --set rounds.r3.layers=2",
     undo: "compactlm undo",
     status: "compactlm status --json",

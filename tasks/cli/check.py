@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -29,10 +30,16 @@ def check(
     workspace = find_project()
     seen = look(workspace, planned_text(workspace, params, set_ or []))
     seconds = time.perf_counter() - started
-    faults, notes = seen.faults.lines, [*seen.remarks, *(f"{key}: looked at once it is downloaded" for key in seen.to_download)]
+    faults, later = seen.faults.lines, [f"{source} is looked at once it is downloaded" for source in seen.to_download]
+    notes = [*seen.remarks, *later]
     for line in faults:
         err.print(f"error: {line}", markup=False)
-    verdict = f"{len(faults)} would stop a run" if faults else "nothing would stop a run"
-    show({"faults": faults, "remarks": notes}, as_json, *(f"note: {note}" for note in notes), f"{verdict} ({seconds:.1f} s)")
+    number = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} would" if faults else "nothing would"
+    show(
+        {"faults": faults, "remarks": notes},
+        as_json,
+        *(f"note: {note}" for note in notes),
+        f"{number} stop a run (looked at in {seconds:.1f} s)",
+    )
     if faults:
-        raise typer.Exit(EXIT_USER_ERROR)
+        sys.exit(EXIT_USER_ERROR)

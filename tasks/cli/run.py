@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from tasks.cli.console import Json, RunLines, err, print_json, show
-from tasks.cli.project import find_project
-
-if TYPE_CHECKING:
-    from tasks.params.base import Params
+from tasks.cli.project import find_project, params_of
+from tasks.errors import ParamsError, SourceError
 
 
 def run(
@@ -40,9 +39,9 @@ def run(
     started = psutil.Process().create_time()
     workspace = find_project()
     require_file(params)
-    text, planned = planned_text(workspace, params, set_ or [])
+    text = planned_text(workspace, params, set_ or [])
     with _run_lines():
-        unchanged = _is_unchanged(workspace, text, planned)
+        unchanged = _is_unchanged(workspace, text)
     if unchanged:
         record = {"state": "no change", "wall_seconds": round(time.time() - started, 2), "stages": []}
     else:
@@ -51,7 +50,7 @@ def run(
             err.print(line, markup=False)
         with _run_lines():
             record = _run_flow(workspace, workers, started)
-    ending = read_ending(workspace, planned)
+    ending = read_ending(workspace, params_of(workspace))
     code = 0 if ending["selected"] else EXIT_NOTHING_PASSED
     worked = record["state"] != "no change"
     lines = ending_lines(ending, workspace) if worked else [result_line(ending), f"report: {ending['report']}"]
@@ -70,22 +69,33 @@ def undo(as_json: Json = False) -> None:
     show({"undone": lines}, as_json, *lines, "`compactlm run` brings the stages there")
 
 
-def _is_unchanged(workspace: Path, text: str, params: Params) -> bool:
+def _is_unchanged(workspace: Path, text: str) -> bool:
     """Return whether nothing is to do; then what is not recorded yet of the last run is recorded.
 
     Whatever is not as that run has left it is for a run, which checks everything before it changes anything.
     """
-    from tasks.params.edit import read_text
+    from tasks.params.file import load_text, read_text
 
     if not (workspace / "dvc.lock").exists() or text != read_text(workspace / "params.yaml"):
         return False
+    try:
+        params = load_text(text, "params.yaml")
+    except ParamsError:
+        return False  # what is wrong with it is said with all else
     from tasks.data.sources import is_locked
-    from tasks.promotion.first_champion import settle_champion
+    from tasks.promotion.first_champion import rebuild_lost, settle_champion
     from tasks.registry.live import open_recorder
     from tasks.running.start import only_run
+    from tasks.running.surroundings import surroundings_faults
 
+    if surroundings_faults(workspace, os.environ):
+        return False  # so is what is wrong around it
+    rebuild_lost(workspace)
     with only_run(workspace):
-        if not is_locked(params.sources(), workspace / "sources.lock"):
+        try:
+            if not is_locked(params.sources(), workspace / "sources.lock"):
+                return False
+        except SourceError:
             return False
         recorder, waiting = open_recorder(workspace, params, settle_champion)
         if waiting:

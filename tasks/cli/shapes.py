@@ -143,12 +143,13 @@ def measure(
     """
     from tasks.models.shapes import AXES
     from tasks.params.edit import planned_text, write_text
+    from tasks.params.file import load_text
 
     workspace = find_project()
     changes = overrides or []
-    _, params = planned_text(workspace, None, changes)
+    params = load_text(planned_text(workspace, None, changes), "params.yaml")
     timed = _timed(params, round_name)
-    text, _ = planned_text(workspace, None, [*changes, f"rounds.{round_name}.measured={json.dumps(timed)}"])
+    text = planned_text(workspace, None, [*changes, f"rounds.{round_name}.measured={json.dumps(timed)}"])
     lines = write_text(workspace, text)
     if as_json:
         return print_json(timed)

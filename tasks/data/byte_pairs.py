@@ -90,9 +90,16 @@ def check_size(tokenizer: Mapping[str, Any], size: int, needed: Iterable[int] = 
 
 
 def _ids_of_parts(tokenizer: Mapping[str, Any]) -> dict[int, list[int]]:
-    """Return the ids of the parts of every id; none for a token that no merge makes."""
-    ids, parts = ids_of(tokenizer), parts_of(tokenizer)
-    return {number: [ids[part] for part in parts.get(token, ())] for token, number in ids.items()}
+    """Return the ids of the parts of every id; none for a token that no merge makes. ParamsError for a merge of no tokens."""
+    ids = ids_of(tokenizer)
+    try:
+        parts = parts_of(tokenizer)
+        return {number: [ids[part] for part in parts.get(token, ())] for token, number in ids.items()}
+    except (KeyError, ValueError) as error:
+        raise ParamsError(
+            f"tokenizer.json: model.merges names a pair that is no two tokens of its vocabulary ({error}); "
+            "give the file that save_pretrained writes"
+        ) from None
 
 
 def _missing(number: int, kept: set[int], parts: Mapping[int, list[int]]) -> set[int]:

@@ -13,12 +13,12 @@ from typing import Any, Final
 import pandas as pd
 
 from tasks.data.clean import row_id
-from tasks.data.faults import missing_columns
+from tasks.data.faults import missing_columns, tidy_label
 from tasks.data.frames import in_hash_order
 from tasks.data.read import frame_of
 from tasks.data.sources import data_file, is_text_folder, text_files
 from tasks.data.splits import SPLITS, set_at
-from tasks.data.tables import read_table
+from tasks.data.tables import UTF16, read_table
 from tasks.errors import DataError
 
 COLUMNS: Final = ("row_id", "text", "source")
@@ -44,12 +44,16 @@ def read_documents(place: Path, columns: Mapping[str, Any] | None, key: str) -> 
     if problems:
         raise DataError("\n".join(f"{file.name}: {problem}" for problem in problems))
     table = frame_of(cells)
-    source = table[columns["source"]] if columns["source"] else pd.Series("data", index=table.index, dtype=str)
+    source = table[columns["source"]].map(tidy_label) if columns["source"] else pd.Series("data", index=table.index, dtype=str)
     return pd.DataFrame({"text": table[columns["text"]].map(tidy), "source": source})
 
 
 def _decoded(file: Path) -> str:
     raw = file.read_bytes()
+    if raw.startswith(UTF16):
+        return raw.decode("utf-16", errors="replace")
+    if b"\0" in raw:
+        raise DataError(f"{file.name} holds NUL bytes: it is no text, or UTF-16 without a byte order mark; save it as UTF-8")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:

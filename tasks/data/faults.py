@@ -177,8 +177,10 @@ def empty_texts(cells: Mapping[str, Any], columns: Columns) -> list[str]:
 
 
 def _is_empty(text: str) -> bool:
-    outer = text.strip()  # only a text that begins with a tag can be nothing but tags
-    return not outer or (outer[0] == "<" and not clean_text(outer))
+    outer = text.strip()
+    if not outer or (outer[0] == "<" and not clean_text(outer)):  # only what begins with a tag can be nothing but tags
+        return True
+    return not outer[0].isprintable() and not any(sign.isprintable() and not sign.isspace() for sign in outer)
 
 
 def shorten(value: object) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from tasks.data.faults import label_codes, missing_columns, table_problems, unknown_labels
+from tasks.data.faults import label_codes, missing_columns, read_labels, table_problems
 from tasks.data.sources import data_file, is_text_folder, kind_of, text_files
 from tasks.data.tables import Columns, Table, read_table
 from tasks.errors import DataError, SourceError
@@ -20,8 +20,8 @@ def table_faults(place: Path, key: str, columns: Columns, labels: Mapping[int, s
         file = data_file(place, key)
         table = _head(file, columns)
         problems = table_problems(table, columns, labels)
-        if not problems and table.rows and file.stat().st_size > HEAD:
-            problems = _labels_behind(file, columns, labels)
+        if not problems and file.stat().st_size > HEAD and _labels_are_doubtful(file, str(columns["label"]), labels):
+            problems = table_problems(read_table(file, columns), columns, labels)
     except (DataError, SourceError) as error:
         return str(error).splitlines()
     except OSError as error:
@@ -53,26 +53,30 @@ def documents_faults(place: Path, key: str, columns: Columns | None) -> list[str
 
 
 def _head(file: Path, columns: Columns) -> Table:
-    return read_table(file, columns, HEAD if file.stat().st_size > HEAD or file.suffix.lower() == ".gz" else None)
+    if file.stat().st_size > HEAD or file.suffix.lower() == ".gz":
+        table = read_table(file, columns, HEAD)
+        if table.rows:
+            return table
+    return read_table(file, columns)
 
 
-def _labels_behind(file: Path, columns: Columns, labels: Mapping[int, str]) -> list[str]:
-    """Return what is wrong with the labels of a whole file of which the head is in order; only quick reading is done."""
+def _labels_are_doubtful(file: Path, label: str, labels: Mapping[int, str]) -> bool:
+    """Return whether the label column of a file of which the head is in order may hold another label.
+
+    It is read in the quickest way: strict reading, which takes seconds, then has the last word.
+    """
     import pyarrow as pa
     from pyarrow import csv
 
-    label, text = str(columns["label"]), str(columns["text"])
     if kind_of(file) == ".parquet":
-        cells = read_table(file, {"label": label}).cells
-    elif kind_of(file) == ".csv" and file.suffix.lower() == ".csv":
+        cells = read_table(file, {"label": label}).cells[label]
+    elif file.suffix.lower() == ".csv":
         read = csv.ConvertOptions(include_columns=[label], column_types={label: pa.string()}, strings_can_be_null=False)
         try:
             table = csv.read_csv(file, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=read)
-        except (pa.ArrowException, KeyError):  # whatever it is, reading strictly says it in our words
-            return table_problems(read_table(file, columns), columns, labels)
-        cells = {label: table.column(label).to_pylist()}
+        except (pa.ArrowException, KeyError):
+            return True
+        cells = table.column(label).to_pylist()
     else:
-        return []
-    if all(value in label_codes(labels) for value in set(cells[label])):
-        return []
-    return unknown_labels({text: [""] * len(cells[label]), **cells}, columns, labels)
+        return False
+    return not set(read_labels(set(cells), codes := label_codes(labels))) <= set(codes)

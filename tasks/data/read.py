@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.data.faults import label_codes, read_labels, shorten, table_problems
+from tasks.data.faults import label_codes, read_labels, shorten, table_problems, tidy_label
 from tasks.data.tables import EXAMPLES, Table, read_table
 from tasks.errors import DataError
 
@@ -39,7 +39,7 @@ def to_rows(table: Table, data: Mapping[str, Any]) -> pd.DataFrame:
         {
             "text": frame[columns["text"]],
             "label": [codes[label] for label in read_labels(table.cells[columns["label"]], codes)],
-            "source": frame[columns["source"]] if columns["source"] else nothing + "data",
+            "source": frame[columns["source"]].map(tidy_label) if columns["source"] else nothing + "data",
             "split": frame[columns["split"]].str.strip() if columns["split"] else nothing,
         }
     ).astype({"label": "int64"})

@@ -104,9 +104,9 @@ def model_files(folder: Path, key: str = "teacher.model") -> list[Path]:
             f"{where}: {folder}: {', '.join(pickles)} is a pickle, and reading a pickle can run any code; "
             "only safetensors are read: convert it with model.save_pretrained(..., safe_serialization=True)"
         )
-    for needed, otherwise in NEEDED.items():
-        if not any(folder.glob(needed)):
-            raise SourceError(f"{where}: {folder}: {otherwise}")
+    missing = [f"{where}: {folder}: {otherwise}" for needed, otherwise in NEEDED.items() if not any(folder.glob(needed))]
+    if missing:
+        raise SourceError("\n".join(missing))
     return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
 
 
@@ -129,13 +129,15 @@ def data_file(place: Path, key: str = "data.source") -> Path:
     tables = [path for path in files if kind_of(path)]
     if len(tables) == 1:
         return tables[0]
-    where = f"params.yaml: {key}: {place}"
-    for path in files if not tables else []:
+    where, names = f"params.yaml: {key}: {place}", ", ".join(path.name for path in tables[:10])
+    if tables:
+        raise SourceError(f"{where}: one table is needed; found {len(tables)}: {names}. Name one of them, or join them in one")
+    for path in files:
         if path.suffix.lower() in OTHERS:
             raise SourceError(f"{where}: {path.name} is not read; {OTHERS[path.suffix.lower()]}")
-    names = ", ".join(path.name for path in tables) or "none"
-    kinds = ".csv, .tsv, .parquet, .jsonl or .ndjson"
-    raise SourceError(f"{where}: one {kinds} file is needed (.gz too, but for Parquet); found {names}")
+    raise SourceError(
+        f"{where}: one .csv, .tsv, .parquet, .jsonl or .ndjson file is needed (.gz too, but for Parquet); found none"
+    )
 
 
 def _files(place: Path) -> list[Path]:
@@ -146,13 +148,13 @@ def _files(place: Path) -> list[Path]:
 def is_text_folder(place: Path) -> bool:
     """Return whether a place is a folder with .txt files, each of them a document, and without a table."""
     files = _files(place) if place.is_dir() else []
-    return any(path.suffix == ".txt" for path in files) and not any(kind_of(path) for path in files)
+    return any(path.suffix.lower() == ".txt" for path in files) and not any(kind_of(path) for path in files)
 
 
 def text_files(place: Path, key: str) -> dict[str, Path]:
     """Return relative name -> path of the files that hold documents: one table, or every .txt file of a folder."""
     if is_text_folder(place):
-        return {path.relative_to(place).as_posix(): path for path in _files(place) if path.suffix == ".txt"}
+        return {path.relative_to(place).as_posix(): path for path in _files(place) if path.suffix.lower() == ".txt"}
     file = data_file(place, key)
     return {file.name: file}
 

@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import sys
 import zlib
 from collections.abc import Mapping
@@ -50,7 +51,8 @@ def read_table(path: Path, columns: Columns, head: int | None = None) -> Table:
 
     With `head` rows behind so many bytes are left out.
     """
-    kind, wanted = kind_of(path), {name: role for role, name in columns.items() if name is not None}
+    # what a text or a label is must hold for a column that is the source as well
+    kind, wanted = kind_of(path), {name: role for role, name in reversed(list(columns.items())) if name is not None}
     if kind == ".parquet":
         return _parquet(path, wanted, head)
     text = _text(path, head)
@@ -67,10 +69,10 @@ def _text(path: Path, head: int | None) -> str:
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             raw: bytes = file.read(-1 if head is None else head)
+            if head is not None and len(raw) == head:
+                raw = raw[: raw.rfind(b"\n") + 1] or raw + file.read()  # one line may be longer than the head
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path.name}: not readable as gzip ({error}); write or copy the file anew") from None
-    if head is not None and len(raw) == head:
-        raw = raw[: raw.rfind(b"\n") + 1]
     for start, words in CONTENTS.items():
         if raw.startswith(start):
             raise DataError(f"{path.name} {words}")
@@ -100,7 +102,7 @@ class _Records:
     def ragged(self) -> int | None:
         """Return the place of the first record that has more fields than the header, None if there is none."""
         width = len(self.rows[0]) if self.rows else 0
-        wide = (i for i, row in enumerate(self.rows) if len(row) > width and any(row[width:]))
+        wide = (i for i, row in enumerate(self.rows) if any(field.strip() for field in row[width:]))
         return next(wide, None)
 
 
@@ -124,6 +126,8 @@ def _records(text: str, separator: str, quoting: Any) -> _Records:
 
 def _delimited(path: Path, text: str, wanted: Mapping[str, str], separator: str | None, *, cut: bool) -> Table:
     """Return a .csv or .tsv; quote marks are marks of quoting unless the lines are rows only without that."""
+    if hint := re.match(r"sep=(.)\r?\n", text):  # as Excel writes it before the header
+        separator, text = hint[1], "\n" + text[hint.end() :]
     header = text.lstrip("\n\r").partition("\n")[0]
     separator = separator or next((mark for mark in COMMAS if mark in header), COMMAS[0])
     records = _records(text, separator, csv.QUOTE_MINIMAL)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.artifacts import WEIGHTS
+from tasks.errors import UserError
 from tasks.files import file_sha256, full_digest
-from tasks.git import git
+from tasks.git import edits, git, refusal
 from tasks.params.base import Params
 
 ROOT: Final = Path(__file__).parents[2]
@@ -115,12 +116,14 @@ def environment() -> dict[str, Any]:
 def git_state(folder: Path) -> dict[str, Any]:
     """Return commit, whether tracked files differ from it, and that difference with its sha256 (null when clean).
 
-    `diff` is null as well when it is larger than MAX_DIFF_BYTES. Files that Git does not know are not in it.
+    `diff` is null as well when it is larger than MAX_DIFF_BYTES. Files that Git does not know are not in it. UserError where
+    Git refuses the repository.
     """
-    commit = git(folder, "rev-parse", "HEAD")
+    commit = git(folder, "rev-parse", "--verify", "HEAD")
+    if commit.returncode != 0 and (words := refusal(folder)):
+        raise UserError(words)  # "no commit, no edits" would be said of edited files too
     # dvc.lock is written while the pipeline runs, and decisions.jsonl after it: they would make every run look edited.
-    form = ("--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-renames")
-    diff = git(folder, "diff", *form, "HEAD", "--", ".", ":(exclude)dvc.lock", ":(exclude)decisions.jsonl").stdout
+    diff = edits(folder, ["dvc.lock", "decisions.jsonl"])
     kept = diff.decode("utf-8", errors="replace") if diff and len(diff) <= MAX_DIFF_BYTES else None
     return {
         "commit": commit.stdout.decode().strip() if commit.returncode == 0 else None,

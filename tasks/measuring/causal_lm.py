@@ -37,8 +37,8 @@ SAMPLED_SET: Final = "test"
 
 def measure_sets(subject: Subject, teacher: Teacher, settings: BlockSettings, out: Path, device: Device) -> Quality:
     """Return the content of quality.json; the predictions of every set are written below `out`."""
-    rows = subject.model.config.vocab_size, read_config(teacher.folder)["vocab_size"]
-    kept_V = kept_at_teacher(subject.tokens, teacher.folder, rows)
+    sizes = subject.model.config.vocab_size, read_config(teacher.folder)["vocab_size"]
+    kept_V = kept_at_teacher(subject.tokens, teacher.folder, sizes)
     beside = load_causal_lm(teacher.folder) if kept_V is not None else None
     reader = Reader(subject.model, beside, kept_V, settings.batch_blocks, device)
     entries: dict[str, SetQuality] = {}

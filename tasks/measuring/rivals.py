@@ -12,18 +12,21 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 PENALTIES: Final = (1.0, 3.0, 10.0, 30.0, 100.0)  # scikit-learn's C; around the best values for TF-IDF of short texts
+WORDS: Final = "words"
+CHARACTERS: Final = "characters"
 UNSEEN_LOGIT: Final = -50.0  # of a class without a training row: never chosen, and its likelihood stays finite
 
 
 @dataclass(frozen=True)
 class TfidfLogistic:
-    """A fitted rival; `penalty` is the C that did best on validation, `validation_accuracy` how well."""
+    """A fitted rival; `penalty` is the C that did best on validation, `validation_accuracy` how well, `of` what it counts."""
 
     vectorizer: Any
     classifier: Any
     penalty: float
     validation_accuracy: float
     classes: int
+    of: str
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return log-probabilities of shape (rows, classes), float32; they serve as logits."""
@@ -37,8 +40,14 @@ def fit_tfidf_logistic(
     validation_labels: NDArray[np.int64],
     classes: int,
 ) -> TfidfLogistic:
-    """Return TF-IDF of words and word pairs with logistic regression, C chosen on validation; the smaller of a tie."""
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    """Return TF-IDF of words and word pairs with logistic regression, C chosen on validation; the smaller of a tie.
+
+    Where no text has a word of two letters (all are emoji, or single signs), characters and pairs of them are counted.
+    """
+    vectorizer, of = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), WORDS
+    find_words = vectorizer.build_tokenizer()
+    if not any(find_words(text) for text in texts):
+        vectorizer, of = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, analyzer="char"), CHARACTERS
     train = vectorizer.fit_transform(texts)
     validation = vectorizer.transform(validation_texts)
     best: TfidfLogistic | None = None
@@ -46,7 +55,7 @@ def fit_tfidf_logistic(
         classifier = LogisticRegression(C=penalty, max_iter=1000).fit(train, labels)
         right = float(np.mean(_logits(classifier, validation, classes).argmax(axis=1) == validation_labels))
         if best is None or right > best.validation_accuracy:
-            best = TfidfLogistic(vectorizer, classifier, penalty, right, classes)
+            best = TfidfLogistic(vectorizer, classifier, penalty, right, classes, of)
     assert best is not None, "the grid is not empty"
     return best
 

@@ -111,10 +111,9 @@ def _permute_head(model: Any, rows: Sequence[int]) -> None:
 
 def folder_padding(folder: Path) -> int | None:
     """Return the id that pads the texts of a classifier's folder: `padding_id`, by its own files."""
-    tokenizer, settings = ({"model": {"vocab": {}}}, {})
-    if (folder / "tokenizer.json").exists():
-        tokenizer, settings = read_tokenizer(folder)
-    return padding_id(folder / "config.json", read_config(folder), tokenizer, settings)
+    none: tuple[dict[str, Any], dict[str, Any]] = {"model": {"vocab": {}}}, {}
+    files = read_tokenizer(folder) if (folder / "tokenizer.json").exists() else none
+    return padding_id(folder / "config.json", read_config(folder), *files)
 
 
 def end_id(config: Mapping[str, Any]) -> int:

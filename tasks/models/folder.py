@@ -77,11 +77,12 @@ def read_tokenizer(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return tokenizer.json and tokenizer_config.json of a folder, nothing of the latter where it has none; SourceError."""
     path = folder / "tokenizer.json"
     tokenizer = read_object(path)
-    model, added = tokenizer.get("model"), tokenizer.get("added_tokens", [])
+    model, added = tokenizer.get("model"), tokenizer.get("added_tokens")
     vocab = model.get("vocab") if isinstance(model, dict) else None
     sound = isinstance(vocab, list) or (isinstance(vocab, dict) and all(isinstance(number, int) for number in vocab.values()))
-    sound = sound and isinstance(added, list) and all(isinstance(one, dict) and isinstance(one.get("id"), int) for one in added)
-    if not sound or not all(isinstance(one.get("content"), str) for one in added):
+    tokens: list[Any] = added if isinstance(added, list) else [None]
+    sound = sound and all(isinstance(token, dict) and isinstance(token.get("id"), int) for token in tokens)
+    if not sound or not all(isinstance(token.get("content"), str) for token in tokens):
         raise SourceError(f"{path}: no tokenizer with a vocabulary; save the fast tokenizer with save_pretrained")
     settings = folder / "tokenizer_config.json"
     return tokenizer, read_object(settings) if settings.is_file() else {}
@@ -243,16 +244,17 @@ def _head_faults(config: Config, layout: Layout, stored: Mapping[str, Stored], w
     if wanted.epochs != 0 or wanted.labels is None:
         return
     begin, labels = "params.yaml: teacher.epochs: 0 takes the teacher as it is", list(wanted.labels.values())
+    named = {layout.full_name(name): weight for name, weight in stored.items()}
     architectures, head = config.get("architectures"), [name for name in layout.outside if layout.is_head(name)]
     architectures = architectures if isinstance(architectures, list) else []
-    missing = [name for name in head if name not in stored]
+    missing = [name for name in head if name not in named]
     if (architectures and not any(str(name).endswith(CLASSIFIER) for name in architectures)) or missing:
         yield (
             f"{begin}, but it has no classification head (architectures: {architectures}, missing: {_some(missing)}); "
             "set teacher.epochs to 1 or more to fine-tune it"
         )
         return
-    rows = next((stored[name].shape or (0,))[0] for name in head if layout.outside[name][0] is None)
+    rows = next((named[name].shape or (0,))[0] for name in head if layout.outside[name][0] is None)
     names = class_names(config)
     if rows != len(labels):
         yield f"{begin}, but its head has {rows} classes and data.labels {len(labels)}; set teacher.epochs to 1 or more"

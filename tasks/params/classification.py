@@ -38,6 +38,15 @@ class Columns(Section):
     source: str | None
     split: str | None
 
+    @model_validator(mode="after")
+    def _are_columns_of_their_own(self) -> Self:
+        named = [name for name in (self.text, self.label, self.split) if name is not None]
+        if len(set(named)) < len(named):
+            raise ValueError(
+                f"text, label and split must be three columns, not {', '.join(map(repr, named))}; name each by its own"
+            )
+        return self
+
 
 class Transfer(Section):
     """Unlabelled text on which the student imitates the teacher: sentences of `sources`, and spliced training rows."""

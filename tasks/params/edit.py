@@ -11,25 +11,17 @@ from typing import Any, Final
 from tasks.errors import ParamsError, UserError
 from tasks.files import read_json, write_json
 from tasks.params.base import Params
-from tasks.params.file import apply_overrides, load_params, load_text
+from tasks.params.file import load_text, override_all, read_text
 
 CHANGES: Final = Path(".compactlm") / "params-changes.json"  # what was written here, oldest first: how to undo it
 KEPT: Final = 20
 
 
-def planned_text(workspace: Path, replacement: Path | None, overrides: list[str]) -> tuple[str, Params]:
-    """Return what params.yaml would hold, with its params; ParamsError when it does not describe a run."""
+def planned_text(workspace: Path, replacement: Path | None, overrides: list[str]) -> str:
+    """Return what params.yaml would hold, which need not describe a run; ParamsError when it cannot be read or changed so."""
     source = replacement or workspace / "params.yaml"
-    params, text = load_params(source), read_text(source)
-    if not overrides:
-        return text, params
-    text = apply_overrides(text, overrides, source.name)
-    return text, load_text(text, source.name)
-
-
-def read_text(path: Path) -> str:
-    """Return a text with its line ends as they are."""
-    return path.read_bytes().decode()
+    text = read_text(source)
+    return override_all(text, overrides, source.name) if overrides else text
 
 
 def write_text(workspace: Path, text: str) -> list[str]:
@@ -38,7 +30,10 @@ def write_text(workspace: Path, text: str) -> list[str]:
     old = read_text(path)
     if old == text:
         return []
-    lines = [f"params.yaml: {line}" for line in changes(load_params(path), load_text(text, path.name))]
+    try:
+        lines = [f"params.yaml: {line}" for line in changes(load_text(old, path.name), load_text(text, path.name))]
+    except ParamsError:
+        lines = ["params.yaml: replaced; it described no run"]
     if not lines:  # the same values, at most written in another way
         return []
     write_json(workspace / CHANGES, [*_changes(workspace), {"before": old, "after": text}][-KEPT:])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final, cast, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
@@ -30,9 +30,9 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a params file; raise ParamsError if there is none."""
+    """Return the text of a params file, its line ends as they are; raise ParamsError if there is none."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()
     except (FileNotFoundError, IsADirectoryError):
         raise ParamsError(f"{path}: there is no such file; give another with --params") from None
     except UnicodeDecodeError as error:
@@ -44,7 +44,7 @@ def parse_yaml(text: str, name: str) -> Any:
     try:
         return YAML(typ="safe").load(text)
     except (YAMLError, RecursionError) as error:
-        raise ParamsError(f"{name}: not readable as YAML: {error}") from None
+        raise ParamsError(f"{name}: not readable as YAML: {' '.join(str(error).split())}") from None
 
 
 def load_params(path: Path) -> Params:
@@ -72,10 +72,10 @@ def check_params(values: object, file: str) -> Params:
         raise ParamsError("\n".join(f"{file}: {line}" for line in lines)) from None
 
 
-def _between(schema: type[Params], values: Mapping[str, Any], faulty: set[str]) -> list[str]:
+def _between(schema: type[Params], values: Any, faulty: set[str]) -> list[str]:
     """Return what is wrong between the sections that have no fault of their own: pydantic stops at the `faulty` ones."""
     sections: dict[str, Any] = {
-        name: TypeAdapter(field.annotation).validate_python(values[name], strict=True)
+        name: TypeAdapter[Any](cast(Any, field.annotation)).validate_python(values[name], strict=True)
         for name, field in schema.model_fields.items()
         if name not in faulty
     }
@@ -118,10 +118,17 @@ def _fields_at(location: tuple[str | int, ...], schema: type[Params]) -> list[st
     return sorted(model.model_fields)
 
 
-def apply_overrides(text: str, overrides: list[str], file: str) -> str:
-    """Return the YAML `text` with `dotted.key=value` overrides applied, each in its place; raise ParamsError if refused."""
+def override_all(text: str, overrides: list[str], file: str) -> str:
+    """Return the YAML `text` with `dotted.key=value` overrides applied, each in its place; ParamsError if one has none."""
+    parse_yaml(text, file)
     for wanted in overrides:
         text = override(text, wanted, file)
+    return text
+
+
+def apply_overrides(text: str, overrides: list[str], file: str) -> str:
+    """Return the same; ParamsError also where it would describe no run."""
+    text = override_all(text, overrides, file)
     load_text(text, file)
     return text
 

@@ -149,7 +149,8 @@ def mirror(workspace: Path, log: Sequence[Decision]) -> int:
 @contextmanager
 def lease(workspace: Path) -> Iterator[None]:
     """Hold the right to decide in this repository, waiting for it; the system gives it back when a process ends."""
-    place = Path(_git(workspace, "rev-parse", "--path-format=absolute", "--git-common-dir").strip()) / "compactlm.lock"
+    _git(workspace, "rev-parse", "--git-dir")
+    place = Path(git.path_of(workspace, "--path-format=absolute", "--git-common-dir")) / "compactlm.lock"
     with place.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

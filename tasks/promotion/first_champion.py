@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import RoundPaths
@@ -12,11 +13,26 @@ from tasks.git import has_git
 from tasks.params.base import Params
 from tasks.promotion.decide import Request, decide, reconcile
 from tasks.promotion.decisions import read_log
+from tasks.registry.reading import default_uri
+from tasks.registry.rebuild import Decided, rebuild
+from tasks.registry.runs import read_runs
 from tasks.registry.selector import CHAMPION
-from tasks.registry.tracking import Tracker
+from tasks.registry.tracking import Tracker, store_exists
 
 console = logging.getLogger("compactlm")
 ACTOR = "compactlm run"
+
+
+def rebuild_lost(workspace: Path) -> None:
+    """Make MLflow's index again where it is gone and Git has records of runs: else versions would get other numbers."""
+    if store_exists(workspace) or not read_runs(workspace):
+        return
+    console.warning("MLflow's store is gone: %s; it is made again from Git and DVC", default_uri(workspace))
+    answer = rebuild(workspace, Decided(read_log, reconcile), console.info)
+    for lost in answer["lost"]:
+        console.warning("registry: %s/%s: %s", lost["model"], lost["version"], lost["why"])
+    for fault in answer["faults"]:
+        console.warning("registry: %s", fault)
 
 
 def settle_champion(tracker: Tracker, params: Params, version: str, selected: str) -> None:

@@ -182,7 +182,8 @@ def space_of(config: Config, held: Mapping[str, int], pieces: int | None = None)
         return adapter.refusal(config, {**before, **sizes}) is None
 
     def values(axis: str) -> list[int]:
-        return [held[axis]] if axis in held else sizes_along(before[axis])
+        # a parent may have come out smaller than params.yaml says
+        return [min(held[axis], before[axis])] if axis in held else sizes_along(before[axis])
 
     every_head = [held["heads"]] if "heads" in held else list(range(1, before["heads"] + 1))
     widths = {*values("hidden"), *(head_size * heads for heads in every_head if "hidden" not in held)}

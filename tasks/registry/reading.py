@@ -8,20 +8,37 @@ from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlparse
+from urllib.parse import quote, unquote, urlparse
 
-from tasks.registry.store import SQLITE, ClientStore, LoggedModel, RegisteredVersion, Run, Store, open_sqlite
+from tasks.registry.store import (
+    OWN,
+    STORED,
+    ClientStore,
+    LoggedModel,
+    RegisteredVersion,
+    Run,
+    Store,
+    files_beside,
+    follow_folder,
+    open_sqlite,
+    sqlite_path,
+    sqlite_uri,
+)
 
 TRACKING: Final = "MLFLOW_TRACKING_URI"  # names another store than the workspace's
 REGISTRY: Final = "MLFLOW_REGISTRY_URI"  # and this one another for versions and aliases
 PREFIX: Final = "compactlm."  # of the tags that are ours
-OWN: Final = ".compactlm/mlflow"  # the store of a workspace
-STORED: Final = f"{OWN}/artifacts"  # where it keeps files
 
 
 def default_uri(workspace: Path) -> str:
     """Return the tracking store: MLFLOW_TRACKING_URI, else a SQLite file below the workspace's `.compactlm`."""
-    return os.environ.get(TRACKING) or f"{SQLITE}{(workspace / OWN / 'mlflow.db').absolute()}"
+    return os.environ.get(TRACKING) or sqlite_uri(workspace / OWN / "mlflow.db")
+
+
+def address_of(path: Path) -> str:
+    """Return how MLflow is told where something is: in a plain path it takes `%20`, `#` and `?` for parts of an address."""
+    plain = str(path)
+    return plain if quote(plain) == plain else path.absolute().as_uri()
 
 
 def own_tags(tags: Mapping[str, str]) -> dict[str, str]:
@@ -42,6 +59,9 @@ class Reader(ABC):
 
     def __init__(self, workspace: Path, keep_runs: bool) -> None:
         self.workspace, self.uri = workspace, default_uri(workspace)
+        self._database = sqlite_path(self.uri)
+        if self._database is not None and self._database.exists():
+            follow_folder(self._database)
         self._run = cache(self._read_run) if keep_runs else self._read_run
 
     @property
@@ -60,8 +80,8 @@ class Reader(ABC):
 
     @cached_property
     def _store(self) -> Store:
-        own = self.uri.startswith(SQLITE) and not os.environ.get(REGISTRY)
-        return (open_sqlite(Path(self.uri.removeprefix(SQLITE))) if own else None) or ClientStore(self.client)
+        own = self._database if not os.environ.get(REGISTRY) else None
+        return (open_sqlite(own) if own else None) or ClientStore(self.client)
 
     def _read_run(self, run_id: str) -> Run:
         run = self._store.run(run_id)
@@ -120,12 +140,17 @@ class Reader(ABC):
     # Files
 
     def _on_this_machine(self, uri: str) -> Path | None:
-        """Return the folder of stored files, None when another machine keeps them; also after the workspace was moved."""
+        """Return the folder of stored files, None when another machine keeps them.
+
+        A store of ours has them beside its database, whatever it says: it may have been moved, and be on a read-only disk.
+        """
         place = urlparse(uri)
         if place.scheme not in ("", "file"):
             return None
         path = Path(unquote(place.path))
-        _, stored, name = str(path).partition(f"/{STORED}/")
+        _, stored, name = str(path).rpartition(f"/{STORED}/")
+        if stored and self._database is not None and (own := files_beside(self._database)).exists():
+            return own / name
         return path if path.exists() or not stored else self.workspace / STORED / name
 
     def _folder_of_run(self, run_id: str) -> Path | None:

@@ -7,15 +7,25 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlparse
 
 SQLITE: Final = "sqlite:///"
 SCHEMA: Final = "dc11669786a5"  # of MLflow 3.17; a store of another one is read by MLflow itself
 STATUSES: Final = ("UNSPECIFIED", "PENDING", "READY", "FAILED")  # of a logged model, by MLflow's numbers
 WAIT_SECONDS: Final = 60.0  # for one who writes
+OWN: Final = ".compactlm/mlflow"  # the store of a workspace
+STORED: Final = f"{OWN}/artifacts"  # where it keeps files
+# table -> its column with the absolute address of files
+ADDRESSES: Final = {
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
+    "logged_models": "artifact_location",
+    "model_versions": "storage_location",
+}
 
 
 @dataclass(frozen=True)
@@ -204,16 +214,64 @@ class SqliteStore:
         return RegisteredModel({alias: str(version) for alias, version in aliases}, dict(tags))
 
 
+def sqlite_uri(path: Path) -> str:
+    """Return the address of a database file: its path, quoted where the path has a `?`, at which an address would end."""
+    place = str(path.absolute())
+    return f"{SQLITE}file:{quote(place, safe='')}?uri=true" if "?" in place else SQLITE + place
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Return the database file at an address, None of another kind of store."""
+    if not uri.startswith(SQLITE):
+        return None
+    place, _, options = uri.removeprefix(SQLITE).partition("?")
+    return Path(unquote(place.removeprefix("file:")) if "uri=true" in options else place)
+
+
+def files_beside(database: Path) -> Path:
+    """Return where the store of a workspace keeps its files: beside its database."""
+    return database.absolute().parent / "artifacts"
+
+
+def follow_folder(database: Path) -> None:
+    """Let the store of a workspace that was moved or copied name its own files: MLflow records whole paths."""
+    if not database.absolute().as_posix().endswith(f"/{OWN}/{database.name}"):
+        return
+    with suppress(sqlite3.DatabaseError), closing(_connect(database)) as connection, connection:
+        for table, column in ADDRESSES.items():
+            rows = connection.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} IS NOT NULL").fetchall()
+            moved = [(here, address) for (address,) in rows if (here := _here(address, database.absolute())) != address]
+            if not moved and table == "experiments":
+                return  # the others follow from it
+            connection.executemany(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", moved)
+
+
+def _here(address: str, database: Path) -> str:
+    """Return the address of files of a store with the folder it lies in as its root; those that lie elsewhere stay."""
+    before, stored, name = address.rpartition(f"/{STORED}")
+    files = files_beside(database)
+    if not stored:  # of the experiment that MLflow makes by itself, in the folder in which it was first used
+        _, runs, number = address.rpartition("/mlruns/")
+        return str(database.parents[2] / "mlruns" / number) if runs and number.isdecimal() else address
+    recorded = Path(unquote(urlparse(before + stored).path))
+    is_same = recorded.exists() and files.exists() and recorded.samefile(files)  # by whatever links each leads there
+    return address if is_same else files.as_uri() + name
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    address = f"file:{quote(str(path))}?mode=rw"  # it may have to roll back what a kill has left
+    # Whoever shares a store between threads lets them take turns.
+    return sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS, check_same_thread=False)
+
+
 def _flat(pairs: Mapping[str, str]) -> list[str]:
     return [word for pair in pairs.items() for word in pair]
 
 
 def open_sqlite(path: Path) -> SqliteStore | None:
     """Return the store in a file, None unless it is MLflow's in the schema that is known here."""
-    address = f"file:{quote(str(path))}?mode=rw"  # it may have to roll back what a kill has left
     try:
-        # Whoever shares a store between threads lets them take turns.
-        store = SqliteStore(sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS, check_same_thread=False))
+        store = SqliteStore(_connect(path))
         return store if store.rows("SELECT version_num FROM alembic_version") == [(SCHEMA,)] else None
     except sqlite3.DatabaseError:
         return None

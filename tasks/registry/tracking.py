@@ -18,10 +18,10 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.files import digest
-from tasks.registry.reading import OWN, PREFIX, REGISTRY, STORED, TRACKING, Point, Reader, marked
+from tasks.files import digest, without_links
+from tasks.registry.reading import PREFIX, REGISTRY, TRACKING, Point, Reader, address_of, marked
 from tasks.registry.records import DataSet
-from tasks.registry.store import LoggedModel
+from tasks.registry.store import OWN, STORED, LoggedModel
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -49,6 +49,10 @@ class Served:
 
     model: Path
     onnx: Path | None
+
+    def parts(self) -> dict[str, Path]:
+        """Return name -> path of each."""
+        return {"model": self.model} | ({"onnx": self.onnx} if self.onnx else {})
 
 
 class Tracker(Reader):
@@ -130,8 +134,9 @@ class Tracker(Reader):
 
     def log_files(self, run_id: str, paths: Iterable[Path], folder: str | None = None) -> None:
         """Record copies of small files with a run, replacing earlier copies."""
-        for path in paths:
-            self.client.log_artifact(run_id, str(path), folder)
+        with self._scratch() as scratch:
+            for path in paths:
+                self.client.log_artifact(run_id, str(without_links(path, scratch)), folder)
 
     def log_datasets(self, run_id: str, datasets: Iterable[DataSet]) -> None:
         """Record which sets of rows a run used, by our own digests."""
@@ -165,15 +170,20 @@ class Tracker(Reader):
         if known and known[0].status == "READY":
             return self._retagged(known[0], every)
         model_id = known[0].model_id if known else self._create_model(name, run_id, every, "student")
-        # The partial copy is made beside the workspace's stores: /tmp may be small.
-        with tempfile.TemporaryDirectory(dir=self.workspace / ".compactlm") as folder:
-            _save_servable(Path(folder) / "model", files)
+        with self._scratch() as folder:
+            _save_servable(folder / "model", files, folder)
             # MLflow keeps no digest of what it stores; this one covers the code it will run to serve the model, too.
-            manifest = marked({FILES_SHA256: digest(Path(folder) / "model")["sha256"]})
+            manifest = marked({FILES_SHA256: digest(folder / "model")["sha256"]})
             self.client.set_logged_model_tags(model_id, manifest)
-            self.client.log_model_artifacts(model_id, str(Path(folder) / "model"))
+            self.client.log_model_artifacts(model_id, str(folder / "model"))
         self.client.finalize_logged_model(model_id, "READY")
         return model_id
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """Give an empty folder for partial copies, beside the workspace's stores: /tmp may be small."""
+        with tempfile.TemporaryDirectory(dir=self.workspace / ".compactlm") as folder:
+            yield Path(folder)
 
     def _create_model(self, name: str, run_id: str, tags: dict[str, str], kind: str) -> str:
         made = self.client.create_logged_model(self.experiment_id, name=name, source_run_id=run_id, tags=tags, model_type=kind)
@@ -264,7 +274,7 @@ class Tracker(Reader):
         self.client.create_webhook(name, url, events, secret=secret)
 
 
-def _save_servable(folder: Path, files: Served) -> None:
+def _save_servable(folder: Path, files: Served, scratch: Path) -> None:
     """Write an MLflow model folder: code as text, safetensors and ONNX, nothing pickled.
 
     A model without ONNX is a language model, and is served as one.
@@ -284,7 +294,7 @@ def _save_servable(folder: Path, files: Served) -> None:
         save_model(
             path=str(folder),
             python_model=str(Path(__file__).with_name("served_model.py" if files.onnx else "served_generator.py")),
-            artifacts={"model": str(files.model)} | ({"onnx": str(files.onnx)} if files.onnx else {}),
+            artifacts={name: address_of(without_links(path, scratch)) for name, path in files.parts().items()},
             signature=signature,
             pip_requirements=[f"{name}=={installed_version(name).partition('+')[0]}" for name in REQUIREMENTS],
         )

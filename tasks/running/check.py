@@ -118,9 +118,8 @@ def _wanted(values: Any) -> TeacherWanted:
     """Return what the run asks of its teacher, as far as params can be read."""
     labels, epochs = _at(values, "data.labels"), _at(values, "teacher.epochs")
     lengths = {key: _at(values, key) for key in ("data.max_tokens", "data.block_tokens", "evaluate.latency_tokens")}
-    readable = isinstance(labels, Mapping) and all(isinstance(x, int) and isinstance(y, str) for x, y in labels.items())
     return TeacherWanted(
-        labels=labels if readable else None,
+        labels=labels if _are_labels(labels) else None,
         epochs=epochs if isinstance(epochs, int) else None,
         tokens={key: length for key, length in lengths.items() if isinstance(length, int)},
     )
@@ -128,13 +127,20 @@ def _wanted(values: Any) -> TeacherWanted:
 
 def _data_faults(values: Any, place: Path, key: str) -> list[str]:
     """Return what is wrong with the table of a classifier, or the documents of a language model."""
-    columns, labels = _at(values, "data.columns"), _at(values, "data.labels")
-    if not isinstance(columns, Mapping):
-        return []
-    columns = {str(role): name for role, name in columns.items() if name is None or isinstance(name, str)}
+    columns, labels = _at(values, key.removesuffix("source") + "columns"), _at(values, "data.labels")
+    if isinstance(columns, Mapping):
+        named = {role: name for role, name in columns.items() if name is not None}
+        if not isinstance(named.get("text"), str) or not all(isinstance(name, str) for name in named.values()):
+            return []  # which the schema says
     if _at(values, "task") == CAUSAL_LM:
-        return documents_faults(place, key, columns)
-    return table_faults(place, key, columns, labels if isinstance(labels, Mapping) else {})
+        return documents_faults(place, key, columns) if columns is None or isinstance(columns, Mapping) else []
+    if not isinstance(columns, Mapping) or "label" not in named or not _are_labels(labels):
+        return []
+    return table_faults(place, key, columns, labels)
+
+
+def _are_labels(labels: Any) -> bool:
+    return isinstance(labels, Mapping) and all(isinstance(x, int) and isinstance(y, str) for x, y in labels.items())
 
 
 def _weights_bytes(place: Path) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from tasks.data.frames import read_sets
 from tasks.files import write_json
 from tasks.measuring.predictions import write_predictions
-from tasks.measuring.rivals import fit_tfidf_logistic
+from tasks.measuring.rivals import WORDS, fit_tfidf_logistic
 from tasks.measuring.rows import learnt_words, measure
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION
 from tasks.params.causal_lm import CausalLMParams
@@ -42,6 +42,8 @@ def tfidf_rival(params: ClassificationParams, sets: Path, out: Path) -> tuple[di
     rival = fit_tfidf_logistic(
         texts["train"], labels["train"], texts["validation"], labels["validation"], len(params.data.labels)
     )
+    if rival.of != WORDS:
+        say(f"baselines: {TFIDF}: no training text has a word of two letters or more; it counts {rival.of}")
     learnt, how = learnt_words([frames["train"], frames["transfer"]]), row_settings(params)
     entries = {}
     for name, frame in read_sets(sets, params.data.measured_sets).items():

@@ -8,8 +8,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
 from tasks.data.byte_pairs import ids_of
 from tasks.data.frames import write_sets
@@ -19,7 +17,7 @@ from tasks.files import file_sha256, read_json, write_json
 from tasks.measuring.classification import measure_cost
 from tasks.measuring.subject import Subject, Teacher
 from tasks.models.architectures import adapter_of
-from tasks.models.checkpoint import load_classifier, read_config, save_classifier
+from tasks.models.checkpoint import load_classifier, read_config
 from tasks.params.classification import ClassificationParams
 from tasks.params.file import check_params
 from tasks.params.measures import row_settings
@@ -140,43 +138,6 @@ def test_a_roberta_loses_tokens_and_is_exported(tmp_path: Path, monkeypatch: pyt
     assert parity["load_back_max_difference"] <= 1e-5
     assert parity["golden_max_difference"] <= 1e-4
     assert parity["onnx_max_difference"] <= 1e-4, "positions are counted in the ONNX file too"
-
-
-@pytest.mark.parametrize("vocabulary", [90, 80])
-def test_a_padded_embedding_with_added_tokens_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vocabulary: int) -> None:
-    """The rows above the tokens go first, and the two tokens that were added above the 82 pieces stay."""
-    monkeypatch.chdir(tmp_path)
-    params = params_of("gpt2", "activation", vocabulary)
-    base, sets, tokens = write_family("bert", tmp_path / "base"), tmp_path / "sets", tmp_path / "tokens"
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.add_tokens(["n9x1", "greatfilm"])
-    tokenizer.save_pretrained(base)
-    model = load_classifier(base)
-    model.resize_token_embeddings(96)
-    save_classifier(model, base, base)
-    write_prepared(sets, tokens, base, params)
-    pruned = tmp_path / "pruned"
-    facts = prune.run(
-        params,
-        round="r1",
-        parent=base,
-        tokens=tokens,
-        sets=sets,
-        teacher=base,
-        out=pruned,
-        planned=tmp_path / "search/planned.json",
-        student_tokens=tmp_path / "student_tokens",
-    )
-    student = load_classifier(pruned / "model")
-    assert facts["params_total"] == student.num_parameters()
-    assert student.config.vocab_size == vocabulary
-    stock = AutoTokenizer.from_pretrained(pruned / "model")
-    text = "a greatfilm and n9x1"
-    assert {"greatfilm", "n9x1"} <= set(stock.tokenize(text))
-    keep, stock_ids = read_json(pruned / "plan.json")["keep"]["vocabulary"], stock(text)["input_ids"]
-    assert stock_ids == Tokenizer.from_file(str(pruned / "model/tokenizer.json")).encode(text).ids
-    if vocabulary > 84:
-        assert [keep[number] for number in stock_ids] == tokenizer(text)["input_ids"]
 
 
 def test_tokenizers_that_cannot_be_cut_are_refused_before_anything_runs(tmp_path: Path) -> None:

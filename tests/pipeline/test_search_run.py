@@ -14,7 +14,7 @@ from tests.tiny_project import Project
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")
 KL = "best_validation_kl_nats_per_example"
 R4 = (
-    "rounds.r4={parent: r1, ratio: 4, vocabulary: 76, search: {candidates: 3, transfer_rows: 60, keep: 2}, "
+    "rounds.r4={parent: r1, ratio: 4, vocabulary: 74, search: {candidates: 3, transfer_rows: 60, keep: 2}, "
     "labelled_epochs: 1, transfer_epochs: 1.0, learning_rate: 5.0e-3}"
 )
 TRIALS = "trials={rounds: [r4], candidates: [1, 2, 3], places: [1, 2]}"

@@ -15,6 +15,7 @@ import pytest
 
 from tasks.data import look
 from tasks.data.classification import checked
+from tasks.data.documents import read_documents
 from tasks.data.faults import label_codes, labels_read_otherwise
 from tasks.data.look import documents_faults, table_faults
 from tasks.data.read import read_rows
@@ -92,6 +93,11 @@ def test_without_a_source_column_all_rows_have_the_same_source(tmp_path: Path) -
         ("a.csv", 'text,label\r\n"fine\r\nfilm",1\r\n\r\n  \r\ndull,0', [("fine\r\nfilm", 1), ("dull", 0)]),
         ("a.csv", "text,label\rfine,1\rdull,0\r", [("fine", 1), ("dull", 0)]),
         ("a.csv", "more,label,text\nx,1,fine\ny,0,dull\n", [("fine", 1), ("dull", 0)]),
+        ("a.csv", "text,label\nfine,1, \ndull,0\n", [("fine", 1), ("dull", 0)]),
+        ("a.csv", "sep=;\r\ntext;label\r\nfine, so;1\r\n", [("fine, so", 1)]),
+        ("a.csv", "text,label\r\r\nfine,1\r\r\ndull,0\r\r\n", [("fine", 1), ("dull", 0)]),
+        ("a.csv", "text,label\nfi\u2028ne\x85,1\ndu\x0bll,0\n", [("fi\u2028ne\x85", 1), ("du\x0bll", 0)]),
+        ("a.jsonl", '{"text": "fi\u2028ne", "label": 1}\n', [("fi\u2028ne", 1)]),
         # marks that are none of quoting: at the ends of lines that are rows
         ("a.tsv", 'text\tlabel\n"Great\t1\ndull\t0\nthe end"\t0\n', [('"Great', 1), ("dull", 0), ('the end"', 0)]),
         (
@@ -133,6 +139,9 @@ def test_odd_files_are_read_as_they_are_meant(tmp_path: Path, name: str, content
             "line 3: ',' expected after '\"': .*not with a backslash",
         ),
         ("a.csv", 'text,label\n"so, so",1\n"never ends,0\n', "line 3: unexpected end of data: .* must end with one"),
+        ("a.csv", "text,source,label\nfine,x,1,0\ndull,y,0,1\n", "line 2 has 4 fields, and the header has 3"),
+        ("a.csv", "text,label\nfine,1\ntext,label\ndull,0\n", r"unknown label \('label' x 1\), e.g. row 2 'text'"),
+        ("a.jsonl", '{"text": "x", "label": NaN}\n', r"unknown label \('nan' x 1\)"),
         ("a.tsv", '"text"\t"label"\n"a "b"\t"1"\n', "line 2: '\t' expected after"),
         ("a.csv", "text,text,label\na,b,1\n", "2 columns are called 'text'; rename all but one"),
         ("a.csv", "", "a.csv is empty; give a file with a header and rows"),
@@ -315,6 +324,13 @@ def test_files_of_other_kinds_are_refused_with_what_to_do(tmp_path: Path, name: 
     assert len(table_faults(path, "data.source", COLUMNS, LABELS)) == 1
 
 
+def test_of_several_tables_one_is_to_be_named(tmp_path: Path) -> None:
+    for number in range(2):
+        _file(tmp_path, f"train-{number}.parquet", "")
+    with pytest.raises(SourceError, match=r"found 2: train-0.parquet, train-1.parquet. Name one of them, or join them in one"):
+        data_file(tmp_path)
+
+
 def test_shadows_of_files_are_no_data(tmp_path: Path) -> None:
     path = _file(tmp_path, "rows.csv", "text,label\nfine,1\n")
     _file(tmp_path, "._rows.csv", b"\0\x05\x16\x07")
@@ -335,6 +351,42 @@ def test_the_label_column_is_looked_at_behind_the_head_too(tmp_path: Path, monke
     rows.loc[38, "label"] = "2"
     (fault,) = table_faults(_write(rows, path), "data.source", PLAIN["columns"], LABELS)
     assert "unknown label ('2' x 1), e.g. row 39" in fault
+
+
+@pytest.mark.parametrize("line", ['"one line that is longer than the head, %s",1\n', '"a text of\nmany lines,\n%s",1\n'])
+def test_a_row_may_be_longer_than_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.setattr(look, "HEAD", 40)
+    path = _file(tmp_path, "a.csv", "text,label\n" + line % ("word " * 40))
+    assert table_faults(path, "data.source", PLAIN["columns"], LABELS) == []
+
+
+def test_marks_that_quote_nothing_behind_the_head_are_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look, "HEAD", 60)
+    path = _file(tmp_path, "a.csv", "text,label\n" + "fine,1\ndull,0\n" * 8 + '"Great,1\nfine,1\nthe end",0\nfine,1\n')
+    assert len(_pairs(path)) == 20
+    assert table_faults(path, "data.source", PLAIN["columns"], LABELS) == []
+
+
+def test_blanks_around_a_source_make_no_other_source_and_signs_that_nobody_sees_no_text(tmp_path: Path) -> None:
+    path = _file(tmp_path, "a.csv", "text,label,source\nfine,1,home\ndull,0,home \n")
+    assert read_rows(path, DATA)["source"].tolist() == ["home", "home"]
+    assert "1 row with an empty text (row 2," in _refused(_file(tmp_path, "a.csv", "text,label\n\u200d😀,1\n\u200b\u2060,0\n"))
+
+
+def test_a_column_that_is_source_and_text_is_held_to_be_text(tmp_path: Path) -> None:
+    data = {"columns": PLAIN["columns"] | {"source": "text"}, "labels": LABELS}
+    assert "'text', which data.columns.text names, is a number" in _refused(
+        _file(tmp_path, "a.jsonl", '{"text": 7, "label": 1}\n'), data
+    )
+
+
+def test_text_files_in_utf16_are_read_and_those_of_no_text_refused(tmp_path: Path) -> None:
+    _file(tmp_path, "a.TXT", "Grüße, Welt".encode("utf-16"))
+    _file(tmp_path, "b.txt", "caf\xe9".encode("cp1252"))
+    assert read_documents(tmp_path, None, "data")["text"].tolist() == ["Grüße, Welt", "café"]
+    _file(tmp_path, "c.txt", "Welt".encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"c\.txt holds NUL bytes"):
+        read_documents(tmp_path, None, "data")
 
 
 def test_documents_are_looked_at_before_a_run(tmp_path: Path) -> None:

@@ -41,3 +41,12 @@ def test_blank_names_are_refused(name: str) -> None:
 @pytest.mark.parametrize("names", [("体育", "财经"), ("spam/ham", "spam ham"), ("1", "2"), ("😀", "😢"), ("C", "C++")])
 def test_odd_names_are_names(names: tuple[str, str]) -> None:
     assert list(_with(dict(enumerate(names))).data.labels.values()) == list(names)
+
+
+@pytest.mark.parametrize("columns", [{"label": "text"}, {"split": "label"}, {"split": "text"}])
+def test_a_column_that_is_text_and_label_is_refused(columns: dict[str, str]) -> None:
+    data = {**VALUES["data"], "columns": {**VALUES["data"]["columns"], **columns}}
+    with pytest.raises(
+        ParamsError, match=r"params\.yaml: data\.columns: text, label and split must be three columns, not 'text', "
+    ):
+        check_params({**VALUES, "data": data}, "params.yaml")

@@ -1,0 +1,210 @@
+"""What a run needs besides params, models and data: Git, whole records, servers that answer, folders that can be written.
+
+Looked at before anything is started, and without the programs that would fail over it.
+"""
+
+from __future__ import annotations
+
+import configparser
+import re
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from tasks.errors import ParamsError
+from tasks.files import read_json
+from tasks.git import git, has_git, refusal
+from tasks.params.file import read_yaml
+
+PROBE_SECONDS: Final = 1.0
+CONFLICT: Final = re.compile(r"^(<{7}|\|{7}|>{7})( |$)", re.MULTILINE)
+# A file that Git merges -> what to do where it could not.
+MERGED: Final = {
+    "params.yaml": "keep one side of each place and remove the marks",
+    "dvc.yaml": "keep one side of each place and remove the marks",
+    "dvc.lock": "take one side whole, `git checkout --ours dvc.lock` or --theirs; the run writes what differs anew",
+    "sources.lock": "take one side whole, `git checkout --ours sources.lock` or --theirs; the run writes what differs anew",
+    "decisions.jsonl": "take one side whole, `git checkout --ours decisions.jsonl`, then `compactlm history --repair`",
+}
+PORTS: Final = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+STORES: Final = "sqlite:////PATH/mlflow.db, http://HOST:PORT, or postgresql://, mysql:// or mssql:// with a host"
+MLFLOW: Final = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+PREFECT: Final = "PREFECT_API_URL"
+TEMPORARY: Final = ("TMPDIR", "TEMP", "TMP")
+FOLDERS: Final = (*TEMPORARY, "HOME", "PREFECT_HOME", "HF_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "DVC_SITE_CACHE_DIR")
+
+
+def surroundings_faults(workspace: Path, environ: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each thing around a run that would stop it; never raises, takes 1 s at most for servers."""
+    probes = _Probes(environ)
+    checks: list[Callable[[], list[str]]] = [
+        lambda: _name_faults(workspace),
+        lambda: _git_faults(workspace),
+        lambda: [fault for name in MERGED for fault in _file_faults(workspace / name)],
+        lambda: _folder_faults(environ),
+        lambda: [fault for name in MLFLOW for fault in _store_faults(name, environ, probes)],
+        lambda: _server_faults(PREFECT, environ, probes),
+    ]
+    return [fault for check in checks for fault in check()] + probes.faults()
+
+
+def surroundings_remarks(workspace: Path) -> list[str]:
+    """Return a sentence for each thing that a run goes on without, and that its record will lack."""
+    try:
+        if not has_git(workspace):
+            return [f"{workspace}: in no Git repository, so neither commit nor decisions can be recorded; `git init`"]
+        if git(workspace, "rev-parse", "--verify", "HEAD").returncode == 0:
+            return []
+    except OSError:
+        return []  # there is no Git, which is a fault
+    return [
+        f"{workspace}: Git has no commit yet, so none can be recorded and audits will find the code unknown; "
+        "`git add -A && git commit`, then run"
+    ]
+
+
+def _name_faults(workspace: Path) -> list[str]:
+    """Return whether the path of the project has signs that DVC's messages take for their own, or that end a line."""
+    name = str(workspace.absolute())
+    odd = sorted({sign for sign in name if sign in "{}" or not sign.isprintable()})
+    words = ", ".join(map(repr, odd))
+    return [f"{name!r}: the path of a project cannot have {words}; rename or move the folder"] if odd else []
+
+
+def _git_faults(workspace: Path) -> list[str]:
+    if not (workspace / ".dvc").is_dir():
+        return [f"{workspace}: no folder .dvc, where DVC keeps what it knows; `dvc init`"]
+    try:
+        if has_git(workspace) or _is_without_git(workspace):
+            return []
+        why = refusal(workspace)
+    except OSError as error:
+        return [f"git: cannot be started: {error.strerror}; install Git"]
+    return [why or f"{workspace}: no Git repository, in which code and decisions are recorded; `git init`, then commit all"]
+
+
+def _is_without_git(workspace: Path) -> bool:
+    """Return whether DVC was told to do without Git."""
+    config = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        config.read([workspace / ".dvc" / name for name in ("config", "config.local")], encoding="utf-8")
+        return config.getboolean("core", "no_scm", fallback=False)
+    except (configparser.Error, ValueError):
+        return False
+
+
+def _file_faults(path: Path) -> list[str]:
+    """Return whether a record in the workspace has marks of a conflict or cannot be read; one that is not there is no fault."""
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        return [f"{path.name}: cannot be read: {error}; `git checkout {path.name}` brings back the committed one"]
+    if marks := CONFLICT.search(text):
+        line = text.count("\n", 0, marks.start()) + 1
+        return [f"{path.name}: line {line} has a conflict mark of Git ({marks[1]}); {MERGED[path.name]}"]
+    return _unreadable(path) if text and path.suffix == ".lock" else []
+
+
+def _unreadable(path: Path) -> list[str]:
+    """Return whether a lock file was changed so that it holds no record any more."""
+    try:
+        content = read_yaml(path) if path.name == "dvc.lock" else read_json(path)
+    except (ParamsError, ValueError, RecursionError) as error:
+        words = str(error).splitlines()[0]
+    else:
+        words = "" if isinstance(content, dict) else f"it holds {type(content).__name__}, no keys with values"
+    advice = f"`git checkout {path.name}` brings back the committed one; or remove it, and the run writes it anew"
+    return [f"{path.name}: {words}; {advice}"] if words else []
+
+
+def _folder_faults(environ: Mapping[str, str]) -> list[str]:
+    """Return the variables that name a folder in which nothing can be written."""
+    return [
+        f"{name}: {environ[name]!r} is {words}; give a folder that can be written, or unset it"
+        for name in FOLDERS
+        if environ.get(name) and (words := _unwritable(Path(environ[name])))
+    ]
+
+
+def _unwritable(folder: Path) -> str:
+    """Return why nothing can be written in a folder, empty when it can; one that is not there yet can be made."""
+    try:
+        there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+        if not there.is_dir():
+            return "no folder" if there == folder.absolute() else f"below {there}, which is no folder"
+        with tempfile.TemporaryFile(dir=there):
+            return ""
+    except (OSError, ValueError) as error:
+        return f"a folder that cannot be written ({getattr(error, 'strerror', None) or error})"
+
+
+@dataclass
+class _Probes:
+    """Servers that are asked all at once whether they listen, and what to say of those that do not."""
+
+    environ: Mapping[str, str]
+    asked: list[tuple[threading.Thread, list[str], str]] = field(default_factory=list)
+
+    def ask(self, variable: str, host: str, port: int, advice: str) -> None:
+        """Begin to connect to a server that a variable names; behind a proxy that is left to whoever uses it."""
+        if any(self.environ.get(name) or self.environ.get(name.upper()) for name in ("http_proxy", "https_proxy", "all_proxy")):
+            return
+        why = [f"no answer within {PROBE_SECONDS:.0f} s"]
+        # A name server may keep one waiting for much longer: such a thread is left behind.
+        thread = threading.Thread(target=_connect, args=(host, port, why), daemon=True)
+        thread.start()
+        self.asked.append((thread, why, f"{variable}: {host}:{port} cannot be reached ({{}}); {advice}"))
+
+    def faults(self) -> list[str]:
+        for thread, _, _ in self.asked:
+            thread.join(PROBE_SECONDS)
+        return [sentence.format(why[0]) for _, why, sentence in self.asked if why]
+
+
+def _connect(host: str, port: int, why: list[str]) -> None:
+    """Clear `why` when a server listens, else leave the reason in it."""
+    try:
+        socket.create_connection((host, port), PROBE_SECONDS).close()
+    except (OSError, UnicodeError) as error:
+        why[:] = [str(getattr(error, "strerror", None) or error)]
+    else:
+        why.clear()
+
+
+def _server_faults(variable: str, environ: Mapping[str, str], probes: _Probes) -> list[str]:
+    """Return what is wrong with the address of a server in a variable, which is asked when it is one."""
+    address, advice = environ.get(variable, ""), f"start that server, or unset {variable}, and the run has one of its own"
+    if not address:
+        return []
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port or PORTS.get(parts.scheme.partition("+")[0])
+    except ValueError as error:
+        return [f"{variable}: {address!r} is no address ({error}); {advice}"]
+    if not host or not port or not (parts.scheme.startswith("http") or variable in MLFLOW):
+        return [f"{variable}: {address!r} is no address such as http://127.0.0.1:4200/api; {advice}"]
+    probes.ask(variable, host, port, advice)
+    return []
+
+
+def _store_faults(variable: str, environ: Mapping[str, str], probes: _Probes) -> list[str]:
+    """Return what is wrong with the address of MLflow's store."""
+    address = environ.get(variable, "")
+    scheme, _, rest = address.partition(":")
+    kind = scheme.partition("+")[0]
+    if not address or address.startswith("databricks") or kind == "databricks":
+        return []
+    if kind == "sqlite":
+        place = Path(unquote(rest.removeprefix("///").removeprefix("file:").partition("?")[0]))
+        words = "" if not place.name else "a folder" if place.is_dir() else _unwritable(place.parent)
+        return [f"{variable}: {address!r}: {str(place)!r} is {words}; allowed: {STORES}"] if words else []
+    if kind in PORTS:
+        return _server_faults(variable, environ, probes)
+    if environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1"):
+        return []
+    return [f"{variable}: {address!r} is a folder of files, which MLflow keeps no records in any more; allowed: {STORES}"]
