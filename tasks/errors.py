@@ -88,11 +88,7 @@ _BUSY: Final = "the database; another process may hold it, or its disk be full o
 _OUTSIDE: Final = (
     ("mlflow.exceptions", "MlflowException", "MLflow; `compactlm publish --rebuild` makes its records again"),
     ("dvc.exceptions", "DvcException", "DVC; `dvc status` and `dvc doctor` say more"),
-    (
-        "prefect.exceptions",
-        "PrefectException",
-        "Prefect; is the server up that PREFECT_API_URL names? Unset it to use our own",
-    ),
+    ("prefect.exceptions", "PrefectException", "Prefect; is the server up that PREFECT_API_URL names? Unset it to use our own"),
     ("great_expectations.exceptions", "GreatExpectationsError", "Great Expectations could not check the data"),
     ("httpx", "HTTPError", _REACH),
     ("requests.exceptions", "RequestException", _REACH),
