@@ -27,6 +27,7 @@ from tasks.models.checkpoint import (
     save_classifier,
     unpack_gguf,
 )
+from tasks.models.folder import TeacherWanted, teacher_faults
 from tasks.pruning.causal_lm import student_from_plan
 from tasks.pruning.cut import write_tokenizer
 from tasks.pruning.shapes import Plan
@@ -166,6 +167,16 @@ def test_layers_that_config_json_does_not_tell_of_are_not_left_out(copied: Path)
     edit(copied / "config.json", num_hidden_layers=LAYERS - 1)
     with pytest.raises(SourceError, match=r"layers that the class does not read, such as .*\.2\."):
         load_causal_lm(copied) if is_causal(copied) else load_classifier(copied)
+
+
+@named("lm_llama")
+def test_of_a_head_that_is_the_embedding_either_name_will_do(copied: Path) -> None:
+    before = answers(load_causal_lm(copied))
+    rewrite(copied, {"model.embed_tokens.weight": "lm_head.weight"})
+    assert torch.equal(answers(load_causal_lm(copied)), before)
+    assert teacher_faults(copied, "causal_lm", TeacherWanted()) == []
+    (line,) = teacher_faults(copied, "classification", TeacherWanted())
+    assert "1 of 29 weights of a llama are missing: model.embed_tokens.weight" in line
 
 
 @named("lm_llama_biases")
