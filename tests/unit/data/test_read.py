@@ -174,6 +174,7 @@ def test_odd_files_are_read_as_they_are_meant(tmp_path: Path, name: str, content
         ("a.jsonl", '{"text": "x", "label": ["O", "B-PER"]}\n', "line 1: 'label', .* tags, as for finding entities"),
         ("a.jsonl", '{"text": ', "line 1 is not JSON"),
         ("a.jsonl", "[1]\n", "line 1 is not an object"),
+        ("a.jsonl", '{"text": "fine", "label": 1, "text": "dull"}\n', "line 1 is not JSON .a key stands there twice."),
         ("a.jsonl", "[" * 100_000 + "\n", "line 1 is not JSON"),
         ("a.parquet", b"PAR1 and no more", "not readable as Parquet"),
         # labels
