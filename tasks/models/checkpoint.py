@@ -22,6 +22,7 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, A
 from transformers.utils import logging as transformers_logging
 
 from tasks.errors import SourceError
+from tasks.files import read_json
 from tasks.models.architectures import adapter_of
 from tasks.models.causal_lm import is_tied
 from tasks.models.head import class_names, rows_by_name

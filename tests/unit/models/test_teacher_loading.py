@@ -311,3 +311,21 @@ def test_sizes_that_a_stock_class_knows_without_being_told_are_known_here() -> N
         with torch.device("meta"):
             model = classifier_from_config(config)
         assert family.count_parameters(config, family.shape(config), 2)["total"] == model.num_parameters(), name
+
+
+@named("bert", "roberta")
+@pytest.mark.parametrize("length", [None, int(1e30), 12])
+def test_stock_tokenizers_cut_texts_at_the_length_that_the_model_reads(copied: Path, tmp_path: Path, length: int | None) -> None:
+    edit(copied / "tokenizer_config.json", model_max_length=length)
+    if length is None:
+        write_json(
+            copied / "tokenizer_config.json", {"tokenizer_class": read_json(copied / "tokenizer_config.json")["tokenizer_class"]}
+        )
+    save_classifier(load_classifier(copied), copied, tmp_path / "saved")
+    config = read_json(copied / "config.json")
+    most = config["max_position_embeddings"] - (2 if config["model_type"] == "roberta" else 0)
+    text = "film " * 300
+    model, tokenizer = (kind.from_pretrained(tmp_path / "saved") for kind in (AutoModelForSequenceClassification, AutoTokenizer))
+    batch = tokenizer(text, truncation=True, return_tensors="pt")
+    assert batch["input_ids"].shape[1] == min(most, length or most)
+    assert model(**batch).logits.isfinite().all()
