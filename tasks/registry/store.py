@@ -242,8 +242,8 @@ def follow_folder(database: Path) -> None:
         recorded = connection.execute(
             "SELECT artifact_location FROM experiments WHERE artifact_location LIKE 'file:%'"
         ).fetchall()
-        for old in {_project_of(address) for (address,) in recorded} - {None, project}:
-            if old.exists() and old.samefile(project):
+        for old in {_project_of(address) for (address,) in recorded}:
+            if old is None or (old.exists() and old.samefile(project)):
                 continue  # by whatever links each leads there
             for table, column in ADDRESSES.items():
                 rows = connection.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} IS NOT NULL").fetchall()
