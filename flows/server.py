@@ -44,9 +44,20 @@ def prefect_server() -> Iterator[str]:
         return
     port = free_port()
     url = f"http://{LOOPBACK}:{port}"
-    with _server(["prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)], {}) as child:
+    command = ["prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)]
+    with _server(command, own_page(url)) as child:
         _wait("Prefect", child, f"{url}/api/health")
         yield url
+
+
+def own_page(url: str) -> dict[str, str]:
+    """Return what makes Prefect's page ask the server it comes from; else it asks port 4200, whoever is there."""
+    return {
+        "PREFECT_SERVER_UI_ENABLED": "true",
+        "PREFECT_SERVER_UI_API_URL": f"{url}/api",
+        "PREFECT_SERVER_UI_SERVE_BASE": "/",
+        "PREFECT_SERVER_API_BASE_PATH": "/api",
+    }
 
 
 @contextmanager
@@ -63,7 +74,8 @@ def run_server() -> Iterator[Callable[[], str]]:
     port = free_port()
     api = f"http://{LOOPBACK}:{port}/api"
     command = ["uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", LOOPBACK, "--port", str(port)]
-    command += ["--log-level", "error", "--lifespan", "on"]
+    # Our own connections to it would be waited for until it is killed.
+    command += ["--log-level", "error", "--lifespan", "on", "--timeout-graceful-shutdown", "1"]
     # What Prefect sets for the temporary servers it starts itself.
     env = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     with _server(command, env) as child:
@@ -84,6 +96,8 @@ def mlflow_page(uri: str) -> Iterator[str]:
     port = free_port()
     url = f"http://{LOOPBACK}:{port}"
     command = ["mlflow", "server", "--backend-store-uri", uri, "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
+    # Whatever hosts another server of the person's may answer to, the page of this one is on this machine.
+    command += ["--allowed-hosts", f"{LOOPBACK}:{port},localhost:{port}"]
     with _server(command, QUIET_MLFLOW) as child:
         _wait("MLflow", child, f"{url}/health")
         yield url

@@ -82,17 +82,13 @@ class Faults:
 
 
 _BROKEN: Final = "not readable; take it back with `dvc checkout` or `git checkout`, or make it again"
-_REACH: Final = "no answer; is the server that MLFLOW_TRACKING_URI or PREFECT_API_URL names up? Unset it to use one of our own"
+_REACH: Final = "no answer; is the server up that MLFLOW_TRACKING_URI or PREFECT_API_URL names? Unset it to use our own"
 _BUSY: Final = "the database; another process may hold it, or its disk be full or read-only: try again"
 # What libraries raise for faults outside of us, and what a person is told beside their words. First match counts.
 _OUTSIDE: Final = (
     ("mlflow.exceptions", "MlflowException", "MLflow; `compactlm publish --rebuild` makes its records again"),
     ("dvc.exceptions", "DvcException", "DVC; `dvc status` and `dvc doctor` say more"),
-    (
-        "prefect.exceptions",
-        "PrefectException",
-        "Prefect; is the server that PREFECT_API_URL names up? Unset it to use one of our own",
-    ),
+    ("prefect.exceptions", "PrefectException", "Prefect; is the server up that PREFECT_API_URL names? Unset it to use our own"),
     ("great_expectations.exceptions", "GreatExpectationsError", "Great Expectations could not check the data"),
     ("httpx", "HTTPError", _REACH),
     ("requests.exceptions", "RequestException", _REACH),

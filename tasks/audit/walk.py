@@ -6,6 +6,7 @@ Reads only; whatever it must write goes into a temporary folder.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -41,13 +42,11 @@ def audit(
     """
     began = time.monotonic()
     require_store(workspace)
-    (workspace / ".compactlm").mkdir(exist_ok=True)
+    # Beside the project's files, which may be large; where that cannot be written, wherever temporary files go.
+    beside = workspace / ".compactlm"
+    place = beside if os.access(beside, os.W_OK) else None
     # A run that goes on meanwhile would change files under our eyes.
-    with (
-        only_run(workspace, AUDIT),
-        tempfile.TemporaryDirectory(prefix="audit-", dir=workspace / ".compactlm") as folder,
-        deriver() as start,
-    ):
+    with only_run(workspace, AUDIT), tempfile.TemporaryDirectory(prefix="audit-", dir=place) as folder, deriver() as start:
         scratch = Path(folder)
         say("reading what MLflow says")
         tracker = Tracker(workspace, keep_runs=True)

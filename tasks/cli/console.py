@@ -30,6 +30,7 @@ NOISE: Final = (
     "To enable auto staging",
     "Generating lock file",
     "Data and pipelines are up to date",
+    "ERROR: failed to reproduce '",  # told again with the stage's last lines, unless it was we who ended it
 )
 
 

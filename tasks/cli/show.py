@@ -129,7 +129,9 @@ def report(open_: Annotated[bool, typer.Option("--open", help="Open it in the br
     from tasks.promotion.report import write_report
 
     workspace = find_project()
-    written = write_report(workspace, params_of(workspace).registry.model_name)
-    show(written, as_json, written["path"])
+    model = params_of(workspace).registry.model_name
+    written = write_report(workspace, model)
+    other = f"it is of {written['model']}; `compactlm run` writes one of {model}, the name in params.yaml"
+    show(written, as_json, written["path"], *([other] if written["model"] != model else []))
     if open_:
         webbrowser.open(Path(written["path"]).as_uri())

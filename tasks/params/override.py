@@ -31,9 +31,7 @@ def override(text: str, wanted: str, file: str) -> str:
             raise ParamsError(f"--set {wanted}: {file} has no key {part!r} there; allowed: {allowed}")
         place = value[1]
     if not isinstance(place, MappingNode):
-        raise ParamsError(
-            f"--set {wanted}: {file} has no keys below {'.'.join(parents)}; give all of it: --set {parents[-1]}=..."
-        )
+        raise ParamsError(f"--set {wanted}: {file} has no keys below {'.'.join(parents)}; give all of it")
     try:
         value = YAML(typ="safe").load(raw)
     except YAMLError as error:

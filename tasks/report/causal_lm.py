@@ -39,6 +39,7 @@ def render(story: Story) -> str:
         _random_starts(story),
         page.verdicts(story),
         page.curves(story.models, "validation_nll_nats_per_token", "validation nats a token", min),
+        page.data_checks(story),
         page.origin(story),
     ]
     return page.document(f"{story.name}: {title}", sections)

@@ -56,6 +56,7 @@ def render(story: Story) -> str:
         _rivals(story, story.focus, sets),
         _int8(story),
         page.curves(story.models),
+        page.data_checks(story),
         page.origin(story),
     ]
     return page.document(f"{story.name}: {title}", sections)

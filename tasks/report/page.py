@@ -107,6 +107,31 @@ def _by_heart(steps: Sequence[Mapping[str, Any]]) -> str:
     return f"KL to the teacher {validation:.3f} on validation, {learnt:.3f} on rows it learnt from"
 
 
+def data_checks(story: Story) -> Markup:
+    """Return every expectation of the data with what was asked and what was seen."""
+    rows: list[Row] = []
+    for check in story.validation["expectations"]:
+        asked = ", ".join(f"{key.replace('_', ' ')} {_listed(value)}" for key, value in sorted(check["arguments"].items()))
+        seen: list[str | Cell] = [
+            f"{check['observed']['unexpected_count']:,} of {check['observed']['element_count']:,} unexpected"
+            if "unexpected_count" in check["observed"]
+            else _listed(check["observed"].get("observed_value", NOTHING)),
+            Cell("pass" if check["success"] else "fail", kind="mark"),
+        ]
+        what = check["expectation"].removeprefix("expect_").replace("_", " ")
+        rows.append([check["name"].replace("_", " "), check["suite"], Cell(what, asked), *seen])
+    caption = "What Great Expectations was asked of the data before anything was trained on them"
+    return tables_section(
+        "Checks of the data", Table(caption, ["check", "of", "expected", "seen", "result"], rows, numbers_from=9)
+    )
+
+
+def _listed(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_listed, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def origin(story: Story) -> Markup:
     """Return where each thing came from: data, models, code, environment, and each stage's receipt.
 

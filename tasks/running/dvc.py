@@ -76,11 +76,16 @@ def read_state(workspace: Path) -> tuple[list[Stage], list[str]]:
 
 
 def _open(workspace: Path) -> Any:
+    from dvc.dirs import site_cache_dir
     from dvc.repo import Repo
 
     for name in ("dvc", "dvc_data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # which is how its progress bars are turned off, too
 
+    # Where it remembers digests of files, /var/tmp for most: without that, each look would end here.
+    remembers = Path(site_cache_dir())
+    if not os.access(next(path for path in (remembers, *remembers.parents) if path.exists()), os.W_OK):
+        os.environ["DVC_SITE_CACHE_DIR"] = str(Path(tempfile.gettempdir(), f"compactlm-dvc-{os.getuid()}"))
     return Repo(str(workspace))
 
 

@@ -59,8 +59,15 @@ def _forget_searches(params: Params, workspace: Path) -> None:
 def only_run(workspace: Path, kind: str = "run") -> Iterator[None]:
     """Hold the workspace for one run or audit; ResourceError when a run works in it, an audit is waited for."""
     place = workspace / ".compactlm" / "run.lock"
-    place.parent.mkdir(exist_ok=True)
-    with place.open("a+", encoding="utf-8") as file:
+    try:
+        place.parent.mkdir(exist_ok=True)
+        file = place.open("a+", encoding="utf-8")
+    except OSError as error:
+        if kind != AUDIT:
+            raise ResourceError(f"{place}: cannot be written ({error.strerror}); a run writes into its project") from None
+        yield  # nobody can run on a disk that cannot be written
+        return
+    with file:
         try:
             # The system gives the lock back when the process ends, however it ends.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

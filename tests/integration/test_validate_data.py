@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -79,7 +80,15 @@ def test_good_data_passes_twice_with_the_same_bytes(tmp_path: Path) -> None:
     assert summary["sets"]["imdb"]["classes"] == {"negative": 5, "positive": 5}
     docs = tmp_path / "validation/data_docs"
     assert len(list(docs.glob("validations/**/*.html"))) == 4
-    assert str(tmp_path) not in (docs / "index.html").read_text()
+    index = (docs / "index.html").read_text()
+    assert str(tmp_path) not in index
+    assert index.count("<tr class=") == len(summary["expectations"]) == index.count("<td>met<td>")
+    assert "element_count 180, unexpected_count 0" in index
+    links = re.findall(r'href="([^"]+)"', index)
+    assert links
+    assert all((docs / link).is_file() for link in links)
+    asks = re.compile(r"""(?:src|<link[^>]*href)=["']https?:|url\(["']?https?:|@import""")
+    assert [str(page) for page in docs.rglob("*.html") if asks.search(page.read_text())] == []
 
 
 def test_a_missing_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

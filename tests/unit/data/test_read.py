@@ -55,7 +55,7 @@ def _refused(path: Path, data: dict[str, Any] = PLAIN) -> str:
     with pytest.raises(DataError) as caught:
         read_rows(path, data)
     looked = table_faults(path, "data.source", data["columns"], data["labels"])
-    assert [line.rpartition("/")[2] for line in looked] == str(caught.value).splitlines()
+    assert looked == [f"{path.parent}/{line}" for line in str(caught.value).splitlines()]
     return str(caught.value)
 
 
@@ -392,6 +392,15 @@ def test_text_files_in_utf16_are_read_and_those_of_no_text_refused(tmp_path: Pat
     _file(tmp_path, "c.txt", "Welt".encode("utf-16-le"))
     with pytest.raises(DataError, match=r"c\.txt holds NUL bytes"):
         read_documents(tmp_path, None, "data")
+
+
+@pytest.mark.parametrize("labels", [{}, {0: None, 1: "x"}, {"0": "x", 1: "y"}])
+def test_faults_of_params_do_not_hide_those_of_the_file(tmp_path: Path, labels: dict[Any, Any]) -> None:
+    path = _file(tmp_path, "a.csv", "text,mark\nfine,1\n")
+    assert "no column 'label'" in table_faults(path, "data.source", COLUMNS, labels)[0]
+    assert table_faults(path, "data.source", {"text": "text", "label": None}, labels) == []
+    assert table_faults(path, "data.source", {"text": 7}, LABELS) == []  # type: ignore[dict-item]
+    assert "is empty" in table_faults(_file(tmp_path, "a.csv", ""), "data.source", {}, labels)[0]
 
 
 def test_documents_are_looked_at_before_a_run(tmp_path: Path) -> None:
