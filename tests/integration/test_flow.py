@@ -151,22 +151,6 @@ def _run_of_promote(project: Path) -> Any:
         return client.create_flow_run_from_deployment(deployment, parameters={"version": "1"}).id
 
 
-def test_a_schedule_is_told_in_its_time_zone_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
-    from prefect.client.schemas.objects import ConcurrencyLimitConfig
-
-    from flows.deploy import check_cron, deployments
-    from tasks.errors import ParamsError
-
-    check_cron("0 2 * * *", timezone="Europe/Berlin")
-    for zone in ("Berlin", "../etc", ""):
-        with pytest.raises(ParamsError, match="--timezone"):
-            check_cron("0 2 * * *", timezone=zone)
-    served = deployments(tmp_path, "0 2 * * *", ConcurrencyLimitConfig(limit=1), "0 6 * * *", "Europe/Berlin")
-    zones = {entry.flow_name: getattr(entry.schedules[0].schedule, "timezone", None) for entry in served if entry.schedules}
-    assert zones["compress"] == "Europe/Berlin"
-    assert zones["audit"] == "Europe/Berlin"
-
-
 def _execute(run_id: Any, state: str, answer: dict[str, str] | None = None) -> Any:
     """Resume a run where there is an answer, run it in this process until it ends or is suspended, return its state."""
     from prefect.client.orchestration import get_client
