@@ -46,12 +46,12 @@ def serve(
 def ui(as_json: Json = False) -> None:
     """Open the pages of Prefect and MLflow over this workspace's records until Ctrl-C."""
     from flows.server import configure, mlflow_page, prefect_server
-    from tasks.registry.reading import default_uri
+    from tasks.registry.tracking import Tracker
 
     workspace = find_project()
     params_of(workspace)
     configure(workspace)
-    with prefect_server() as prefect, mlflow_page(default_uri(workspace)) as mlflow:
+    with prefect_server() as prefect, mlflow_page(Tracker(workspace).uri) as mlflow:
         facts = {"prefect": prefect, "mlflow": mlflow}
         show(facts, as_json, f"Prefect: {prefect}", f"MLflow:  {mlflow}", "Ctrl-C ends both")
         sys.stdout.flush()
