@@ -46,11 +46,7 @@ def audit(
     beside = workspace / ".compactlm"
     place = beside if os.access(beside, os.W_OK) else None
     # A run that goes on meanwhile would change files under our eyes.
-    with (
-        only_run(workspace, AUDIT),
-        tempfile.TemporaryDirectory(prefix="audit-", dir=place) as folder,
-        deriver() as start,
-    ):
+    with only_run(workspace, AUDIT), tempfile.TemporaryDirectory(prefix="audit-", dir=place) as folder, deriver() as start:
         scratch = Path(folder)
         say("reading what MLflow says")
         tracker = Tracker(workspace, keep_runs=True)
