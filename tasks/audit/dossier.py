@@ -174,8 +174,10 @@ def _added_by_mlflow(tracker: Tracker, model_id: str, folder: Path) -> list[str]
     except ParamsError:
         return []
     versions = [(entry.name, entry.version) for entry in tracker.all_versions(None) if _is_of(entry, model_id)]
-    known = [{"model_name": name, "model_version": number} for name, number in [(None, None), *versions]]
-    return [LOADED_AS] if said in known else []
+    written: list[dict[str, Any]] = [{"model_name": None, "model_version": None}]  # of one loaded by its id
+    for name, number in versions:
+        written += [{"model_name": name, "model_version": number}, {"model_name": name, "model_version": int(number)}]
+    return [LOADED_AS] if said in written else []
 
 
 def _is_of(entry: RegisteredVersion, model_id: str) -> bool:

@@ -87,7 +87,9 @@ def table_problems(table: Table, columns: Columns, labels: Mapping[int, str]) ->
     found = pairs(table.names, columns) + swapped_classes(table, columns, labels)
     if not table.rows:
         return ["the table has a header and no row; add rows"]
-    return found + unknown_labels(table.cells, columns, labels) + empty_texts(table.cells, columns)
+    if columns["label"] not in table.faults:
+        found += unknown_labels(table.cells, columns, labels)
+    return found + ([] if columns["text"] in table.faults else empty_texts(table.cells, columns))
 
 
 def missing_columns(names: Sequence[str], columns: Columns) -> list[str]:

@@ -32,6 +32,7 @@ OTHERS: Final = {  # ending -> what to do with a file that may be data and is no
     ".xz": "unpack it, or compress it by gzip",
     ".zst": "unpack it, or compress it by gzip",
 }
+GGUF: Final = b"GGUF"  # how such a file begins
 MODEL_FILES: Final = ("*.json", "*.txt", "*.model", "*.safetensors", "chat_template.jinja")
 NEEDED: Final = {  # of a model folder -> what to say where it is missing
     "config.json": "config.json is missing; give a Hugging Face model folder",
@@ -161,7 +162,15 @@ def text_files(place: Path, key: str) -> dict[str, Path]:
 
 def decoder_files(place: Path, key: str = "teacher.model") -> list[Path]:
     """Return the files of a language model worth copying: one .gguf file, or those of a model folder."""
-    return [place] if place.suffix == ".gguf" else model_files(place, key)
+    if place.suffix != ".gguf":
+        return model_files(place, key)
+    with place.open("rb") as file:
+        if file.read(len(GGUF)) != GGUF:
+            raise SourceError(
+                f"params.yaml: {key}: {place}: {place.stat().st_size:,} bytes that do not begin as GGUF; copy it again, from Git "
+                "LFS with: git lfs pull"
+            )
+    return [place]
 
 
 def source_digest(source: str, key: str) -> str:

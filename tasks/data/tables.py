@@ -12,8 +12,9 @@ import json
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,17 +38,27 @@ CONTENTS: Final = {  # how a file begins that is not what its name says -> what 
 class Table:
     """The names of all columns, the cells of those asked for, as text with '' for missing ones, and how many rows there are.
 
-    `classes` are the names that the file itself gives its labels 0, 1, ..., as data sets of the Hugging Face hub do.
+    `classes` are the names that the file itself gives its labels 0, 1, ..., as data sets of the Hugging Face hub do. `faults`
+    are columns of which some cell is of no use -> the first such cell, in words; the cell is JSON then.
     """
 
     names: list[str]
     cells: dict[str, list[str]]
     rows: int
     classes: tuple[str, ...] = ()
+    faults: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_table(path: Path, columns: Columns, head: int | None = None) -> Table:
-    """Return a .csv, .tsv, .parquet or .jsonl file, the first three may also be .ndjson and .gz; DataError names each fault.
+    """Return what `scan_table` does; DataError also where a cell is of no use."""
+    table = scan_table(path, columns, head)
+    if table.faults:
+        raise DataError("\n".join(table.faults.values()))
+    return table
+
+
+def scan_table(path: Path, columns: Columns, head: int | None = None) -> Table:
+    """Return a .csv, .tsv, .parquet or .jsonl file, the first three may also be .ndjson and .gz; DataError if it is none.
 
     With `head` rows behind so many bytes are left out.
     """
@@ -76,8 +87,11 @@ def _text(path: Path, head: int | None) -> str:
     for start, words in CONTENTS.items():
         if raw.startswith(start):
             raise DataError(f"{path.name} {words}")
-    if raw.startswith(UTF16) or b"\0" in raw[:1000]:
+    if raw.startswith(UTF16) or raw.count(b"\0", 0, 1000) * 4 > len(raw[:1000]):  # of letters every other byte
         raise DataError(f"{path.name} is UTF-16; save it as UTF-8: `iconv -f UTF-16 -t UTF-8 {path.name} > new.csv`")
+    if b"\0" in raw:
+        line = raw.count(b"\n", 0, raw.index(b"\0")) + 1
+        raise DataError(f"{path.name}: line {line} holds a NUL character, at which programs end a text; take it out")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -134,7 +148,7 @@ def _delimited(path: Path, text: str, wanted: Mapping[str, str], separator: str 
     if cut and records.broken is not None and "unexpected end" in records.broken:
         records = _Records(records.rows, records.lines)  # the head ends within a row
     plain = _records(text, separator, csv.QUOTE_NONE) if '"' in text and _is_doubtful(records, text) else records
-    if plain is not records and _lines_are_rows(plain, records, separator):
+    if plain is not records and _lines_are_rows(plain, records):
         records = plain
     if not records.rows:
         raise DataError(f"{path.name} is empty; give a file with a header and rows")
@@ -164,25 +178,24 @@ def _is_doubtful(records: _Records, text: str) -> bool:
     return records.broken is not None or records.ragged() is not None or len(records.rows) < lines
 
 
-def _lines_are_rows(plain: _Records, quoted: _Records, separator: str) -> bool:
+def _lines_are_rows(plain: _Records, quoted: _Records) -> bool:
     """Return whether a text is meant without quoting: each line has the header's fields, and quoting breaks it or joins rows.
 
-    Lines that quoting joins are rows of their own in a .tsv, and in a .csv, whose texts may hold commas, where each of them
-    holds in some column a value that other rows have there.
+    Lines that quoting joins are rows of their own where in some column each of them holds a value that other rows have too,
+    and none a mark that is doubled, as in quoted text.
     """
     width = len(plain.rows[0]) if plain.rows else 0
     if width < 2 or any(len(row) != width for row in plain.rows) or quoted.rows[:1] != plain.rows[:1]:
         return False
     if quoted.broken is not None or quoted.ragged() is not None:
         return True
-    if separator == "\t":
-        return len(quoted.rows) < len(plain.rows)
     ends = [*quoted.lines[1:], plain.lines[-1] + 1]
     joined = {line for start, end in zip(quoted.lines, ends, strict=True) if end - start > 1 for line in range(start, end)}
-    alone = [row for line, row in zip(plain.lines, plain.rows, strict=True) if line not in joined][1:]
     inside = [row for line, row in zip(plain.lines, plain.rows, strict=True) if line in joined]
-    known = [{row[column] for row in alone} for column in range(width)]
-    return bool(inside) and any(all(row[column] in known[column] for row in inside) for column in range(width))
+    if not inside or any('""' in field for row in inside for field in row):
+        return False
+    counts = [Counter(column) for column in zip(*set(map(tuple, plain.rows)), strict=True)]
+    return any(all(counts[i][row[i]] > 1 for row in inside) for i in range(width))
 
 
 # JSON lines and Parquet
@@ -191,6 +204,7 @@ def _lines_are_rows(plain: _Records, quoted: _Records, separator: str) -> bool:
 def _json_lines(path: Path, text: str, wanted: Mapping[str, str]) -> Table:
     names: dict[str, None] = {}
     cells: dict[str, list[str]] = {name: [] for name in wanted}
+    faults: dict[str, str] = {}
     rows = 0
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -205,9 +219,13 @@ def _json_lines(path: Path, text: str, wanted: Mapping[str, str]) -> Table:
             raise DataError(f"{where} is not an object; write one object a line")
         names.update(dict.fromkeys(record))
         for name, role in wanted.items():
-            cells[name].append(_cell(record.get(name), role, f"{where}: {name!r}"))
+            try:
+                cells[name].append(_cell(record.get(name), role, f"{where}: {name!r}"))
+            except DataError as error:
+                faults.setdefault(name, str(error))
+                cells[name].append(json.dumps(record.get(name)))
         rows += 1
-    return Table(list(names), {name: values for name, values in cells.items() if name in names}, rows)
+    return Table(list(names), {name: values for name, values in cells.items() if name in names}, rows, faults=faults)
 
 
 def _cell(value: object, role: str, where: str) -> str:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from tasks.errors import SourceError
+
 Ints = NDArray[np.int64]
 TEXTS_AT_A_TIME: Final = 2_000  # keeps memory flat whatever the number of texts
 
@@ -36,8 +38,16 @@ class TokenSet:
 
 
 def load_tokenizer(file: Path, max_tokens: int | None = None) -> Tokenizer:
-    """Return the tokenizer of a tokenizer.json: it cuts texts at `max_tokens`, if given, and never fills them up."""
-    tokenizer = Tokenizer.from_file(str(file))
+    """Return the tokenizer of a tokenizer.json: it cuts texts at `max_tokens`, if given, and never fills them up.
+
+    Raises SourceError for a file that the library cannot read.
+    """
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except BaseException as error:
+        if type(error) is not Exception:  # the library raises no kind of its own
+            raise
+        raise SourceError(f"{file}: no tokenizer can be read: {error}; save the fast tokenizer with save_pretrained") from None
     tokenizer.no_padding()
     if max_tokens is None:
         tokenizer.no_truncation()

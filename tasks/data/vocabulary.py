@@ -126,11 +126,14 @@ def renumbered_generation(settings: Mapping[str, Any], keep: Sequence[int]) -> d
     def phrases(value: list[list[int]]) -> list[list[int]]:
         return [moved(phrase) for phrase in value if set(phrase) <= new_ids.keys()]
 
-    return dict(settings) | {
+    changed = {
         key: phrases(value) if key in PHRASES else moved(value)
         for key, value in settings.items()
         if value is not None and (key in PHRASES or key in IDS_IN_GENERATION)
     }
+    if biases := settings.get("sequence_bias"):
+        changed["sequence_bias"] = [[moved(phrase), bias] for phrase, bias in biases if set(phrase) <= new_ids.keys()]
+    return {**settings, **changed}
 
 
 def is_wordpiece(tokenizer: Mapping[str, Any]) -> bool:

@@ -6,27 +6,37 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a stage reads what `fetch` brought, never the network
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from tasks.errors import SourceError
 from tasks.models.architectures import adapter_of
 from tasks.models.causal_lm import is_tied
-from tasks.models.folder import padding_id, read_tokenizer, token_ids
 from tasks.models.head import class_names, rows_by_name
+from tasks.models.tokenizer_files import folder_padding, name_padding
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 AS_IT_IS: Final = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
 TOLD: Final = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # what does not fit is looked at here
+TRIED: Final = ("A Caf\u00e9's 12 Plots", " went  on\nand on.", "")  # case, accents, blanks, ends: what settings change
+LIBRARY_ERRORS: Final = (
+    *(ValueError, LookupError, TypeError, AttributeError, ImportError, NotImplementedError, struct.error),
+    *(SafetensorError, StrictDataclassError),
+)
 SINGLE_LABEL: Final = "single_label_classification"
 TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -56,6 +66,7 @@ def load_teacher(folder: Path, labels: Mapping[int, str]) -> tuple[Any, list[str
         wanted["problem_type"] = SINGLE_LABEL
         lines.append(f"config.json: problem_type: {config['problem_type']} became {SINGLE_LABEL}")
     model, made = _classifier(folder, wanted, new_head=True)
+    refuse_broken(folder, model)
     given = folder_padding(folder)
     if given != config.get("pad_token_id"):
         lines.append(f"config.json: pad_token_id: {config.get('pad_token_id')} became {given}")
@@ -79,10 +90,24 @@ def _classifier(folder: Path, wanted: Mapping[str, Any], new_head: bool = False)
     pad, wrong = folder_padding(folder), read_config(folder).get("pad_token_id")
     if wrong != pad:  # an embedding refuses to be made with an id that it has not
         wanted = {**wanted, "pad_token_id": None}
-    model, report = AutoModelForSequenceClassification.from_pretrained(folder, **AS_IT_IS, **TOLD, **wanted)
+    with _loading(folder):
+        model, report = AutoModelForSequenceClassification.from_pretrained(folder, **AS_IT_IS, **TOLD, **wanted)
     if pad is not None:
         model.config.pad_token_id = pad
     return model.eval(), _lacking(folder, model, report, new_head)
+
+
+@contextmanager
+def _loading(place: Path) -> Iterator[None]:
+    """Raise SourceError where the library cannot make a model or tokenizer of a place, in any of the ways that it tells so."""
+    try:
+        yield
+    except LIBRARY_ERRORS as error:
+        words = " ".join(str(error).split())
+        raise SourceError(
+            f"{place}: stock classes cannot load it ({type(error).__name__}: {words}); mend its config.json and "
+            "tokenizer_config.json, or save it anew with save_pretrained"
+        ) from error
 
 
 def _lacking(folder: Path, model: Any, report: Mapping[str, Any], new_head: bool) -> list[str]:
@@ -95,8 +120,11 @@ def _lacking(folder: Path, model: Any, report: Mapping[str, Any], new_head: bool
             f"the files hold others, such as {', '.join(sorted(report['unexpected_keys'])[:3]) or 'none'}; "
             "save the model itself with save_pretrained, not one that wraps it"
         )
-    if layers := [name for name in report["unexpected_keys"] if name.startswith(f"{layout.layers}.")]:
-        raise SourceError(f"{folder}: its files hold layers that config.json does not tell of, such as {min(layers)}")
+    if unread := sorted(filter(layout.in_layers, report["unexpected_keys"])):
+        raise SourceError(
+            f"{folder}: its files hold weights of layers that the class does not read, such as {unread[0]}; it would be another "
+            "model: give the config.json that belongs to them"
+        )
     return lacking
 
 
@@ -109,11 +137,26 @@ def _permute_head(model: Any, rows: Sequence[int]) -> None:
                 weight.copy_(weight[list(rows)].clone())
 
 
-def folder_padding(folder: Path) -> int | None:
-    """Return the id that pads the texts of a classifier's folder: `padding_id`, by its own files."""
-    none: tuple[dict[str, Any], dict[str, Any]] = {"model": {"vocab": {}}}, {}
-    files = read_tokenizer(folder) if (folder / "tokenizer.json").exists() else none
-    return padding_id(folder / "config.json", read_config(folder), *files)
+def refuse_broken(folder: Path, model: Any) -> None:
+    """Raise SourceError where a weight of a model, which came from `folder`, is no finite number."""
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise SourceError(f"{folder}: {name} holds numbers that are not finite (NaN or infinite); give sound weights")
+
+
+def refuse_other_tokens(folder: Path) -> None:
+    """Raise SourceError where the stock tokenizer of a folder reads texts otherwise than its tokenizer.json."""
+    with _loading(folder):
+        stock = AutoTokenizer.from_pretrained(folder)
+    own = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    own.no_padding()
+    own.no_truncation()
+    for text in TRIED:
+        if stock(text)["input_ids"] != own.encode(text).ids:
+            raise SourceError(
+                f"{folder / 'tokenizer_config.json'}: its settings make stock classes read {text!r} as other tokens than "
+                "tokenizer.json alone; save the tokenizer that AutoTokenizer loads with save_pretrained, and give that"
+            )
 
 
 def end_id(config: Mapping[str, Any]) -> int:
@@ -172,7 +215,8 @@ def load_causal_lm(folder: Path) -> Any:
     config = read_config(folder)
     pad = config.get("pad_token_id")
     wanted = {"pad_token_id": None} if pad is not None and not 0 <= pad < config["vocab_size"] else {}
-    model, report = AutoModelForCausalLM.from_pretrained(folder, **AS_IT_IS, **TOLD, **wanted)
+    with _loading(folder):
+        model, report = AutoModelForCausalLM.from_pretrained(folder, **AS_IT_IS, **TOLD, **wanted)
     _lacking(folder, model, report, new_head=False)
     if is_tied(config) != (model.get_output_embeddings().weight is model.get_input_embeddings().weight):
         raise SourceError(
@@ -189,7 +233,8 @@ def causal_lm_from_config(config: dict[str, Any]) -> Any:
 
 def unpack_gguf(file: Path, out: Path) -> None:
     """Write the language model of a GGUF file, de-quantised to fp32, and its tokenizer as a plain folder."""
-    packed = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    with _loading(file):
+        packed = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     config = packed.config.to_dict()
     config.pop("quantization_config", None)  # the weights are plain numbers now
     model = causal_lm_from_config(config)
@@ -225,20 +270,7 @@ def save_causal_lm(model: Any, tokenizer_folder: Path, out: Path) -> None:
 def save_classifier(model: Any, tokenizer_folder: Path, out: Path) -> None:
     """Write a stock Hugging Face folder: config.json, model.safetensors and the tokenizer's files."""
     save_causal_lm(model, tokenizer_folder, out)
-    _name_padding(model, out)
-
-
-def _name_padding(model: Any, folder: Path) -> None:
-    """Give a byte-pair tokenizer, which has no padding token of its own, the model's; stock tokenizers refuse to pad else."""
-    settings_file, tokenizer_file = folder / "tokenizer_config.json", folder / "tokenizer.json"
-    if not (settings_file.exists() and tokenizer_file.exists()):
-        return
-    settings = json.loads(settings_file.read_text(encoding="utf-8"))
-    tokenizer = json.loads(tokenizer_file.read_text(encoding="utf-8"))
-    if tokenizer["model"].get("type") != "BPE" or settings.get("pad_token") is not None:
-        return
-    name = next(token for token, number in token_ids(tokenizer).items() if number == pad_id(model))
-    settings_file.write_text(json.dumps({**settings, "pad_token": name}, indent=1, sort_keys=True), encoding="utf-8")
+    name_padding(out, pad_id(model))
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tasks.errors import Faults, SourceError
 from tasks.models.architectures import adapter_of
@@ -13,6 +13,7 @@ from tasks.models.architectures.family import Config, Family
 from tasks.models.architectures.layout import FUSED, Layout
 from tasks.models.causal_lm import is_tied
 from tasks.models.head import class_names, rows_by_name
+from tasks.models.tokenizer_files import padding_id, read_tokenizer, tokenizer_faults
 from tasks.models.weight_files import Stored, read_object, stored_weights
 
 NUMBERS: Final = ("F64", "F32", "F16", "BF16")
@@ -40,18 +41,21 @@ def teacher_faults(folder: Path, task: str, wanted: TeacherWanted) -> list[str]:
     with faults.gathered():
         config = read_object(folder / "config.json")
         family = adapter_of(config)
-        faults.add(list(_config_faults(folder / "config.json", config, family)), SourceError)
+        faults.add(list(_size_faults(folder / "config.json", config, family)), SourceError)
     if faults.lines:  # all else is compared with what config.json says
         return faults.lines
     where = folder / "config.json"
-    faults.add(list(_length_faults(config, family, wanted.tokens)), SourceError)
+    other_form = list(_form_faults(where, config))
+    faults.add([*other_form, *_length_faults(config, family, wanted.tokens)], SourceError)
     with faults.gathered():
         tokenizer, settings = read_tokenizer(folder)
-        faults.add(list(_tokenizer_faults(folder, task, config, tokenizer, settings)), SourceError)
+        faults.add(list(tokenizer_faults(folder, task, config, tokenizer, settings)), SourceError)
         if task == "classification":
             padding_id(where, config, tokenizer, settings)
     with faults.gathered():
         stored = {today(name): weight for name, weight in stored_weights(folder).items()}
+        if other_form:  # names and shapes are others, too
+            return faults.lines
         faults.add(list(_weight_faults(folder, config, family, stored)), SourceError)
         if task == "classification":
             faults.add(list(_head_faults(config, family.layout(config), stored, wanted)), SourceError)
@@ -73,73 +77,20 @@ def today(name: str) -> str:
     return name
 
 
-def read_tokenizer(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return tokenizer.json and tokenizer_config.json of a folder, nothing of the latter where it has none; SourceError."""
-    path = folder / "tokenizer.json"
-    tokenizer = read_object(path)
-    model, added = tokenizer.get("model"), tokenizer.get("added_tokens")
-    vocab = model.get("vocab") if isinstance(model, dict) else None
-    sound = isinstance(vocab, list) or (isinstance(vocab, dict) and all(isinstance(number, int) for number in vocab.values()))
-    tokens: list[Any] = added if isinstance(added, list) else [None]
-    sound = sound and all(isinstance(token, dict) and isinstance(token.get("id"), int) for token in tokens)
-    if not sound or not all(isinstance(token.get("content"), str) for token in tokens):
-        raise SourceError(f"{path}: no tokenizer with a vocabulary; save the fast tokenizer with save_pretrained")
-    settings = folder / "tokenizer_config.json"
-    return tokenizer, read_object(settings) if settings.is_file() else {}
-
-
-def token_ids(tokenizer: Mapping[str, Any]) -> dict[str, int]:
-    """Return the id of each token of a tokenizer.json, with those that were added; a Unigram one lists them by id."""
-    vocab = tokenizer["model"]["vocab"]
-    listed = vocab if isinstance(vocab, dict) else {str(entry[0]): number for number, entry in enumerate(vocab)}
-    return {**listed, **{token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}}
-
-
-def padding_id(where: Path, config: Config, tokenizer: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
-    """Return the id that pads the texts of a classifier: a decoder's tokenizer names it, else config.json, else eos does.
-
-    A decoder classifies by its last token that is not padding, so one id must mean padding, in training and ever after; the
-    id that ends a text is one that no text holds. An encoder keeps that of config.json. None where config.json may leave it
-    out. SourceError naming `where`, its config.json, if there is none.
-    """
-    reads_last, rows = adapter_of(config).READS == "last", config["vocab_size"]
-    pad = _content(settings.get("pad_token"))
-    named = None if pad is None else token_ids(tokenizer).get(pad)
-    given, ends = config.get("pad_token_id"), config.get("eos_token_id")
-    sound = given is not None and 0 <= given < rows
-    if not reads_last:
-        if given is not None and not sound:
-            raise SourceError(f"{where}: pad_token_id: {given} is none of the {rows} rows of the embedding; give the tokenizer's")
-        if config["model_type"] == "roberta" and named is not None and named != (1 if given is None else given):
-            raise SourceError(
-                f"{where}: pad_token_id: {given}, and the tokenizer pads with {named}; positions are counted from it"
-            )
-        return given
-    end = ends[0] if isinstance(ends, list) and ends else ends
-    chosen = named if named is not None else given if sound else end
-    if not isinstance(chosen, int) or not 0 <= chosen < rows:
-        raise SourceError(
-            f"{where}: pad_token_id and eos_token_id are both missing; give pad_token_id the id of a token that no text holds"
-        )
-    return chosen
-
-
-def _content(token: Any) -> str | None:
-    content = token.get("content") if isinstance(token, dict) else token
-    return content if isinstance(content, str) else None
-
-
-def _config_faults(where: Path, config: Config, family: Family) -> Iterator[str]:
-    needed = [key for axis, key in family.keys.items() if (axis, key) != ("ffn", "n_inner")]
-    for key in (*needed, *family.tables):
-        if not isinstance(config.get(key), int) or config[key] < 1:
-            yield f"{where}: {key}: {config.get(key)!r}; a whole number of at least 1 is needed, give the one of the model"
+def _form_faults(where: Path, config: Config) -> Iterator[str]:
     if config.get("quantization_config"):
         yield f"{where}: quantization_config: the weights are quantised; give the full-precision model"
     if config.get("pruned_heads"):
         yield f"{where}: pruned_heads: layers of different numbers of heads are not supported; give the model before that"
     if (where.parent / "adapter_config.json").is_file():
         yield f"{where.parent}: adapter_config.json: weights of an adapter; merge it into its model and save that"
+
+
+def _size_faults(where: Path, config: Config, family: Family) -> Iterator[str]:
+    needed = [key for axis, key in family.keys.items() if (axis, key) != ("ffn", "n_inner")]
+    for key in (*needed, *family.tables):
+        if not isinstance(config.get(key), int) or config[key] < 1:
+            yield f"{where}: {key}: {config.get(key)!r}; a whole number of at least 1 is needed, give the one of the model"
     heads, kv_heads = config.get(family.keys["heads"]), config.get("num_key_value_heads")
     hidden = config.get(family.keys["hidden"])
     if isinstance(heads, int) and isinstance(hidden, int) and heads > 0 and hidden % heads and not config.get("head_dim"):
@@ -155,32 +106,6 @@ def _length_faults(config: Config, family: Family, tokens: Mapping[str, int]) ->
     for key, count in tokens.items():
         if most is not None and count > most:
             yield f"params.yaml: {key}: {count} tokens, and the teacher knows positions for {most}; give at most {most}"
-
-
-def _tokenizer_faults(
-    folder: Path, task: str, config: Config, tokenizer: Mapping[str, Any], settings: Mapping[str, Any]
-) -> Iterator[str]:
-    ids, rows = token_ids(tokenizer), config["vocab_size"]
-    last = max(ids, key=ids.__getitem__, default="")
-    if not ids or ids[last] >= rows:
-        yield (
-            f"{folder / 'tokenizer.json'}: token {last!r} has id {ids.get(last)}, and the embedding {rows} rows (config.json: "
-            "vocab_size); save the model after model.resize_token_embeddings(len(tokenizer)), or give the tokenizer it came with"
-        )
-    pad = _content(settings.get("pad_token"))
-    if task == "classification" and pad is not None and pad not in ids:
-        yield f"{folder / 'tokenizer_config.json'}: pad_token: {pad!r} is no token of tokenizer.json; name one that is"
-    for what, why in (
-        ("truncation", "long texts are cut at their end here"),
-        ("padding", "its positions are counted from the first token, so that an answer would depend on the batch"),
-    ):
-        stored = tokenizer.get(what)
-        rotary = adapter_of(config).positions(config) is None or config["model_type"] == "roberta"
-        if task != "classification" or (what == "padding" and rotary):
-            continue
-        side = settings.get(f"{what}_side") or (stored.get("direction") if isinstance(stored, dict) else None)
-        if str(side).lower() == "left":
-            yield f"{folder / 'tokenizer_config.json'}: {what}_side: left is not supported, {why}; set it to right"
 
 
 def _weight_faults(folder: Path, config: Config, family: Family, stored: Mapping[str, Stored]) -> Iterator[str]:
@@ -199,22 +124,27 @@ def _weight_faults(folder: Path, config: Config, family: Family, stored: Mapping
             f"files hold others: {_some(strange)}; save the model itself with save_pretrained, not one that wraps it"
         )
     sizes = _sizes(config, family)
-    wrong, packed, beyond = [], [], []
+    tables = [name for name, axes in layout.outside.items() if axes == (None, "hidden") and not layout.is_head(name)]
+    rows = {name: config[key] for name, key in zip(tables, family.tables, strict=True)}
+    wrong, packed, beyond, unread = [], [], [], []
     for name, weight in named.items():
         try:
             layer, axes = layout.place(name)
         except (KeyError, ValueError):
+            unread += [name] if layout.in_layers(name) else []
             continue
         if layer is not None and layer >= layers:
             beyond.append(name)
             continue
         if weight.dtype not in NUMBERS:
             packed.append(f"{name} ({weight.dtype})")
-        wanted = [size if axis is None else sizes[axis] for axis, size in zip(axes, weight.shape, strict=False)]
+        wanted = [rows.get(name, size) if axis is None else sizes[axis] for axis, size in zip(axes, weight.shape, strict=False)]
         if len(axes) != len(weight.shape) or wanted != list(weight.shape):
             wrong.append(f"{name} {list(weight.shape)}, where config.json tells of {wanted}")
     if beyond:
         yield f"{folder}: the files hold {_some(beyond)}, and config.json tells of {layers} layers; give the config of the model"
+    if unread:
+        yield f"{folder}: the class of {config['model_type']} does not read {_some(unread)}; it would be another model"
     if packed:
         yield f"{folder}: {_some(packed)}: quantised; give the full-precision model"
     if wrong:

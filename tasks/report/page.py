@@ -112,7 +112,7 @@ def data_checks(story: Story) -> Markup:
     rows: list[Row] = []
     for check in story.validation["expectations"]:
         asked = ", ".join(f"{key.replace('_', ' ')} {_listed(value)}" for key, value in sorted(check["arguments"].items()))
-        seen = [
+        seen: list[str | Cell] = [
             f"{check['observed']['unexpected_count']:,} of {check['observed']['element_count']:,} unexpected"
             if "unexpected_count" in check["observed"]
             else _listed(check["observed"].get("observed_value", NOTHING)),

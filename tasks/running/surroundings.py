@@ -35,8 +35,8 @@ PORTS: Final = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "ms
 STORES: Final = "sqlite:////PATH/mlflow.db, http://HOST:PORT, or postgresql://, mysql:// or mssql:// with a host"
 MLFLOW: Final = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 PREFECT: Final = "PREFECT_API_URL"
-TEMPORARY: Final = ("TMPDIR", "TEMP", "TMP")
-FOLDERS: Final = (*TEMPORARY, "HOME", "PREFECT_HOME", "HF_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "DVC_SITE_CACHE_DIR")
+WRITTEN: Final = ("TMPDIR", "TEMP", "TMP", "PREFECT_HOME", "DVC_SITE_CACHE_DIR")
+READ: Final = ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")  # where settings are looked for; a run writes nothing there
 
 
 def surroundings_faults(workspace: Path, environ: Mapping[str, str]) -> list[str]:
@@ -123,24 +123,25 @@ def _unreadable(path: Path) -> list[str]:
 
 
 def _folder_faults(environ: Mapping[str, str]) -> list[str]:
-    """Return the variables that name a folder in which nothing can be written."""
+    """Return the variables that name something else than a folder, or one in which nothing can be written and must be."""
     return [
-        f"{name}: {environ[name]!r} is {words}; give a folder that can be written, or unset it"
-        for name in FOLDERS
-        if environ.get(name) and (words := _unwritable(Path(environ[name])))
+        f"{name}: {environ[name]!r} is {words}; give another folder, or unset it"
+        for name in (*WRITTEN, *READ)
+        if environ.get(name) and (words := _unusable(Path(environ[name]), write=name in WRITTEN))
     ]
 
 
-def _unwritable(folder: Path) -> str:
-    """Return why nothing can be written in a folder, empty when it can; one that is not there yet can be made."""
+def _unusable(folder: Path, write: bool) -> str:
+    """Return why a folder cannot be used, empty when it can; one that is not there yet can be made."""
     try:
         there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
         if not there.is_dir():
             return "no folder" if there == folder.absolute() else f"below {there}, which is no folder"
-        with tempfile.TemporaryFile(dir=there):
-            return ""
+        if write:
+            tempfile.TemporaryFile(dir=there).close()
     except (OSError, ValueError) as error:
         return f"a folder that cannot be written ({getattr(error, 'strerror', None) or error})"
+    return ""
 
 
 @dataclass
@@ -201,7 +202,7 @@ def _store_faults(variable: str, environ: Mapping[str, str], probes: _Probes) ->
         return []
     if kind == "sqlite":
         place = Path(unquote(rest.removeprefix("///").removeprefix("file:").partition("?")[0]))
-        words = "" if not place.name else "a folder" if place.is_dir() else _unwritable(place.parent)
+        words = "" if not place.name else "a folder" if place.is_dir() else _unusable(place.parent, write=True)
         return [f"{variable}: {address!r}: {str(place)!r} is {words}; allowed: {STORES}"] if words else []
     if kind in PORTS:
         return _server_faults(variable, environ, probes)

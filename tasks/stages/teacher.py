@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 
 from tasks.errors import Faults, SourceError
+from tasks.models.checkpoint import refuse_other_tokens
 from tasks.models.devices import pick_for_training
 from tasks.models.folder import TeacherWanted, teacher_faults
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
@@ -28,6 +29,7 @@ def check(params: Params, base: Path) -> None:
         faults = Faults()
         faults.add(teacher_faults(base, params.task, _wanted(params)), SourceError)
         faults.refuse()
+        refuse_other_tokens(base)
     check_fit(params, base)
 
 

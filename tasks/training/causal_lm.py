@@ -17,7 +17,7 @@ from tasks.data.blocks import Blocks, Rows, load_blocks, plan_blocks
 from tasks.data.vocabulary import kept_at_teacher
 from tasks.files import file_sha256
 from tasks.models.causal_lm import touch_read_rows_alone
-from tasks.models.checkpoint import causal_lm_from_config, load_causal_lm, read_config, save_causal_lm
+from tasks.models.checkpoint import causal_lm_from_config, load_causal_lm, read_config, refuse_broken, save_causal_lm
 from tasks.models.devices import Device, pick_for_training
 from tasks.models.predict import Head, next_tokens, output_weight, predicting, predicting_beside
 from tasks.params.causal_lm import CausalLMParams, Training
@@ -68,6 +68,7 @@ def teach(params: CausalLMParams, base: Path, texts: Texts, job: Job) -> dict[st
     """
     section = params.teacher
     model = load_causal_lm(base) if section.new is None else causal_lm_from_config(read_config(base))
+    refuse_broken(base, model)
     if section.train_tokens > 0:
         recipe = Recipe("forward_kl", 1.0, 0.0, section.chunk_tokens, head_dtype(job.device))
         reading = Reading(section, section.learning_rate, section.train_tokens, texts.tokens, [base])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tasks.audit.dossier import LOADED_AS
 from tasks.files import read_json
 from tasks.params.file import read_yaml
 from tests.tampering import STORE, changed, in_store, one_byte, other_ref, replaced
@@ -77,6 +78,33 @@ def version_model(name: str) -> Attack:
         return one_byte(next(folder.rglob(name)))
 
     return attack
+
+
+def model_of(name: str, path: str) -> Attack:
+    """One bit of a file of the model that MLflow keeps of a round."""
+    return lambda project: one_byte(_model_folder(project, name) / path)
+
+
+def added(where: Callable[[Path], Path], content: str) -> Attack:
+    """A file that nobody of the project has written."""
+
+    @contextlib.contextmanager
+    def attack(project: Path) -> Iterator[None]:
+        place = where(project)
+        assert not place.exists()
+        place.write_text(content, encoding="utf-8")
+        try:
+            yield
+        finally:
+            place.unlink()
+
+    return attack
+
+
+def _model_folder(project: Path, name: str) -> Path:
+    with contextlib.closing(sqlite3.connect(project / STORE)) as connection:
+        [(model,)] = connection.execute("SELECT model_id FROM logged_models WHERE name = ?", (name,)).fetchall()
+    return project / MLFLOW / "models" / model / "artifacts"
 
 
 def locked(stage: str, role: str, path: str) -> Attack:
@@ -157,11 +185,41 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
     ),
     "cached receipt": (cached_receipt("teacher"), "cache", "artifacts/receipts/teacher.json"),
     "cache listing": (cached(f"{ROUNDS}/r3/trained"), "cache", f"{ROUNDS}/r3/trained"),
+    "label map of a head": (
+        lambda p: replaced(p / f"{ROUNDS}/r3/trained/model/config.json", '"negative": 0', '"negative": 1'),
+        "workspace",
+        f"{ROUNDS}/r3/trained/model/config.json",
+    ),
+    "label map of a teacher": (
+        lambda p: replaced(p / f"{ROUNDS}/teacher/trained/model/config.json", '"0": "negative"', '"0": "positive"'),
+        "workspace",
+        f"{ROUNDS}/teacher/trained/model/config.json",
+    ),
+    "tokenizer": (file(f"{ROUNDS}/r1/trained/model/tokenizer.json"), "workspace", f"{ROUNDS}/r1/trained/model/tokenizer.json"),
+    "training curve": (file(f"{ROUNDS}/r2/trained/steps.jsonl"), "workspace", f"{ROUNDS}/r2/trained/steps.jsonl"),
+    "summary of a training": (file(f"{ROUNDS}/r3/trained/summary.json"), "workspace", f"{ROUNDS}/r3/trained/summary.json"),
+    "parity": (file(f"{ROUNDS}/r3/exported/parity.json"), "workspace", f"{ROUNDS}/r3/exported/parity.json"),
+    "transfer set": (file("artifacts/data/sets/transfer.parquet"), "workspace", "artifacts/data/sets/transfer.parquet"),
+    "calibration set": (file("artifacts/data/sets/calibration.parquet"), "workspace", "artifacts/data/sets/calibration.parquet"),
+    "file among the outputs": (
+        added(lambda p: p / f"{ROUNDS}/r3/trained/model/adapter.json", "{}"),
+        "workspace",
+        f"{ROUNDS}/r3/trained/model/adapter.json",
+    ),
+    "cached ONNX": (cached(f"{ROUNDS}/r3/exported/model.onnx"), "cache", f"{ROUNDS}/r3/exported/model.onnx"),
+    "cached predictions": (
+        cached(f"{ROUNDS}/r3/evaluated/predictions/test.parquet"),
+        "cache",
+        f"{ROUNDS}/r3/evaluated/predictions/test.parquet",
+    ),
+    "cached data": (cached("artifacts/data/sets/train.parquet"), "cache", "artifacts/data/sets/train.parquet"),
     # After those in the cache, which are found by the receipts: with one bit changed a receipt may be no JSON any more.
     "receipt": (file("artifacts/receipts/distill@r3.json"), "receipts", "artifacts/receipts/distill@r3.json"),
     "dvc.lock input": (locked("distill@r2", "deps", "artifacts/teacher_logits"), "dvc.lock", "artifacts/teacher_logits"),
     "dvc.lock output": (locked("teacher", "outs", f"{ROUNDS}/teacher/trained"), "dvc.lock", f"{ROUNDS}/teacher/trained"),
     "dvc.lock code": (locked("prune@r1", "deps", "tasks/models"), "dvc.lock", "tasks/models"),
+    "dvc.lock sets": (locked("evaluate@r3", "deps", "artifacts/data/sets"), "dvc.lock", "artifacts/data/sets"),
+    "dvc.lock code of the measures": (locked("evaluate@r3", "deps", "tasks/measuring"), "dvc.lock", "tasks/measuring"),
     "dvc.lock receipt": (locked("gate@r3", "outs", "artifacts/receipts/gate@r3.json"), "dvc.lock", "gate@r3"),
     "dvc.lock params": (
         lambda p: replaced(p / "dvc.lock", "labelled_epochs: 30", "labelled_epochs: 31"),
@@ -175,6 +233,7 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
     ),
     "params in Git": (git_object("HEAD:params.yaml"), "params", "params.yaml"),
     "code in Git": (git_object("HEAD:tasks/pruning/criteria.py"), "code", "tasks/pruning/criteria.py"),
+    "rules in Git": (git_object("HEAD:tasks/gates/judge.py"), "code", "tasks/gates/judge.py"),
     "pipeline in Git": (git_object("HEAD:dvc.yaml"), "code", "dvc.yaml"),
     "commit": (git_object("HEAD"), "commit", ""),
     "folder in Git": (git_object("HEAD:tasks"), "commit", ""),
@@ -184,6 +243,29 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
     "served code": (version_model("served_model.py"), "mlflow files", "model m-"),
     "served ONNX": (version_model("model.onnx"), "mlflow files", "artifacts/model.onnx"),
     "served tokenizer": (version_model("tokenizer.json"), "mlflow files", "artifacts/model/tokenizer.json"),
+    "served requirements": (model_of("r1", "requirements.txt"), "mlflow files", "r1: model m-"),
+    "served entry": (model_of("r0", "MLmodel"), "mlflow files", "teacher: model m-"),
+    "served label map": (
+        lambda p: replaced(_model_folder(p, "r2") / "artifacts/model/config.json", '"negative": 0', '"negative": 1'),
+        "mlflow files",
+        "artifacts/model/config.json",
+    ),
+    "note of MLflow that names another version": (
+        added(lambda p: _model_folder(p, "r2") / LOADED_AS, "model_name: tiny\nmodel_version: '3'\n"),
+        "mlflow files",
+        "r2: model m-",
+    ),
+    "file among those served": (
+        added(lambda p: _model_folder(p, "r3") / "artifacts/model/adapter.json", "{}"),
+        "mlflow files",
+        "artifacts/model/adapter.json",
+    ),
+    "recorded costs": (recorded("r1", "evidence/cost.json"), "mlflow files", "r1: evidence/cost.json"),
+    "recorded summary of the teacher": (
+        recorded("r0", "evidence/summary.json"),
+        "mlflow files",
+        "teacher: evidence/summary.json",
+    ),
     "recorded evidence": (recorded("r3", "evidence/quality.json"), "mlflow files", "r3: evidence/quality.json"),
     "recorded verdict": (recorded("r3", "evidence/verdict.json"), "mlflow files", "r3: evidence/verdict.json"),
     "recorded plan": (recorded("r2", "evidence/plan.json"), "mlflow files", "r2: evidence/plan.json"),
@@ -252,6 +334,38 @@ ATTACKS: dict[str, tuple[Attack, str, str]] = {
         ),
         "mlflow metrics",
         "test/accuracy",
+    ),
+    "second value of a metric": (
+        store(
+            "INSERT INTO metrics SELECT key, 0.99, timestamp + 1, run_uuid, 1, 0 FROM metrics WHERE key = 'cost/params_total'",
+            "DELETE FROM metrics WHERE key = 'cost/params_total' AND step = 1",
+        ),
+        "mlflow metrics",
+        "cost/params_total",
+    ),
+    "recorded seed": (
+        store(
+            "UPDATE params SET value = '1' || value WHERE key = 'seed'",
+            "UPDATE params SET value = substr(value, 2) WHERE key = 'seed'",
+        ),
+        "mlflow params",
+        "seed",
+    ),
+    "ONNX of the version": (
+        store(
+            "UPDATE model_version_tags SET value = 'x' || value WHERE key = 'compactlm.onnx_sha256' AND version = 3",
+            "UPDATE model_version_tags SET value = substr(value, 2) WHERE key = 'compactlm.onnx_sha256' AND version = 3",
+        ),
+        "version",
+        "onnx_sha256",
+    ),
+    "size of the version": (
+        store(
+            "UPDATE model_version_tags SET value = '1' || value WHERE key = 'compactlm.params_total' AND version = 3",
+            "UPDATE model_version_tags SET value = substr(value, 2) WHERE key = 'compactlm.params_total' AND version = 3",
+        ),
+        "version",
+        "params_total",
     ),
     "recorded param": (
         store(

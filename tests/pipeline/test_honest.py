@@ -10,7 +10,7 @@ import pytest
 
 from tasks.audit.walk import audit
 from tests.pipeline.conftest import Command
-from tests.pipeline.histories import HISTORIES, SLOW, Scene, run_again_otherwise
+from tests.pipeline.histories import HISTORIES, SLOW, TOGETHER, Scene, run_again_otherwise
 from tests.tiny_project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")
@@ -27,8 +27,17 @@ def scene(finished: Project, tmp_path: Path, command: Command, monkeypatch: pyte
     return Scene(finished, tmp_path, command, monkeypatch)
 
 
-def test_the_histories_are_at_least_twenty() -> None:
-    assert len(HISTORIES) >= 20
+def test_the_histories_are_at_least_forty() -> None:
+    assert len(HISTORIES) >= 40
+
+
+@pytest.mark.parametrize("day", TOGETHER)
+def test_histories_of_one_day_raise_no_alarm(scene: Scene, day: str) -> None:
+    with contextlib.ExitStack() as stack:
+        told = [stack.enter_context(contextlib.closing(HISTORIES[name](scene))) for name in TOGETHER[day]]
+        moments = {(project.folder, selector) for project, selector in map(next, told)}
+        for folder, selector in moments:
+            assert alarms(folder, selector) == [], selector
 
 
 @pytest.mark.parametrize("history", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in HISTORIES])

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # what is known of a family without a model needs no torch, w
     from torch import nn
 
 Axes = tuple[str | None, ...]  # one entry for each dimension of a weight
+TABLES: Final = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")  # the mask of GPT-2, the turns of Llama
 FUSED: Final = 3  # query, key and value
 
 
@@ -48,6 +49,10 @@ class Layout:
     def is_head(self, name: str) -> bool:
         """Return whether a weight belongs to what a classifier has above the body of its family."""
         return name in self.outside and name != "lm_head.weight" and ("pooler" in self.outside[name] or not self._in_body(name))
+
+    def in_layers(self, name: str) -> bool:
+        """Return whether what is stored under a name is a weight of a layer; tables in old files are none."""
+        return self.full_name(name).startswith(f"{self.layers}.") and not name.endswith(TABLES)
 
     def full_name(self, name: str) -> str:
         """Return the name of a weight in a model with a head; of a body alone it is stored without the body's name."""

@@ -34,6 +34,11 @@ PARTS: Final = Parts(
 )
 
 
+def _filled(config: Config) -> Config:
+    left_out = LEFT_OUT.get(config["model_type"], {})
+    return config if left_out.keys() <= config.keys() else {**left_out, **config}  # asked for every shape of a search
+
+
 def _layout(config: Config) -> Layout:
     """Return the axes of every weight; shared keys and values lie on none."""
     kv = None if FAMILY.shared_kv(config) else "heads"
@@ -82,7 +87,7 @@ FAMILY: Final = Family(
     gated=True,
     norm_weights=1,
     extras=_extras,
-    filled=lambda config: {**LEFT_OUT.get(config["model_type"], {}), **config},
+    filled=_filled,
     follows=_follows,
     own_refusal=_refusal,
 )

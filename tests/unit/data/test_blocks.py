@@ -107,3 +107,11 @@ def test_tidying_twice_changes_nothing() -> None:
     text = "a<br /><br />b \r\n c\n"
     assert tidy(text) == "a\n\nb\n c"
     assert tidy(tidy(text)) == tidy(text)
+
+
+def test_a_new_vocabulary_has_no_piece_that_the_texts_never_have(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"teacher\.new\.vocabulary: 400 pieces are asked, and the 20 .* give 269; ask for at most"
+    ):
+        train_tokenizer(["the cat sat on the mat"] * 20, 400, tmp_path)
+    assert not list(tmp_path.iterdir())

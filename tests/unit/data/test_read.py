@@ -55,7 +55,7 @@ def _refused(path: Path, data: dict[str, Any] = PLAIN) -> str:
     with pytest.raises(DataError) as caught:
         read_rows(path, data)
     looked = table_faults(path, "data.source", data["columns"], data["labels"])
-    assert [line.rpartition("/")[2] for line in looked] == str(caught.value).splitlines()
+    assert looked == [f"{path.parent}/{line}" for line in str(caught.value).splitlines()]
     return str(caught.value)
 
 
@@ -99,7 +99,11 @@ def test_without_a_source_column_all_rows_have_the_same_source(tmp_path: Path) -
         ("a.csv", "text,label\nfi\u2028ne\x85,1\ndu\x0bll,0\n", [("fi\u2028ne\x85", 1), ("du\x0bll", 0)]),
         ("a.jsonl", '{"text": "fi\u2028ne", "label": 1}\n', [("fi\u2028ne", 1)]),
         # marks that are none of quoting: at the ends of lines that are rows
-        ("a.tsv", 'text\tlabel\n"Great\t1\ndull\t0\nthe end"\t0\n', [('"Great', 1), ("dull", 0), ('the end"', 0)]),
+        (
+            "a.tsv",
+            'text\tlabel\n"Great\t1\ndull\t0\nthe end"\t0\nfine\t1\n',
+            [('"Great', 1), ("dull", 0), ('the end"', 0), ("fine", 1)],
+        ),
         (
             "a.tsv",
             'label\ttext\n1\t"Great\n0\tdull\n0\tthe end"\n1\tfine\n',
@@ -148,6 +152,7 @@ def test_odd_files_are_read_as_they_are_meant(tmp_path: Path, name: str, content
         ("a.csv", "text,label\n", "a header and no row"),
         ("a.csv", "text,label\nfine,1\n".encode("utf-16"), "a.csv is UTF-16; save it as UTF-8: `iconv -f UTF-16"),
         ("a.csv", "text,label\nfine,1\n".encode("utf-16-le"), "a.csv is UTF-16"),
+        ("a.csv", b"text,label\nfine,1\nnot\0so,0\n", "a.csv: line 3 holds a NUL character"),
         ("a.csv", b"text,label\nfine,1\ncaf\xe9,0\n", r"a\.csv: line 3 is not UTF-8 \(byte 0xe9.*iconv"),
         ("a.csv", gzip.compress(b"text,label\n"), "is compressed by gzip; let its name end in .gz"),
         ("a.csv", b"PK\x03\x04....", "is a zip archive or an Excel file; save the sheet as .csv"),
@@ -387,6 +392,15 @@ def test_text_files_in_utf16_are_read_and_those_of_no_text_refused(tmp_path: Pat
     _file(tmp_path, "c.txt", "Welt".encode("utf-16-le"))
     with pytest.raises(DataError, match=r"c\.txt holds NUL bytes"):
         read_documents(tmp_path, None, "data")
+
+
+@pytest.mark.parametrize("labels", [{}, {0: None, 1: "x"}, {"0": "x", 1: "y"}])
+def test_faults_of_params_do_not_hide_those_of_the_file(tmp_path: Path, labels: dict[Any, Any]) -> None:
+    path = _file(tmp_path, "a.csv", "text,mark\nfine,1\n")
+    assert "no column 'label'" in table_faults(path, "data.source", COLUMNS, labels)[0]
+    assert table_faults(path, "data.source", {"text": "text", "label": None}, labels) == []
+    assert table_faults(path, "data.source", {"text": 7}, LABELS) == []  # type: ignore[dict-item]
+    assert "is empty" in table_faults(_file(tmp_path, "a.csv", ""), "data.source", {}, labels)[0]
 
 
 def test_documents_are_looked_at_before_a_run(tmp_path: Path) -> None:

@@ -77,6 +77,16 @@ def without(*names: str) -> Change:
     return weights(lambda held: {name: weight for name, weight in held.items() if not name.startswith(names)})
 
 
+def edit_model(**changed: Any) -> Change:
+    """Return what changes keys of the model of a tokenizer.json."""
+
+    def change(folder: Path) -> None:
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        (folder / "tokenizer.json").write_text(json.dumps({**tokenizer, "model": {**tokenizer["model"], **changed}}))
+
+    return change
+
+
 DEEP = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 417\n"
 CASES: dict[str, tuple[str, Change, str]] = {
@@ -98,6 +108,9 @@ CASES: dict[str, tuple[str, Change, str]] = {
     "no_pad": ("gpt2", edit("config.json", eos_token_id=None, bos_token_id=None), "pad_token_id and eos_token_id are both miss"),
     "left_padding": ("bert", edit("tokenizer_config.json", padding_side="left"), "padding_side: left is not supported"),
     "left_truncation": ("llama", edit("tokenizer.json", truncation={"direction": "Left"}), "truncation_side: left is not supp"),
+    "other_case": ("bert", edit("tokenizer_config.json", do_lower_case=False), "do_lower_case: False, and normalizer in tok"),
+    "case_left_out": ("bert", edit("tokenizer.json", normalizer={"lowercase": False}), "do_lower_case: True, and normalizer in"),
+    "other_blanks": ("roberta", edit("tokenizer_config.json", add_prefix_space=True), "add_prefix_space: True, and pre_token"),
     "pointer": ("bert", write("model.safetensors", POINTER), "65 bytes, a pointer of Git LFS in place of the weights"),
     "cut_short": ("bert", cut_short, "cut short: it has"),
     "impossible_header": (
@@ -121,6 +134,21 @@ CASES: dict[str, tuple[str, Change, str]] = {
     "no_head": ("bert", without("classifier"), "it has no classification head"),
     "other_head": ("bert", edit("config.json", architectures=["BertModel"]), "(architectures: ['BertModel'], missing: none)"),
     "other_names": ("bert", edit("config.json", id2label={"0": "no", "1": "yes"}), "its classes are 'no', 'yes'"),
+    "other_number": (
+        "bert",
+        weights(
+            lambda held: {n: w[:1].repeat(3, *[1] * (w.ndim - 1)) if n.startswith("classifier.") else w for n, w in held.items()}
+        ),
+        "its head has 3 classes and data.labels 2; set teacher.epochs to 1 or more",
+    ),
+    "added_tokens_missing": ("gpt2", edit("tokenizer.json", added_tokens=None), "tokenizer.json: no tokenizer with a vocabulary"),
+    "relative_positions": (
+        "bert",
+        weights(lambda held: {**held, "bert.encoder.layer.0.attention.self.distance_embedding.weight": torch.ones(7, 8)}),
+        "the class of bert does not read bert.encoder.layer.0.attention.self.distance_embedding.weight",
+    ),
+    "fewer_positions": ("roberta", edit("config.json", max_position_embeddings=80), "where config.json tells of [80, 32]"),
+    "random_tokens": ("gpt2", edit_model(dropout=0.1), "model.dropout: a text would be cut otherwise each time"),
     "kv_heads": ("llama", edit("config.json", num_key_value_heads=3), "num_key_value_heads: 3 does not divide"),
     "no_lm_head": ("lm_llama_biases", without("lm_head"), "no weight lm_head.weight"),
 }
@@ -149,6 +177,7 @@ def test_a_sound_folder_has_no_faults(folders: dict[str, Path], name: str) -> No
         ("bert", weights(lambda held: {n.replace("LayerNorm.weight", "LayerNorm.gamma"): w for n, w in held.items()})),
         ("bert", weights(lambda held: {n.removeprefix("bert."): w for n, w in held.items() if n.startswith("bert.")})),
         ("roberta", without("classifier")),
+        ("gpt2", weights(lambda held: {**held, "transformer.h.0.attn.masked_bias": torch.ones(1)})),
         ("gpt2", weights(lambda held: {n.removeprefix("transformer."): w for n, w in held.items() if "score" not in n})),
         ("bert", edit("config.json", id2label={"0": "x", "1": "y", "2": "z"})),
         ("llama", edit("tokenizer_config.json", padding_side="left")),

@@ -11,10 +11,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
 
-from tasks.data.sources import model_files, pickles_in
+from tasks.data.sources import decoder_files, model_files, pickles_in
+from tasks.data.tokens import load_tokenizer
 from tasks.errors import SourceError
 from tasks.files import read_json, write_json
-from tasks.models.checkpoint import load_causal_lm, load_classifier, load_teacher, pad_id, save_causal_lm, save_classifier
+from tasks.models.architectures.layout import TABLES
+from tasks.models.checkpoint import (
+    load_causal_lm,
+    load_classifier,
+    load_teacher,
+    pad_id,
+    refuse_broken,
+    refuse_other_tokens,
+    save_causal_lm,
+    save_classifier,
+    unpack_gguf,
+)
 from tasks.pruning.causal_lm import student_from_plan
 from tasks.pruning.cut import write_tokenizer
 from tasks.pruning.shapes import Plan
@@ -54,6 +66,10 @@ def rewrite(folder: Path, renamed: dict[str, str]) -> None:
             name = name.replace(old, new)
         held[name] = weight
     save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def is_causal(folder: Path) -> bool:
+    return "CausalLM" in read_json(folder / "config.json")["architectures"][0]
 
 
 def answers(model: Any) -> torch.Tensor:
@@ -123,14 +139,33 @@ def test_old_names_of_weights_are_read_and_saved_as_they_are_today(copied: Path,
 def test_weights_under_unknown_names_are_never_drawn(copied: Path) -> None:
     rewrite(copied, {"bert.": "wrapped.net.", "model.": "wrapped.net."})
     with pytest.raises(SourceError, match=r"weights are missing, .*; the files hold others, such as .*wrapped\.net\."):
-        load_causal_lm(copied) if "Causal" in str(read_json(copied / "config.json")) else load_teacher(copied, LABELS)
+        load_causal_lm(copied) if is_causal(copied) else load_teacher(copied, LABELS)
+
+
+@named("gpt2", "bert", "lm_llama")
+def test_what_a_layer_has_besides_is_never_left_out_but_for_tables(copied: Path) -> None:
+    layer = {"gpt2": "transformer.h.0.attn", "bert": "bert.encoder.layer.0.attention.self", "llama": "model.layers.0.self_attn"}
+    place = layer[read_json(copied / "config.json")["model_type"]]
+    held, load = load_file(copied / "model.safetensors"), load_causal_lm if is_causal(copied) else load_classifier
+    held |= {
+        f"{place}.{table}": torch.ones(1)
+        for table in ("masked_bias", "rotary_emb.inv_freq")
+        if f"{place}.{table}".endswith(TABLES)
+    }
+    save_file(held, copied / "model.safetensors", metadata={"format": "pt"})
+    load(copied)
+    save_file(
+        {**held, f"{place}.distance_embedding.weight": torch.ones(3)}, copied / "model.safetensors", metadata={"format": "pt"}
+    )
+    with pytest.raises(SourceError, match=r"weights of layers that the class does not read, such as .*\.distance_embedding"):
+        load(copied)
 
 
 @named("lm_llama", "bert")
 def test_layers_that_config_json_does_not_tell_of_are_not_left_out(copied: Path) -> None:
     edit(copied / "config.json", num_hidden_layers=LAYERS - 1)
-    with pytest.raises(SourceError, match=r"hold layers that config\.json does not tell of, such as .*\.2\."):
-        load_causal_lm(copied) if (copied.parent / "teacher/generation_config.json").exists() else load_classifier(copied)
+    with pytest.raises(SourceError, match=r"layers that the class does not read, such as .*\.2\."):
+        load_causal_lm(copied) if is_causal(copied) else load_classifier(copied)
 
 
 @named("lm_llama_biases")
@@ -181,6 +216,7 @@ def test_a_template_and_the_settings_for_generating_stay_with_the_student(copied
         "pad_token_id": 11,
         "suppress_tokens": [12, 256],
         "bad_words_ids": [[12, 257], [256, 12]],
+        "sequence_bias": [[[257], 2.0], [[256], 1.0]],
     }
     write_json(copied / "generation_config.json", chosen)
     teacher = tmp_path / "taught"
@@ -197,7 +233,48 @@ def test_a_template_and_the_settings_for_generating_stay_with_the_student(copied
         assert (kept.do_sample, kept.temperature, kept.pad_token_id) == (True, 0.6, 11)
         assert (kept.eos_token_id, kept.bad_words_ids) == (end, phrases)
         assert AutoTokenizer.from_pretrained(folder).chat_template == template
-    assert GenerationConfig.from_pretrained(trained).suppress_tokens == [12]
+    kept = GenerationConfig.from_pretrained(trained)
+    assert (kept.suppress_tokens, kept.sequence_bias) == ([12], [[[256], 2.0]])
+
+
+@named("bert")
+def test_a_tokenizer_that_stock_classes_read_otherwise_is_refused(copied: Path) -> None:
+    refuse_other_tokens(copied)
+    edit(copied / "tokenizer_config.json", do_lower_case=False)
+    with pytest.raises(SourceError, match='make stock classes read "A Caf\u00e9\'s 12 Plots" as other tokens than tokenizer'):
+        refuse_other_tokens(copied)
+    write_json(copied / "tokenizer.json", {"model": {"type": "BPE", "vocab": {}, "merges": [["a", "b"]]}, "added_tokens": []})
+    with pytest.raises(SourceError, match=r"tokenizer\.json: no tokenizer can be read: .*out of vocabulary"):
+        load_tokenizer(copied / "tokenizer.json")
+
+
+@named("bert", "lm_llama")
+def test_weights_that_are_no_numbers_are_refused(copied: Path) -> None:
+    held = load_file(copied / "model.safetensors")
+    next(iter(held.values())).view(-1)[3] = float("nan")
+    save_file(held, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SourceError, match="holds numbers that are not finite"):
+        refuse_broken(copied, load_causal_lm(copied)) if is_causal(copied) else load_teacher(copied, LABELS)
+
+
+def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(SourceError, match="43 bytes that do not begin as GGUF"):
+        decoder_files(tmp_path / "a.gguf")
+    (tmp_path / "a.gguf").write_bytes(b"GGUF\3\0\0\0" + b"\xff" * 16)
+    with pytest.raises(SourceError, match=r"a\.gguf: stock classes cannot load it \(error: unpack_from"):
+        unpack_gguf(decoder_files(tmp_path / "a.gguf")[0], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("copied", "key"),
+    [("bert", "hidden_act"), ("bert", "layer_norm_eps"), ("gpt2", "activation_function"), ("gpt2", "layer_norm_epsilon")],
+    indirect=["copied"],
+)
+def test_what_stock_classes_cannot_load_is_refused(copied: Path, key: str) -> None:
+    edit(copied / "config.json", **{key: "none"})
+    with pytest.raises(SourceError, match=r"stock classes cannot load it \(\w+: .*; mend its config\.json"):
+        load_teacher(copied, LABELS)
 
 
 @named("bert")

@@ -75,8 +75,8 @@ def test_a_folder_that_cannot_be_written_is_said_by_its_variable(project: Path, 
         [fault] = surroundings_faults(project, {name: str(project / place)})
         assert fault.startswith(f"{name}: {str(project / place)!r} is ")
         assert words in fault
-    [fault] = surroundings_faults(project, {name: "/proc/none"})
-    assert "cannot be written" in fault
+    faults = surroundings_faults(project, {name: "/proc/none"})  # a home that is only read is enough
+    assert ["cannot be written" in fault for fault in faults] == ([] if name in ("HOME", "XDG_CACHE_HOME") else [True])
 
 
 @pytest.mark.parametrize(
