@@ -20,6 +20,7 @@ from typing import Final
 
 EXIT_USER_ERROR = 2
 EXIT_STAGE_ERROR = 1
+TRACE: Final = "COMPACTLM_TRACE"  # set, it shows the whole trace of what is explained without
 
 
 class CompactlmError(Exception):
@@ -119,7 +120,7 @@ def explained(error: BaseException) -> str:
     words = next(words for kind, words in _loaded() if isinstance(error, kind))
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     place = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
-    return f"{place}{line} ({words}; COMPACTLM_TRACE=1 shows where)"
+    return f"{place}{line} ({words}; {TRACE}=1 shows where)"
 
 
 def _loaded() -> Iterator[tuple[type[BaseException], str]]:

@@ -23,7 +23,7 @@ from tasks.cli.serve import serve, ui
 from tasks.cli.shapes import measure, shapes
 from tasks.cli.show import models, report, status
 from tasks.cli.watch import watch
-from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, CompactlmError, UserError, explained, outside_errors
+from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, TRACE, CompactlmError, UserError, explained, outside_errors
 
 EXIT_INTERRUPTED: Final = 130
 COMMANDS: Final[dict[Callable[..., None], str]] = {
@@ -66,7 +66,7 @@ for command, example in COMMANDS.items():
 def main() -> None:
     """Run the command line; exit code 0, 1 (a stage failed), 2 (the user can mend it), 3 (see `run`) or 130 (interrupted)."""
     answers.clear()
-    signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         if app(standalone_mode=False) == EXIT_INTERRUPTED:  # what Typer makes of Ctrl-C
             raise KeyboardInterrupt
@@ -82,9 +82,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_STAGE_ERROR)
     except outside_errors() as error:
-        if os.environ.get("COMPACTLM_TRACE"):
+        if os.environ.get(TRACE):
             raise
         _end("error", explained(error), EXIT_USER_ERROR)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     sys.exit(0)
 
 

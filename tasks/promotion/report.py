@@ -40,7 +40,7 @@ def write_report(workspace: Path, model: str) -> dict[str, Any]:
         page.parent.mkdir(exist_ok=True)
         page.write_text(with_section(text, section(log, weights, doubt)), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{page}: cannot be written ({error.strerror}); without the decisions it is {source}") from None
+        raise UserError(f"{page}: cannot be written ({error.strerror or error}); without the decisions it is {source}") from None
     return {"path": str(page), "model": name, "decisions": [entry["number"] for entry in about_run(log, weights)]}
 
 

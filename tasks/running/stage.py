@@ -23,7 +23,7 @@ from typing import Annotated, Any, Final, get_args, get_type_hints
 
 from tasks import children
 from tasks.entry import entry_of
-from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, ResourceError, StageError, UserError
+from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, TRACE, ResourceError, StageError, UserError, explained, outside_errors
 from tasks.files import write_json
 from tasks.lineage.receipts import Execution, collect_receipt
 from tasks.params.base import Params
@@ -78,6 +78,8 @@ def _work(argv: Sequence[str], started: float) -> int:
         return _main(argv, started)
     except Exception as error:
         if not _disk_is_full(error):
+            if isinstance(error, outside_errors()) and not os.environ.get(TRACE):
+                raise UserError(explained(error)) from None
             raise
         place = getattr(error, "filename", None) or "disk"
         raise ResourceError(f"{place}: no space left on the device; free some and run again") from None

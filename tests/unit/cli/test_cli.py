@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -20,6 +25,7 @@ from tasks.running.last_run import computing_seconds, read_last_run, sentence, w
 from tasks.running.start import find_workspace
 
 ROOT = Path(__file__).resolve().parents[3]
+COMMANDS: Any = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -89,15 +95,71 @@ def test_bad_input_ends_with_code_2_and_changes_nothing(
     assert not (project / "sources.lock").exists()
 
 
+@pytest.mark.parametrize("as_json", [True, False])
 @pytest.mark.parametrize(
-    ("fault", "code"), [(DataError("three rows"), 2), (StageError("prune@r1", "x"), 1), (KeyboardInterrupt(), 130)]
+    ("fault", "code", "words"),
+    [
+        (DataError("three rows"), 2, "three rows"),
+        (StageError("prune@r1", "x"), 1, "prune@r1: x"),
+        (KeyboardInterrupt(), 130, "`compactlm status` starts it again"),
+        (OSError(30, "Read-only file system", "a.txt"), 2, "'a.txt'"),
+    ],
 )
-def test_exit_codes_tell_who_can_mend_it(project: Path, fault: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_codes_tell_who_can_mend_it(
+    project: Path,
+    fault: BaseException,
+    code: int,
+    words: str,
+    as_json: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def fails(*_: object) -> None:
         raise fault
 
     monkeypatch.setattr(show, "find_project", fails)
-    assert end(monkeypatch, project, "status") == code
+    assert end(monkeypatch, project, "status", *(["--json"] if as_json else [])) == code
+    said = capsys.readouterr()
+    assert words.replace("status`", "status --json`" if as_json else "status`") in said.err
+    assert as_json or said.out == ""
+    if as_json:
+        answer = json.loads(said.out)
+        assert answer["exit_code"] == code
+        assert answer["error"] in said.err
+
+
+def _needed(command: object) -> list[str]:
+    """Return the arguments without which a command is not even understood."""
+    needed = [parameter for parameter in command.params if parameter.required]  # type: ignore[attr-defined]
+    return [word for parameter in needed for word in (*parameter.opts[:1], "r1") if word.startswith("-") or word == "r1"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_answers_in_json_outside_of_a_project(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (_needed(COMMANDS[name]), ["--no-such-option"]):
+        assert end(monkeypatch, tmp_path, name, *words, "--json") == 2
+        said = capsys.readouterr()
+        answer = json.loads(said.out)
+        assert answer == {"error": answer["error"], "exit_code": 2}
+        assert answer["error"] in said.err
+        assert said.err.startswith("error: ")
+    assert "no-such-option" in answer["error"]
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_sigterm_is_no_different(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ended(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr("tasks.cli.run.find_project", ended)
+    assert end(monkeypatch, project, "run", "--set", "seed=3", "--json") == 130
+    said = capsys.readouterr()
+    assert said.err == "interrupted: `compactlm run` goes on where this stopped\n"
+    assert json.loads(said.out)["exit_code"] == 130
 
 
 def test_the_project_is_found_from_a_folder_inside_it(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
