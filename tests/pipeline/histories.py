@@ -315,5 +315,7 @@ SLOW = {  # the three in the middle have a quick sister in test_audit_approvals,
     "DVC's cache elsewhere, with symbolic links",
     "MLflow's store was lost, and a run made it again",
     "a clone that borrows objects",
+    "a shallow clone",  # what it lacks: test_code
+    "reached by a link",  # test_moved_store
     *(name for names in TOGETHER.values() for name in names),
 }
