@@ -128,9 +128,9 @@ def test_exit_codes_tell_who_can_mend_it(
         assert answer["error"] in said.err
 
 
-def _needed(command: object) -> list[str]:
+def _needed(command: Any) -> list[str]:
     """Return the arguments without which a command is not even understood."""
-    needed = [parameter for parameter in command.params if parameter.required]  # type: ignore[attr-defined]
+    needed = [parameter for parameter in command.params if parameter.required]
     return [word for parameter in needed for word in (*parameter.opts[:1], "r1") if word.startswith("-") or word == "r1"]
 
 
