@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any, Final, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from prefect import Flow
 from prefect import serve as prefect_serve
@@ -25,6 +26,7 @@ from flows.watch import check_registry
 from tasks.errors import ParamsError, ResourceError
 from tasks.running.start import only_run
 
+UTC: Final = "UTC"
 CHECK_CRON: Final = "*/30 * * * *"
 Overlap = Literal["skip", "enqueue"]
 
@@ -37,27 +39,33 @@ STRATEGIES: dict[Overlap, ConcurrencyLimitStrategy] = {
 }
 
 
-def check_cron(cron: str, option: str = "--cron") -> None:
-    """Raise ParamsError unless `cron` is a schedule Prefect understands."""
+def check_cron(cron: str, option: str = "--cron", timezone: str = UTC) -> None:
+    """Raise ParamsError unless `cron` is a schedule Prefect understands, and `timezone` the name of a time zone."""
+    try:
+        ZoneInfo(timezone)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ParamsError(f"--timezone {timezone!r}: there is no such time zone; write one like Europe/Berlin or {UTC}") from None
     try:
         CronSchedule(cron=cron)
     except ValidationError as error:
         raise ParamsError(f"{option} {cron!r}: {error.errors()[0]['msg']}; write it like '0 2 * * *'") from None
 
 
-def serve(workspace: Path, cron: str | None, api_url: str, overlap: Overlap = "skip", audit_cron: str | None = None) -> None:
+def serve(
+    workspace: Path, cron: str | None, api_url: str, overlap: Overlap = "skip", audit_cron: str | None = None, timezone: str = UTC
+) -> None:
     """Serve the flows from this process until it is stopped, for the Prefect server at `api_url`.
 
     `compress` at `cron`, one run at a time: two runs in one workspace would change each other's files. `promote` when somebody
     starts it or answers it. `check-registry` twice an hour. Audits of the champion at `audit_cron`; they and runs wait for
-    each other.
+    each other. Both are told in the time of `timezone`.
     """
     os.chdir(workspace)  # served runs start in the current directory
     limit = ConcurrencyLimitConfig(limit=1, collision_strategy=STRATEGIES[overlap])
     # Prefect reads its environment once, on import, which was before our server had an address.
     with temporary_settings({PREFECT_API_URL: api_url}):
         end_dead_runs(workspace)
-        prefect_serve(*deployments(workspace, cron, limit, audit_cron), print_starting_message=False)
+        prefect_serve(*deployments(workspace, cron, limit, audit_cron, timezone), print_starting_message=False)
 
 
 def end_dead_runs(workspace: Path) -> int:
@@ -81,18 +89,22 @@ def end_dead_runs(workspace: Path) -> int:
 
 
 def deployments(
-    workspace: Path, cron: str | None, limit: ConcurrencyLimitConfig, audit_cron: str | None = None
+    workspace: Path, cron: str | None, limit: ConcurrencyLimitConfig, audit_cron: str | None = None, timezone: str = UTC
 ) -> list[RunnerDeployment]:
     """Return what is served, all under the workspace's name."""
     served = [
-        _deployed(compress, workspace, cron=cron, concurrency_limit=limit),
+        _deployed(compress, workspace, schedule=_schedule(cron, timezone), concurrency_limit=limit),
         _deployed(promote, workspace),
         _deployed(check_registry, workspace, cron=CHECK_CRON),
     ]
     if audit_cron is not None:
         once = ConcurrencyLimitConfig(limit=1, collision_strategy=STRATEGIES["skip"])
-        served.append(_deployed(audit_champion, workspace, cron=audit_cron, concurrency_limit=once))
+        served.append(_deployed(audit_champion, workspace, schedule=_schedule(audit_cron, timezone), concurrency_limit=once))
     return served
+
+
+def _schedule(cron: str | None, timezone: str) -> CronSchedule | None:
+    return CronSchedule(cron=cron, timezone=timezone) if cron else None
 
 
 def _deployed(flow: Flow[..., Any], workspace: Path, **how: Any) -> RunnerDeployment:

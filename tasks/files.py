@@ -96,3 +96,9 @@ def listing_md5(files: Mapping[str, str]) -> str:
     """Return DVC's name of a directory, `<md5>.dir`, from the md5 of each of its files."""
     listing = json.dumps([{"md5": files[name], "relpath": name} for name in sorted(files)], sort_keys=True)
     return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def project_of(start: Path) -> Path | None:
+    """Return the project that holds `start`: the nearest folder upwards with dvc.yaml and params.yaml; None outside of one."""
+    folders = (start.absolute(), *start.absolute().parents)
+    return next((folder for folder in folders if (folder / "dvc.yaml").exists() and (folder / "params.yaml").exists()), None)

@@ -104,6 +104,11 @@ def git_facts(workspace: Path) -> dict[str, str]:
     return {"git_commit": done.stdout.decode().strip()} if done.returncode == 0 else {}
 
 
+def is_shallow(workspace: Path) -> bool:
+    """Return whether this clone was made without the older commits."""
+    return path_of(workspace, "--is-shallow-repository") == "true"
+
+
 def is_reachable(workspace: Path, commit: str) -> bool:
     """Return whether a branch, a tag or HEAD leads to the commit; what none leads to is swept away one day."""
     if git(workspace, "merge-base", "--is-ancestor", commit, "HEAD").returncode == 0:

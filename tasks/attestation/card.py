@@ -30,6 +30,7 @@ def card(facts: Facts) -> str:
         facts=facts,
         front_matter=_yaml(_front_matter(facts, by_role)),
         teacher=by_role["teacher"],
+        changes=facts.receipts["teacher"]["facts"].get("changes", []),
         share=_share(facts),
         results=list(_results(facts)),
         tradeoffs=tradeoffs(facts),

@@ -13,7 +13,7 @@ from ruamel.yaml.error import YAMLError
 
 from tasks.audit.evidence import Evidence
 from tasks.files import listing_md5
-from tasks.git import Snapshot, damage, has_commit, is_reachable, snapshot
+from tasks.git import Snapshot, damage, has_commit, is_reachable, is_shallow, snapshot
 from tasks.lineage.chain import LOCK, Receipt, agree, completed, edits_lost, files_of, plain, sha256_of
 from tasks.lineage.checks import Finding, compare, failed, passed, unknown, whole
 from tasks.running.dvc import md5
@@ -59,7 +59,8 @@ def _commit(workspace: Path, commit: str) -> Finding:
     if words := damage(workspace, commit):
         return failed("commit", commit, "a commit and its folders", words, "Git cannot read it any more")
     if not has_commit(workspace, commit):
-        return unknown("commit", commit, "this repository does not have it; fetch the branch it is on")
+        how = "this clone is shallow: git fetch --unshallow" if is_shallow(workspace) else "fetch the branch it is on"
+        return unknown("commit", commit, f"this repository does not have it; {how}")
     if not is_reachable(workspace, commit):
         return unknown("commit", commit, "no branch or tag leads to it, so Git will drop it; tag it")
     return passed("commit", commit, "a branch or tag leads to it")

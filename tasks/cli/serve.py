@@ -20,6 +20,7 @@ def serve(
     audit_cron: Annotated[
         str | None, typer.Option(help="When to audit the champion as well, such as '0 6 * * *'; a fault fails its flow run.")
     ] = None,
+    timezone: Annotated[str, typer.Option(help="The time zone of both schedules, such as Europe/Berlin.")] = "UTC",
     as_json: Json = False,
 ) -> None:
     """Run on a schedule from this machine until Ctrl-C; a tick with nothing to do adds nothing."""
@@ -31,25 +32,26 @@ def serve(
     configure(workspace)
     from flows import deploy
 
-    deploy.check_cron(cron)
+    deploy.check_cron(cron, timezone=timezone)
     if audit_cron is not None:
         deploy.check_cron(audit_cron, "--audit-cron")
     with prefect_server() as url:
-        facts = {"cron": cron, "audit_cron": audit_cron, "overlap": overlap, "prefect": url, "workspace": str(workspace)}
-        show(facts, as_json, f"serving {workspace} at '{cron}'; runs are shown at {url}")
+        facts = {"cron": cron, "audit_cron": audit_cron, "timezone": timezone, "overlap": overlap, "prefect": url}
+        facts["workspace"] = str(workspace)
+        show(facts, as_json, f"serving {workspace} at '{cron}' in {timezone}; runs are shown at {url}")
         sys.stdout.flush()
-        deploy.serve(workspace, cron, f"{url}/api", overlap, audit_cron)
+        deploy.serve(workspace, cron, f"{url}/api", overlap, audit_cron, timezone)
 
 
 def ui(as_json: Json = False) -> None:
     """Open the pages of Prefect and MLflow over this workspace's records until Ctrl-C."""
     from flows.server import configure, mlflow_page, prefect_server
-    from tasks.registry.reading import default_uri
+    from tasks.registry.tracking import Tracker
 
     workspace = find_project()
     params_of(workspace)
     configure(workspace)
-    with prefect_server() as prefect, mlflow_page(default_uri(workspace)) as mlflow:
+    with prefect_server() as prefect, mlflow_page(Tracker(workspace).uri) as mlflow:
         facts = {"prefect": prefect, "mlflow": mlflow}
         show(facts, as_json, f"Prefect: {prefect}", f"MLflow:  {mlflow}", "Ctrl-C ends both")
         sys.stdout.flush()

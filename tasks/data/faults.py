@@ -72,7 +72,12 @@ def read_labels(column: Iterable[str], codes: Mapping[str, int]) -> list[str]:
 def labels_read_otherwise(column: Iterable[str], codes: Mapping[str, int]) -> list[str]:
     """Return a line for each spelling of a label that is read as another one; outer blanks are not worth a line."""
     spellings = Counter(cell.strip() for cell in column)
-    return [
+    by_name = (
+        []
+        if {str(number) for number in codes.values()} <= codes.keys()
+        else ["labels are read as names, not as numbers of classes"]
+    )
+    return by_name + [
         f"{_rows(count)} with the label {spelling!r}, read as {label!r}"
         for spelling, count in sorted(spellings.items())
         if (label := read_label(spelling, codes)) != spelling and label in codes

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from tasks.errors import SourceError
-from tasks.files import file_sha256, read_json, write_json
+from tasks.files import file_sha256, project_of, read_json, write_json
 
 PICKLED: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 WEIGHTS: Final = (".safetensors", ".gguf")
@@ -45,14 +45,17 @@ HUB: Final = re.compile(r"^(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+
 def locate(source: str, key: str) -> Path:
     """Return the local file or folder of a `pkg:` or `path:` source, downloading a `hub:` one; SourceError if absent.
 
-    `key` is the place in params.yaml, for the message.
+    `key` is the place in params.yaml, for the message. A relative path is one from the project, wherever one stands in it.
     """
     kind, _, rest = source.partition(":")
     if kind == "hub":
         return _download(rest, key)
-    place = _inside_package(rest, key) if kind == "pkg" else Path(rest).expanduser()
+    project = project_of(Path()) or Path.cwd()
+    written = _inside_package(rest, key) if kind == "pkg" else Path(rest).expanduser()
+    place = written if project == Path.cwd() else project / written
     if not place.exists():
-        raise SourceError(f"params.yaml: {key}: {source!r}: {rest} does not exist; give a path that does")
+        where = "" if written.is_absolute() else f" in {project}, from where a relative path is taken"
+        raise SourceError(f"params.yaml: {key}: {source!r}: {rest} does not exist{where}; give a path that does")
     return place
 
 

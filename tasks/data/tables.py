@@ -5,26 +5,21 @@ Of the columns that are not asked for the names alone are kept. Nothing here nee
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import json
-import re
-import sys
 import zlib
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tasks.data.delimited import rows_of
 from tasks.data.sources import kind_of
 from tasks.errors import DataError
 
 Columns = Mapping[str, str | None]  # what a column is used for -> its name
 TEXT: Final = "text"
 EXAMPLES: Final = 3  # in a message
-COMMAS: Final = (",", ";", "\t")  # what separates the fields of a .csv: the first that its header has
 UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 CONTENTS: Final = {  # how a file begins that is not what its name says -> what it is, and what to do
     b"\x1f\x8b": "is compressed by gzip; let its name end in .gz, e.g. rows.csv.gz",
@@ -69,7 +64,7 @@ def scan_table(path: Path, columns: Columns, head: int | None = None) -> Table:
     text = _text(path, head)
     if kind in (".jsonl", ".ndjson"):
         return _json_lines(path, text, wanted)
-    return _delimited(path, text, wanted, "\t" if kind == ".tsv" else None, cut=head is not None)
+    return _delimited(path, rows_of(path.name, text, "\t" if kind == ".tsv" else None, cut=head is not None), wanted)
 
 
 # Text
@@ -102,100 +97,14 @@ def _text(path: Path, head: int | None) -> str:
         ) from None
 
 
-# Fields between separators
-
-
-@dataclass(frozen=True)
-class _Records:
-    """The records of a text, the line on which each begins (from 1), and where and why reading ended early, if it did."""
-
-    rows: list[list[str]]
-    lines: list[int]
-    broken: str | None = None
-
-    def ragged(self) -> int | None:
-        """Return the place of the first record that has more fields than the header, None if there is none."""
-        width = len(self.rows[0]) if self.rows else 0
-        wide = (i for i, row in enumerate(self.rows) if any(field.strip() for field in row[width:]))
-        return next(wide, None)
-
-
-def _records(text: str, separator: str, quoting: Any) -> _Records:
-    csv.field_size_limit(sys.maxsize)  # a document may be a book
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting, strict=True)
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    line, width = 1, 0
-    try:
-        for row in reader:
-            if row and not (width > 1 and len(row) == 1 and not row[0].strip()):  # a blank line is no row
-                rows.append(row)
-                lines.append(line)
-                width = width or len(row)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        return _Records(rows, lines, f"line {line}: {error}")
-    return _Records(rows, lines)
-
-
-def _delimited(path: Path, text: str, wanted: Mapping[str, str], separator: str | None, *, cut: bool) -> Table:
-    """Return a .csv or .tsv; quote marks are marks of quoting unless the lines are rows only without that."""
-    if hint := re.match(r"sep=(.)\r?\n", text):  # as Excel writes it before the header
-        separator, text = hint[1], "\n" + text[hint.end() :]
-    header = text.lstrip("\n\r").partition("\n")[0]
-    separator = separator or next((mark for mark in COMMAS if mark in header), COMMAS[0])
-    records = _records(text, separator, csv.QUOTE_MINIMAL)
-    if cut and records.broken is not None and "unexpected end" in records.broken:
-        records = _Records(records.rows, records.lines)  # the head ends within a row
-    plain = _records(text, separator, csv.QUOTE_NONE) if '"' in text and _is_doubtful(records, text) else records
-    if plain is not records and _lines_are_rows(plain, records):
-        records = plain
-    if not records.rows:
-        raise DataError(f"{path.name} is empty; give a file with a header and rows")
-    names, wide = records.rows[0], records.ragged()
-    if records.broken is not None:
-        raise DataError(
-            f"{path.name}: {records.broken}: a field that begins with a quote mark must end with one, and marks inside it are "
-            'written twice (""), not with a backslash; mend the line'
-        )
-    if wide is not None:
-        raise DataError(
-            f"{path.name}: line {records.lines[wide]} has {len(records.rows[wide])} fields, and the header has {len(names)}; put "
-            f"texts that hold {separator!r} in quote marks"
-        )
+def _delimited(path: Path, rows: list[list[str]], wanted: Mapping[str, str]) -> Table:
+    names, *body = rows
     for name in wanted:
         if names.count(name) > 1:
             raise DataError(f"{path.name}: {names.count(name)} columns are called {name!r}; rename all but one")
-    body = records.rows[1:]
     places = {name: names.index(name) for name in wanted if name in names}
     cells = {name: [row[at] if at < len(row) else "" for row in body] for name, at in places.items()}
     return Table(names, cells, len(body))
-
-
-def _is_doubtful(records: _Records, text: str) -> bool:
-    """Return whether quoting failed, gave too many fields, or put several lines into one row."""
-    lines = text.count("\n") if "\n" in text else text.count("\r")
-    return records.broken is not None or records.ragged() is not None or len(records.rows) < lines
-
-
-def _lines_are_rows(plain: _Records, quoted: _Records) -> bool:
-    """Return whether a text is meant without quoting: each line has the header's fields, and quoting breaks it or joins rows.
-
-    Lines that quoting joins are rows of their own where in some column each of them holds a value that other rows have too,
-    and none a mark that is doubled, as in quoted text.
-    """
-    width = len(plain.rows[0]) if plain.rows else 0
-    if width < 2 or any(len(row) != width for row in plain.rows) or quoted.rows[:1] != plain.rows[:1]:
-        return False
-    if quoted.broken is not None or quoted.ragged() is not None:
-        return True
-    ends = [*quoted.lines[1:], plain.lines[-1] + 1]
-    joined = {line for start, end in zip(quoted.lines, ends, strict=True) if end - start > 1 for line in range(start, end)}
-    inside = [row for line, row in zip(plain.lines, plain.rows, strict=True) if line in joined]
-    if not inside or any('""' in field for row in inside for field in row):
-        return False
-    counts = [Counter(column) for column in zip(*set(map(tuple, plain.rows)), strict=True)]
-    return any(all(counts[i][row[i]] > 1 for row in inside) for i in range(width))
 
 
 # JSON lines and Parquet
@@ -211,7 +120,7 @@ def _json_lines(path: Path, text: str, wanted: Mapping[str, str]) -> Table:
             continue
         where = f"{path.name}: line {number}"
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             raise DataError(f"{where} is not JSON ({reason}); write one object a line") from None
@@ -226,6 +135,14 @@ def _json_lines(path: Path, text: str, wanted: Mapping[str, str]) -> Table:
                 cells[name].append(json.dumps(record.get(name)))
         rows += 1
     return Table(list(names), {name: values for name, values in cells.items() if name in names}, rows, faults=faults)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; ValueError where a key stands in it twice, of which readers take one or the other."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return record
 
 
 def _cell(value: object, role: str, where: str) -> str:

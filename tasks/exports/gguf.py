@@ -36,6 +36,8 @@ def gguf_refusal(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str
         return "the model has biases, which stock readers expect in no such file"
     if (config.get("rope_parameters") or {}).get("rope_type", "default") != "default":
         return "the model's rotary positions are scaled"
+    if not tokenizer["model"].get("merges"):
+        return "the tokenizer has no merges, and stock readers take that for another kind"
     if splitting_of(tokenizer) is None:
         return "the tokenizer does not split texts in a way that the format has a name for"
     return None

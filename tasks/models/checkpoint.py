@@ -22,6 +22,7 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, A
 from transformers.utils import logging as transformers_logging
 
 from tasks.errors import SourceError
+from tasks.files import read_json
 from tasks.models.architectures import adapter_of
 from tasks.models.causal_lm import is_tied
 from tasks.models.head import class_names, rows_by_name
@@ -265,6 +266,19 @@ def save_causal_lm(model: Any, tokenizer_folder: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out, save_original_format=False)  # every weight under the name that it has today
     copy_tokenizer(tokenizer_folder, out)
+    _bound_length(model, out)
+
+
+def _bound_length(model: Any, folder: Path) -> None:
+    """Let the tokenizer of a folder cut texts at the positions that the model has, where it names no length or a greater one.
+
+    Stock pipelines ask it alone, and a longer text would end them.
+    """
+    config, settings_file = model.config.to_dict(), folder / "tokenizer_config.json"
+    most = adapter_of(config).positions(config)
+    settings = read_json(settings_file) if settings_file.exists() else None
+    if settings is not None and most is not None and settings.get("model_max_length", most + 1) > most:
+        settings_file.write_text(json.dumps({**settings, "model_max_length": most}, indent=1, sort_keys=True), encoding="utf-8")
 
 
 def save_classifier(model: Any, tokenizer_folder: Path, out: Path) -> None:

@@ -56,7 +56,7 @@ def teacher_faults(folder: Path, task: str, wanted: TeacherWanted) -> list[str]:
         stored = {today(name): weight for name, weight in stored_weights(folder).items()}
         if other_form:  # names and shapes are others, too
             return faults.lines
-        faults.add(list(_weight_faults(folder, config, family, stored)), SourceError)
+        faults.add(list(_weight_faults(folder, task, config, family, stored)), SourceError)
         if task == "classification":
             faults.add(list(_head_faults(config, family.layout(config), stored, wanted)), SourceError)
         elif not is_tied(config) and "lm_head.weight" not in stored:
@@ -108,7 +108,7 @@ def _length_faults(config: Config, family: Family, tokens: Mapping[str, int]) ->
             yield f"params.yaml: {key}: {count} tokens, and the teacher knows positions for {most}; give at most {most}"
 
 
-def _weight_faults(folder: Path, config: Config, family: Family, stored: Mapping[str, Stored]) -> Iterator[str]:
+def _weight_faults(folder: Path, task: str, config: Config, family: Family, stored: Mapping[str, Stored]) -> Iterator[str]:
     """Yield what the body lacks, what is of another shape than config.json says, and what is no plain number."""
     layout, layers = family.layout(config), family.shape(config)["layers"]
     if layers > len(stored):
@@ -116,7 +116,8 @@ def _weight_faults(folder: Path, config: Config, family: Family, stored: Mapping
         return
     named = {layout.full_name(name): weight for name, weight in stored.items()}
     body = [name for name in _body(config, layout, layers) if name.endswith(".weight") or family.norm_weights > 1]
-    tied = {layout.embedding} if "lm_head.weight" in stored and is_tied(config) else set()  # either name is stored
+    either = task == "causal_lm" and "lm_head.weight" in stored and is_tied(config)  # of two names for one weight
+    tied = {layout.embedding} if either else set()
     if missing := [name for name in body if name not in named and name not in tied]:
         strange = [name for name in stored if layout.full_name(name) not in body]
         yield (

@@ -13,6 +13,7 @@ from tasks.models.architectures import adapter_of
 from tasks.models.architectures.family import Config
 from tasks.models.weight_files import read_object
 
+USUAL_CLASS: Final = {"bert": "BertTokenizer", "distilbert": "BertTokenizer", "roberta": "RobertaTokenizer"}
 OVERRIDING: Final = {  # tokenizer_class -> settings that change a part of tokenizer.json, and what they are if left out
     "BertTokenizer": [("do_lower_case", True, "normalizer")],
     "DistilBertTokenizer": [("do_lower_case", True, "normalizer")],
@@ -91,7 +92,8 @@ def tokenizer_faults(
     pad = _content(settings.get("pad_token"))
     if task == "classification" and pad is not None and pad not in ids:
         yield f"{folder / 'tokenizer_config.json'}: pad_token: {pad!r} is no token of tokenizer.json; name one that is"
-    for key, assumed, part in OVERRIDING.get(str(settings.get("tokenizer_class")).removesuffix("Fast"), ()):
+    kind = str(settings.get("tokenizer_class") or USUAL_CLASS.get(config["model_type"])).removesuffix("Fast")
+    for key, assumed, part in OVERRIDING.get(kind, ()):
         stored, given = tokenizer.get(part), settings.get(key)
         inner = stored.get(key.removeprefix("do_").replace("lower_case", "lowercase")) if isinstance(stored, dict) else None
         if inner is not None and inner != (assumed if given is None else given):

@@ -27,6 +27,10 @@ def _told_apart(labels: dict[int, str]) -> dict[int, str]:
                 f"classes {first} and {number} are called {labels[first]!r} and {name!r}, which are one name but for capitals, "
                 "blanks or the way accents are written; give each class a name of its own"
             )
+    if {*labels.values()} == {str(number) for number in labels} and any(str(number) != labels[number] for number in labels):
+        raise ValueError(
+            f"the names {', '.join(labels.values())} are numbers of other classes: a file could mean either; use words"
+        )
     return labels
 
 

@@ -237,25 +237,32 @@ def follow_folder(database: Path) -> None:
     """Let the store of a workspace that was moved or copied name its own files: MLflow records whole paths."""
     if not database.absolute().as_posix().endswith(f"/{OWN}/{database.name}"):
         return
+    project = database.absolute().parents[2]
     with suppress(sqlite3.DatabaseError), closing(_connect(database)) as connection, connection:
-        for table, column in ADDRESSES.items():
-            rows = connection.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} IS NOT NULL").fetchall()
-            moved = [(here, address) for (address,) in rows if (here := _here(address, database.absolute())) != address]
-            if not moved and table == "experiments":
-                return  # the others follow from it
-            connection.executemany(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", moved)
+        recorded = connection.execute(
+            "SELECT artifact_location FROM experiments WHERE artifact_location LIKE 'file:%'"
+        ).fetchall()
+        for old in {_project_of(address) for (address,) in recorded}:
+            if old is None or (old.exists() and old.samefile(project)):
+                continue  # by whatever links each leads there
+            for table, column in ADDRESSES.items():
+                rows = connection.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} IS NOT NULL").fetchall()
+                moved = [(_replanted(address, old, project), address) for (address,) in rows]
+                connection.executemany(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", moved)
 
 
-def _here(address: str, database: Path) -> str:
-    """Return the address of files of a store with the folder it lies in as its root; those that lie elsewhere stay."""
-    before, stored, name = address.rpartition(f"/{STORED}")
-    files = files_beside(database)
-    if not stored:  # of the experiment that MLflow makes by itself, in the folder in which it was first used
-        _, runs, number = address.rpartition("/mlruns/")
-        return str(database.parents[2] / "mlruns" / number) if runs and number.isdecimal() else address
-    recorded = Path(unquote(urlparse(before + stored).path))
-    is_same = recorded.exists() and files.exists() and recorded.samefile(files)  # by whatever links each leads there
-    return address if is_same else files.as_uri() + name
+def _project_of(address: str) -> Path | None:
+    """Return the project whose store keeps files at an address; None for files elsewhere."""
+    before, stored, _ = address.rpartition(f"/{STORED}")
+    return Path(unquote(urlparse(before).path)) if stored else None
+
+
+def _replanted(address: str, old: Path, new: Path) -> str:
+    """Return an address or path below a folder as one below another; those that lie elsewhere stay."""
+    for before, after in ((old.as_uri(), new.as_uri()), (str(old), str(new))):
+        if address.startswith(f"{before}/"):
+            return after + address.removeprefix(before)
+    return address
 
 
 def _connect(path: Path) -> sqlite3.Connection:

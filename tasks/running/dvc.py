@@ -33,6 +33,8 @@ LAST_LINES: Final = 30
 STOP_SECONDS: Final = 10.0
 BUSY: Final = ("Unable to acquire lock", "is busy", "has been locked")
 NETWORK: Final = ("Connection reset", "Connection refused", "timed out", "Temporary failure in name resolution")
+# DVC runs a stage by a person's shell, which may be none at all; and the code of a stage is that of the workspace.
+PLAIN: Final = {"SHELL": "/bin/sh", "PYTHONSAFEPATH": ""}
 # For `dvc repro`: take nothing from a cache, put nothing there.
 ANEW: Final = ("--force", "--no-run-cache", "--no-commit")
 
@@ -225,7 +227,7 @@ class StageRunner:
     @contextlib.contextmanager
     def _child(self, name: str, env: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
         """Run DVC for one stage, known to `stop` for the length of the `with`."""
-        own = {"PATH": children.own_path(), children.STARTED: str(time.time()), "PYTHONUNBUFFERED": "1"}
+        own = {"PATH": children.own_path(), children.STARTED: str(time.time()), "PYTHONUNBUFFERED": "1", **PLAIN}
         with self._lock:  # `stop` must see every child that was started
             if self._stopped:
                 raise StageError(name, "not started, the run is being stopped")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from tasks.errors import ParamsError, ResourceError
+from tasks.files import project_of
 from tasks.params.base import Params
 from tasks.params.file import load_params, read_text
 
@@ -18,9 +19,8 @@ AUDIT: Final = "audit"  # what the lock of a workspace says while one reads it
 
 def find_workspace(start: Path) -> Path:
     """Return the project that holds `start`: the nearest folder upwards with dvc.yaml and params.yaml."""
-    for folder in (start.absolute(), *start.absolute().parents):
-        if (folder / "dvc.yaml").exists() and (folder / "params.yaml").exists():
-            return folder
+    if folder := project_of(start):
+        return folder
     raise ParamsError(f"{start}: no dvc.yaml and params.yaml here or above; change into a compactlm project")
 
 

@@ -25,6 +25,7 @@ PROBE_SECONDS: Final = 1.0
 CONFLICT: Final = re.compile(r"^(<{7}|\|{7}|>{7})( |$)", re.MULTILINE)
 # A file that Git merges -> what to do where it could not.
 MERGED: Final = {
+    ".dvc/config": "keep one side of each place and remove the marks",
     "params.yaml": "keep one side of each place and remove the marks",
     "dvc.yaml": "keep one side of each place and remove the marks",
     "dvc.lock": "take one side whole, `git checkout --ours dvc.lock` or --theirs; the run writes what differs anew",
@@ -45,7 +46,7 @@ def surroundings_faults(workspace: Path, environ: Mapping[str, str]) -> list[str
     checks: list[Callable[[], list[str]]] = [
         lambda: _name_faults(workspace),
         lambda: _git_faults(workspace),
-        lambda: [fault for name in MERGED for fault in _file_faults(workspace / name)],
+        lambda: [fault for name in MERGED for fault in _file_faults(workspace, name)],
         lambda: _folder_faults(environ),
         lambda: [fault for name in MLFLOW for fault in _store_faults(name, environ, probes)],
         lambda: _server_faults(PREFECT, environ, probes),
@@ -98,15 +99,16 @@ def _is_without_git(workspace: Path) -> bool:
         return False
 
 
-def _file_faults(path: Path) -> list[str]:
+def _file_faults(workspace: Path, name: str) -> list[str]:
     """Return whether a record in the workspace has marks of a conflict or cannot be read; one that is not there is no fault."""
+    path = workspace / name
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
-        return [f"{path.name}: cannot be read: {error}; `git checkout {path.name}` brings back the committed one"]
+        return [f"{name}: cannot be read: {error}; `git checkout {name}` brings back the committed one"]
     if marks := CONFLICT.search(text):
         line = text.count("\n", 0, marks.start()) + 1
-        return [f"{path.name}: line {line} has a conflict mark of Git ({marks[1]}); {MERGED[path.name]}"]
+        return [f"{name}: line {line} has a conflict mark of Git ({marks[1]}); {MERGED[name]}"]
     return _unreadable(path) if text and path.suffix == ".lock" else []
 
 

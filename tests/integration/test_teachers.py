@@ -59,7 +59,7 @@ def test_a_teacher_without_a_head_is_refused_before_it_is_loaded(tmp_path: Path)
 
 @pytest.mark.parametrize("vocabulary", [90, 80])
 def test_a_padded_embedding_with_added_tokens_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vocabulary: int) -> None:
-    """The rows above the tokens go first, and the two tokens that were added above the 82 pieces stay."""
+    """Rows that are no token go, and the two tokens that were added above the 82 pieces stay."""
     monkeypatch.chdir(tmp_path)
     params = params_of("gpt2", "activation", vocabulary)
     base, sets, tokens = write_family("bert", tmp_path / "base"), tmp_path / "sets", tmp_path / "tokens"
@@ -84,11 +84,10 @@ def test_a_padded_embedding_with_added_tokens_is_cut(tmp_path: Path, monkeypatch
     )
     student = load_classifier(pruned / "model")
     assert facts["params_total"] == student.num_parameters()
-    assert student.config.vocab_size == vocabulary
+    assert student.config.vocab_size == min(vocabulary, 81), "81 of the 84 tokens occur or are needed"
     stock = AutoTokenizer.from_pretrained(pruned / "model")
     text = "a greatfilm and n9x1"
     assert {"greatfilm", "n9x1"} <= set(stock.tokenize(text))
     keep, stock_ids = read_json(pruned / "plan.json")["keep"]["vocabulary"], stock(text)["input_ids"]
     assert stock_ids == Tokenizer.from_file(str(pruned / "model/tokenizer.json")).encode(text).ids
-    if vocabulary > 84:
-        assert [keep[number] for number in stock_ids] == tokenizer(text)["input_ids"]
+    assert [keep[number] for number in stock_ids] == tokenizer(text)["input_ids"]

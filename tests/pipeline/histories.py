@@ -6,91 +6,17 @@ import contextlib
 import json
 import os
 import shutil
-import sqlite3
 import sys
-import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tasks.audit.dossier import LOADED_AS
 from tasks.registry.tracking import Tracker
-from tests.pipeline.conftest import Command
+from tests.pipeline import habits
+from tests.pipeline.scene import CHAMPION, RUNS, WHO, History, Moments, Scene, commit, edit, take_cache
 from tests.signers import make_key
-from tests.tampering import STORE, moved_away
+from tests.tampering import moved_away
 from tests.tiny_project import Project
-
-WHO = ("-c", "user.name=t", "-c", "user.email=t@example.org")
-RUNS = "refs/compactlm/*:refs/compactlm/*"
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Where a history takes place. What it does to `finished` it undoes itself; a `copy` is its own."""
-
-    finished: Project
-    folder: Path
-    command: Command
-    patch: pytest.MonkeyPatch
-
-    def copy(self) -> Project:
-        """Return the copy of the finished project that is this scene's own: the same for all histories that take place in it."""
-        place = self.folder / "project"
-        return Project(place) if place.exists() else self.finished.copy(place)
-
-    def clone(self, project: Project) -> Project:
-        """Return a fresh clone after a commit of the results, with Git's files and nothing else."""
-        _commit(project, "results")
-        project.shell("git", "clone", "-q", str(project.folder), str(self.folder / "clone"))
-        self.share_store(project)
-        return Project(self.folder / "clone")
-
-    def share_store(self, project: Project) -> None:
-        """Let every workspace ask the MLflow store of this project from now on, as a team does."""
-        self.patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.folder / '.compactlm/mlflow/mlflow.db'}")
-
-    def must(self, project: Project, *arguments: str, code: int = 0) -> str:
-        """Return what a command of ours prints; it must end with the code."""
-        status, printed, errors = self.command(project, *arguments)
-        assert status == code, errors
-        return printed
-
-
-GIT_SETTINGS = """
-[diff]
-    noprefix = true
-    external = true
-    algorithm = patience
-[core]
-    autocrlf = true
-    quotePath = false
-[color]
-    ui = always
-[log]
-    showSignature = true
-[commit]
-    gpgSign = true
-"""
-DVC_SETTINGS = """
-[core]
-    autostage = true
-    analytics = true
-    check_update = true
-    hardlink_lock = true
-[cache]
-    type = symlink
-"""
-Moments = Iterator[tuple[Project, str]]  # a workspace, and what is audited in it
-History = Callable[[Scene], Moments]
-CHAMPION = "tiny@champion"
-
-
-def _commit(project: Project, words: str) -> None:
-    project.shell("git", "add", "-A")
-    project.shell("git", *WHO, "commit", "-qm", words)
 
 
 def nothing(scene: Scene) -> Moments:
@@ -101,23 +27,6 @@ def without(path: str) -> History:
     def history(scene: Scene) -> Moments:
         with moved_away(scene.finished.folder / path):
             yield scene.finished, CHAMPION
-
-    return history
-
-
-def edit(path: str, change: Callable[[str], str]) -> History:
-    """A person edits a file: its time stamp is new."""
-
-    def history(scene: Scene) -> Moments:
-        place = scene.finished.folder / path
-        backup = shutil.copy2(place, tempfile.mkdtemp(dir=scene.folder))
-        try:
-            text = place.read_text(encoding="utf-8")
-            assert change(text) != text
-            place.write_text(change(text), encoding="utf-8")
-            yield scene.finished, CHAMPION
-        finally:
-            shutil.move(backup, place)
 
     return history
 
@@ -155,7 +64,7 @@ def read_only(scene: Scene) -> Moments:
 
 def git_goes_on(scene: Scene) -> Moments:
     project = scene.copy()
-    _commit(project, "results")
+    commit(project, "results")
     project.shell("git", "tag", "shipped")
     project.shell("git", "switch", "-qc", "next")
     project.shell("git", *WHO, "commit", "-qm", "more", "--allow-empty")
@@ -167,23 +76,17 @@ def second_worktree(scene: Scene) -> Moments:
     """Another worktree of the same repository, whose files come from the first one's cache."""
     project = scene.copy()
     other = Project(scene.folder / "other")
-    _commit(project, "results")
+    commit(project, "results")
     scene.share_store(project)
     project.shell("git", "worktree", "add", "-q", "-b", "side", str(other.folder))
-    _take_cache(other, project.folder / ".dvc/cache", "hardlink")
+    take_cache(other, project.folder / ".dvc/cache", "hardlink")
     yield other, CHAMPION
-
-
-def _take_cache(project: Project, cache: Path, kind: str) -> None:
-    config = f"[cache]\n    dir = {cache}\n    type = {kind}\n"
-    (project.folder / ".dvc/config.local").write_text(config, encoding="utf-8")
-    project.dvc("checkout", "-q")
 
 
 def other_machines_cache(scene: Scene) -> Moments:
     project = scene.copy()
     clone = scene.clone(project)
-    _take_cache(clone, Path(shutil.copytree(project.folder / ".dvc/cache", scene.folder / "shared")), "symlink")
+    take_cache(clone, Path(shutil.copytree(project.folder / ".dvc/cache", scene.folder / "shared")), "symlink")
     assert (clone.folder / "artifacts/report.html").is_symlink()
     yield clone, CHAMPION
 
@@ -253,7 +156,7 @@ def changed_gates(scene: Scene) -> Moments:
 def _judge_all(scene: Scene, project: Project, *overrides: str) -> None:
     """Judge every round by other rules and record it, without a Prefect server."""
     project.set(*overrides)
-    _commit(project, "other rules")
+    commit(project, "other rules")
     project.dvc("repro", "-q")
     scene.must(project, "publish")
 
@@ -266,12 +169,12 @@ def approved(scene: Scene) -> Moments:
     (project.folder / "approvers").write_text(f"ada@example.org {own_public_key(key)}\n", encoding="utf-8")
     approval = "{quorum: 1, not_author: true, ttl_hours: 72, approvers: approvers}"
     project.set(f"promotion={{gates: [], approval: {approval}}}")
-    _commit(project, "approvals")
+    commit(project, "approvals")
     scene.must(project, "promote", "2", code=2)
     yield project, "tiny/2"
     scene.must(project, "approve", "--key", str(key))
     scene.must(project, "promote", "2")
-    _commit(project, "approved")
+    commit(project, "approved")
     yield from ((project, selector) for selector in (CHAMPION, "tiny@previous"))
 
 
@@ -286,7 +189,7 @@ def repaired_clone(scene: Scene) -> Moments:
     """A clone without refs and without files makes the refs again from the file of decisions."""
     project = scene.copy()
     clone = scene.clone(project)
-    _take_cache(clone, project.folder / ".dvc/cache", "hardlink")
+    take_cache(clone, project.folder / ".dvc/cache", "hardlink")
     scene.must(clone, "history", "--repair")
     yield clone, CHAMPION
 
@@ -323,173 +226,6 @@ def run_again_otherwise(scene: Scene) -> Moments:
     yield project, "tiny/4"
 
 
-def settings(name: str, text: str, variable: str, **variables: str) -> History:
-    """A person has configured a program to their liking, in a file that `variable` leads to; other variables stand beside."""
-
-    def history(scene: Scene) -> Moments:
-        place = scene.folder / variable.lower() / name
-        place.parent.mkdir(exist_ok=True)
-        place.write_text(text, encoding="utf-8")
-        with scene.patch.context() as patch:
-            patch.setenv(variable, str(place.parent if variable.startswith("DVC") else place))
-            for key, value in variables.items():
-                patch.setenv(key, value)
-            yield scene.finished, CHAMPION
-
-    return history
-
-
-def beside(path: str, content: str) -> History:
-    """Something lies in the project that is not of it."""
-
-    def history(scene: Scene) -> Moments:
-        place = scene.finished.folder / path
-        place.parent.mkdir(exist_ok=True)
-        before = place.read_bytes() if place.exists() else None
-        place.write_text(content, encoding="utf-8")
-        try:
-            yield scene.finished, CHAMPION
-        finally:
-            place.unlink() if before is None else place.write_bytes(before)
-
-    return history
-
-
-def hidden_edit(scene: Scene) -> Moments:
-    """Somebody keeps own params, and has told Git not to show it."""
-    scene.finished.shell("git", "update-index", "--skip-worktree", "params.yaml")
-    try:
-        yield from edit("params.yaml", lambda text: text.replace("seed: 0", "seed: 7"))(scene)
-    finally:
-        scene.finished.shell("git", "update-index", "--no-skip-worktree", "params.yaml")
-
-
-def by_a_link(scene: Scene) -> Moments:
-    link = scene.folder / "link"
-    link.symlink_to(scene.finished.folder)
-    yield Project(link), CHAMPION
-
-
-def oddly_named(scene: Scene) -> Moments:
-    folder = scene.finished.folder
-    other = folder.rename(folder.with_name("my project \u00fc a#b it's 50%20 off [x] $HOME: what?"))
-    try:
-        yield Project(other), CHAMPION
-        Tracker(other).set_model_tag("tiny", "note", "written")
-        yield Project(other), "tiny/2"
-    finally:
-        other.rename(folder)
-
-
-def copied(scene: Scene) -> Moments:
-    """The original is still there, and is changed: the copy neither reads nor writes in it."""
-    original = scene.finished.copy(scene.folder / "original")
-    copy = original.copy(scene.folder / "project")
-    stored = original.folder / ".compactlm/mlflow/artifacts"
-    served = next(stored.rglob("served_model.py"))
-    served.write_text("# other code\n", encoding="utf-8")
-    before = original.facts(), sorted(stored.rglob("*"))
-    yield copy, CHAMPION
-    tracker = Tracker(copy.folder, "tiny")
-    tracker.log_files(tracker.create_run("by hand", {}), [copy.folder / "params.yaml"])
-    assert (original.facts(), sorted(stored.rglob("*"))) == before
-    yield copy, "tiny/2"
-
-
-def own_cache(kind: str) -> History:
-    """A person keeps DVC's cache elsewhere, and has its files linked."""
-
-    def history(scene: Scene) -> Moments:
-        project = scene.copy()
-        elsewhere = Path(shutil.move(project.folder / ".dvc/cache", scene.folder / f"cache-{kind}"))
-        shutil.rmtree(project.folder / "artifacts")
-        _take_cache(project, elsewhere, kind)
-        assert (project.folder / "artifacts/report.html").is_symlink() == (kind == "symlink")
-        shutil.rmtree(project.folder / ".compactlm/mlflow")
-        scene.must(project, "publish", "--rebuild")  # MLflow takes no links
-        yield project, CHAMPION
-
-    return history
-
-
-def shallow(scene: Scene) -> Moments:
-    """A clone with the last two commits alone: the one of the run, and its results."""
-    project = scene.copy()
-    _commit(project, "results")
-    address = f"file://{project.folder}"
-    project.shell("git", "clone", "-q", "--depth", "2", "--no-tags", address, str(scene.folder / "clone"))
-    scene.share_store(project)
-    clone = Project(scene.folder / "clone")
-    clone.shell("git", "fetch", "-q", "origin", RUNS)
-    _take_cache(clone, project.folder / ".dvc/cache", "hardlink")
-    yield clone, CHAMPION
-
-
-def borrowing_clone(scene: Scene) -> Moments:
-    """A clone that borrows the objects of the first repository, on a branch of its own that went on."""
-    project = scene.copy()
-    _commit(project, "results")
-    project.shell("git", "clone", "-q", "--shared", str(project.folder), str(scene.folder / "clone"))
-    scene.share_store(project)
-    clone = Project(scene.folder / "clone")
-    _take_cache(clone, project.folder / ".dvc/cache", "hardlink")
-    clone.shell("git", *WHO, "commit", "-q", "--allow-empty", "-m", "more")
-    clone.shell("git", "checkout", "-q", "--detach")
-    yield clone, CHAMPION
-
-
-def lost_store(scene: Scene) -> Moments:
-    """MLflow's folder was deleted, and somebody runs again."""
-    project = scene.copy()
-    shutil.rmtree(project.folder / ".compactlm/mlflow")
-    said = json.loads(scene.must(project, "run", "--json"))
-    assert said["state"] == "no change"
-    yield project, CHAMPION
-
-
-def loaded(address: str) -> History:
-    """Stock MLflow loads or serves a model from the store, which leaves a note beside it."""
-
-    def history(scene: Scene) -> Moments:
-        import mlflow
-        from mlflow.artifacts import download_artifacts
-
-        project = scene.copy()
-        tracker = Tracker(project.folder, "tiny")
-        [model] = [entry.source for entry in tracker.versions("tiny") if entry.version == "3"]
-        mlflow.set_tracking_uri(tracker.uri)
-        try:
-            if "production" in address:
-                mlflow.register_model(model, "production")
-            folder = Path(download_artifacts(address.replace("MODEL", model), tracking_uri=tracker.uri))
-        finally:
-            mlflow.set_tracking_uri(None)
-        assert (folder / LOADED_AS).exists()
-        assert folder.is_relative_to(project.folder)
-        yield project, CHAMPION
-
-    return history
-
-
-def other_words_in_mlflow(scene: Scene) -> Moments:
-    """In MLflow's page the experiment gets another name, and a version a stage and a description."""
-    project = scene.copy()
-    client = Tracker(project.folder, "tiny").client
-    client.rename_experiment(client.get_experiment_by_name("tiny").experiment_id, "sentiment")
-    client.update_model_version("tiny", "3", "the one that we ship")
-    client.update_registered_model("tiny", "small ones")
-    yield project, CHAMPION
-
-
-def written_otherwise(scene: Scene) -> Moments:
-    """Somebody looked into the database with a tool that writes it in another way."""
-    project = scene.copy()
-    with contextlib.closing(sqlite3.connect(project.folder / STORE)) as connection:
-        connection.execute("VACUUM")
-        connection.execute("PRAGMA journal_mode = WAL")
-    yield project, CHAMPION
-
-
 HISTORIES: dict[str, History] = {
     "nothing happened": nothing,
     "the cache was emptied": without(".dvc/cache/files"),
@@ -515,29 +251,29 @@ HISTORIES: dict[str, History] = {
     "people use MLflow's page": people_use_mlflow,
     "a stage was run again for nothing": forced_again,
     "a later run with other params": run_again_otherwise,
-    "Git is set up for reading by eye": settings("config", GIT_SETTINGS, "GIT_CONFIG_GLOBAL"),
-    "asked from a hook of Git": settings("index", "", "GIT_INDEX_FILE", GIT_DIR="/nowhere", GIT_LITERAL_PATHSPECS="1"),
-    "Git speaks another language": settings(
+    "Git is set up for reading by eye": habits.settings("config", habits.GIT_SETTINGS, "GIT_CONFIG_GLOBAL"),
+    "asked from a hook of Git": habits.settings("index", "", "GIT_INDEX_FILE", GIT_DIR="/nowhere", GIT_LITERAL_PATHSPECS="1"),
+    "Git speaks another language": habits.settings(
         "none", "", "GIT_EXTERNAL_DIFF", LANGUAGE="de", LC_ALL="de_DE.UTF-8", TZ="Asia/Tokyo"
     ),
-    "DVC is set up by a person": settings("config", DVC_SETTINGS, "DVC_GLOBAL_CONFIG_DIR", DVC_STUDIO_OFFLINE="1"),
-    "Git is told not to show an edit": hidden_edit,
-    "an editor has left files in the code": beside("tasks/stages/.prune.py.swp", "half a page"),
-    "a run was killed": beside(".compactlm/run.lock", "run"),
-    "a training was cut short": beside(".compactlm/scratch/steps.jsonl", "{"),
-    "reached by a link": by_a_link,
-    "in a folder with an odd name": oddly_named,
-    "copied, and the original was changed": copied,
-    "DVC's cache elsewhere, with symbolic links": own_cache("symlink"),
-    "a shallow clone": shallow,
-    "a clone that borrows objects": borrowing_clone,
-    "MLflow's store was lost, and a run made it again": lost_store,
-    "stock MLflow loaded the version": loaded("models:/tiny/3"),
-    "stock MLflow loaded the champion": loaded("models:/tiny@champion"),
-    "stock MLflow loaded the model": loaded("MODEL"),
-    "registered under another name, and loaded": loaded("models:/production/1"),
-    "other words in MLflow's page": other_words_in_mlflow,
-    "MLflow's database was written otherwise": written_otherwise,
+    "DVC is set up by a person": habits.settings("config", habits.DVC_SETTINGS, "DVC_GLOBAL_CONFIG_DIR", DVC_STUDIO_OFFLINE="1"),
+    "Git is told not to show an edit": habits.hidden_edit,
+    "an editor has left files in the code": habits.beside("tasks/stages/.prune.py.swp", "half a page"),
+    "a run was killed": habits.beside(".compactlm/run.lock", "run"),
+    "a training was cut short": habits.beside(".compactlm/scratch/steps.jsonl", "{"),
+    "reached by a link": habits.by_a_link,
+    "in a folder with an odd name": habits.oddly_named,
+    "copied, and the original was changed": habits.copied,
+    "DVC's cache elsewhere, with symbolic links": habits.own_cache("symlink"),
+    "a shallow clone": habits.shallow,
+    "a clone that borrows objects": habits.borrowing_clone,
+    "MLflow's store was lost, and a run made it again": habits.lost_store,
+    "stock MLflow loaded the version": habits.loaded("models:/tiny/3"),
+    "stock MLflow loaded the champion": habits.loaded("models:/tiny@champion"),
+    "stock MLflow loaded the model": habits.loaded("MODEL"),
+    "registered under another name, and loaded": habits.loaded("models:/production/1"),
+    "other words in MLflow's page": habits.other_words_in_mlflow,
+    "MLflow's database was written otherwise": habits.written_otherwise,
 }
 # Histories that leave each other alone, told at once and audited once.
 TOGETHER: dict[str, list[str]] = {
@@ -565,6 +301,7 @@ TOGETHER: dict[str, list[str]] = {
         "MLflow's database was written otherwise",
         "stock MLflow loaded the model",
         "stock MLflow loaded the champion",
+        "registered under another name, and loaded",
     ],
 }
 SLOW = {  # the three in the middle have a quick sister in test_audit_approvals, test_rebuild and test_matching

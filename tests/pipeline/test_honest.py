@@ -10,7 +10,8 @@ import pytest
 
 from tasks.audit.walk import audit
 from tests.pipeline.conftest import Command
-from tests.pipeline.histories import HISTORIES, SLOW, TOGETHER, Scene, run_again_otherwise
+from tests.pipeline.histories import HISTORIES, SLOW, TOGETHER, run_again_otherwise
+from tests.pipeline.scene import Scene
 from tests.tiny_project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from tasks.errors import ParamsError
 from tasks.models.architectures import adapter_of
 from tasks.models.shapes import AXES
+from tasks.params.causal_lm import CausalRound
 from tasks.params.rounds import Round
 from tasks.pruning.planner import DEAR, lost, shapes_within, sizes_along
-from tasks.pruning.planning import Measure, candidates, space_of, target_shape
+from tasks.pruning.planning import Measure, candidates, causal_shape, solves_vocabulary, space_of, target_shape
 from tests.families import CONFIGS
 
 MINILM = {
@@ -158,3 +159,13 @@ def test_a_vocabulary_that_is_held_is_cut_to_what_occurs_unless_it_is_the_parent
     assert solved(250, ratio=4, vocabulary=8000)["vocabulary"] == 250
     assert solved(9000, ratio=4, vocabulary=8000) == solved(None, ratio=4, vocabulary=8000)
     assert solved(250, ratio=1.2, vocabulary=30522) == solved(None, ratio=1.2, vocabulary=30522)
+
+
+def test_a_language_model_spends_nothing_on_them_either() -> None:
+    gpt2 = {**CONFIGS["gpt2"], "vocab_size": 50257, "n_embd": 192, "n_head": 6, "n_layer": 4, "n_inner": 768}
+    target = CausalRound(parent="teacher", ratio=2, train_tokens=1000, learning_rate=1.0e-3)
+    plain, few = (causal_shape("here", target, gpt2, gpt2, 16, pieces) for pieces in (None, 3000))
+    assert plain["vocabulary"] > 3000
+    assert few == {**adapter_of(gpt2).shape(gpt2), "vocabulary": 3000}, "with a third of its weights it is within the budget"
+    assert solves_vocabulary(target, gpt2)
+    assert not solves_vocabulary(target.model_copy(update={"vocabulary": 50257}), gpt2)

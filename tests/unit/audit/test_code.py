@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.audit.code import locked_code, snapshots
+from tasks.audit.code import _commit, locked_code, snapshots
 from tasks.audit.evidence import Evidence
 from tasks.files import full_digest
 from tasks.lineage.checks import Finding
@@ -76,3 +76,14 @@ def test_other_code_is_not_blamed_on_a_file_that_git_does_not_know(project: Path
     lock["stages"]["gate@r1"]["deps"][0]["md5"] = "0" * 32 + ".dir"
     [finding] = findings(project, lock)
     assert (finding.subject, finding.sentence) == ("tasks/gates", "gate@r1: dvc.lock names other code than Git recorded")
+
+
+def test_a_commit_that_a_shallow_clone_lacks_is_unknown_with_how_to_get_it(project: Path, tmp_path: Path) -> None:
+    first = git(project, "rev-parse", "HEAD").strip()
+    git(project, "commit", "-q", "--allow-empty", "-m", "results")
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{project}", "clone")
+    check = _commit(tmp_path / "clone", first)
+    assert (check.result, "git fetch --unshallow" in check.sentence) == ("UNKNOWN", True)
+    assert "unshallow" not in _commit(project, "0" * 40).sentence
+    git(tmp_path / "clone", "fetch", "-q", "--unshallow")
+    assert _commit(tmp_path / "clone", first).result == "PASS"

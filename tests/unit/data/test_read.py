@@ -174,6 +174,7 @@ def test_odd_files_are_read_as_they_are_meant(tmp_path: Path, name: str, content
         ("a.jsonl", '{"text": "x", "label": ["O", "B-PER"]}\n', "line 1: 'label', .* tags, as for finding entities"),
         ("a.jsonl", '{"text": ', "line 1 is not JSON"),
         ("a.jsonl", "[1]\n", "line 1 is not an object"),
+        ("a.jsonl", '{"text": "fine", "label": 1, "text": "dull"}\n', "line 1 is not JSON .a key stands there twice."),
         ("a.jsonl", "[" * 100_000 + "\n", "line 1 is not JSON"),
         ("a.parquet", b"PAR1 and no more", "not readable as Parquet"),
         # labels
@@ -225,6 +226,7 @@ def test_a_label_written_otherwise_is_the_same_label(
 def test_what_is_read_otherwise_is_said_and_names_of_digits_leave_numbers_out(tmp_path: Path) -> None:
     lines = labels_read_otherwise(["1.0", "1", "1.0", " 0", "TRUE"], label_codes(LABELS))
     assert lines == ["2 rows with the label '1.0', read as '1'", "1 row with the label 'TRUE', read as '1'"]
+    assert labels_read_otherwise(["1"], label_codes({0: "1", 1: "2"})) == ["labels are read as names, not as numbers of classes"]
     stars = {"columns": PLAIN["columns"], "labels": {0: "1", 1: "2"}}
     assert "unknown label ('0' x 1)" in _refused(_file(tmp_path, "a.csv", "text,label\nx,0\ny,1\n"), stars)
 

@@ -87,6 +87,12 @@ def edit_model(**changed: Any) -> Change:
     return change
 
 
+def no_settings(folder: Path) -> None:
+    """Make a cased tokenizer of one that has no settings, for which stock classes take what is usual: lower case."""
+    edit("tokenizer.json", normalizer={"type": "BertNormalizer", "lowercase": False})(folder)
+    (folder / "tokenizer_config.json").unlink()
+
+
 DEEP = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 417\n"
 CASES: dict[str, tuple[str, Change, str]] = {
@@ -110,6 +116,7 @@ CASES: dict[str, tuple[str, Change, str]] = {
     "left_truncation": ("llama", edit("tokenizer.json", truncation={"direction": "Left"}), "truncation_side: left is not supp"),
     "other_case": ("bert", edit("tokenizer_config.json", do_lower_case=False), "do_lower_case: False, and normalizer in tok"),
     "case_left_out": ("bert", edit("tokenizer.json", normalizer={"lowercase": False}), "do_lower_case: True, and normalizer in"),
+    "case_of_no_settings": ("bert", no_settings, "do_lower_case: None, and normalizer in tokenizer.json says False"),
     "other_blanks": ("roberta", edit("tokenizer_config.json", add_prefix_space=True), "add_prefix_space: True, and pre_token"),
     "pointer": ("bert", write("model.safetensors", POINTER), "65 bytes, a pointer of Git LFS in place of the weights"),
     "cut_short": ("bert", cut_short, "cut short: it has"),

@@ -27,6 +27,7 @@ from tasks.models.checkpoint import (
     save_classifier,
     unpack_gguf,
 )
+from tasks.models.folder import TeacherWanted, teacher_faults
 from tasks.pruning.causal_lm import student_from_plan
 from tasks.pruning.cut import write_tokenizer
 from tasks.pruning.shapes import Plan
@@ -168,6 +169,16 @@ def test_layers_that_config_json_does_not_tell_of_are_not_left_out(copied: Path)
         load_causal_lm(copied) if is_causal(copied) else load_classifier(copied)
 
 
+@named("lm_llama")
+def test_of_a_head_that_is_the_embedding_either_name_will_do(copied: Path) -> None:
+    before = answers(load_causal_lm(copied))
+    rewrite(copied, {"model.embed_tokens.weight": "lm_head.weight"})
+    assert torch.equal(answers(load_causal_lm(copied)), before)
+    assert teacher_faults(copied, "causal_lm", TeacherWanted()) == []
+    (line,) = teacher_faults(copied, "classification", TeacherWanted())
+    assert "1 of 29 weights of a llama are missing: model.embed_tokens.weight" in line
+
+
 @named("lm_llama_biases")
 def test_a_language_model_without_its_head_is_refused(copied: Path) -> None:
     rewrite(copied, {"lm_head.weight": "head.weight"})
@@ -300,3 +311,21 @@ def test_sizes_that_a_stock_class_knows_without_being_told_are_known_here() -> N
         with torch.device("meta"):
             model = classifier_from_config(config)
         assert family.count_parameters(config, family.shape(config), 2)["total"] == model.num_parameters(), name
+
+
+@named("bert", "roberta")
+@pytest.mark.parametrize("length", [None, int(1e30), 12])
+def test_stock_tokenizers_cut_texts_at_the_length_that_the_model_reads(copied: Path, tmp_path: Path, length: int | None) -> None:
+    edit(copied / "tokenizer_config.json", model_max_length=length)
+    if length is None:
+        write_json(
+            copied / "tokenizer_config.json", {"tokenizer_class": read_json(copied / "tokenizer_config.json")["tokenizer_class"]}
+        )
+    save_classifier(load_classifier(copied), copied, tmp_path / "saved")
+    config = read_json(copied / "config.json")
+    most = config["max_position_embeddings"] - (2 if config["model_type"] == "roberta" else 0)
+    text = "film " * 300
+    model, tokenizer = (kind.from_pretrained(tmp_path / "saved") for kind in (AutoModelForSequenceClassification, AutoTokenizer))
+    batch = tokenizer(text, truncation=True, return_tensors="pt")
+    assert batch["input_ids"].shape[1] == min(most, length or most)
+    assert model(**batch).logits.isfinite().all()

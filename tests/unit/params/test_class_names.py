@@ -38,6 +38,12 @@ def test_blank_names_are_refused(name: str) -> None:
         _with({0: "bad", 1: name})
 
 
+def test_names_that_are_numbers_of_other_classes_are_refused() -> None:
+    with pytest.raises(ParamsError, match=r"params\.yaml: data\.labels: the names 1, 0 are numbers of other classes"):
+        _with({0: "1", 1: "0"})
+    assert _with({0: "0", 1: "1"}).data.labels == {0: "0", 1: "1"}
+
+
 @pytest.mark.parametrize("names", [("体育", "财经"), ("spam/ham", "spam ham"), ("1", "2"), ("😀", "😢"), ("C", "C++")])
 def test_odd_names_are_names(names: tuple[str, str]) -> None:
     assert list(_with(dict(enumerate(names))).data.labels.values()) == list(names)

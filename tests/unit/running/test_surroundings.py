@@ -47,7 +47,7 @@ def test_an_honest_project_has_no_fault(project: Path, listening: int, tmp_path:
     assert surroundings_faults(project, {}) == []
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "dvc.yaml", "dvc.lock", "sources.lock", "decisions.jsonl"])
+@pytest.mark.parametrize("name", [".dvc/config", "params.yaml", "dvc.yaml", "dvc.lock", "sources.lock", "decisions.jsonl"])
 def test_marks_of_a_conflict_are_said_with_file_and_line(project: Path, name: str) -> None:
     (project / name).write_text(CONFLICT)
     [fault] = surroundings_faults(project, {})
