@@ -41,7 +41,7 @@ def read_ending(workspace: Path, params: Params) -> dict[str, Any]:
     return {
         "model_name": model,
         "selected": selected,
-        "verdicts": {name: {key: verdict[key] for key in ("verdict", "sentence")} for name, verdict in verdicts.items()},
+        "verdicts": {name: {key: verdict.get(key, "") for key in ("verdict", "sentence")} for name, verdict in verdicts.items()},
         "rules": rules,
         "model": RoundPaths(Path(), selected).model.as_posix() if selected else None,
         "report": REPORT,

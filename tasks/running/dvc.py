@@ -81,7 +81,6 @@ def _open(workspace: Path) -> Any:
 
     for name in ("dvc", "dvc_data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # which is how its progress bars are turned off, too
-
     # Where it remembers digests of files, /var/tmp for most: without that, each look would end here.
     remembers = Path(site_cache_dir())
     if not os.access(next(path for path in (remembers, *remembers.parents) if path.exists()), os.W_OK):
@@ -122,12 +121,12 @@ def _pending(repo: Any, stages: Iterable[Stage]) -> list[str]:
             looked[place] = bool(entry.status())
         return looked[place]
 
-    changed = set()
+    def has_changed(stage: Any) -> bool:
+        entries = [*(() if stage.frozen else stage.deps), *stage.outs]
+        return bool(stage.changed_stage() or stage.always_changed or stage.is_callback or any(map(differs, entries)))
+
     with _read_once():
-        for stage in repo.index.stages:
-            entries = [*(() if stage.frozen else stage.deps), *stage.outs]
-            if stage.changed_stage() or stage.always_changed or stage.is_callback or any(map(differs, entries)):
-                changed.add(stage.name)
+        changed = {stage.name for stage in repo.index.stages if has_changed(stage)}
     waiting: list[str] = []
     for known in stages:
         if known.name in changed or any(name in waiting for name in known.upstream):

@@ -7,7 +7,6 @@ import importlib
 import json
 import subprocess
 import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,7 +132,7 @@ def test_a_fault_of_ours_keeps_its_trace(fault: Exception, project: Path, monkey
         cli.main()
 
 
-def _raise_os_error(*_: object) -> types.NoneType:
+def _raise_os_error(*_: object) -> None:
     raise OSError("mine")
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import re
 import shutil
 import signal
+import struct
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -95,6 +102,20 @@ def test_what_has_changed_is_what_dvc_itself_says_and_asking_writes_nothing(buil
         assert set(changed) == {address.rpartition(":")[2] for address in repo.status()}
     assert {stage.name: stage.upstream for stage in stages} == graph
     assert len(changed) == count
+
+
+def test_looking_prints_nothing_in_a_terminal(fresh: Path) -> None:
+    shown = b""
+    child, terminal = pty.fork()
+    if child == 0:
+        words = "import sys; from pathlib import Path; from tasks.running.dvc import read_state; read_state(Path(sys.argv[1]))"
+        os.execv(sys.executable, [sys.executable, "-c", words, str(fresh)])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))  # DVC draws nothing without columns
+    with contextlib.suppress(OSError):  # which is how the end looks
+        while part := os.read(terminal, 1 << 16):
+            shown += part
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown) == b""
 
 
 def test_stages_that_wait_for_each_other_are_named(fresh: Path) -> None:

@@ -128,9 +128,9 @@ def test_exit_codes_tell_who_can_mend_it(
         assert answer["error"] in said.err
 
 
-def _needed(command: object) -> list[str]:
+def _needed(command: Any) -> list[str]:
     """Return the arguments without which a command is not even understood."""
-    needed = [parameter for parameter in command.params if parameter.required]  # type: ignore[attr-defined]
+    needed = [parameter for parameter in command.params if parameter.required]
     return [word for parameter in needed for word in (*parameter.opts[:1], "r1") if word.startswith("-") or word == "r1"]
 
 
@@ -208,3 +208,17 @@ def test_lines_of_stages_are_shown_without_what_dvc_says(capsys: pytest.CaptureF
         entry = logging.makeLogRecord({"msg": line, "stage": stage} if stage else {"msg": line})
         handler.emit(entry)
     assert capsys.readouterr().err == "a: train 1/2\na executed in 1.0 s\n"
+
+
+def test_report_says_when_it_is_of_a_model_that_params_no_longer_names(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "artifacts").mkdir()
+    (project / "artifacts/report.html").write_text("<title>old: r3 is smaller</title><header></header>\n", encoding="utf-8")
+    assert end(monkeypatch, project, "report") == 0
+    path, words = capsys.readouterr().out.splitlines()
+    assert "No model is champion." in Path(path).read_text(encoding="utf-8")
+    assert words == "it is of old; `compactlm run` writes one of compactlm-sentiment, the name in params.yaml"
+    (project / "artifacts/report.html").write_text("<title>compactlm-sentiment: r3</title>\n", encoding="utf-8")
+    assert end(monkeypatch, project, "report", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"path": path, "model": "compactlm-sentiment", "decisions": []}
