@@ -35,6 +35,7 @@ def run(
     from tasks.cli.ending import EXIT_NOTHING_PASSED, ending_lines, read_ending, result_line
     from tasks.params.edit import planned_text, require_file, write_text
     from tasks.running.start import check_run
+    from tasks.running.surroundings import surroundings_remarks
 
     started = psutil.Process().create_time()
     workspace = find_project()
@@ -53,7 +54,9 @@ def run(
     ending = read_ending(workspace, params_of(workspace))
     code = 0 if ending["selected"] else EXIT_NOTHING_PASSED
     worked = record["state"] != "no change"
-    lines = ending_lines(ending, workspace) if worked else [result_line(ending), f"report: {ending['report']}"]
+    lines = [result_line(ending), f"report: {ending['report']}"]
+    if worked:
+        lines = [*ending_lines(ending, workspace), *(f"note: {remark}" for remark in surroundings_remarks(workspace))]
     for line in lines:
         err.print(line, markup=False)
     if as_json:

@@ -154,10 +154,10 @@ def test_odd_files_are_read_as_they_are_meant(tmp_path: Path, name: str, content
         ("a.csv", "text,label\nfine,1\n".encode("utf-16-le"), "a.csv is UTF-16"),
         ("a.csv", b"text,label\nfine,1\nnot\0so,0\n", "a.csv: line 3 holds a NUL character"),
         ("a.csv", b"text,label\nfine,1\ncaf\xe9,0\n", r"a\.csv: line 3 is not UTF-8 \(byte 0xe9.*iconv"),
-        ("a.csv", gzip.compress(b"text,label\n"), "is compressed by gzip; let its name end in .gz"),
+        ("a.csv", gzip.compress(b"text,label\n", mtime=0), "is compressed by gzip; let its name end in .gz"),
         ("a.csv", b"PK\x03\x04....", "is a zip archive or an Excel file; save the sheet as .csv"),
         ("a.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS.*`git lfs pull`"),
-        ("a.csv.gz", gzip.compress(b"text,label\nfine,1\n" * 99)[:-20], "not readable as gzip"),
+        ("a.csv.gz", gzip.compress(b"text,label\nfine,1\n" * 99, mtime=0)[:-20], "not readable as gzip"),
         (
             "a.jsonl",
             '{"text": "x", "label": 1}\n{"text": {"a": 1}, "label": 1}\n',
