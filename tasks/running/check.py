@@ -110,12 +110,12 @@ def _teacher_folder(values: Any, place: Path, faults: Faults) -> Path | None:
             faults.add([NEEDS_GGUF], SourceError)
         return None  # its shapes are looked at before `teacher` works: reading them here would take every run seconds
     model_files(place)
-    faults.add(teacher_faults(place, task, _wanted(values)), SourceError)
+    faults.add(teacher_faults(place, task, wanted_of(values)), SourceError)
     return place if len(faults.lines) == before else None
 
 
-def _wanted(values: Any) -> TeacherWanted:
-    """Return what the run asks of its teacher, as far as params can be read."""
+def wanted_of(values: Any) -> TeacherWanted:
+    """Return what a run asks of its teacher, by the plain values of its params as far as they can be read."""
     labels, epochs = _at(values, "data.labels"), _at(values, "teacher.epochs")
     lengths = {key: _at(values, key) for key in ("data.max_tokens", "data.block_tokens", "evaluate.latency_tokens")}
     return TeacherWanted(

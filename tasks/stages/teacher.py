@@ -11,10 +11,9 @@ import torch
 from tasks.errors import Faults, SourceError
 from tasks.models.checkpoint import refuse_other_tokens
 from tasks.models.devices import pick_for_training
-from tasks.models.folder import TeacherWanted, teacher_faults
+from tasks.models.folder import teacher_faults
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
-from tasks.params.causal_lm import CausalLMParams
-from tasks.params.classification import ClassificationParams
+from tasks.running.check import wanted_of
 from tasks.running.preflight import check_fit
 from tasks.running.stage import InPath, OutPath
 from tasks.training import causal_lm, classification
@@ -27,17 +26,10 @@ def check(params: Params, base: Path) -> None:
     """Raise a UserError for a teacher or rounds that do not fit: cheaper to hear of before the training than after it."""
     if (base / "tokenizer.json").exists():  # a new one has nothing yet
         faults = Faults()
-        faults.add(teacher_faults(base, params.task, _wanted(params)), SourceError)
+        faults.add(teacher_faults(base, params.task, wanted_of(params.model_dump())), SourceError)
         faults.refuse()
         refuse_other_tokens(base)
     check_fit(params, base)
-
-
-def _wanted(params: Params) -> TeacherWanted:
-    if isinstance(params, ClassificationParams):
-        lengths = {"data.max_tokens": params.data.max_tokens, "evaluate.latency_tokens": params.evaluate.latency_tokens}
-        return TeacherWanted(params.data.labels, params.teacher.epochs, lengths)
-    return TeacherWanted(tokens={"data.block_tokens": params.data.block_tokens} if isinstance(params, CausalLMParams) else {})
 
 
 def run(params: Params, *, base: InPath, sets: InPath, tokens: InPath, out: OutPath) -> dict[str, Any]:
