@@ -125,7 +125,7 @@ def edit(project: Path, old: str, new: str) -> None:
 
 
 def set_(project: Path, *overrides: str) -> list[str]:
-    return write_text(project, planned_text(project, None, list(overrides))[0])
+    return write_text(project, planned_text(project, None, list(overrides)))
 
 
 def test_undo_takes_back_the_last_change_alone(project: Path) -> None:
@@ -170,7 +170,7 @@ def test_another_description_is_undone_to_the_byte(project: Path) -> None:
     mine = read_text(project / "params.yaml")
     other = project / "other.yaml"
     other.write_bytes((ROOT / "params/bert-base-sst2.yaml").read_bytes())
-    write_text(project, planned_text(project, other, [])[0])
+    write_text(project, planned_text(project, other, []))
     assert read_text(project / "params.yaml") == read_text(other)
     undo(project)
     assert read_text(project / "params.yaml") == mine
