@@ -104,7 +104,7 @@ def test_a_reject_settles_a_proposal_and_a_change_makes_another(project: Path, c
     assert last(project)["verdict"]["approval"]["state"] == "waiting"
     assert compactlm("approve", "--key", str(keys[ADA])).code == 0
     path = project / "params.yaml"
-    path.write_text(path.read_text(encoding="utf-8").replace("max: 0.25", "max: 0.26"), encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace('"max": 0.25', '"max": 0.26'), encoding="utf-8")
     assert "params.yaml is not as it is committed" in compactlm("promote", "3").err
     commit(project, "other rules")
     assert "anew, because since the proposal before this has changed: rules" in compactlm("promote", "3").err
