@@ -112,6 +112,7 @@ def test_a_criterion_and_a_loss_by_their_recipes(copied: Path) -> None:
     assert int(re.findall(r"(\d+) passed", said)[0]) >= 5
 
 
+@pytest.mark.slow
 def test_a_family_by_its_recipe(copied: Path) -> None:
     family, entries, configs, tests = steps("Add a family")
     (copied / family.replace("NAME", "electra")).write_text(FAMILY, encoding="utf-8")

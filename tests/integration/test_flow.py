@@ -98,6 +98,7 @@ def test_a_run_goes_through_a_fault_then_ends_and_then_has_nothing_to_do(
     assert read_last_run(built) == record
 
 
+@pytest.mark.slow
 def test_a_scheduled_audit_alerts_on_the_first_fault(built: Path, store: Path) -> None:
     from prefect.events.worker import EventsWorker
 

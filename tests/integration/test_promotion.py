@@ -194,7 +194,7 @@ def race(tracker: Tracker, nursery: Nursery, processes: int) -> None:
 
 
 def test_promotions_at_once_are_decided_one_after_another(tracker: Tracker, nursery: Nursery) -> None:
-    race(tracker, nursery, 6)
+    race(tracker, nursery, 4)
 
 
 @pytest.mark.slow

@@ -317,5 +317,7 @@ SLOW = {  # the three in the middle have a quick sister in test_audit_approvals,
     "a clone that borrows objects",
     "a shallow clone",  # what it lacks: test_code
     "reached by a link",  # test_moved_store
+    "pushed to S3, and pulled from it into a clone",  # its sister is the cache of another machine, linked
+    "refused, promoted, and rolled back",  # test_cli_registry tells that story, and its audits are test_promotion's
     *(name for names in TOGETHER.values() for name in names),
 }
