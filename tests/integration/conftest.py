@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from tasks.files import read_json, write_json
 from tasks.params.file import apply_overrides
 from tasks.running.dvc import StageRunner, read_graph
+from tests.once import made_once
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES_FILES = (Path(__file__).with_name("small_stages.py"), ROOT / "tests/quality_builder.py")
@@ -84,10 +86,12 @@ def fresh_template(tmp_path_factory: pytest.TempPathFactory, seed_model: Path) -
 @pytest.fixture(scope="session")
 def built_template(tmp_path_factory: pytest.TempPathFactory, fresh_template: Path) -> Path:
     """Return the same project after one run of every stage."""
-    folder = tmp_path_factory.mktemp("built") / "project"
-    shutil.copytree(fresh_template, folder, symlinks=True)
-    shell(folder, sys.executable, "-m", "dvc", "repro", "-q")
-    return folder
+
+    def make(folder: Path) -> None:
+        shutil.copytree(fresh_template, folder / "project", symlinks=True)
+        shell(folder / "project", sys.executable, "-m", "dvc", "repro", "-q")
+
+    return made_once(tmp_path_factory, "built", make) / "project"
 
 
 @pytest.fixture
@@ -179,7 +183,10 @@ def tiny_exported(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     from tasks.stages import export
     from tests.integration.tiny_run import tiny_params, write_tiny_sets
 
-    folder = tmp_path_factory.mktemp("export")
-    write_tiny_sets(folder / "sets")
-    facts = export.run(tiny_params(), model=tiny_model, sets=folder / "sets", out=folder / "exported")
-    return folder / "exported", facts
+    def make(folder: Path) -> None:
+        write_tiny_sets(folder / "sets")
+        facts = export.run(tiny_params(), model=tiny_model, sets=folder / "sets", out=folder / "exported")
+        write_json(folder / "facts.json", facts)
+
+    folder = made_once(tmp_path_factory, "exported", make)
+    return folder / "exported", read_json(folder / "facts.json")

@@ -423,6 +423,7 @@ def fewer(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return made
 
 
+@pytest.mark.slow  # the property tests of byte pairs show the same of models without a run
 def test_students_with_fewer_tokens_are_measured_on_the_same_text(fewer: Run) -> None:
     teachers = read_json(fewer.rounds / "teacher/evaluated/quality.json")["sets"]
     text = read_sets(fewer.sets, ["test"])["test"]["text"].tolist()[0]
@@ -455,6 +456,7 @@ def test_students_with_fewer_tokens_are_measured_on_the_same_text(fewer: Run) ->
         assert "hold" not in results, "every number follows from what is stored"
 
 
+@pytest.mark.slow  # the property tests of byte pairs show the same of models without a run
 def test_pruning_and_numbers_of_fewer_tokens_are_derived_again(fewer: Run, tmp_path: Path) -> None:
     shutil.copytree(fewer.artifacts, tmp_path / "artifacts")
     assert faults(fewer, tmp_path) == []

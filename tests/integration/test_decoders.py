@@ -111,6 +111,7 @@ def test_a_decoder_goes_through_the_stages(tmp_path: Path, monkeypatch: pytest.M
     assert set(found["latency"]) == {"torch", "onnx", "onnx_int8"}
 
 
+@pytest.mark.slow
 def test_a_roberta_loses_tokens_and_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     size = len(ids_of(roberta_tokenizer()))

@@ -95,6 +95,7 @@ def test_a_file_that_differs_from_the_model_is_measured(tiny_model, tmp_path):
     assert parity["onnx_max_difference"] == 0.0
 
 
+@pytest.mark.slow
 def test_a_folder_without_tokenizer_or_weights_is_an_error_with_the_reason(tiny_model, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(tiny_model, broken)

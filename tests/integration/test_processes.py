@@ -50,7 +50,7 @@ def in_two(params: ClassificationParams, backend: str = "auto", strategy: str = 
     [
         # 15 rows on two processes never divide evenly, and dynamic weights are ratios over the whole batch
         ("ddp", {"batch_rows": 15, "hidden": HIDDEN, "relations": RELATIONS, "average": 0.9}),
-        ("ddp", {"batch_rows": 15, "accumulate": 4}),
+        pytest.param("ddp", {"batch_rows": 15, "accumulate": 4}, marks=pytest.mark.slow),
         ("fsdp", {"batch_rows": 15, "accumulate": 4}),
     ],
     ids=["extra losses", "in parts", "in parts, sharded"],

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
-from tasks.files import read_json
+from tests.once import made_once
 from tests.tiny_project import Project, make_project
 
 Command = Callable[..., tuple[int, str, str]]
@@ -25,19 +21,14 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> 
 
 @pytest.fixture(scope="session")
 def finished(tiny_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project after its first `compactlm run`; copy it before changing it.
+    """The project after its first `compactlm run`; copy it before changing it."""
 
-    The run takes minutes, so processes that test side by side make it once, and each has a copy of its own.
-    """
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished-once"
-    with FileLock(shared.with_suffix(".lock")):
-        if not (shared / "states.json").exists():
-            shutil.rmtree(shared, ignore_errors=True)  # what a run that failed has left
-            states = tiny_project.copy(shared / "project").run()
-            (shared / "states.json").write_text(json.dumps(states), encoding="utf-8")
-    assert set(read_json(shared / "states.json").values()) == {"executed"}
-    return Project(shared / "project").copy(tmp_path_factory.mktemp("finished") / "project")
+    def make(folder: Path) -> None:
+        states = tiny_project.copy(folder / "project").run()
+        assert set(states.values()) == {"executed"}
+
+    made = Project(made_once(tmp_path_factory, "finished", make) / "project")
+    return made.copy(tmp_path_factory.mktemp("finished") / "project")
 
 
 @pytest.fixture

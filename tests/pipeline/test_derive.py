@@ -61,6 +61,7 @@ def run(tmp_path: Path, text: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # every audit of the quick tests derives in such a process
 def test_a_process_of_its_own_gives_the_same_checks(tmp_path: Path) -> None:
     assert "checkpoints UNKNOWN" in run(tmp_path, ASKS)
 

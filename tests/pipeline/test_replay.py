@@ -55,6 +55,7 @@ def test_a_stage_whose_recorded_result_does_not_follow_is_found(project: Project
     assert ("artifacts/data/summary.json", "FAIL") in replayed(report)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_replayed_is_unknown(finished: Project) -> None:
     with moved_away(finished.folder / "artifacts/fetched"), moved_away(finished.folder / ".dvc/cache/files"):
         report = audit(finished.folder, "tiny/1", again=["prepare"])
