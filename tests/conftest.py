@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import string
 from pathlib import Path
@@ -45,6 +46,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return rank.get(file.as_posix(), rank.get(file.parts[0], len(rank)))
 
     items.sort(key=place)
+
+
+@pytest.fixture(autouse=True)
+def _lines_are_heard() -> None:
+    """Undo what commands and libraries that ran in this process before have done to our logger."""
+    logger = logging.getLogger("compactlm")
+    logger.disabled, logger.propagate = False, True
 
 
 WORDS = ["film", "great", "dull", "plot", "act", "fine", "slow", "##ing", "##ly", "not", "never", "good", "bad"]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tasks.cli.ending import EXIT_NOTHING_PASSED
 from tasks.errors import StageError, UserError
 from tasks.running.dvc import pending, read_graph
 
@@ -40,6 +41,6 @@ def _time(name: str, command: list[str], workspace: Path) -> float:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     began = time.perf_counter()
     done = subprocess.run(command, cwd=workspace, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
-    if done.returncode:
+    if done.returncode not in (0, EXIT_NOTHING_PASSED):  # which is no fault of the command
         raise StageError(name, done.stderr)
     return time.perf_counter() - began
