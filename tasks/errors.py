@@ -20,6 +20,7 @@ from typing import Final
 
 EXIT_USER_ERROR = 2
 EXIT_STAGE_ERROR = 1
+EXIT_INTERRUPTED = 130
 TRACE: Final = "COMPACTLM_TRACE"  # set, it shows the whole trace of what is explained without
 
 

@@ -23,9 +23,17 @@ from tasks.cli.serve import serve, ui
 from tasks.cli.shapes import measure, shapes
 from tasks.cli.show import models, report, status
 from tasks.cli.watch import watch
-from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, TRACE, CompactlmError, UserError, explained, outside_errors
+from tasks.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_STAGE_ERROR,
+    EXIT_USER_ERROR,
+    TRACE,
+    CompactlmError,
+    UserError,
+    explained,
+    outside_errors,
+)
 
-EXIT_INTERRUPTED: Final = 130
 COMMANDS: Final[dict[Callable[..., None], str]] = {
     gate: "compactlm gate compactlm-sentiment@challenger",
     promote: "compactlm promote compactlm-sentiment/2",

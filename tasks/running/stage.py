@@ -23,7 +23,17 @@ from typing import Annotated, Any, Final, get_args, get_type_hints
 
 from tasks import children
 from tasks.entry import entry_of
-from tasks.errors import EXIT_STAGE_ERROR, EXIT_USER_ERROR, TRACE, ResourceError, StageError, UserError, explained, outside_errors
+from tasks.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_STAGE_ERROR,
+    EXIT_USER_ERROR,
+    TRACE,
+    ResourceError,
+    StageError,
+    UserError,
+    explained,
+    outside_errors,
+)
 from tasks.files import write_json
 from tasks.lineage.receipts import Execution, collect_receipt
 from tasks.params.base import Params
@@ -61,12 +71,14 @@ Run = Callable[..., dict[str, Any]]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the stage named by argv and return its exit code: 0, 1 (its fault) or 2 (the user can mend it)."""
+    """Run the stage named by argv and return its exit code: 0, 1 (its fault), 2 (the user can mend it) or 130."""
     started = time.time()
     try:
         return _work(argv, started)
     except UserError as error:
         return _refuse(argv, error)
+    except KeyboardInterrupt:  # who interrupts it says how to go on
+        return EXIT_INTERRUPTED
     except StageError as error:  # of one of several processes, which has said more
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_STAGE_ERROR
