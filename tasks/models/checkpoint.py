@@ -266,15 +266,14 @@ def save_causal_lm(model: Any, tokenizer_folder: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out, save_original_format=False)  # every weight under the name that it has today
     copy_tokenizer(tokenizer_folder, out)
-    _bound_length(model, out)
 
 
-def _bound_length(model: Any, folder: Path) -> None:
-    """Let the tokenizer of a folder cut texts at the positions that the model has, where it names no length or a greater one.
+def bound_length(folder: Path) -> None:
+    """Let the tokenizer of a teacher cut texts at the positions that the model has, where it names no length or a greater one.
 
-    Stock pipelines ask it alone, and a longer text would end them.
+    Stock pipelines ask it alone, and a longer text would end them. Students have their teacher's settings.
     """
-    config, settings_file = model.config.to_dict(), folder / "tokenizer_config.json"
+    config, settings_file = read_config(folder), folder / "tokenizer_config.json"
     most = adapter_of(config).positions(config)
     settings = read_json(settings_file) if settings_file.exists() else None
     if settings is not None and most is not None and settings.get("model_max_length", most + 1) > most:

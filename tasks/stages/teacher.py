@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 
 from tasks.errors import Faults, SourceError
-from tasks.models.checkpoint import refuse_other_tokens
+from tasks.models.checkpoint import bound_length, refuse_other_tokens
 from tasks.models.devices import pick_for_training
 from tasks.models.folder import teacher_faults
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
@@ -37,4 +37,5 @@ def run(params: Params, *, base: InPath, sets: InPath, tokens: InPath, out: OutP
     device = pick_for_training(params.runtime)
     torch.manual_seed(params.seed)  # what the teacher comes without, such as a classification head, is drawn from it
     summary = TEACH[params.task](params, base, Texts(sets, tokens), Job("teacher", out, device))
+    bound_length(out / "model")
     return {**summary, **device.facts()}

@@ -17,6 +17,7 @@ from tasks.errors import SourceError
 from tasks.files import read_json, write_json
 from tasks.models.architectures.layout import TABLES
 from tasks.models.checkpoint import (
+    bound_length,
     load_causal_lm,
     load_classifier,
     load_teacher,
@@ -322,6 +323,7 @@ def test_stock_tokenizers_cut_texts_at_the_length_that_the_model_reads(copied: P
             copied / "tokenizer_config.json", {"tokenizer_class": read_json(copied / "tokenizer_config.json")["tokenizer_class"]}
         )
     save_classifier(load_classifier(copied), copied, tmp_path / "saved")
+    bound_length(tmp_path / "saved")
     config = read_json(copied / "config.json")
     most = config["max_position_embeddings"] - (2 if config["model_type"] == "roberta" else 0)
     text = "film " * 300
