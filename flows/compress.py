@@ -26,7 +26,8 @@ from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.summary import publish_artifacts
-from tasks.errors import StageError
+from tasks.errors import StageError, UserError
+from tasks.lineage.loaded import listed
 from tasks.params.base import Params
 from tasks.progress import PREFIX
 from tasks.promotion.first_champion import rebuild_lost, settle_champion
@@ -133,6 +134,8 @@ def _run_all(
         with warm_server(folder) as env, _pool(max_workers) as pool, StageRunner(folder, env) as runner:
             _run_graph(pool, waiting, runner, recorder, outcomes, seconds)
         left = pending(folder, recorder.stages)
+        if changed := recorder.changed():
+            raise UserError(_changed_sentence(changed, len(left)))
         if left:
             raise StageError(left[0], "is not up to date after the run; did something change its files meanwhile?")
         runs = recorder.finish(outcomes)
@@ -144,6 +147,14 @@ def _run_all(
         record = write_last_run(folder, state, describe(folder, outcomes, seconds), time.time() - began)
         get_run_logger().info(sentence(record))  # the command says it at its own end, which is a little later
     return record
+
+
+def _changed_sentence(changed: list[str], left: int) -> str:
+    state = f"{left} stages are not up to date" if left else "every stage is up to date"
+    return (
+        f"changed while this run went on: {listed(changed)}. Each receipt names what its stage ran with; {state}, and no "
+        "round was recorded in MLflow. Run again: what is up to date is kept"
+    )
 
 
 def _run_graph(

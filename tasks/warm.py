@@ -2,8 +2,8 @@
 
 Importing them takes seconds, and a run has some fifteen stages that need them. The flow starts this server and passes
 its socket in `COMPACTLM_WARM`; `python -m tasks STAGE` then hands its arguments, environment and standard streams over
-and waits. Nothing else changes: without the variable, or when the server does not answer, the stage runs in a process
-of its own.
+and waits. Nothing else changes: without the variable, when the server does not answer, or when code that it has loaded was
+changed since, the stage runs in a process of its own.
 Linux only, because a child must die with its parent. The server ends when its standard input closes, so it never
 outlives the flow.
 """
@@ -24,9 +24,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.children import WARM, die_with_parent
+from tasks.lineage.loaded import AT_IMPORT, Code, changed, code_on_disk, listed, loaded_files
+from tasks.progress import say
 
 REQUEST_BYTES: Final = 1 << 20
+ANSWER_BYTES: Final = 4096
 STREAMS: Final = 3
+OTHER: Final = "other code: "  # the answer of a server that has loaded what is no longer there
 
 
 @contextlib.contextmanager
@@ -61,7 +65,10 @@ def run_warm(argv: Sequence[str]) -> int | None:
             return None
         request = json.dumps({"argv": list(argv), "cwd": str(Path.cwd()), "environment": dict(os.environ)}).encode()
         socket.send_fds(connection, [request], [0, 1, 2])
-        answer = connection.recv(16)
+        answer = connection.recv(ANSWER_BYTES).decode()
+    if answer.startswith(OTHER):
+        say(f"code has changed since this run began: {answer.removeprefix(OTHER)}; this stage loads it anew")
+        return None
     return int(answer) if answer else 1
 
 
@@ -111,9 +118,16 @@ def _preload() -> None:
 def _start(listener: socket.socket, selector: selectors.BaseSelector, children: dict[int, tuple[int, socket.socket]]) -> None:
     connection, _ = listener.accept()
     message, streams, _, _ = socket.recv_fds(connection, REQUEST_BYTES, STREAMS)
+    now = code_on_disk()
+    if other := changed(AT_IMPORT, now, loaded_files()):
+        for stream in streams:
+            os.close(stream)
+        with connection, contextlib.suppress(OSError):  # the client may be gone
+            connection.send(f"{OTHER}{listed(other)}".encode())
+        return
     child = os.fork()
     if child == 0:
-        _become_stage(json.loads(message), streams)
+        _become_stage(json.loads(message), streams, now)
     for stream in streams:
         os.close(stream)
     handle = os.pidfd_open(child)
@@ -140,10 +154,10 @@ def _finish(handle: int, selector: selectors.BaseSelector, children: dict[int, t
         connection.send(str(code if code >= 0 else 128 - code).encode())
 
 
-def _become_stage(request: dict[str, Any], streams: Sequence[int]) -> None:
-    """Run the stage in this freshly forked process and leave it; never returns."""
+def _become_stage(request: dict[str, Any], streams: Sequence[int], code: Code) -> None:
+    """Run the stage in this freshly forked process, which loads the rest of its code from now on, and leave it; never returns."""
     die_with_parent()
-    code = 1
+    status = 1
     with _last_words():
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
@@ -152,10 +166,10 @@ def _become_stage(request: dict[str, Any], streams: Sequence[int]) -> None:
         os.environ.update(request["environment"])
         from tasks.running.stage import main
 
-        code = main(request["argv"])
+        status = main(request["argv"], code)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(status)
 
 
 @contextlib.contextmanager

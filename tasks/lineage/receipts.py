@@ -13,15 +13,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.artifacts import WEIGHTS
+from tasks.artifacts import WEIGHTS, GitState
 from tasks.errors import UserError
 from tasks.files import file_sha256, full_digest
 from tasks.git import edits, git, refusal
 from tasks.params.base import Params
 
-ROOT: Final = Path(__file__).parents[2]
 LOCK_FILE: Final = "requirements.lock"
-TEMPLATES: Final = "templates"  # folder of the pages that a room fills in
 # A larger difference is known by its digest alone: nobody reviews it, and every receipt of the run repeats it.
 MAX_DIFF_BYTES: Final = 64 * 1024
 
@@ -37,6 +35,8 @@ class Execution:
     command: Sequence[str]
     inputs: Sequence[Path]
     outputs: Sequence[Path]
+    code: Mapping[str, str]  # path -> sha256 when it was loaded
+    git: GitState  # when the stage began
     started: float
     startup_seconds: float
     compute_seconds: float
@@ -52,10 +52,10 @@ def collect_receipt(done: Execution, params: Params, facts: Mapping[str, Any]) -
         "inputs": digests,
         "outputs": {path.as_posix(): full_digest(path) for path in done.outputs},
         "parent_models": parent_models(digests),
-        "code": loaded_code(),
+        "code": dict(done.code),
         "params": params.model_dump(mode="json"),
         "seed": params.seed,
-        "git": git_state(Path.cwd()),
+        "git": done.git,
         "environment": environment(),
         "threads": facts.pop("threads", None),
         "device": facts.pop("device", None),
@@ -80,18 +80,6 @@ def parent_models(inputs: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def loaded_code() -> dict[str, str]:
-    """Return path -> sha256 of the code that ran: the modules of this project that the process has loaded, and the templates
-    that lie beside them.
-    """
-    loaded = {getattr(module, "__file__", None) for name, module in sys.modules.items() if name.startswith("tasks")}
-    # Run as `python -m tasks`, the first module calls itself __main__.
-    places = {Path(place) for place in loaded if place} | {ROOT / "tasks" / "__main__.py"}
-    places |= {path for folder in {place.parent for place in places} for path in (folder / TEMPLATES).glob("*")}
-    here = sorted(place for place in places if place.is_relative_to(ROOT))
-    return {path.relative_to(ROOT).as_posix(): file_sha256(path) for path in here}
-
-
 def peak_memory_bytes() -> int:
     """Return the largest resident memory this process has had, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
@@ -113,7 +101,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def git_state(folder: Path) -> dict[str, Any]:
+def git_state(folder: Path) -> GitState:
     """Return commit, whether tracked files differ from it, and that difference with its sha256 (null when clean).
 
     `diff` is null as well when it is larger than MAX_DIFF_BYTES. Files that Git does not know are not in it. UserError where

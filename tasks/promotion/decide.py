@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tasks.errors import UserError
+from tasks.lineage.loaded import changed_since_import, listed
 from tasks.lineage.receipts import git_state
 from tasks.promotion.decision_page import as_markdown
 from tasks.promotion.decisions import Decision, VersionRecord, commit, lease, mirror, now, read_log, sealed, version_record
@@ -79,6 +80,8 @@ def decide(tracker: Tracker, name: str, request: Request, judge: Judge) -> Decis
             check_request(request, candidate, log, name)
             verdict = judge(candidate, state_of(log, name)["champion"])
             decision = content(name, request, candidate, verdict, log)
+            if changed := changed_since_import():
+                raise UserError(f"{name}: not decided: {listed(changed)} changed since this command began; call it again")
             entry = sealed({**decision, "git": git_state(workspace)}, log)
             if not commit(workspace, entry):
                 continue

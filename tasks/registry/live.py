@@ -16,10 +16,11 @@ from tasks.artifacts import TEACHER, receipt_path
 from tasks.errors import StageError, UserError
 from tasks.files import read_json_lines
 from tasks.git import git_facts
+from tasks.lineage.loaded import changed_since_import
 from tasks.lineage.merkle import RECEIPTS_ROOT, receipts_root
 from tasks.params.base import Params
 from tasks.params.file import load_params
-from tasks.registry.publish import Publication, Settle, inputs_digest
+from tasks.registry.publish import Publication, Settle, deciding_files, inputs_digest
 from tasks.registry.reading import default_uri
 from tasks.registry.records import RoundFiles, step_points
 from tasks.registry.runs import record_run
@@ -56,6 +57,8 @@ class Recorder:
         self.stages = stages
         self._code = sorted({dep for stage in stages for dep in stage.deps if dep.startswith("tasks/")})
         self._stages = [stage.name for stage in stages]
+        # By what is there now, which is what the first stage will load.
+        self._inputs, self._files = inputs_digest(workspace, params, self._code), deciding_files(workspace, self._code)
         rounds = [RoundFiles(workspace, name) for name in (TEACHER, *params.rounds)]
         self._training = {files.training_stage: files for files in rounds}
         self._publication: Publication | None = None
@@ -64,6 +67,16 @@ class Recorder:
     def trains(self, stage: str) -> bool:
         """Return whether a stage trains a model and so writes curves."""
         return stage in self._training
+
+    def changed(self) -> list[str]:
+        """Return which of the files that decide a run, and of the code that this process has loaded, have changed since."""
+        now = deciding_files(self.workspace, self._code)
+        names = {path for path in {*now, *self._files} if now.get(path) != self._files.get(path)}
+        try:
+            same = load_params(self.workspace / "params.yaml") == self.params
+        except UserError:
+            same = False
+        return sorted({*names, *([] if same else ["params.yaml"]), *changed_since_import()})
 
     @contextmanager
     def follow(self, stage: str) -> Iterator[None]:
@@ -125,8 +138,7 @@ class Recorder:
     def _open(self) -> Publication:
         if self._publication is None:
             tracker = Tracker(self.workspace, self.params.registry.model_name)
-            inputs = inputs_digest(self.workspace, self.params, self._code)
-            self._publication = Publication(tracker, self.params, inputs, self.facts)
+            self._publication = Publication(tracker, self.params, self._inputs, self.facts)
         return self._publication
 
 

@@ -34,6 +34,16 @@ def inputs_digest(workspace: Path, params: Params, code: list[str]) -> str:
     return _sha256({"params": params.model_dump(mode="json"), "files": files})
 
 
+def deciding_files(workspace: Path, code: list[str]) -> dict[str, str]:
+    """Return path -> sha256 of each single file among those, params.yaml left out."""
+    found = {}
+    for name in ("sources.lock", "dvc.yaml", *code):
+        entry = digest(workspace / name) if (workspace / name).exists() else {"files": {}}
+        files = entry.get("files", {"": entry})
+        found |= {f"{name}/{below}" if below else name: one["sha256"] for below, one in files.items()}
+    return found
+
+
 def _sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 

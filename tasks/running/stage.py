@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final, get_args, get_type_hints
 
 from tasks import children
-from tasks.entry import entry_of
 from tasks.errors import (
     EXIT_INTERRUPTED,
     EXIT_STAGE_ERROR,
@@ -35,10 +34,9 @@ from tasks.errors import (
     outside_errors,
 )
 from tasks.files import write_json
+from tasks.lineage.begun import begin
+from tasks.lineage.loaded import AT_IMPORT, Code
 from tasks.lineage.receipts import Execution, collect_receipt
-from tasks.params.base import Params
-from tasks.params.file import load_params
-from tasks.params.listed import listed_params
 from tasks.running.launch import in_several, launch
 
 InPath = Annotated[Path, "input"]
@@ -70,11 +68,14 @@ FULL_DISK_WORDS: Final = re.compile(
 Run = Callable[..., dict[str, Any]]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the stage named by argv and return its exit code: 0, 1 (its fault), 2 (the user can mend it) or 130."""
+def main(argv: Sequence[str], since: Code = AT_IMPORT) -> int:
+    """Run the stage named by argv and return its exit code: 0, 1 (its fault), 2 (the user can mend it) or 130.
+
+    `since`: the code on disk when this process began to load it.
+    """
     started = time.time()
     try:
-        return _work(argv, started)
+        return _work(argv, started, since)
     except UserError as error:
         return _refuse(argv, error)
     except KeyboardInterrupt:  # who interrupts it says how to go on
@@ -84,10 +85,10 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_STAGE_ERROR
 
 
-def _work(argv: Sequence[str], started: float) -> int:
+def _work(argv: Sequence[str], started: float, since: Code) -> int:
     """Do what `main` does, and raise its refusals."""
     try:
-        return _main(argv, started)
+        return _main(argv, started, since)
     except Exception as error:
         if not _disk_is_full(error):
             if isinstance(error, outside_errors()) and not os.environ.get(TRACE):
@@ -104,7 +105,7 @@ def _disk_is_full(error: Exception) -> bool:
     return FULL_DISK_WORDS.search(str(error)) is not None
 
 
-def _main(argv: Sequence[str], started: float) -> int:
+def _main(argv: Sequence[str], started: float, since: Code) -> int:
     if not argv or argv[0] not in STAGES:
         wanted = argv and argv[0] not in ("-h", "--help")
         print(f"usage: python -m tasks STAGE --help\nstages: {', '.join(STAGES)}", file=sys.stderr)  # noqa: T201
@@ -112,13 +113,14 @@ def _main(argv: Sequence[str], started: float) -> int:
     run, roles = stage_function(argv[0])
     options = _parser(argv[0], run).parse_args(argv[1:])
     paths = {name: role for name, role in roles.items() if getattr(options, name) is not None}
-    params = load_params(options.params)
+    inputs, outputs = ([getattr(options, name) for name in paths if paths[name] == role] for role in ("input", "output"))
+    begun = begin(_stage_of(options), options.params, inputs, since)
+    params = begun.params
     launcher = params.runtime.launcher
     if launcher is not None and in_several(argv[0], launcher):
         # each of them comes back to this place, and goes on from it
-        launch(os.environ.get("DVC_STAGE", argv[0]), launcher, functools.partial(_work, argv, started))
+        launch(os.environ.get("DVC_STAGE", argv[0]), launcher, functools.partial(_work, argv, started, since))
         return 0
-    inputs, outputs = ([getattr(options, name) for name in paths if paths[name] == role] for role in ("input", "output"))
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)
     arguments = {name: getattr(options, name) for name in _keywords(run)}
@@ -127,7 +129,7 @@ def _main(argv: Sequence[str], started: float) -> int:
     ):  # of the whole params: what later stages would refuse is no reason to run again
         check(params, **{name: arguments[name] for name in inspect.signature(check).parameters if name in arguments})
     began = time.time()
-    facts = run(_seen_by(_stage_of(options), params), **arguments)
+    facts = run(begun.seen, **arguments)
     ended = time.time()
     if options.receipt is not None:
         done = Execution(
@@ -135,11 +137,14 @@ def _main(argv: Sequence[str], started: float) -> int:
             command=list(argv),
             inputs=inputs,
             outputs=outputs,
+            code=begun.loaded_code(),
+            git=begun.git,
             started=began,
             startup_seconds=began - _process_start(started),
             compute_seconds=ended - began,
         )
         write_json(options.receipt, collect_receipt(done, params, facts))
+    begun.refuse_changes()  # the last thing: DVC takes its digests when this process has ended
     if options.json:
         json.dump(facts, sys.stdout, indent=1, sort_keys=True)
     return 0
@@ -148,12 +153,6 @@ def _main(argv: Sequence[str], started: float) -> int:
 def _stage_of(options: argparse.Namespace) -> str:
     """Return the name in dvc.yaml of the stage that runs: DVC tells it, and by hand the path of the receipt does."""
     return os.environ.get("DVC_STAGE") or (options.receipt.stem if options.receipt is not None else "")
-
-
-def _seen_by(stage: str, params: Params) -> Params:
-    """Return the params that dvc.yaml lists for a stage, all of them where it does not know the stage."""
-    entry = entry_of(stage)
-    return params if entry is None else listed_params(params, entry)
 
 
 def _refuse(argv: Sequence[str], error: UserError) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tasks.errors import UserError
+from tasks.lineage import loaded
 from tasks.params.file import load_params
 from tasks.promotion import decide as promotion
 from tasks.promotion import decisions
@@ -376,3 +377,11 @@ def test_without_git_nothing_is_decided(tracker: Tracker) -> None:
     with pytest.raises(UserError, match="recorded in Git"):
         promote(tracker, "1")
     assert tracker.aliases(NAME) == {}
+
+
+def test_code_that_is_no_longer_there_decides_nothing(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_import = {**loaded.AT_IMPORT, "tasks/gates/judge.py": "what lay there when this process began"}
+    monkeypatch.setattr(loaded, "AT_IMPORT", at_import)
+    with pytest.raises(UserError, match=r"not decided: tasks/gates/judge.py changed since this command began"):
+        promote(tracker, "1")
+    assert read_log(tracker.workspace) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -98,16 +97,6 @@ def test_the_state_of_git_holds_the_difference(tmp_path: Path) -> None:
     large = receipts.git_state(tmp_path)
     assert large["diff"] is None
     assert large["diff_sha256"] not in (None, state["diff_sha256"])
-
-
-def test_the_code_of_a_stage_is_what_it_loaded() -> None:
-    import tasks.stages.select
-
-    code = receipts.loaded_code()
-    assert {"tasks/stages/select.py", "tasks/running/stage.py", "tasks/__main__.py", "tasks/files.py"} <= set(code)
-    assert code["tasks/stages/select.py"] == hashlib.sha256(Path(tasks.stages.select.__file__).read_bytes()).hexdigest()
-    assert not [path for path in code if not path.startswith("tasks/")]
-    assert "tasks.lineage.receipts" in sys.modules
 
 
 def test_parent_models_are_the_weights_among_the_inputs() -> None:
