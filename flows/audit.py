@@ -20,6 +20,7 @@ from tasks.audit.walk import audit
 from tasks.errors import ResourceError
 from tasks.params.file import model_name
 from tasks.registry.tracking import Tracker, store_exists
+from tasks.report.markdown import bullets, plain
 
 EVENT: Final = "compactlm.audit.failed"
 SHOWN: Final = 20  # lines of the artifact
@@ -35,7 +36,7 @@ def audit_champion(workspace: str = ".", model: str | None = None) -> State[Any]
         report = audit(folder, model, get_run_logger().info)
     except ResourceError as error:
         return Completed(name="Skipped", message=str(error))
-    create_markdown_artifact(_markdown(report), key="audit", description=f"audit of {_title(report)}")
+    create_markdown_artifact(_markdown(report), key="audit", description=plain(f"audit of {_title(report)}"))
     faults = [check for check in report["checks"] if check["result"] == "FAIL"]
     if not faults:
         return {key: report[key] for key in ("result", "model", "version", "counts", "seconds", "receipts_root")}
@@ -63,8 +64,8 @@ def _sentence(check: Mapping[str, Any]) -> str:
 
 def _markdown(report: Mapping[str, Any]) -> str:
     counts = report["counts"]
-    head = f"## {report['result']}: {_title(report)} ({report['round']})\n\n{counts['PASS']} checks pass, "
+    head = f"## {report['result']}: {plain(_title(report))} ({plain(report['round'])})\n\n{counts['PASS']} checks pass, "
     head += f"{counts['FAIL']} fail, {counts['UNKNOWN']} cannot be decided; {report['files']} files hashed.\n\n"
     wrong = [check for check in report["checks"] if check["result"] != "PASS"]
-    lines = "".join(f"- {check['result']} {_sentence(check)}\n" for check in wrong[:SHOWN])
+    lines = bullets(f"{check['result']} {_sentence(check)}" for check in wrong[:SHOWN])
     return head + lines + "\n`compactlm audit --html audit.html` has every check and the lineage as a graph.\n"

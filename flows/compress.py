@@ -32,6 +32,7 @@ from tasks.params.base import Params
 from tasks.progress import PREFIX
 from tasks.promotion.first_champion import rebuild_lost, settle_champion
 from tasks.registry.live import Recorder, open_recorder
+from tasks.report.markdown import plain
 from tasks.running.dvc import BusyError, StageRunner, pending
 from tasks.running.last_run import describe, sentence, write_last_run
 from tasks.running.start import only_run, prepare_run
@@ -78,7 +79,7 @@ def run_stage(name: str, needed: bool, runner: StageRunner, recorder: Recorder) 
 
 def _progress_artifact(name: str) -> Callable[[str], None]:
     key = re.sub(r"[^a-z0-9]", "-", name)
-    artifact = create_progress_artifact(progress=0.0, key=key, description=f"stage {name}")
+    artifact = create_progress_artifact(progress=0.0, key=key, description=plain(f"stage {name}"))
     assert isinstance(artifact, UUID)  # not a coroutine: this is a thread without an event loop
     last = time.monotonic()
 
@@ -87,7 +88,7 @@ def _progress_artifact(name: str) -> Callable[[str], None]:
         percent = re.search(r"(\d+)%", line)
         if percent and time.monotonic() - last > PROGRESS_SECONDS:
             last = time.monotonic()
-            update_progress_artifact(artifact, progress=float(percent[1]), description=line.removeprefix(PREFIX).strip())
+            update_progress_artifact(artifact, progress=float(percent[1]), description=plain(line.removeprefix(PREFIX)))
 
     return show
 

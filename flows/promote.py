@@ -26,6 +26,7 @@ from tasks.promotion.decision_page import as_markdown
 from tasks.promotion.decisions import Decision
 from tasks.promotion.proposals import WaitingError, is_waiting, promote_version
 from tasks.registry.tracking import Tracker
+from tasks.report.markdown import code, plain
 
 ARTIFACT: Final = "decision"
 
@@ -75,14 +76,16 @@ def _ended(entry: Decision) -> State[Any]:
 
 
 def _form(proposal: dict[str, Any], trouble: str) -> type[Answer]:
-    approvers = ", ".join(proposal["policy"]["approvers"])
+    approvers, end = plain(", ".join(proposal["policy"]["approvers"])), plain(proposal["expires_at"])
     words = (
-        f"{proposal['round']} of {proposal['model']}, weights `{proposal['candidate'][:16]}`, is to become champion. "
-        f"Its gates pass. {proposal['policy']['quorum']} of {approvers} must approve before {proposal['expires_at']}.\n\n"
+        f"{plain(proposal['round'])} of {plain(proposal['model'])}, weights {code(proposal['candidate'][:16])}, is to become "
+        f"champion. Its gates pass. {plain(proposal['policy']['quorum'])} of {approvers} must approve before {end}.\n\n"
         "Run `compactlm approve --print` (or `compactlm reject --reason WHY --print`) in a project with this "
         "`decisions.jsonl`, and paste the line it prints as signature."
     )
-    return Answer.with_initial_data(description=f"{words}\n\nThe answer before did not count: {trouble}" if trouble else words)
+    return Answer.with_initial_data(
+        description=f"{words}\n\nThe answer before did not count: {plain(trouble)}" if trouble else words
+    )
 
 
 def _take(folder: Path, proposal: dict[str, Any], answer: Answer) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
@@ -16,6 +18,7 @@ from tasks.params.base import Params
 from tasks.promotion.decision_page import as_markdown
 from tasks.promotion.decisions import read_log
 from tasks.registry.records import RoundFiles, latency, overall, quality_of
+from tasks.report.markdown import Markdown, bullets, code, plain
 
 WIDTH: Final = 480
 HEIGHT: Final = 260
@@ -30,13 +33,13 @@ def publish_artifacts(workspace: Path, params: Params, runs: Mapping[str, str], 
     plot = base64.b64encode(
         svg_plot([(r["round"], r["parameters"], r[f"test_{metric}"]) for r in rows], metric).encode()
     ).decode()
-    text = f"## Size and {metric}\n\n![size against {metric}](data:image/svg+xml;base64,{plot})\n"
+    text = f"## Size and {plain(metric)}\n\n![size against {plain(metric)}](data:image/svg+xml;base64,{plot})\n"
     create_markdown_artifact(text + "\nThe full report: `compactlm report`.\n", key="front")
     if uri.startswith("http"):
-        link = f"{uri}/#/experiments?searchFilter={params.registry.model_name}"
+        link = f"{uri}/#/experiments?searchFilter={quote(params.registry.model_name)}"
         create_link_artifact(link, link_text="runs in MLflow", key="mlflow")
     else:
-        lines = "".join(f"- {name}: run `{run_id}`\n" for name, run_id in runs.items())
+        lines = bullets(Markdown(f"{plain(name)}: run {code(run_id)}") for name, run_id in runs.items())
         create_markdown_artifact(f"`compactlm ui` opens the pages of these runs in MLflow.\n\n{lines}", key="mlflow")
     _publish_decision(workspace, params.registry.model_name)
 
@@ -74,12 +77,12 @@ def svg_plot(points: Sequence[tuple[str, float, float]], metric: str = "accuracy
         x = MARGIN + (WIDTH - 2 * MARGIN) * size / largest
         y = HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * (value - low) / (high - low)
         dots.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="#2563eb"/>')
-        dots.append(f'<text x="{x:.1f}" y="{y - 10:.1f}" text-anchor="middle">{name} {value:.3f}</text>')
+        dots.append(f'<text x="{x:.1f}" y="{y - 10:.1f}" text-anchor="middle">{escape(name)} {value:.3f}</text>')
     bottom, right = HEIGHT - MARGIN, WIDTH - MARGIN
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">'
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>'
         f'<path d="M{MARGIN} {MARGIN}V{bottom}H{right}" fill="none" stroke="#888"/>{"".join(dots)}'
         f'<text x="{right}" y="{HEIGHT - 15}" text-anchor="end">parameters, up to {largest:,}</text>'
-        f'<text x="{MARGIN}" y="{MARGIN - 18}" text-anchor="middle">{metric}</text></svg>'
+        f'<text x="{MARGIN}" y="{MARGIN - 18}" text-anchor="middle">{escape(metric)}</text></svg>'
     )

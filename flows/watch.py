@@ -18,6 +18,7 @@ from tasks.params.file import load_params
 from tasks.promotion.drift import registry_faults
 from tasks.promotion.webhook import Receiver
 from tasks.registry.tracking import Tracker, store_exists
+from tasks.report.markdown import bullets
 
 EVENT = "compactlm.registry.drift"
 Tell = Callable[[str, list[str]], None]
@@ -31,8 +32,9 @@ def check_registry(workspace: str = ".") -> None:
     faults = registry_faults(Tracker(folder), name) if store_exists(folder) and has_git(folder) else []
     if faults:
         emit_event(EVENT, resource={"prefect.resource.id": f"compactlm.model.{name}"}, payload={"differences": faults})
-        lines = "".join(f"- {fault}\n" for fault in faults)
-        create_markdown_artifact(f"{lines}\n`compactlm history --repair` puts it back to what was decided.\n", key="drift")
+        create_markdown_artifact(
+            f"{bullets(faults)}\n`compactlm history --repair` puts it back to what was decided.\n", key="drift"
+        )
         raise UserError(f"{name}: {'; '.join(faults)}. `compactlm history --repair` puts it back to what was decided")
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+import unicodedata
 from typing import Final
 
 INTERVAL_SECONDS: Final = 2.0
+ACTING: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's kinds of characters that do something instead of being seen
+JOINERS: Final = "\u200c\u200d"  # of letters in some scripts
 PREFIX: Final = "progress:"  # the flow and the command line recognise progress lines by it
 
 
@@ -36,5 +39,19 @@ class Progress:
 
 
 def say(line: str) -> None:
-    """Print one line to standard error at once."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - the one place where stages speak
+    """Print one line to standard error at once, or the lines of an error."""
+    print(visible(line, kept="\n\t"), file=sys.stderr, flush=True)  # noqa: T201 - the one place where stages speak
+
+
+def visible(text: str, kept: str = "") -> str:
+    """Return a text whose acting characters, but for those `kept`, are written out, such as `\\x1b`.
+
+    None of them then ends a line, moves the cursor, colours, or turns the direction of reading.
+    """
+    if text.isprintable():
+        return text
+    kept += JOINERS
+    return "".join(
+        char if char in kept or unicodedata.category(char) not in ACTING else char.encode("unicode_escape").decode()
+        for char in text
+    )

@@ -15,6 +15,8 @@ from tasks.artifacts import WEIGHTS
 from tasks.attestation.facts import Facts, Source, ancestry, sources
 from tasks.attestation.instructions import CARD, rendered
 from tasks.attestation.limits import interval, limits, teacher_slice, tradeoffs
+from tasks.progress import visible
+from tasks.report.markdown import Markdown, code
 
 HUB_METRICS: Final = {"accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro F1")}
 TASK: Final = {"type": "text-classification", "name": "Text classification"}
@@ -28,8 +30,10 @@ def card(facts: Facts) -> str:
     return rendered(
         CARD,
         facts=facts,
-        front_matter=_yaml(_front_matter(facts, by_role)),
-        teacher=by_role["teacher"],
+        front_matter=Markdown(_yaml(_front_matter(facts, by_role))),
+        teacher=code(by_role["teacher"].text),
+        root=code(facts.root),
+        commit=code(facts.commit) if facts.commit else "in no Git repository",
         changes=facts.receipts["teacher"]["facts"].get("changes", []),
         share=_share(facts),
         results=list(_results(facts)),
@@ -50,17 +54,17 @@ def _share(facts: Facts) -> str:
 
 def _front_matter(facts: Facts, by_role: Mapping[str, Source]) -> dict[str, Any]:
     """Return what the Hub reads of a card."""
-    data = by_role["data"].name
+    data = visible(by_role["data"].name)
     results = [_result(facts, name, data) for name in sorted(facts.quality["sets"])]
     return {
-        "license": facts.license.lower() if facts.license else "unknown",
+        "license": visible(facts.license.lower()) if facts.license else "unknown",
         "library_name": "transformers",
         "pipeline_tag": TASK["type"],
-        "base_model": by_role["teacher"].name,
+        "base_model": visible(by_role["teacher"].name),
         "datasets": [data],
         "metrics": [name for name, _ in HUB_METRICS.values()],
-        "tags": ["pruning", "distillation", "compactlm", str(facts.config.get("model_type", ""))],
-        "model-index": [{"name": facts.name, "results": results}],
+        "tags": ["pruning", "distillation", "compactlm", visible(str(facts.config.get("model_type", "")))],
+        "model-index": [{"name": visible(facts.name), "results": results}],
     }
 
 
@@ -72,7 +76,7 @@ def _result(facts: Facts, name: str, data: str) -> dict[str, Any]:
             bounds = f"{values[metric]['low']:.3f} to {values[metric]['high']:.3f}"
             words = f"{title}, {_share(facts)} % interval {bounds}"
             metrics.append({"type": kind, "value": round(values[metric]["value"], 6), "name": words})
-    dataset = {"name": f"{data}, {name} set", "type": data, "split": name}
+    dataset = {"name": f"{data}, {visible(name)} set", "type": data, "split": visible(name)}
     return {"task": dict(TASK), "dataset": dataset, "metrics": metrics}
 
 
@@ -89,10 +93,10 @@ def _results(facts: Facts) -> Rows:
         for metric, value in sorted(content["slices"]["overall"].items()):
             if isinstance(value, Mapping):
                 other = f"{teacher[metric]['value']:.3f}" if metric in teacher and metric != "agreement" else ""
-                yield [*head, metric, interval(value), other]
+                yield [*head, metric, Markdown(interval(value)), other]
         for variant, values in sorted(content.get("variants", {}).items()):
             for metric, value in sorted(values.items()):
-                yield [*head, f"{metric} ({variant})", interval(value), ""]
+                yield [*head, f"{metric} ({variant})", Markdown(interval(value)), ""]
 
 
 def _latencies(facts: Facts) -> Rows:
@@ -111,7 +115,7 @@ def _origins(facts: Facts) -> Rows:
     """Return what the model came from: files from outside, then the models from the first one to this one."""
     for source in sources(facts):
         for name, sha256 in sorted(source.files.items()):
-            yield [source.role, f"`{source.text}`", f"`{name}`", f"`{sha256}`"]
+            yield [source.role, code(source.text), code(name), code(sha256)]
     for model in reversed(ancestry(facts)):
-        yield ["model", model.name, f"made by {model.stage}", f"`{model.sha256}`"]
-    yield ["model", facts.round, "this one", f"`{facts.files[WEIGHTS]['sha256']}`"]
+        yield ["model", model.name, f"made by {model.stage}", code(model.sha256)]
+    yield ["model", facts.round, "this one", code(facts.files[WEIGHTS]["sha256"])]

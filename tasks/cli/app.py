@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 
 from tasks.cli.approvals import approve, reject
 from tasks.cli.check import check
-from tasks.cli.console import answers, err, print_json
+from tasks.cli.console import answers, err, print_json, shown
 from tasks.cli.export import export
 from tasks.cli.lineage import audit, diff, lineage, publish
 from tasks.cli.promotion import compare, gate, history, promote, rollback
@@ -109,7 +109,7 @@ def _command() -> str:
 
 def _end(kind: str, sentence: str, code: int) -> NoReturn:
     """Say why this ends, for programs too if they have no answer yet, and exit."""
-    err.print(f"{kind}: {sentence}", markup=False)
+    err.print(shown(f"{kind}: {sentence}", kept="\n\t"))
     if "--json" in sys.argv and not answers:
         print_json({"error": sentence, "exit_code": code})
     sys.exit(code)

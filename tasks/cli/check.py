@@ -33,7 +33,7 @@ def check(
     faults, later = seen.faults.lines, [f"{source} is looked at once it is downloaded" for source in seen.to_download]
     notes = [*seen.remarks, *later]
     for line in faults:
-        err.print(f"error: {line}", markup=False)
+        err.print(f"error: {line}")
     number = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} would" if faults else "nothing would"
     show(
         {"faults": faults, "remarks": notes},

@@ -10,11 +10,26 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 from rich.status import Status
+from rich.text import Text
 
-from tasks.progress import PREFIX
+from tasks.progress import PREFIX, visible
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class Screen(Console):
+    """A console on which text is text: a string is one line, and no character in it acts on the terminal."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Return a string, a cell of a table too, as rich prints it."""
+        return super().render_str(visible(text), **how)
+
+
+def shown(text: str, kept: str = "") -> Text:
+    """Return text for where rich would look for its own marks in a string; `kept` are acting characters that may act."""
+    return Text(visible(text, kept))
+
+
+out = Screen(highlight=False, soft_wrap=True, markup=False, emoji=False)
+err = Screen(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
 
 # What DVC says around a stage; the flow says the same in its own words.
@@ -48,7 +63,7 @@ def show(value: Any, as_json: bool, *lines: str) -> None:
     if as_json:
         print_json(value)
     for line in () if as_json else lines:
-        out.print(line, markup=False)
+        out.print(line)
 
 
 class RunLines(logging.Handler):
@@ -75,12 +90,12 @@ class RunLines(logging.Handler):
         stage = getattr(record, "stage", None)
         if stage is not None and line.startswith(NOISE):
             if line.startswith("Running stage '") and self._status is not None:
-                self._status.update(stage)
+                self._status.update(shown(stage))
             return
         if line.startswith(PREFIX):
             words = line.removeprefix(PREFIX).strip()
             if self._status is not None:
-                self._status.update(f"{stage or ''} {words}")
+                self._status.update(shown(f"{stage or ''} {words}"))
                 return
             line = words
-        self.console.print(f"{stage}: {line}" if stage else line, markup=False)
+        self.console.print(f"{stage}: {line}" if stage else line)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tasks.cli.console import Json, err, show
+from tasks.cli.console import Json, err, show, shown
 from tasks.cli.lineage import Model
 from tasks.cli.project import find_project
 
@@ -35,7 +35,7 @@ def export(
     workspace = find_project()
     with err.status("auditing") as status:
         request = ExportRequest(folder.absolute(), key, license_, openlineage)
-        report = export_model(workspace, model, request, lambda line: status.update(line))
+        report = export_model(workspace, model, request, lambda line: status.update(shown(line)))
     signed = f"signed with key {report['signed_with'][:16]}..." if report["signed_with"] else "not signed: no --key"
     show(
         report,

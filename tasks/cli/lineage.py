@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.markup import escape
 
-from tasks.cli.console import Json, err, show
+from tasks.cli.console import Json, err, show, shown
 from tasks.cli.project import find_project, params_of
 from tasks.errors import UserError
 
@@ -45,8 +43,8 @@ def audit(
     workspace = find_project()
     again = tuple(filter(None, (name.strip() for name in stages.split(",")))) or (("*",) if replay else ())
     with err.status("auditing") as status:
-        tell = partial(err.print, markup=False)
-        report = run_audit(workspace, model, lambda line: status.update(escape(line)), again, tell)
+        tell = err.print
+        report = run_audit(workspace, model, lambda line: status.update(shown(line)), again, tell)
     if html is not None:
         from tasks.report.audit import render
 
@@ -112,7 +110,7 @@ def publish(
     """
     workspace = find_project()
     with err.status("recording") as status:
-        answer = _rebuild(workspace, status.update) if rebuild else _publish(workspace)
+        answer = _rebuild(workspace, lambda line: status.update(shown(line))) if rebuild else _publish(workspace)
     lost = [f"{row['model']}/{row['version']}: {row['why']}" for row in answer.get("lost", ())]
     faults = [*answer.get("faults", ()), *lost]
     lines = [f"{_named(version)}  {version['model_sha256'][:12]}" for version in answer["versions"]]

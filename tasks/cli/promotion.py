@@ -97,7 +97,7 @@ def history(
     else:
         _print_history(log, name)
         for line in facts.get("repaired", ()):
-            out.print(line, markup=False)
+            out.print(line)
         if check and not facts["differences"]:
             out.print("the log is intact, and the aliases are what it says")
     if facts.get("differences"):
@@ -151,10 +151,10 @@ def _tell(entry: dict[str, Any], as_json: bool) -> None:
 
 
 def _print_rules(words: str, verdict: dict[str, Any]) -> None:
-    out.print(f"{words}: {verdict['verdict']}", markup=False)
+    out.print(f"{words}: {verdict['verdict']}")
     for rule in verdict["rules"]:
         warning = " (a warning)" if rule["severity"] == "warn" else ""
-        out.print(f"  {rule['result']}  {rule['sentence']}{warning}", markup=False)
+        out.print(f"  {rule['result']}  {rule['sentence']}{warning}")
 
 
 def _print_history(log: list[dict[str, Any]], name: str) -> None:
@@ -167,7 +167,7 @@ def _print_history(log: list[dict[str, Any]], name: str) -> None:
         candidate, done = entry["candidate"], entry["outcome"] == "done"
         outcome = "waiting" if is_waiting(entry) else entry["outcome"]
         words = f"{entry['kind']} version {candidate['version']} ({candidate['round']}): {outcome}, by {entry['actor']}"
-        out.print(f"{entry['number']:>4}  {entry['at']}  {words}", markup=False)
+        out.print(f"{entry['number']:>4}  {entry['at']}  {words}")
         answers = describe_answers(entry["verdict"].get("approval"))
         for line in filter(None, (entry["reason"], None if done else entry["verdict"]["sentence"], *answers)):
-            out.print(f"      {line}", markup=False)
+            out.print(f"      {line}")

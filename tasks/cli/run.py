@@ -48,7 +48,7 @@ def run(
     else:
         check_run(workspace, text)
         for line in write_text(workspace, text):
-            err.print(line, markup=False)
+            err.print(line)
         with _run_lines():
             record = _run_flow(workspace, workers, started)
     ending = read_ending(workspace, params_of(workspace))
@@ -58,7 +58,7 @@ def run(
     if worked:
         lines = [*ending_lines(ending, workspace), *(f"note: {remark}" for remark in surroundings_remarks(workspace))]
     for line in lines:
-        err.print(line, markup=False)
+        err.print(line)
     if as_json:
         print_json({**record, "result": ending, "exit_code": code})
     sys.exit(code)

@@ -56,12 +56,12 @@ def watch(
             sys.stdout.write(json.dumps({"at": at, "because": because, "differences": faults}) + "\n")
             sys.stdout.flush()
         for line in () if as_json else faults or ["the aliases are what was decided"]:
-            err.print(f"{because}: {line}", markup=False)
+            err.print(f"{because}: {line}")
 
     events: queue.Queue[str] = queue.Queue()
     with receiving(host, port, secret, events) as receiver:
         address = f"http://{host}:{receiver.server_address[1]}"
         if register is not None:
             Tracker(workspace).ensure_webhook("compactlm", register, list(EVENTS), secret)
-        err.print(f"listening at {address}; its state is at {address}/health", markup=False)
+        err.print(f"listening at {address}; its state is at {address}/health")
         watch(workspace, receiver, events, 60 * every, API in os.environ, tell)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -39,6 +40,8 @@ NEEDED: Final = {  # of a model folder -> what to say where it is missing
     "*.safetensors": "no *.safetensors file; only safetensors weights are read",
     "tokenizer.json": "tokenizer.json is missing; save the fast tokenizer with save_pretrained",
 }
+PATH_ROOTS: Final = "COMPACTLM_PATH_ROOTS"  # of a shared machine: the folders that `path:` may name, as PATH lists folders
+SHOWN: Final = 5  # links in a sentence
 HUB: Final = re.compile(r"^(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)$")
 
 
@@ -53,21 +56,70 @@ def locate(source: str, key: str) -> Path:
     project = project_of(Path()) or Path.cwd()
     written = _inside_package(rest, key) if kind == "pkg" else Path(rest).expanduser()
     place = written if project == Path.cwd() else project / written
+    if kind != "pkg":
+        _require_allowed(place, project, source, key)
     if not place.exists():
         where = "" if written.is_absolute() else f" in {project}, from where a relative path is taken"
         raise SourceError(f"params.yaml: {key}: {source!r}: {rest} does not exist{where}; give a path that does")
+    if kind != "pkg" and place.is_dir():  # what is installed is trusted, and may be links into the installer's cache
+        _refuse_leaving_links(place, key)
     return place
+
+
+def _require_allowed(place: Path, project: Path, source: str, key: str) -> None:
+    """Raise SourceError for a place outside of the project and of the folders in PATH_ROOTS, where that is set."""
+    given = os.environ.get(PATH_ROOTS)
+    if given is None:
+        return
+    roots = [root for root in given.split(os.pathsep) if root]
+    if not any(place.resolve().is_relative_to(Path(root).resolve()) for root in (project, *roots)):
+        allowed = ", ".join(["the project", *roots])
+        raise SourceError(
+            f"params.yaml: {key}: {source!r}: is, its links followed, in none of the folders that this machine allows; allowed: "
+            f"{allowed} ({PATH_ROOTS})"
+        )
+
+
+def _refuse_leaving_links(folder: Path, key: str) -> None:
+    """Raise SourceError for links in a folder, among the files that a run would copy, that lead out of it.
+
+    The hub's cache keeps the files of a snapshot in `blobs` beside its snapshots, and links to them.
+    """
+    home = folder.resolve()
+    homes = [home, *([home.parent.with_name("blobs")] if home.parent.name == "snapshots" else ())]
+    read = _copied(folder) if key == "teacher.model" else [path for path in _files(folder) if _may_be_data(path)]
+    leaving = [path for path in read if path.is_symlink() and not any(path.resolve().is_relative_to(one) for one in homes)]
+    if leaving:
+        named = ", ".join(f"{path.relative_to(folder)} -> {path.resolve()}" for path in leaving[:SHOWN])
+        more = f" and {len(leaving) - SHOWN} more" if len(leaving) > SHOWN else ""
+        raise SourceError(
+            f"params.yaml: {key}: {folder}: links that lead out of the folder: {named}{more}; a run copies what it reads to its "
+            "cache, and shares it: put the files themselves there"
+        )
+
+
+def _copied(folder: Path) -> list[Path]:
+    """Return the files of a model folder that a run copies, whatever else it lacks."""
+    return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+
+
+def _may_be_data(path: Path) -> bool:
+    return bool(kind_of(path)) or path.suffix.lower() == ".txt"
 
 
 def _inside_package(rest: str, key: str) -> Path:
     package, _, inner = rest.partition("/")
-    spec = importlib.util.find_spec(package)  # finds the folder without running the package
+    # It finds the folder without running the package; of one inside another it would run the outer one.
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise SourceError(
             f"params.yaml: {key}: 'pkg:{rest}': there is no installed package {package!r}; "
             f"install the distribution that holds it, or use path: or hub:"
         )
-    return Path(next(iter(spec.submodule_search_locations))) / inner
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    if not Path(os.path.normpath(folder / inner)).is_relative_to(folder):
+        raise SourceError(f"params.yaml: {key}: 'pkg:{rest}': leads out of the package; a file elsewhere is named by path:")
+    return folder / inner
 
 
 def _download(rest: str, key: str) -> Path:
@@ -111,7 +163,7 @@ def model_files(folder: Path, key: str = "teacher.model") -> list[Path]:
     missing = [f"{where}: {folder}: {otherwise}" for needed, otherwise in NEEDED.items() if not any(folder.glob(needed))]
     if missing:
         raise SourceError("\n".join(missing))
-    return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+    return _copied(folder)
 
 
 def pickles_in(folder: Path) -> list[str]:

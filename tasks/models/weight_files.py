@@ -48,6 +48,8 @@ def weight_files(folder: Path) -> list[Path]:
     if not isinstance(parts, dict) or not parts or not all(isinstance(name, str) for name in parts.values()):
         raise SourceError(f"{folder / INDEX}: weight_map must give the file of each weight; copy it again")
     names = sorted(set(parts.values()))
+    if strange := [name for name in names if name != Path(name).name or name == ".."]:
+        raise SourceError(f"{folder / INDEX}: weight_map names {strange[0]!r}; the files of weights lie beside it, by name alone")
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise SourceError(
             f"{folder}: {', '.join(missing)}: missing, {len(names) - len(missing)} of {len(names)} files of weights are there; "

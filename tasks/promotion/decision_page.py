@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.report.markdown import bullets, code, plain, table
+
 
 def as_markdown(entry: Mapping[str, Any], limit: int | None = None) -> str:
     """Return a decision as markdown of at most `limit` characters; first rules that are kept are left out for it."""
@@ -29,25 +31,25 @@ def describe_answers(record: Mapping[str, Any] | None) -> list[str]:
 def _page(entry: Mapping[str, Any], rules: list[Mapping[str, Any]], left_out: int = 0) -> str:
     candidate, verdict = entry["candidate"], entry["verdict"]
     what = f"{entry['kind']} version {candidate['version']} ({candidate['round']}), {entry['outcome']}"
-    lines = [f"## Decision {entry['number']}: {what}", ""]
-    lines += [f"{entry['at']}, by {_cell(entry['actor'])}. {_cell(verdict['sentence'])}", ""]
-    lines += [f"Reason: {_cell(entry['reason'])}", ""] if entry["reason"] else []
-    lines += ["| | version | round | weights (sha256) |", "|---|---|---|---|", _model("candidate", candidate)]
-    lines += [_model("champion before", entry["before"]["champion"]), _model("champion now", entry["champion"]), ""]
+    lines = [f"## Decision {plain(entry['number'])}: {plain(what)}", ""]
+    lines += [f"{plain(entry['at'])}, by {plain(entry['actor'])}. {plain(verdict['sentence'])}", ""]
+    lines += [f"Reason: {plain(entry['reason'])}", ""] if entry["reason"] else []
+    models = [_model("candidate", candidate), _model("champion before", entry["before"]["champion"])]
+    models += [_model("champion now", entry["champion"])]
+    lines += [table(["", "version", "round", "weights (sha256)"], models)]
     if rules:
-        lines += ["| result | severity | rule |", "|---|---|---|"]
-        lines += [f"| {rule['result']} | {rule['severity']} | {_cell(rule['sentence'])} |" for rule in rules] + [""]
+        rows = [[rule["result"], rule["severity"], rule["sentence"]] for rule in rules]
+        lines += [table(["result", "severity", "rule"], rows)]
     lines += [f"{left_out} more rules are kept.", ""] if left_out else []
     lines += _answers(verdict.get("approval"))
-    return "\n".join(
-        [*lines, f"Digest of this decision `{entry['sha256']}`, of the one before `{entry['previous_sha256']}`.", ""]
-    )
+    digests = f"Digest of this decision {code(entry['sha256'])}, of the one before {code(entry['previous_sha256'])}."
+    return "\n".join([*lines, digests, ""])
 
 
-def _model(what: str, version: Mapping[str, Any] | None) -> str:
+def _model(what: str, version: Mapping[str, Any] | None) -> list[str]:
     if version is None:
-        return f"| {what} | none | | |"
-    return f"| {what} | {version['version']} | {version['round']} | `{str(version['model_sha256'])[:16]}` |"
+        return [what, "none", "", ""]
+    return [what, version["version"], version["round"], code(str(version["model_sha256"])[:16])]
 
 
 def _answers(approval: Mapping[str, Any] | None) -> list[str]:
@@ -55,16 +57,9 @@ def _answers(approval: Mapping[str, Any] | None) -> list[str]:
         return []
     proposal = approval["proposal"]
     lines = [
-        f"Proposal `{approval['digest'][:16]}` of {proposal['proposed_at']}, open until {proposal['expires_at']}: "
-        f"{approval['state']}.",
+        f"Proposal {code(approval['digest'][:16])} of {plain(proposal['proposed_at'])}, open until "
+        f"{plain(proposal['expires_at'])}: {plain(approval['state'])}.",
         "",
     ]
-    for statement in (signed["statement"] for signed in approval["statements"]):
-        reason = f": {_cell(statement['reason'])}" if statement["reason"] else ""
-        lines.append(f"- {statement['decision']} by {_cell(statement['name'])} at {statement['at']}{reason}")
-    return [*lines, ""] if approval["statements"] else lines
-
-
-def _cell(text: Any) -> str:
-    """Return a text that cannot break a table or begin a tag."""
-    return str(text).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    said = describe_answers({**approval, "state": ""})
+    return [*lines, bullets(said)] if said else lines

@@ -37,6 +37,7 @@ from tasks.files import write_json
 from tasks.lineage.begun import begin
 from tasks.lineage.loaded import AT_IMPORT, Code
 from tasks.lineage.receipts import Execution, collect_receipt
+from tasks.progress import say
 from tasks.running.launch import in_several, launch
 
 InPath = Annotated[Path, "input"]
@@ -81,7 +82,7 @@ def main(argv: Sequence[str], since: Code = AT_IMPORT) -> int:
     except KeyboardInterrupt:  # who interrupts it says how to go on
         return EXIT_INTERRUPTED
     except StageError as error:  # of one of several processes, which has said more
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        say(f"error: {error}")
         return EXIT_STAGE_ERROR
 
 
@@ -108,7 +109,7 @@ def _disk_is_full(error: Exception) -> bool:
 def _main(argv: Sequence[str], started: float, since: Code) -> int:
     if not argv or argv[0] not in STAGES:
         wanted = argv and argv[0] not in ("-h", "--help")
-        print(f"usage: python -m tasks STAGE --help\nstages: {', '.join(STAGES)}", file=sys.stderr)  # noqa: T201
+        say(f"usage: python -m tasks STAGE --help\nstages: {', '.join(STAGES)}")
         return EXIT_USER_ERROR if wanted or not argv else 0
     run, roles = stage_function(argv[0])
     options = _parser(argv[0], run).parse_args(argv[1:])
@@ -156,7 +157,7 @@ def _stage_of(options: argparse.Namespace) -> str:
 
 
 def _refuse(argv: Sequence[str], error: UserError) -> int:
-    print(f"error: {error}", file=sys.stderr)  # noqa: T201
+    say(f"error: {error}")
     place = os.environ.get(children.ERROR_FILE)
     if place:
         words = {"stage": os.environ.get("DVC_STAGE", argv[0]), "kind": type(error).__name__, "message": str(error)}
