@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 READ_BYTES: Final = 1 << 20
+LARGEST_JSON_BYTES: Final = 1 << 28  # of a file that is read whole; the largest honest ones are tokenizers of some 30 MB
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -22,11 +23,29 @@ def write_json(path: Path, value: Any) -> None:
     partial.replace(path)
 
 
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file; what is raised where it is none notes the path."""
+def parse_json(content: str | bytes) -> Any:
+    """Return what JSON says; ValueError where it is none, or nested too deeply to be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        return json.loads(content)
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deeply", "", 0) from None
+
+
+def parse_object(content: str | bytes) -> dict[str, Any]:
+    """Return a JSON object; ValueError where it is none."""
+    value = parse_json(content)
+    if not isinstance(value, dict):
+        raise json.JSONDecodeError("a JSON object is needed", "", 0)
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file; ValueError, which notes the path, where it is none, or far too large."""
+    try:
+        if (size := path.stat().st_size) > LARGEST_JSON_BYTES:
+            raise json.JSONDecodeError(f"{size:,} bytes are too many", "", 0)
+        return parse_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         error.add_note(str(path))
         raise
 
@@ -34,7 +53,7 @@ def read_json(path: Path) -> Any:
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Return the objects of a JSON-lines file; a last line cut short by a kill is left out."""
     lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    return [parse_json(line) for line in lines[:-1] if line]
 
 
 def file_sha256(path: Path) -> str:

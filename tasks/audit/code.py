@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from tasks.audit.evidence import Evidence
+from tasks.errors import ParamsError
 from tasks.files import listing_md5
 from tasks.git import Snapshot, damage, has_commit, is_reachable, is_shallow, snapshot
 from tasks.lineage.chain import LOCK, Receipt, agree, completed, edits_lost, files_of, plain, sha256_of
 from tasks.lineage.checks import Finding, compare, failed, passed, unknown, whole
+from tasks.params.file import parse_yaml
 from tasks.running.dvc import md5
 
 Key = tuple[str | None, str | None]
@@ -122,8 +120,8 @@ def _params(stage: str, receipt: Receipt, content: bytes | None, lost: bool) -> 
 
 def _yaml(content: bytes | None) -> Any:
     try:
-        return None if content is None else YAML(typ="safe").load(io.BytesIO(content))
-    except (YAMLError, UnicodeDecodeError):
+        return None if content is None else parse_yaml(content.decode(), PARAMS)
+    except (ParamsError, UnicodeDecodeError):
         return None
 
 

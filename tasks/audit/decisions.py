@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,20 +9,29 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from tasks.artifacts import TEACHER, RoundPaths
-from tasks.errors import UserError
+from tasks.errors import ParamsError, UserError
 from tasks.files import read_json
 from tasks.gates.rules import Answer
 from tasks.git import snapshot
 from tasks.lineage.chain import edits_lost, evaluation_of, files_of
 from tasks.lineage.checks import Finding, compare, failed, passed, unknown, whole
 from tasks.params.base import Params
+from tasks.params.file import parse_yaml
 from tasks.params.recorded import recorded_params
 from tasks.promotion.checks import OF_MODEL
-from tasks.promotion.decisions import LOG, REFS, Decision, VersionRecord, faults, read_lines, read_refs, version_record
+from tasks.promotion.decisions import (
+    LOG,
+    REFS,
+    Decision,
+    VersionRecord,
+    faults,
+    read_lines,
+    read_refs,
+    shape_faults,
+    version_record,
+)
 from tasks.promotion.gate import judge_first, judge_promotion, judge_rollback
 from tasks.registry.tracking import Tracker
 
@@ -41,7 +49,10 @@ def copies(workspace: Path) -> list[Finding]:
         except (UserError, ValueError, IndexError) as error:
             findings.append(failed(NAME, where, "decisions that can be read", "none", str(error)))
             continue
-        findings += [failed(NAME, where, "an intact chain", "a broken one", words) for words in faults(logs[where])]
+        findings += [
+            failed(NAME, where, "an intact chain", "a broken one", words)
+            for words in (*shape_faults(logs[where]), *faults(logs[where]))
+        ]
     findings += _lines_as_written(workspace, logs.get(LOG, []))
     lines, refs = logs.get(LOG), logs.get(REFS)
     if lines is not None and refs is not None:
@@ -239,8 +250,8 @@ def params_then(workspace: Path, entry: Decision, scratch: Path) -> Params | str
     if content is None:
         return f"Git cannot give params.yaml of commit {state['commit']}"
     try:
-        return recorded_params(YAML(typ="safe").load(io.BytesIO(content)))
+        return recorded_params(parse_yaml(content.decode(), "params.yaml"))
     except ValidationError as error:
         return f"params.yaml of that time is not of this version: {error.errors()[0]['msg']}"
-    except (YAMLError, ValueError) as error:
+    except (ParamsError, ValueError) as error:
         return f"params.yaml of that time cannot be read: {error}"

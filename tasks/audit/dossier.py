@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Final
 
 from tasks.audit.evidence import read_receipts
 from tasks.errors import ParamsError, UserError
-from tasks.files import digest
+from tasks.files import digest, parse_json
 from tasks.git import has_git
 from tasks.lineage.merkle import RECEIPTS_ROOT
 from tasks.params.file import model_name, read_yaml
@@ -42,7 +41,7 @@ class RoundRecord:
     def content(self, name: str) -> dict[str, Any]:
         """Return the content of a file of the evidence; empty when it is missing or no JSON."""
         try:
-            content = json.loads(self.evidence.get(name, b"{}"))
+            content = parse_json(self.evidence.get(name, b"{}"))
         except ValueError:
             return {}
         return content if isinstance(content, dict) else {}

@@ -5,7 +5,6 @@ What a model rests on, what rests on a thing, and how two models differ.
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any, Final
 from tasks.artifacts import SETS
 from tasks.audit.dossier import Dossier, find_dossier, require_store
 from tasks.errors import UserError
-from tasks.files import file_sha256
+from tasks.files import file_sha256, parse_json
 from tasks.lineage.chain import Receipt, Receipts, ancestors, edges, files_of, parse, plain
 from tasks.registry.records import flatten_numbers, flatten_quality
 from tasks.registry.tracking import Tracker
@@ -102,7 +101,7 @@ def _lineage(dossier: Dossier) -> Lineage:
 
 def _numbers(dossier: Dossier) -> dict[str, float]:
     evidence = dossier.rounds[dossier.round].evidence
-    quality, cost = (json.loads(evidence[name]) for name in ("quality.json", "cost.json"))
+    quality, cost = (parse_json(evidence[name]) for name in ("quality.json", "cost.json"))
     return {**flatten_quality(quality), **flatten_numbers("cost", cost)}
 
 

@@ -5,7 +5,7 @@ Reads only; whatever it must write goes into a temporary folder.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import tempfile
 import time
@@ -21,6 +21,7 @@ from tasks.audit.dossier import Dossier, find_dossier, require_store
 from tasks.audit.evidence import Evidence, read_evidence, receipts_here
 from tasks.audit.rederive import BROKEN, make_view
 from tasks.errors import UserError
+from tasks.files import parse_object
 from tasks.lineage.chain import edges, parse, producers, rounds_of
 from tasks.lineage.checks import EXIT_CODES, Finding, as_json, failed, overall, unknown
 from tasks.lineage.links import copies_agree, links, merkle
@@ -138,7 +139,10 @@ def _chosen(dossier: Dossier, evidence: Evidence) -> str | None:
     content, place = dossier.selection, evidence.workspace / SELECTION
     if content is None or not place.exists() or place.read_bytes() != content:
         return None
-    chosen = json.loads(content)["selected"]
+    try:
+        chosen = parse_object(content)["selected"]
+    except (ValueError, KeyError):  # what the index stores is compared with what was written elsewhere
+        return None
     recorded = evidence.recorded.get(f"distill@{chosen}")
     return chosen if recorded is not None and evidence.here.get(f"distill@{chosen}") == recorded else None
 
@@ -171,7 +175,8 @@ def _weights_of_versions(tracker: Tracker, dossier: Dossier, scratch: Path) -> d
         place = tracker.run_files(tags["run_id"], "receipts", scratch) if "run_id" in tags else None
         path = place / f"distill@{tags['round']}.json" if place else None
         if path is not None and path.exists():
-            weights[number] = registry.weights_of({path.stem: json.loads(path.read_bytes())}, tags["round"])
+            with contextlib.suppress(ValueError):  # a receipt that is none tells nothing
+                weights[number] = registry.weights_of({path.stem: parse(path.stem, path.read_bytes())}, tags["round"])
     return weights
 
 

@@ -72,7 +72,7 @@ def _require_allowed(place: Path, project: Path, source: str, key: str) -> None:
     if given is None:
         return
     roots = [root for root in given.split(os.pathsep) if root]
-    if not any(place.resolve().is_relative_to(Path(root).resolve()) for root in (project, *roots)):
+    if not any(place.resolve().is_relative_to(Path(root).resolve()) for root in (str(project), *roots)):
         allowed = ", ".join(["the project", *roots])
         raise SourceError(
             f"params.yaml: {key}: {source!r}: is, its links followed, in none of the folders that this machine allows; allowed: "
@@ -253,7 +253,7 @@ def refresh_lock(sources: dict[str, str], lock: Path) -> list[str]:
 
 def _changes(sources: dict[str, str], lock: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     """Return what a lock of these sources holds now, and a line for each that the lock does not hold so."""
-    old = read_json(lock) if lock.exists() else {}
+    old = _locked(lock)
     new = {key: {"source": source, "sha256": source_digest(source, key)} for key, source in sources.items()}
     changed = [
         f"{key}: {entry['source']} {'changed' if old.get(key, {}).get('source') == entry['source'] else 'is new'}"
@@ -263,9 +263,22 @@ def _changes(sources: dict[str, str], lock: Path) -> tuple[dict[str, dict[str, s
     return new, changed
 
 
+def _locked(lock: Path) -> dict[str, dict[str, str]]:
+    """Return what a lock holds, nothing of one that is not there; SourceError where it is none."""
+    advice = f"`git checkout {lock.name}` brings back the committed one; or remove it, and a run writes it"
+    try:
+        known = read_json(lock) if lock.exists() else {}
+    except ValueError as error:
+        raise SourceError(f"{lock}: cannot be read: {error}; {advice}") from None
+    entries = known.values() if isinstance(known, dict) else [None]
+    if not all(isinstance(entry, dict) and {"source", "sha256"} <= entry.keys() for entry in entries):
+        raise SourceError(f"{lock}: holds no source and sha256 by key; {advice}")
+    return dict(known)
+
+
 def check_lock(sources: dict[str, str], lock: Path) -> None:
     """Raise SourceError when the lock knows a source and its bytes are other ones now."""
-    known = read_json(lock) if lock.exists() else {}
+    known = _locked(lock)
     for key, source in sources.items():
         entry = known.get(key)
         if entry and entry["source"] == source and entry["sha256"] != source_digest(source, key):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
 from pydantic import ValidationError
 
 from tasks.artifacts import TEACHER, Digest, GitState
-from tasks.files import listing_md5
+from tasks.files import listing_md5, parse_json
 from tasks.params.recorded import recorded_params
 
 
@@ -46,12 +46,40 @@ LOCK: Final = "sources.lock"  # the one input that no stage writes: Git has it
 
 def parse(stage: str, content: bytes) -> Receipt:
     """Return the receipt of a stage from its bytes; ValueError unless it is one."""
-    receipt = json.loads(content)
+    receipt = parse_json(content)
     missing = [key for key in KEYS if key not in receipt] if isinstance(receipt, dict) else ["everything"]
     if missing or receipt["stage"] != stage:
         raise ValueError(f"no {missing[0]}" if missing else f"of stage {receipt['stage']!r}")
+    if words := _shape_fault(receipt):
+        raise ValueError(words)
     checked: Receipt = receipt
     return checked
+
+
+def _shape_fault(receipt: Mapping[str, Any]) -> str | None:
+    """Return which part of a receipt is not of the kind that whoever reads it takes for granted; None where all are."""
+    for key in ("params", "git", "inputs", "outputs", "environment", "facts", "code", "parent_models"):
+        if not isinstance(receipt.get(key, {}), dict):
+            return f"{key} is no object"
+    if {"commit", "dirty", "diff_sha256"} - receipt["git"].keys():
+        return "git tells no commit, or no state of the files"
+    command, seconds = receipt["command"], receipt["compute_seconds"]
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        return "command is no list of words"
+    if not isinstance(seconds, int | float):
+        return "compute_seconds is no number"
+    try:
+        datetime.fromisoformat(receipt["started_at"])
+    except (TypeError, ValueError):
+        return "started_at is no time"
+    digests = [entry for role in ROLES for entry in receipt[role].values()]
+    below = [entry.get("files", {}) for entry in digests if isinstance(entry, dict)]
+    if len(below) < len(digests) or not all(isinstance(files, dict) for files in below):
+        return "a file has no digest"
+    for entry in (*digests, *(entry for files in below for entry in files.values())):
+        if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str) or not isinstance(entry.get("md5", ""), str):
+            return "a file has no digest"
+    return None
 
 
 def sha256_of(content: bytes) -> str:

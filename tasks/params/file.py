@@ -13,6 +13,7 @@ from typing import Any, Final, cast, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 
 from tasks.errors import ParamsError
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
@@ -21,6 +22,8 @@ from tasks.params.classification import ClassificationParams
 from tasks.params.override import override
 from tasks.params.parts import did_you_mean, refusal
 
+MOST_LEVELS: Final = 100
+MOST_VALUES: Final = 1_000_000
 SCHEMAS: Final[Mapping[str, type[Params]]] = {CLASSIFICATION: ClassificationParams, CAUSAL_LM: CausalLMParams}
 
 
@@ -42,9 +45,41 @@ def read_text(path: Path) -> str:
 def parse_yaml(text: str, name: str) -> Any:
     """Return a YAML text as plain Python values; raise ParamsError if it is none."""
     try:
-        return YAML(typ="safe").load(text)
+        _require_shallow(text, name)
+        value = YAML(typ="safe").load(text)
     except (YAMLError, RecursionError) as error:
         raise ParamsError(f"{name}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if "*" in text and _written_out(value) > MOST_VALUES:
+        raise ParamsError(f"{name}: its aliases (*NAME) stand for more than {MOST_VALUES:,} values; write out what is meant")
+    return value
+
+
+def _require_shallow(text: str, name: str) -> None:
+    """Raise ParamsError for YAML nested so deeply that the library, which goes down by calls in C, would crash the process."""
+    margins = (len(line) - len(line.lstrip(" -?")) for line in text.splitlines())
+    if text.count("[") + text.count("{") + max(margins, default=0) <= MOST_LEVELS:
+        return
+    level = 0
+    for event in YAML(typ="safe").parse(text):
+        level += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if level > MOST_LEVELS:
+            raise ParamsError(f"{name}: nested more than {MOST_LEVELS} levels deep, and nothing here is")
+
+
+def _written_out(value: Any) -> float:
+    """Return how many values there are with every alias written out; infinite where one holds itself."""
+    counts: dict[int, float] = {}
+
+    def count(part: Any) -> float:
+        if not isinstance(part, dict | list):
+            return 1
+        if id(part) not in counts:
+            counts[id(part)] = float("inf")  # until it is known: whoever asks meanwhile is inside of it
+            below = part.values() if isinstance(part, dict) else part
+            counts[id(part)] = 1 + sum(map(count, below))
+        return counts[id(part)]
+
+    return count(value)
 
 
 def load_params(path: Path) -> Params:

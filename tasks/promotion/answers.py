@@ -6,13 +6,12 @@ Needs the log of decisions and a key, not the registry: an approver may sit at a
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from tasks.errors import UserError
-from tasks.files import read_json, write_json
+from tasks.files import parse_object, read_json, write_json
 from tasks.promotion.approval import canonical, digest_of, open_proposals, statement_faults
 from tasks.promotion.decisions import now, read_log
 from tasks.promotion.keys import own_public_key, sign
@@ -57,7 +56,7 @@ def _counting(signed: dict[str, Any], proposal: Mapping[str, Any]) -> dict[str, 
 def pasted_answer(text: str, proposal: Mapping[str, Any], name: str, decision: str) -> dict[str, Any]:
     """Return the signed statement that `compactlm approve --print` gave; UserError when it does not count or says otherwise."""
     try:
-        signed = dict(json.loads(text))
+        signed = parse_object(text)
     except (TypeError, ValueError):
         raise UserError("signature: paste the whole line that `compactlm approve --print` gives") from None
     statement = _counting(signed, proposal)["statement"]

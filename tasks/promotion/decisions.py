@@ -20,11 +20,13 @@ from typing import Any, Final, TypedDict
 
 from tasks import git
 from tasks.errors import StageError, UserError
+from tasks.files import parse_object
 
 LOG: Final = "decisions.jsonl"
 REFS: Final = "refs/compactlm/decisions"
 PATIENCE_SECONDS: Final = 10.0
 TIME: Final = "%Y-%m-%dT%H:%M:%SZ"  # how records write a time
+ALIASES: Final = ("champion", "previous")
 Decision = dict[str, Any]
 
 
@@ -70,12 +72,46 @@ def faults(log: Sequence[Decision]) -> list[str]:
         content = {key: value for key, value in entry.items() if key != "sha256"}
         if entry.get("number") != place:
             wrong.append(f"decision {place} has the number {entry.get('number')}: one was taken out or moved")
-        if entry.get("sha256") != _sha256(content):
+        if entry.get("sha256") != _sha256_of_file(content):
             wrong.append(f"decision {place} was changed: its digest is not that of its content")
         if entry.get("previous_sha256") != previous:
             wrong.append(f"decision {place} does not follow the one before it")
         previous = entry.get("sha256")
     return wrong
+
+
+def _sha256_of_file(content: Mapping[str, Any]) -> str | None:
+    """Return the digest of content that may come from anybody, None where no decision can have it."""
+    try:
+        return _sha256(content)
+    except (ValueError, RecursionError):  # numbers that are none, or nested too deeply
+        return None
+
+
+def shape_faults(log: Sequence[Decision]) -> list[str]:
+    """Return which records lack what every reader of the log takes for granted, a sentence each."""
+    words = {place: _shape_fault(entry) for place, entry in enumerate(log, start=1)}
+    return [f"decision {place} is no decision: {fault}" for place, fault in words.items() if fault]
+
+
+def _shape_fault(entry: Mapping[str, Any]) -> str | None:
+    for key in ("model", "kind", "outcome", "reason", "actor", "at"):
+        if not isinstance(entry.get(key), str):
+            return f"{key} must be text"
+    verdict, before = entry.get("verdict"), entry.get("before")
+    if not isinstance(before, dict) or not isinstance(verdict, dict) or not isinstance(verdict.get("rules"), list):
+        return "verdict with its rules, and before, are needed"
+    if not all(isinstance(rule, dict) and {"result", "severity", "sentence"} <= rule.keys() for rule in verdict["rules"]):
+        return "each rule has result, severity and sentence"
+    if not {"verdict", "sentence"} <= verdict.keys() or not isinstance(verdict.get("approval", {}), dict | None):
+        return "its verdict has no sentence"
+    state = {key: entry.get(key) for key in ("champion", "previous")}
+    versions = {"candidate": entry.get("candidate") or 0, **state, **{f"before.{key}": before.get(key) for key in ALIASES}}
+    for name, version in versions.items():
+        texts = [version.get(key) for key in ("version", "model_sha256", "round")] if isinstance(version, dict) else [None]
+        if version is not None and not all(isinstance(text, str) for text in texts):
+            return f"{name} must be a version"
+    return None
 
 
 def read_log(workspace: Path) -> list[Decision]:
@@ -85,7 +121,7 @@ def read_log(workspace: Path) -> list[Decision]:
     """
     refs, lines = read_refs(workspace), read_lines(workspace)
     longer, shorter = (refs, lines) if len(refs) >= len(lines) else (lines, refs)
-    broken = faults(longer)
+    broken = [*shape_faults(longer), *faults(longer)]
     if longer[: len(shorter)] != shorter:
         broken.append(f"{LOG} and {REFS} tell different stories")
     if broken:
@@ -103,7 +139,7 @@ def read_lines(workspace: Path) -> list[Decision]:
     log = []
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
-            log.append(dict(json.loads(line)))
+            log.append(parse_object(line))
         except ValueError:
             raise UserError(f"{path}: line {number} is not a decision; `git checkout {LOG}` brings it back") from None
     return log
@@ -112,7 +148,7 @@ def read_lines(workspace: Path) -> list[Decision]:
 def read_refs(workspace: Path) -> list[Decision]:
     """Return the decisions that the refs hold, by number; UserError outside of Git, ValueError when Git cannot read one."""
     _git(workspace, "rev-parse", "--git-dir")
-    return [dict(json.loads(content)) for content in git.read_refs(workspace, REFS).values()]
+    return [parse_object(content) for content in git.read_refs(workspace, REFS).values()]
 
 
 def commit(workspace: Path, entry: Decision) -> bool:

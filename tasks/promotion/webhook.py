@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
+from tasks.files import parse_object
+
 MAX_BYTES: Final = 100_000
 
 
@@ -96,7 +98,11 @@ class Doorkeeper:
 
 def describe_event(body: bytes) -> str:
     """Return what a genuine delivery says, in words."""
-    content: dict[str, Any] = json.loads(body)
-    data = content.get("data", {})
+    try:
+        content = parse_object(body)
+    except ValueError:
+        return "a delivery that is no JSON object"
+    data = content.get("data")
+    data = data if isinstance(data, dict) else {}
     what = " ".join(str(data[key]) for key in ("name", "alias", "version") if data.get(key))
     return f"{content.get('entity')} {content.get('action')}: {what}"

@@ -36,7 +36,7 @@ def inputs_digest(workspace: Path, params: Params, code: list[str]) -> str:
 
 def deciding_files(workspace: Path, code: list[str]) -> dict[str, str]:
     """Return path -> sha256 of each single file among those, params.yaml left out."""
-    found = {}
+    found: dict[str, str] = {}
     for name in ("sources.lock", "dvc.yaml", *code):
         entry = digest(workspace / name) if (workspace / name).exists() else {"files": {}}
         files = entry.get("files", {"": entry})

@@ -7,7 +7,6 @@ DVC cache, or from a workspace that still has them; the champion from the log of
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from pydantic import ValidationError
 
 from tasks.artifacts import BASELINES, REPORT, ROUNDS, SELECTION, SETS, TEACHER, VALIDATION, RoundPaths, receipt_path
 from tasks.errors import UserError
+from tasks.files import parse_json
 from tasks.git import commits_of, has_git, snapshot
 from tasks.lineage.chain import files_of
 from tasks.params.base import Params
@@ -155,7 +155,7 @@ def bring(lock: Mapping[str, Any], stages: Sequence[str], cache: Path, workspace
             missing[stage] = [path]
             continue
         wanted = {path: outs[path]}
-        for name, facts in files_of(json.loads(receipt), "outputs").items():
+        for name, facts in files_of(parse_json(receipt), "outputs").items():
             if any(fnmatchcase(name, pattern) for pattern in NEEDED):
                 wanted[name] = facts.get("md5")
         for name, digest in wanted.items():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.errors import UserError
+from tasks.files import parse_object
 from tasks.git import create_ref, has_git, read_refs
 
 REFS: Final = "refs/compactlm/runs"
@@ -30,7 +31,7 @@ def read_runs(workspace: Path, model: str | None = None) -> list[Run]:
     runs = []
     for name, content in read_refs(workspace, REFS).items():
         try:
-            runs.append({**json.loads(content), "ref": name})
+            runs.append({**parse_object(content), "ref": name})
         except ValueError:
             raise UserError(f"{name}: Git cannot read this record of a run any more; fetch it from a clone") from None
     return [run for run in runs if model is None or run["model"] == model]

@@ -26,13 +26,17 @@ def plain(value: object) -> Markdown:
     """Return a value as markdown of one line that shows its text and nothing else; markdown as it is."""
     if isinstance(value, Markdown):
         return value
-    text = ACTIVE.sub(lambda match: f"\\{match[0]}", visible(str(value)).strip())
+    text = ACTIVE.sub(lambda match: f"\\{match[0]}", _line_of(value))
     return Markdown(LEADING.sub(lambda match: f"{match[1]}\\", text))
+
+
+def _line_of(value: object) -> str:
+    return visible(re.sub(r"[\t\n\r]+", " ", str(value))).strip()
 
 
 def code(value: object) -> Markdown:
     """Return a value as a code span that it cannot leave, in a table either; nothing of an empty one."""
-    text = visible(str(value)).strip().replace("|", "\N{FULLWIDTH VERTICAL LINE}")  # a table knows no other way
+    text = _line_of(value).replace("|", "\N{FULLWIDTH VERTICAL LINE}")  # a table knows no other way
     if not text:
         return Markdown("")
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
@@ -42,8 +46,12 @@ def code(value: object) -> Markdown:
 
 def table(heads: Sequence[object], rows: Iterable[Sequence[object]]) -> Markdown:
     """Return a table."""
-    lines = [" | ".join(map(plain, heads)), "|".join([" --- "] * len(heads)), *(" | ".join(map(plain, row)) for row in rows)]
-    return Markdown("".join(f"| {line.strip()} |\n" for line in lines))
+    lines = [_line(heads), "|" + "---|" * len(heads) + "\n", *map(_line, rows)]
+    return Markdown("".join(lines))
+
+
+def _line(cells: Sequence[object]) -> str:
+    return "|" + "".join(f" {cell} |" if cell else " |" for cell in map(plain, cells)) + "\n"
 
 
 def bullets(lines: Iterable[object]) -> Markdown:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from tasks.data.gguf_header import check_gguf
 from tasks.data.look import documents_faults, table_faults
 from tasks.data.sources import WEIGHTS, decoder_files, locate, model_files
 from tasks.errors import DataError, Faults, ResourceError, SourceError
@@ -108,6 +109,7 @@ def _teacher_folder(values: Any, place: Path, faults: Faults) -> Path | None:
     if task == CAUSAL_LM and decoder_files(place)[0].suffix == ".gguf":
         if find_spec("gguf") is None:
             faults.add([NEEDS_GGUF], SourceError)
+        check_gguf(decoder_files(place)[0])
         return None  # its shapes are looked at before `teacher` works: reading them here would take every run seconds
     model_files(place)
     faults.add(teacher_faults(place, task, wanted_of(values)), SourceError)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from tasks.data.gguf_header import check_gguf
 from tasks.data.sources import MAIN, check_lock, data_file, decoder_files, locate, model_files, pickles_in, text_files
 from tasks.files import write_json
 from tasks.models.causal_lm import new_config
@@ -51,6 +52,7 @@ def _copy_decoder(place: Path, out: Path) -> int:
     if files[0].suffix != ".gguf":
         _say_left_out(files)
         return _copy({file.name: file for file in files}, out)
+    check_gguf(files[0])
     unpack_gguf(files[0], out)
     return files[0].stat().st_size
 

@@ -64,42 +64,39 @@ def project(finished: Project, tmp_path: Path) -> Project:
 
 
 @pytest.mark.slow
-def test_code_that_changes_while_an_earlier_stage_runs_is_what_later_stages_run(project: Project) -> None:
-    errors, drawn = project.folder / "tasks/errors.py", project.folder / "tasks/report/page.py"
-    before = file_sha256(errors)
+def test_what_changes_while_a_run_goes_on_is_told_and_the_next_run_makes_it_whole(project: Project) -> None:
+    code = project.folder / "tasks"
+    before = {name: file_sha256(code / name) for name in ("errors.py", "gates/judge.py")}
+    append(code / "errors.py")
+    append(code / "report/page.py")
+    commit(project, "edits of what every stage has loaded, and of what a later one loads")
+    append(code / "gates/judge.py")
+    commit(project, "an edit of what the gates load")
 
-    def meanwhile() -> None:
-        append(errors)
-        append(drawn)
+    def moves(to: str) -> Callable[[], None]:
+        return lambda: print(project.shell("git", "checkout", "-q", to))
 
-    code, said = run_with(project, "r1", meanwhile)
-    assert code == 2, said
+    # As a `git pull` does, while the first gate is judged: it has loaded its code, the later stages load the new one.
+    moves("main~2")()
+    status, said = run_with(project, "r1", moves("main~1"))
+    assert status == 2, said
+    assert "Traceback" not in said
     assert "code has changed since this run began: tasks/errors.py" in said
-    assert "error: changed while this run went on: tasks/errors.py, tasks/report/page.py." in said
-    assert "Traceback" not in said
-    assert code_of(project, "gate@r1")["tasks/errors.py"] == before  # loaded before the edit
+    assert "error: changed while this run went on: tasks/errors.py, tasks/report/page.py. " in said
+    assert code_of(project, "gate@r1")["tasks/errors.py"] == before["errors.py"]
     for stage in ("gate@r2", "gate@r3", "report"):
-        assert code_of(project, stage)["tasks/errors.py"] == file_sha256(errors)
-    assert code_of(project, "report")["tasks/report/page.py"] == file_sha256(drawn)
-    assert set(project.run().values()) == set()  # nothing is left to do but to record it
-    assert alarms(project) == []
+        assert code_of(project, stage)["tasks/errors.py"] == file_sha256(code / "errors.py") != before["errors.py"]
+    assert code_of(project, "report")["tasks/report/page.py"] == file_sha256(code / "report/page.py")
 
-
-@pytest.mark.slow
-def test_what_a_stage_makes_while_its_code_changes_is_not_kept(project: Project) -> None:
-    judge = project.folder / "tasks/gates/judge.py"
-    text = judge.read_text(encoding="utf-8")
-    append(judge)
-    commit(project, "another judge")
-    later = file_sha256(judge)
-    project.shell("git", "checkout", "-q", "HEAD~1")
-    assert judge.read_text(encoding="utf-8") == text
-
-    code, said = run_with(project, "r2", lambda: project.shell("git", "checkout", "-q", "main") and None)
-    assert code == 2, said
-    assert "error: gate@r2: changed while it ran: tasks/gates/judge.py. " in said
+    # And while a stage is at work with code that changes: what it makes is not kept.
+    moves("main")()
+    status, said = run_with(project, "r2", moves("main~1"))
+    assert status == 2, said
     assert "Traceback" not in said
-    states = project.run()
-    assert {states[f"gate@{name}"] for name in ("r1", "r2", "r3")} == {"executed"}
-    assert {code_of(project, f"gate@{name}")["tasks/gates/judge.py"] for name in ("r1", "r2", "r3")} == {later}
+    assert "error: gate@r2: changed while it ran: tasks/gates/judge.py. " in said
+
+    states = project.run()  # with the judge of before, whose verdicts are in the run cache
+    assert {states[f"gate@{name}"] for name in ("r1", "r2", "r3")} == {"restored"}
+    for name in ("r1", "r2", "r3"):
+        assert code_of(project, f"gate@{name}")["tasks/gates/judge.py"] == before["gates/judge.py"]
     assert alarms(project) == []

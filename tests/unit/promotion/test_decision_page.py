@@ -45,7 +45,7 @@ def test_a_page_says_who_decided_what_on_which_grounds() -> None:
     assert page.startswith("## Decision 3: promote version 3 (r3), done\n")
     assert "by Bob. all is kept" in page
     assert "| champion before | none | | |" in page
-    assert "| fail | block | accuracy on slice 0 is \\| 0.0 &lt;b> fine |" in page
+    assert "| fail | block | accuracy on slice 0 is \\| 0.0 \\<b\\> fine |" in page
     assert "- approve by ada at 2026-01-02T00:00:00Z: half \\| the size" in page
     assert f"`{'a' * 64}`" in page
 
