@@ -80,12 +80,12 @@ def faults(log: Sequence[Decision]) -> list[str]:
     return wrong
 
 
-def _sha256_of_file(content: Mapping[str, Any]) -> str | None:
-    """Return the digest of content that may come from anybody, None where no decision can have it."""
+def _sha256_of_file(content: Mapping[str, Any]) -> str:
+    """Return the digest of content that may come from anybody, nothing where no decision can have it."""
     try:
         return _sha256(content)
     except (ValueError, RecursionError):  # numbers that are none, or nested too deeply
-        return None
+        return ""
 
 
 def shape_faults(log: Sequence[Decision]) -> list[str]:
