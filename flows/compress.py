@@ -6,39 +6,35 @@ DVC decides what must run; Prefect decides when, and shows it. Run it with `comp
 from __future__ import annotations
 
 import logging
-import re
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
-from uuid import UUID
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.events.worker import EventsWorker
 from prefect.futures import PrefectFuture
 from prefect.logging.handlers import APILogHandler
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.outage import ERRORS, RETRIES, Ending, ProgressArtifact, Watch, kept_ending
 from flows.summary import publish_artifacts
 from tasks.errors import StageError, UserError
 from tasks.lineage.loaded import listed
 from tasks.params.base import Params
-from tasks.progress import PREFIX
 from tasks.promotion.first_champion import rebuild_lost, settle_champion
 from tasks.registry.live import Recorder, open_recorder
-from tasks.report.markdown import plain
-from tasks.running.dvc import BusyError, StageRunner, pending
+from tasks.running.dvc import BusyError, Stage, StageRunner, pending
 from tasks.running.last_run import describe, sentence, write_last_run
 from tasks.running.start import only_run, prepare_run
 from tasks.warm import warm_server
 
-PROGRESS_SECONDS: Final = 5.0
 FLUSH_SECONDS: Final = 10.0
 console = logging.getLogger("compactlm")  # what a person at the terminal sees; the command line listens to it
 
@@ -56,41 +52,28 @@ def _worth_retrying(_task: Any, _run: Any, state: State[Any]) -> bool:
     retry_delay_seconds=10,
     retry_condition_fn=_worth_retrying,
 )
-def run_stage(name: str, needed: bool, runner: StageRunner, recorder: Recorder) -> tuple[str, float]:
+def run_stage(name: str, needed: bool, runner: StageRunner, recorder: Recorder, watch: Watch) -> tuple[str, float]:
     """Return how the stage was brought up to date (executed, restored or skipped) and the seconds that took."""
     if not needed:  # neither it nor anything before it has changed: asking DVC again would cost a second
         return "skipped", 0.0
     began = time.monotonic()
     logger = get_run_logger()
     trains = recorder.trains(name)
-    show_progress = _progress_artifact(name) if trains else None
 
     def on_line(line: str) -> None:
         logger.info(line)
         console.info(line, extra={"stage": name})
-        if show_progress and line.startswith(PREFIX):
-            show_progress(line)
+        show(line)
 
-    with recorder.follow(name) if trains else nullcontext():
+    shown = ProgressArtifact(name, watch) if trains else nullcontext(_show_nothing)
+    with shown as show, recorder.follow(name) if trains else nullcontext():
         outcome = runner.run(name, on_line)
     console.info("%s %s in %.1f s", name, outcome, time.monotonic() - began)
     return outcome, time.monotonic() - began
 
 
-def _progress_artifact(name: str) -> Callable[[str], None]:
-    key = re.sub(r"[^a-z0-9]", "-", name)
-    artifact = create_progress_artifact(progress=0.0, key=key, description=plain(f"stage {name}"))
-    assert isinstance(artifact, UUID)  # not a coroutine: this is a thread without an event loop
-    last = time.monotonic()
-
-    def show(line: str) -> None:
-        nonlocal last
-        percent = re.search(r"(\d+)%", line)
-        if percent and time.monotonic() - last > PROGRESS_SECONDS:
-            last = time.monotonic()
-            update_progress_artifact(artifact, progress=float(percent[1]), description=plain(line.removeprefix(PREFIX)))
-
-    return show
+def _show_nothing(_line: str) -> None:
+    """Stand for the progress of a stage that tells none."""
 
 
 @flow(name="compress", persist_result=False, validate_parameters=False)
@@ -104,43 +87,63 @@ def compress(
     began = started or time.time()
     folder = Path(workspace).absolute()
     rebuild_lost(folder)
-    with only_run(folder):
+    with kept_ending() as ending, ending.kept(), only_run(folder):
         params = prepare_run(folder, checked=checked)
         recorder, waiting = open_recorder(folder, params, settle_champion)
         if not waiting:
             recorder.finish_unchanged()
-            return Completed(name="NoChange", message="every stage is up to date")
-        return _run_all(folder, params, waiting, recorder, began, max_workers)
+            ending.result = Completed(name="NoChange", message="every stage is up to date")
+        else:
+            ending.result = _run_all(params, waiting, recorder, ending, began, max_workers)
+        result: State[Any] | dict[str, Any] = ending.result
+    return result
 
 
-def compress_at(api_url: str, workspace: Path, max_workers: int, started: float) -> State[Any] | dict[str, Any]:
-    """Return what `compress` returns, run on the Prefect server at `api_url`, for input that has been checked."""
+def compress_at(watch: Watch, workspace: Path, max_workers: int, started: float) -> State[Any] | dict[str, Any]:
+    """Return what `compress` returns, run on the Prefect server that is watched, for input that has been checked.
+
+    A server that is away when the work has ended changes nothing of that.
+    """
     # Prefect reads its environment once, on import, which was before the server had an address.
-    with temporary_settings({PREFECT_API_URL: api_url}):
+    settings: dict[Any, Any] = {PREFECT_API_URL: watch.api_url}
+    if PREFECT_CLIENT_MAX_RETRIES.name not in os.environ:
+        settings[PREFECT_CLIENT_MAX_RETRIES] = RETRIES
+    with temporary_settings(settings), kept_ending(watch) as ending:
         try:
             return compress(str(workspace), max_workers, started, checked=True)
+        except ERRORS:
+            watch.look()
+            if ending.fault is not None:
+                raise ending.fault from None
+            if ending.result is None:  # it never began
+                raise
+            result: State[Any] | dict[str, Any] = ending.result
+            return result
         finally:
-            # What is still on its way would be tried for a minute after the server has gone.
-            APILogHandler().flush()
-            EventsWorker.drain_all(timeout=FLUSH_SECONDS)
+            if not watch.away:
+                # What is still on its way would be tried for a minute after the server has gone.
+                APILogHandler().flush()
+                EventsWorker.drain_all(timeout=FLUSH_SECONDS)
 
 
 def _run_all(
-    folder: Path, params: Params, waiting: list[str], recorder: Recorder, began: float, max_workers: int
+    params: Params, waiting: list[str], recorder: Recorder, ending: Ending, began: float, max_workers: int
 ) -> dict[str, Any]:
+    folder = recorder.workspace
     outcomes: dict[str, str] = {}
     seconds: dict[str, float] = {}
     state = "failed"
     try:
         with warm_server(folder) as env, _pool(max_workers) as pool, StageRunner(folder, env) as runner:
-            _run_graph(pool, waiting, runner, recorder, outcomes, seconds)
+            common = {"runner": runner, "recorder": recorder, "watch": ending.watch}
+            _run_graph(pool, waiting, recorder.stages, common, outcomes, seconds)
         left = pending(folder, recorder.stages)
         if changed := recorder.changed():
             raise UserError(_changed_sentence(changed, len(left)))
         if left:
             raise StageError(left[0], "is not up to date after the run; did something change its files meanwhile?")
         runs = recorder.finish(outcomes)
-        publish_artifacts(folder, params, runs, recorder.uri)
+        ending.show(lambda: publish_artifacts(folder, params, runs, recorder.uri))
         state = "completed"
     finally:
         if state != "completed":
@@ -161,16 +164,19 @@ def _changed_sentence(changed: list[str], left: int) -> str:
 def _run_graph(
     pool: ThreadPoolTaskRunner[Any],
     waiting: list[str],
-    runner: StageRunner,
-    recorder: Recorder,
+    stages: Sequence[Stage],
+    common: Mapping[str, Any],
     outcomes: dict[str, str],
     seconds: dict[str, float],
 ) -> None:
-    """Run every stage after those it waits for; raise the first fault when all that could run has ended."""
+    """Run every stage after those it waits for; raise the first fault when all that could run has ended.
+
+    `common`: what each task run is told besides its stage.
+    """
     futures: dict[str, PrefectFuture[Any]] = {}
-    for stage in recorder.stages:
+    for stage in stages:
         upstream = [futures[name] for name in stage.upstream]
-        parameters = {"name": stage.name, "needed": stage.name in waiting, "runner": runner, "recorder": recorder}
+        parameters = {"name": stage.name, "needed": stage.name in waiting, **common}
         futures[stage.name] = pool.submit(run_stage, parameters, wait_for=upstream)
     fault: BaseException | None = None
     for name, future in futures.items():

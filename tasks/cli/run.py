@@ -115,10 +115,11 @@ def _run_flow(workspace: Path, workers: int, started: float) -> dict[str, Any]:
     with run_server() as ready:
         # The server takes seconds to start in a process of its own; meanwhile this one can import.
         from flows.compress import compress_at
+        from flows.outage import Watch
         from tasks.registry.tracking import preload
 
         preload()
-        result = compress_at(ready(), workspace, workers, started)
+        result = compress_at(Watch(ready()), workspace, workers, started)
     if not isinstance(result, dict):
         return {"state": "no change", "wall_seconds": round(time.time() - started, 2), "stages": []}
     # Measured again: the flow's own end takes a second or two, which belongs to the run as well.

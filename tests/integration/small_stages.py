@@ -1,7 +1,7 @@
 """Stages that write the files of docs/artifacts.md in milliseconds; the standard library alone, so that they start at once.
 
-A file `misbehave.json` in the workspace ({"stage": ..., "how": "refuse" | "crash" | "wait"}) makes one of them go wrong; it is
-no dependency, so taking it away does not change what is up to date.
+A file `misbehave.json` in the workspace ({"stage": ..., "how": "refuse" | "crash" | "wait" | "hold"}) makes one of them go wrong,
+or hold on until the file is gone; it is no dependency, so taking it away does not change what is up to date.
 """
 
 import hashlib
@@ -121,6 +121,11 @@ def misbehave(stage: str, when: str) -> None:
         words = {"stage": stage, "kind": "DataError", "message": "data.csv: column 'text' is missing"}
         Path(os.environ["COMPACTLM_ERROR_FILE"]).write_text(json.dumps(words))
         sys.exit(2)
+    if plan["how"] == "hold":
+        Path("waiting").write_text(str(os.getpid()))
+        while place.exists():
+            time.sleep(0.05)
+        return
     if plan["how"] == "wait":
         Path("waiting").write_text(str(os.getpid()))
         time.sleep(600)
