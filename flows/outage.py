@@ -26,7 +26,6 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.events.clients import NullEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import PrefectException
-from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL
 
 from tasks.children import LOOPBACK, local_opener
@@ -38,6 +37,7 @@ ANSWER_SECONDS: Final = 10.0  # of a busy server
 SHOW_SECONDS: Final = 5.0
 ERRORS: Final = (httpx.HTTPError, PrefectException)  # with which Prefect's client tells that nobody answers
 RETRIES: Final = 2  # of the client, after 2 and 4 seconds; the usual five take a minute, for each of some calls at the end
+SENDING: Final = ("prefect.flow_runs", "prefect.task_runs")  # the loggers whose lines go to the server
 console = logging.getLogger("compactlm")
 
 
@@ -80,8 +80,8 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="watch Prefect", daemon=True)
 
     def __enter__(self) -> Watch:
-        for handler in _sending_handlers():
-            handler.addFilter(self._lets_pass)
+        for name in SENDING:
+            logging.getLogger(name).addFilter(self._lets_pass)
         if self.api_url:
             self._thread.start()
         return self
@@ -91,8 +91,8 @@ class Watch:
         if self.api_url:
             self._thread.join()
         if not self.away:  # else it is away for as long as this process will be there
-            for handler in _sending_handlers():
-                handler.removeFilter(self._lets_pass)
+            for name in SENDING:
+                logging.getLogger(name).removeFilter(self._lets_pass)
 
     def _lets_pass(self, _record: logging.LogRecord) -> bool:
         return not self.away
@@ -128,12 +128,6 @@ class Watch:
             return True  # it has taken the connection
         except OSError:
             return False
-
-
-def _sending_handlers() -> list[logging.Handler]:
-    """Return what sends the lines of flow runs and task runs to the server."""
-    loggers = (logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs"))
-    return [handler for logger in loggers for handler in logger.handlers if isinstance(handler, APILogHandler)]
 
 
 _ENDING: ContextVar[Ending] = ContextVar("ending")
