@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from tasks import git
-from tasks.errors import StageError, UserError
+from tasks.errors import ResourceError, StageError, UserError
 from tasks.files import parse_object
 
 LOG: Final = "decisions.jsonl"
@@ -159,7 +159,10 @@ def commit(workspace: Path, entry: Decision) -> bool:
         if git.git(workspace, "rev-parse", "--verify", "--quiet", name).returncode == 0:
             return False
         if time.monotonic() > end:
-            raise StageError("decision", f"git could not make {name}; is there room, and may this user write?")
+            raise ResourceError(
+                f"{workspace}: not decided: Git cannot make {name}; see whether its disk has room and this user may write there, "
+                "and call again"
+            )
         time.sleep(0.05)  # another process holds the ref's lock file this moment
     return True
 
@@ -173,13 +176,24 @@ def mirror(workspace: Path, log: Sequence[Decision]) -> int:
     path = workspace / LOG
     text = path.read_bytes() if path.exists() else b""
     if lines < len(log) or (text and not text.endswith(b"\n")):
-        with path.open("r+b" if path.exists() else "w+b") as file:
-            file.truncate(text.rfind(b"\n") + 1)  # what a kill left of a line
-            file.seek(0, os.SEEK_END)
-            file.write("".join(json.dumps(entry, sort_keys=True) + "\n" for entry in log[lines:]).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            _append(path, log[lines:], text.rfind(b"\n") + 1)  # what a kill left of a line goes
+        except OSError as error:
+            raise ResourceError(
+                f"{path}: cannot be written ({error.strerror}); Git has the decisions: mend that, and "
+                "`compactlm history --repair` writes the lines"
+            ) from None
     return len(log) - min(refs, lines)
+
+
+def _append(path: Path, entries: Sequence[Decision], place: int) -> None:
+    """Write decisions as lines from a place of the file on."""
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        file.truncate(place)
+        file.seek(0, os.SEEK_END)
+        file.write("".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries).encode())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager

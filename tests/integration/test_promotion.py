@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import UserError
+from tasks.errors import ResourceError, UserError
 from tasks.lineage import loaded
 from tasks.params.file import load_params
 from tasks.promotion import decide as promotion
@@ -385,3 +386,26 @@ def test_code_that_is_no_longer_there_decides_nothing(tracker: Tracker, monkeypa
     with pytest.raises(UserError, match=r"not decided: tasks/gates/judge.py changed since this command began"):
         promote(tracker, "1")
     assert read_log(tracker.workspace) == []
+
+
+@pytest.fixture
+def no_room() -> Iterator[None]:
+    """No process from here may write a byte to a file, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_is_told_and_leaves_the_log_whole(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    entry = promote(tracker, "1")
+    (tracker.workspace / decisions.LOG).unlink()
+    monkeypatch.setattr(decisions, "PATIENCE_SECONDS", 0.0)
+    request.getfixturevalue("no_room")
+    with pytest.raises(ResourceError, match=r"decisions.jsonl: cannot be written .*; Git has the decisions"):
+        decisions.mirror(tracker.workspace, [entry])
+    with pytest.raises(ResourceError, match="not decided: Git cannot make refs/compactlm/decisions/00000002"):
+        decisions.commit(tracker.workspace, sealed({"model": NAME}, [entry]))
+    assert read_refs(tracker.workspace) == [entry]
