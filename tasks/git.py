@@ -209,6 +209,11 @@ def read_refs(workspace: Path, prefix: str) -> dict[str, bytes]:
     return {name: contents.get(name, b"") for name in names}
 
 
+def remotes(workspace: Path) -> list[str]:
+    """Return the names of the remotes of a repository."""
+    return git(workspace, "remote").stdout.decode(errors="replace").split()
+
+
 def create_ref(workspace: Path, name: str, content: str) -> bool:
     """Return whether a new ref now points at a blob with this content; False when there is such a ref already."""
     kept = git(workspace, "hash-object", "-w", "--stdin", given=content.encode())

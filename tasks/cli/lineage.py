@@ -131,11 +131,10 @@ def _publish(workspace: Path) -> dict[str, Any]:
 
 
 def _rebuild(workspace: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    from tasks.promotion.decide import reconcile
-    from tasks.promotion.decisions import read_log
-    from tasks.registry.rebuild import Decided, rebuild
+    from tasks.promotion.first_champion import DECIDED
+    from tasks.registry.rebuild import rebuild
 
-    return rebuild(workspace, Decided(read_log, reconcile), say)
+    return rebuild(workspace, DECIDED, say)
 
 
 def _named(row: Mapping[str, Any]) -> str:

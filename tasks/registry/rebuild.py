@@ -51,9 +51,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Decided:
-    """What is known of decisions: the log of a project, and how aliases are brought to it."""
+    """What is known of decisions: the log of a project, whether it may be gone by, and how aliases are brought to it.
+
+    `refuse` raises UserError where the aliases of a model stand by a decision that is not in the log.
+    """
 
     read_log: Callable[[Path], list[dict[str, Any]]]
+    refuse: Callable[[Tracker, str, list[dict[str, Any]]], None]
     reconcile: Callable[[Tracker, str], object]
 
 
@@ -201,7 +205,8 @@ def lost_versions(workspace: Path, model: str, numbers: Mapping[str, str]) -> li
 def rebuild(workspace: Path, decided: Decided, say: Say = lambda _: None) -> dict[str, Any]:
     """Return the runs recorded again, the versions there are now, and those that could not be made again.
 
-    Adds what is missing and changes no number. UserError when the store has versions of which Git knows nothing.
+    Adds what is missing and changes no number. UserError when the store has versions of which Git knows nothing, or its aliases
+    stand by a decision that this clone does not know.
     """
     (workspace / ".compactlm").mkdir(exist_ok=True)
     with only_run(workspace), tempfile.TemporaryDirectory(prefix="rebuild-", dir=workspace / ".compactlm") as folder:
@@ -219,6 +224,7 @@ def rebuild(workspace: Path, decided: Decided, say: Say = lambda _: None) -> dic
             wanted = known.get(run.model, {})
             # Once runs are recorded, one that Git alone has was never published unless a record knows a version of it.
             if run in runs or not records or run.weights() & set(wanted):
+                decided.refuse(Tracker(workspace), run.model, log)
                 say(f"recording {run.where} of {run.model}")
                 record_again(workspace, run, run.whole_stages(missing), wanted)
                 done.append({"where": run.where, "model": run.model, "missing": missing})

@@ -13,16 +13,14 @@ from typing import Any
 import pytest
 
 from tasks.audit.walk import audit
-from tasks.promotion.decide import reconcile
-from tasks.promotion.decisions import read_log
-from tasks.registry.rebuild import Decided, rebuild
+from tasks.promotion.first_champion import DECIDED
+from tasks.registry.rebuild import rebuild
 from tests.pipeline.conftest import Command
 from tests.tampering import STORE, moved_away
 from tests.tiny_project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")
 
-DECIDED = Decided(read_log, reconcile)
 OWN_IDS = ("model_id", "run_id", "path", "onnx_path")  # a new store makes its own
 
 
