@@ -97,12 +97,13 @@ def compress(
 ) -> State[Any] | dict[str, Any]:
     """Return the record of the run, or the state NoChange when everything was up to date.
 
-    `started`: when the command began, in seconds since the epoch; `checked`: params and sources have been looked at.
+    `started`: when the command began, in seconds since the epoch; `checked`: who calls holds the workspace, and has looked at
+    params and sources.
     """
     began = started or time.time()
     folder = Path(workspace).absolute()
-    rebuild_lost(folder)
-    with only_run(folder):
+    with nullcontext() if checked else only_run(folder):
+        rebuild_lost(folder)
         params = prepare_run(folder, checked=checked)
         recorder, waiting = open_recorder(folder, params, settle_champion)
         if not waiting:
@@ -112,7 +113,7 @@ def compress(
 
 
 def compress_at(api_url: str, workspace: Path, max_workers: int, started: float) -> State[Any] | dict[str, Any]:
-    """Return what `compress` returns, run on the Prefect server at `api_url`, for input that has been checked."""
+    """Return what `compress` returns, run on the Prefect server at `api_url`, for checked input in a workspace that is held."""
     # Prefect reads its environment once, on import, which was before the server had an address.
     with temporary_settings({PREFECT_API_URL: api_url}):
         try:

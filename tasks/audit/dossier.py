@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tasks.audit.evidence import read_receipts
 from tasks.errors import ParamsError, UserError
@@ -17,13 +17,12 @@ from tasks.params.file import model_name, read_yaml
 from tasks.promotion.decide import number_of, state_of
 from tasks.promotion.decisions import Decision, read_log
 from tasks.promotion.marks import Stale, stale
-from tasks.registry.reading import PREFIX
+from tasks.registry.downloads import LOADED_AS
+from tasks.registry.reading import FILES_SHA256, PREFIX
 from tasks.registry.records import RANDOM_INIT
 from tasks.registry.selector import find_version
 from tasks.registry.store import RegisteredVersion
-from tasks.registry.tracking import FILES_SHA256, Tracker, store_exists
-
-LOADED_AS: Final = "registered_model_meta"  # MLflow's own file
+from tasks.registry.tracking import Tracker, store_exists
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from tasks.promotion.decide import Request, decide, reconcile
 from tasks.promotion.decisions import read_log
 from tasks.promotion.marks import refuse_stale, stale
 from tasks.registry.reading import default_uri
-from tasks.registry.rebuild import Decided, rebuild
+from tasks.registry.rebuild import Decided, rebuild_locked
 from tasks.registry.runs import read_runs
 from tasks.registry.selector import CHALLENGER, CHAMPION
 from tasks.registry.tracking import Tracker, store_exists
@@ -29,11 +29,14 @@ DECIDED: Final = Decided(read_log, refuse_stale, reconcile)
 
 
 def rebuild_lost(workspace: Path) -> None:
-    """Make MLflow's index again where it is gone and Git has records of runs: else versions would get other numbers."""
+    """Make MLflow's index again where it is gone and Git has records of runs: else versions would get other numbers.
+
+    The caller holds the workspace.
+    """
     if store_exists(workspace) or not read_runs(workspace):
         return
     console.warning("MLflow's store is gone: %s; it is made again from Git and DVC", default_uri(workspace))
-    answer = rebuild(workspace, DECIDED, console.info)
+    answer = rebuild_locked(workspace, DECIDED, console.info)
     for lost in answer["lost"]:
         console.warning("registry: %s/%s: %s", lost["model"], lost["version"], lost["why"])
     for fault in answer["faults"]:

@@ -206,10 +206,15 @@ def rebuild(workspace: Path, decided: Decided, say: Say = lambda _: None) -> dic
     """Return the runs recorded again, the versions there are now, and those that could not be made again.
 
     Adds what is missing and changes no number. UserError when the store has versions of which Git knows nothing, or its aliases
-    stand by a decision that this clone does not know.
+    stand by a decision that this clone does not know. ResourceError while a run is under way here.
     """
-    (workspace / ".compactlm").mkdir(exist_ok=True)
-    with only_run(workspace), tempfile.TemporaryDirectory(prefix="rebuild-", dir=workspace / ".compactlm") as folder:
+    with only_run(workspace):
+        return rebuild_locked(workspace, decided, say)
+
+
+def rebuild_locked(workspace: Path, decided: Decided, say: Say = lambda _: None) -> dict[str, Any]:
+    """As `rebuild`, for a caller that holds the workspace."""
+    with tempfile.TemporaryDirectory(prefix="rebuild-", dir=workspace / ".compactlm") as folder:
         scratch = Path(folder)
         log = decided.read_log(workspace) if has_git(workspace) else []
         records = read_runs(workspace)
