@@ -131,9 +131,13 @@ def _publish(workspace: Path) -> dict[str, Any]:
 
 
 def _rebuild(workspace: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    from tasks.git import has_git
     from tasks.promotion.first_champion import DECIDED
+    from tasks.promotion.remote import fetched_log
     from tasks.registry.rebuild import rebuild
 
+    if has_git(workspace):
+        fetched_log(workspace)
     return rebuild(workspace, DECIDED, say)
 
 

@@ -18,12 +18,14 @@ from tasks.errors import UserError
 from tasks.lineage.receipts import git_state
 from tasks.promotion.decision_page import as_markdown
 from tasks.promotion.decisions import Decision, VersionRecord, commit, lease, mirror, now, read_log, sealed, version_record
-from tasks.promotion.marks import BEGUN, SETTLED, is_settled, put_mark, refuse_stale
+from tasks.promotion.marks import BEGUN, SETTLED, StaleError, is_settled, put_mark, refuse_stale
+from tasks.promotion.remote import exchange, fetched_log, offer
 from tasks.registry.reading import Reader, own_tags
 from tasks.registry.tracking import Tracker
 
 ALIASES: Final = ("previous", "champion")  # in this order: there is never a champion whose predecessor is lost
 ATTEMPTS: Final = 100
+PATIENCE: Final = 5  # looks at aliases that are not what they were just set to: another clone may be about to set them, too
 MAX_DESCRIPTION: Final = 5000  # characters that MLflow's store keeps
 State = dict[str, VersionRecord | None]  # `champion` and `previous`
 Judge = Callable[[VersionRecord, VersionRecord | None], dict[str, Any]]  # (candidate, champion) -> verdict
@@ -56,8 +58,11 @@ def newest(log: Sequence[Decision], name: str) -> Decision | None:
 
 
 def known_log(tracker: Reader, name: str) -> list[Decision]:
-    """Return the log for one who judges by it; StaleError where the aliases of a model stand by a decision that is not in it."""
-    log = read_log(tracker.workspace)
+    """Return the log for one who judges by it, the remote's decisions in it.
+
+    Raises StaleError where the aliases of a model stand by a decision that is not in it.
+    """
+    log = fetched_log(tracker.workspace)
     refuse_stale(tracker, name, log)
     return log
 
@@ -75,8 +80,8 @@ def describe(tracker: Reader, name: str, version: str) -> VersionRecord:
 def decide(tracker: Tracker, name: str, request: Request, judge: Judge) -> Decision:
     """Return the recorded decision on a request: done, or refused with the verdict's reasons. UserError on a moved alias.
 
-    The lease makes the processes of one machine wait for each other. Should somebody commit without it, the create-only
-    ref refuses our number, and the candidate is judged again, against the champion there is then.
+    The lease makes the processes of one machine wait for each other. Should somebody commit without it, here or at the remote,
+    the create-only ref refuses our number, and the candidate is judged again, against the champion there is then.
     """
     workspace = tracker.workspace
     for _ in range(ATTEMPTS):
@@ -88,7 +93,7 @@ def decide(tracker: Tracker, name: str, request: Request, judge: Judge) -> Decis
             verdict = judge(candidate, state_of(log, name)["champion"])
             decision = content(name, request, candidate, verdict, log)
             entry = sealed({**decision, "git": git_state(workspace)}, log)
-            if not commit(workspace, entry):
+            if not offer(workspace, entry) or not commit(workspace, entry):
                 continue
             mirror(workspace, read_log(workspace))
             settle(tracker, name)
@@ -129,24 +134,39 @@ def settle(tracker: Tracker, name: str, drop: str = "") -> None:
     """Bring the aliases to what the newest decision says, and read them back; again if a newer one came meanwhile.
 
     Which decision that is stands in the registry before the first alias moves: a clone that does not know it then leaves the
-    aliases alone, even if this process dies on the way. Raises StaleError where another clone has decided meanwhile.
+    aliases alone, even if this process dies on the way. Raises StaleError where another clone has decided meanwhile and there
+    is no remote from which that could be taken.
     """
-    while True:
-        log = read_log(tracker.workspace)
-        refuse_stale(tracker, name, log, drop)
+    for attempt in range(1, ATTEMPTS + 1):
+        log = _log_of_registry(tracker, name, drop)
         state, last = state_of(log, name), newest(log, name)
         assert last is not None, "aliases are settled by a decision"
         if not is_settled(tracker, name, last):
             put_mark(tracker, name, BEGUN, last)
         for alias in ALIASES:
             point(tracker, name, alias, state[alias])
-        if len(read_log(tracker.workspace)) == len(log):
-            break  # else a slow process of an older decision must not have the last word
-    wrong = differences(tracker, name, state)
-    if wrong:
-        raise UserError(f"{name}: {'; '.join(wrong)}, right after it was set; is another program moving aliases?")
-    describe_newest(tracker, name, last)
-    mark(tracker, name, last)
+        if len(_log_of_registry(tracker, name, drop)) != len(log):
+            continue  # a slow process of an older decision must not have the last word
+        wrong = differences(tracker, name, state)
+        if not wrong:
+            describe_newest(tracker, name, last)
+            return mark(tracker, name, last)
+        if attempt == PATIENCE:
+            raise UserError(f"{name}: {'; '.join(wrong)}, right after it was set; is another program moving aliases?")
+    raise UserError(f"{name}: {ATTEMPTS} other decisions came first; `compactlm history --repair` brings the aliases to the last")
+
+
+def _log_of_registry(tracker: Tracker, name: str, drop: str) -> list[Decision]:
+    """Return the log with the decision by which the aliases stand; StaleError where it is neither here nor at a remote."""
+    log = read_log(tracker.workspace)
+    try:
+        refuse_stale(tracker, name, log, drop)
+    except StaleError:
+        if not exchange(tracker.workspace):
+            raise
+        log = read_log(tracker.workspace)
+        refuse_stale(tracker, name, log, drop)
+    return log
 
 
 def describe_newest(tracker: Tracker, name: str, entry: Decision) -> None:
@@ -208,11 +228,13 @@ def reconcile(tracker: Tracker, name: str, *, repair: bool = False, drop: str = 
 def reconcile_locked(tracker: Tracker, name: str, *, repair: bool = False, drop: str = "") -> list[str]:
     """As `reconcile`, for a caller that holds the lease; UserError on aliases moved by hand, unless they are repaired.
 
-    Raises StaleError, whatever is to be repaired, in a clone that does not know by which decision the aliases stand.
+    The remote's decisions are taken first; raises as `exchange`. Raises StaleError, whatever is to be repaired, in a clone that
+    does not know by which decision the aliases stand.
     """
+    done = exchange(tracker.workspace)
     log = read_log(tracker.workspace)
-    missing = mirror(tracker.workspace, log)
-    done = [f"{missing} decision{'s' if missing > 1 else ''} written to the other copy of the log"] if missing else []
+    if missing := mirror(tracker.workspace, log):
+        done.append(f"{missing} decision{'s' if missing > 1 else ''} written to the other copy of the log")
     refuse_stale(tracker, name, log, drop)
     last = newest(log, name)
     if last is None:

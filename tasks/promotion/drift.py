@@ -9,6 +9,7 @@ from tasks.errors import UserError
 from tasks.promotion.decide import ALIASES, differences, number_of, state_of
 from tasks.promotion.decisions import LOG, Decision, lease, read_lines, read_log, read_refs
 from tasks.promotion.marks import stale
+from tasks.promotion.remote import exchange
 from tasks.registry.reading import Reader
 
 REPAIR: Final = "`compactlm history --repair` puts it back to what was decided"
@@ -39,6 +40,7 @@ def registry_drift(tracker: Reader, name: str) -> Drift:
     workspace = tracker.workspace
     with lease(workspace):
         try:
+            exchange(workspace)
             log = read_log(workspace)
         except UserError as error:
             return Drift([str(error)], "")

@@ -16,7 +16,8 @@ from tasks.git import has_git
 from tasks.params.base import Params
 from tasks.promotion.decide import Request, decide, reconcile
 from tasks.promotion.decisions import read_log
-from tasks.promotion.marks import refuse_stale, stale
+from tasks.promotion.marks import refuse_stale
+from tasks.promotion.remote import RemoteError, fetched_log
 from tasks.registry.reading import default_uri
 from tasks.registry.rebuild import Decided, rebuild_locked
 from tasks.registry.runs import read_runs
@@ -50,10 +51,15 @@ def settle_champion(tracker: Tracker, params: Params, version: str, selected: st
     A run does not fail over its registry: aliases moved by hand or a broken log stop promotions, not training.
     """
     name = params.registry.model_name
-    if unknown := _unknown_decision(tracker, name):
-        console.warning("registry: every alias is left as it is: %s", unknown)
+    try:
+        fault = _unreached(tracker, name)
+    except UserError as error:
+        console.warning("registry: every alias is left as it is: %s", error)
         return
     tracker.set_alias(name, CHALLENGER, version)
+    if fault is not None:
+        console.warning("registry: the champion is not settled: %s. Once it answers, `compactlm publish` settles it", fault)
+        return
     if not has_git(tracker.workspace):
         console.warning("no champion: %s is in no Git repository, where decisions are recorded", tracker.workspace)
         return
@@ -82,13 +88,16 @@ def settle_champion(tracker: Tracker, params: Params, version: str, selected: st
         console.warning("registry: %s", error)
 
 
-def _unknown_decision(tracker: Tracker, name: str) -> str | None:
-    """Return why no alias may be touched from here; None where that is not so, or a broken log is told later."""
+def _unreached(tracker: Tracker, name: str) -> str | None:
+    """Return why decisions cannot be fetched now; UserError where the log here is broken or not that of the aliases."""
+    workspace = tracker.workspace
+    fault = None
     try:
-        found = stale(tracker, name, read_log(tracker.workspace) if has_git(tracker.workspace) else [])
-    except UserError:
-        return None
-    return found.sentence if found else None
+        log = fetched_log(workspace) if has_git(workspace) else []
+    except RemoteError as error:
+        log, fault = read_log(workspace), str(error)
+    refuse_stale(tracker, name, log)
+    return fault
 
 
 def _tell(entry: dict[str, Any]) -> None:

@@ -1,8 +1,12 @@
-"""Two clones and one registry: whoever knows fewer decisions than the registry changes no alias, and says how to learn them."""
+"""Two clones and one registry: whoever knows fewer decisions than the registry changes no alias, and says how to learn them.
+
+With `promotion.remote` both follow one log, and the push to it is the moment of decision.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,10 +19,11 @@ from tasks.params.file import load_params
 from tasks.promotion import decide as promotion
 from tasks.promotion import drift
 from tasks.promotion.decide import decide, reconcile
-from tasks.promotion.decisions import LOG, read_log
+from tasks.promotion.decisions import LOG, read_log, read_refs
 from tasks.promotion.drift import registry_drift
 from tasks.promotion.first_champion import settle_champion
 from tasks.promotion.marks import BEGUN, SETTLED, StaleError, read_mark
+from tasks.promotion.remote import ForkError, RemoteError
 from tasks.registry.tracking import Tracker
 from tests.integration import test_promotion as story
 from tests.integration.conftest import shell
@@ -208,3 +213,161 @@ def test_marks_of_former_versions_are_read_and_made_whole(team: Team) -> None:
     assert mark is not None
     assert (mark.number, mark.sha256) == (2, read_log(team.here.workspace)[-1]["sha256"])
     assert mark.words.endswith("by tester")
+
+
+@pytest.fixture
+def together(team: Team) -> Team:
+    """Let both clones decide by the remote."""
+    for tracker in (team.here, team.there):
+        (tracker.workspace / "params.yaml").write_text("promotion: {remote: origin}\n", encoding="utf-8")
+    return team
+
+
+def at_remote(team: Team) -> list[dict[str, Any]]:
+    return list(read_refs(team.remote))
+
+
+def check_both(team: Team) -> list[dict[str, Any]]:
+    """Return the log after asserting that clones, remote and aliases agree on it."""
+    for tracker in (team.here, team.there):
+        reconcile(tracker, NAME)
+    log = story.check(team.here)
+    assert story.check(team.there) == at_remote(team) == log
+    return log
+
+
+def test_clones_that_share_a_remote_decide_one_after_the_other(together: Team) -> None:
+    team = together
+    for number, tracker in enumerate((team.here, team.there, team.there, team.here), start=1):
+        assert promote(tracker, str(number))["number"] == number
+        assert at_remote(team)[-1]["candidate"]["version"] == str(number)
+    assert len(check_both(team)) == 4
+
+
+def test_a_clone_that_was_away_for_long_takes_the_log_and_a_new_one_too(together: Team, tmp_path: Path) -> None:
+    team = together
+    for version in ("1", "2", "3"):
+        promote(team.here, version)
+    assert reconcile(team.there, NAME) == ["3 decisions taken from origin"]
+    promote(team.here, "4")
+    assert promote(team.there, "5")["before"]["champion"]["version"] == "4"
+    shell(tmp_path, "git", "clone", "-q", str(team.remote), "new")  # neither lines nor refs
+    new = Tracker(tmp_path / "new", NAME)
+    shutil.copy(team.here.workspace / "params.yaml", new.workspace)
+    assert registry_drift(new, NAME).faults == []
+    assert promote(new, "6")["number"] == 6
+    assert len(check_both(team)) == 6
+
+
+def test_a_log_of_former_times_is_brought_to_the_remote_first(team: Team, together: Team) -> None:
+    (team.here.workspace / "params.yaml").rename(team.here.workspace / "aside")
+    for version in ("1", "2"):
+        promote(team.here, version)
+    assert at_remote(team) == []
+    (team.here.workspace / "aside").rename(team.here.workspace / "params.yaml")
+    assert reconcile(team.here, NAME) == ["2 decisions brought to origin"]
+    promote(team.there, "3")
+    assert len(check_both(team)) == 3
+
+
+def test_whoever_is_first_between_fetch_and_push_is_judged_against(together: Team) -> None:
+    team, seen = together, []
+
+    def slow(_candidate: Any, champion: Any) -> dict[str, Any]:
+        seen.append(champion and champion["version"])
+        if len(seen) == 1:
+            promote(team.there, "9")
+        return PASS
+
+    assert decide(team.here, NAME, story.ask("2"), slow)["number"] == 2
+    assert seen == [None, "9"]
+    assert [entry["candidate"]["version"] for entry in check_both(team)] == ["9", "2"]
+
+
+def test_what_died_between_push_and_aliases_is_finished_by_any_clone(together: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    team = together
+    promote(team.here, "1")
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion, "commit", killed)  # the remote has it, this clone not even a ref
+        with pytest.raises(KeyboardInterrupt):
+            promote(team.here, "2")
+    assert team.here.aliases(NAME) == {"champion": "1"}
+    assert promote(team.there, "3")["before"]["champion"]["version"] == "2"
+    assert [entry["candidate"]["version"] for entry in check_both(team)] == ["1", "2", "3"]
+
+
+def _gone(team: Team) -> None:
+    team.remote.rename(team.remote.with_name("away"))
+
+
+def _refuses(team: Team) -> None:
+    hook = team.remote / "hooks/pre-receive"
+    hook.write_text("#!/bin/sh\necho not on Fridays >&2\nexit 1\n")
+    hook.chmod(0o755)
+
+
+def _unnamed(team: Team) -> None:
+    for tracker in (team.here, team.there):
+        shell(tracker.workspace, "git", "remote", "rename", "origin", "upstream")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_gone, "origin cannot be reached: fatal: .*; nothing is decided from here"),
+        (_refuses, "origin does not take the decision: .*[Nn]othing was decided"),
+        (_unnamed, "'origin' is no remote of this repository; allowed: null, upstream"),
+    ],
+)
+def test_without_the_remote_nothing_is_decided(
+    together: Team, change: Any, words: str, params: Params, caplog: pytest.LogCaptureFixture
+) -> None:
+    team = together
+    promote(team.here, "1")
+    change(team)
+    with pytest.raises(RemoteError, match=words):
+        promote(team.here, "2")
+    assert [entry["candidate"]["version"] for entry in read_log(team.here.workspace)] == ["1"]
+    assert team.here.aliases(NAME) == {"champion": "1"}
+    if change is not _refuses:
+        settle_champion(team.here, params, "4", "r4")  # the end of a run
+        assert "the champion is not settled" in caplog.text
+        assert "`compactlm publish` settles it" in caplog.text
+        assert team.here.aliases(NAME) == {"champion": "1", "challenger": "4"}
+
+
+def test_logs_that_parted_before_they_had_a_remote_are_shown_and_left(together: Team) -> None:
+    team = together
+    (team.there.workspace / "params.yaml").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(promotion, "settle", lambda *_: None)
+        promote(team.there, "3")
+    promote(team.here, "2")
+    shutil.copy(team.here.workspace / "params.yaml", team.there.workspace)
+    before = team.here.aliases(NAME), at_remote(team), read_log(team.there.workspace)
+    fork = "decision 1 was made twice: here promote version 3 .* at origin promote version 2 .*git fetch --prune origin"
+    for act in (lambda: promote(team.there, "4"), lambda: _repair(team.there)):
+        with pytest.raises(ForkError, match=fork):
+            act()
+    assert "decision 1 was made twice" in registry_drift(team.there, NAME).faults[0]
+    assert (team.here.aliases(NAME), at_remote(team), read_log(team.there.workspace)) == before
+
+
+def test_of_ten_promotions_at_once_in_two_clones_none_is_lost_and_no_number_is_given_twice(together: Team) -> None:
+    team = together
+    nursery = story.Nursery({"MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]})
+    try:
+        commands = [[str((team.here, team.there)[version % 2].workspace), NAME, str(version)] for version in range(1, 11)]
+        ends = nursery.run_all(commands)
+    finally:
+        nursery.process.communicate()
+    assert [end for end in ends if end[0] != 0] == []
+    last = at_remote(team)[-1]["candidate"]["version"]
+    assert team.here.aliases(NAME)["champion"] == last  # before anything is reconciled
+    log = check_both(team)
+    assert sorted(int(entry["candidate"]["version"]) for entry in log) == list(range(1, 11))
+    assert sorted(int(words) for _, words in ends) == list(range(1, 11))

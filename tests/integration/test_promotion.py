@@ -69,10 +69,10 @@ def promote(tracker: Tracker, version: str, verdict: dict[str, Any] | None = Non
 
 
 class Nursery:
-    """A process that promotes in children of its own."""
+    """A process that promotes in children of its own, in the store of each project or in one that is given."""
 
-    def __init__(self) -> None:
-        env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    def __init__(self, store: dict[str, str] | None = None) -> None:
+        env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"} | (store or {})
         self.process = subprocess.Popen(
             [sys.executable, str(SCRIPT)],
             env={**env, "PYTHONPATH": str(ROOT)},
@@ -83,9 +83,13 @@ class Nursery:
 
     def run(self, tracker: Tracker, commands: list[list[str]]) -> list[tuple[int, str]]:
         """Return exit code and words of promotions of `[version, options...]` that all run at once."""
+        return self.run_all([[str(tracker.workspace), NAME, *one] for one in commands])
+
+    def run_all(self, commands: list[list[str]]) -> list[tuple[int, str]]:
+        """Return the same of promotions of `[workspace, model, version, options...]`."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps([[str(tracker.workspace), NAME, *one] for one in commands]) + "\n")
+        self.process.stdin.write(json.dumps(commands) + "\n")
         self.process.stdin.flush()
         return [(code, words) for code, words in json.loads(self.process.stdout.readline())]
 
