@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger, tags, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -25,6 +25,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.dead import forget_dead, tag_of
 from flows.summary import publish_artifacts
 from tasks.errors import StageError
 from tasks.params.base import Params
@@ -103,6 +104,7 @@ def compress(
     began = started or time.time()
     folder = Path(workspace).absolute()
     with nullcontext() if checked else only_run(folder):
+        forget_dead(folder, compress.name)
         rebuild_lost(folder)
         params = prepare_run(folder, checked=checked)
         recorder, waiting = open_recorder(folder, params, settle_champion)
@@ -117,7 +119,8 @@ def compress_at(api_url: str, workspace: Path, max_workers: int, started: float)
     # Prefect reads its environment once, on import, which was before the server had an address.
     with temporary_settings({PREFECT_API_URL: api_url}):
         try:
-            return compress(str(workspace), max_workers, started, checked=True)
+            with tags(tag_of(workspace)):
+                return compress(str(workspace), max_workers, started, checked=True)
         finally:
             # What is still on its way would be tried for a minute after the server has gone.
             APILogHandler().flush()
