@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger, tags, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.events.worker import EventsWorker
@@ -23,6 +23,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.dead import forget_dead, tag_of
 from flows.outage import ERRORS, RETRIES, Ending, ProgressArtifact, Watch, kept_ending
 from flows.summary import publish_artifacts
 from tasks.errors import StageError, UserError
@@ -82,12 +83,14 @@ def compress(
 ) -> State[Any] | dict[str, Any]:
     """Return the record of the run, or the state NoChange when everything was up to date.
 
-    `started`: when the command began, in seconds since the epoch; `checked`: params and sources have been looked at.
+    `started`: when the command began, in seconds since the epoch; `checked`: who calls holds the workspace, and has looked at
+    params and sources.
     """
     began = started or time.time()
     folder = Path(workspace).absolute()
-    rebuild_lost(folder)
-    with kept_ending() as ending, ending.kept(), only_run(folder):
+    with kept_ending() as ending, ending.kept(), nullcontext() if checked else only_run(folder):
+        forget_dead(folder, compress.name)
+        rebuild_lost(folder)
         params = prepare_run(folder, checked=checked)
         recorder, waiting = open_recorder(folder, params, settle_champion)
         if not waiting:
@@ -100,7 +103,7 @@ def compress(
 
 
 def compress_at(watch: Watch, workspace: Path, max_workers: int, started: float) -> State[Any] | dict[str, Any]:
-    """Return what `compress` returns, run on the Prefect server that is watched, for input that has been checked.
+    """Return what `compress` returns, run on the Prefect server that is watched, for checked input in a workspace that is held.
 
     A server that is away when the work has ended changes nothing of that.
     """
@@ -110,7 +113,8 @@ def compress_at(watch: Watch, workspace: Path, max_workers: int, started: float)
         settings[PREFECT_CLIENT_MAX_RETRIES] = RETRIES
     with temporary_settings(settings), kept_ending(watch) as ending:
         try:
-            return compress(str(workspace), max_workers, started, checked=True)
+            with tags(tag_of(workspace)):
+                return compress(str(workspace), max_workers, started, checked=True)
         except ERRORS:
             watch.look()
             if ending.fault is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -10,28 +12,29 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from prefect import Flow
 from prefect import serve as prefect_serve
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, FlowFilter, FlowFilterName, FlowRunFilter
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, FlowRunFilter
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Crashed
+from prefect.states import Cancelled
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
 from flows.audit import audit_champion
 from flows.compress import compress
+from flows.dead import UNDER_WAY, mark_dead, tag_of
 from flows.promote import promote
 from flows.watch import check_registry
 from tasks.errors import ParamsError, ResourceError
+from tasks.running.identity import workspace_id
 from tasks.running.start import only_run
 
 UTC: Final = "UTC"
 CHECK_CRON: Final = "*/30 * * * *"
 Overlap = Literal["skip", "enqueue"]
-
-UNDER_WAY: Final = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-
+NOT_ENDED: Final = (StateType.SCHEDULED, StateType.PAUSED, *UNDER_WAY)
+console = logging.getLogger("compactlm")
 # What happens to a tick that comes while a run is under way.
 STRATEGIES: dict[Overlap, ConcurrencyLimitStrategy] = {
     "skip": ConcurrencyLimitStrategy.CANCEL_NEW,
@@ -65,33 +68,51 @@ def serve(
     # Prefect reads its environment once, on import, which was before our server had an address.
     with temporary_settings({PREFECT_API_URL: api_url}):
         end_dead_runs(workspace)
+        if former := take_over(workspace):
+            console.warning("%d deployments of a former version, 'compactlm %s', were replaced", former, workspace.name)
         prefect_serve(*deployments(workspace, cron, limit, audit_cron, timezone), print_starting_message=False)
 
 
 def end_dead_runs(workspace: Path) -> int:
-    """Return how many served runs were still called running though nothing runs here, and mark them as crashed.
+    """Return how many runs were still called running though nothing runs here, and mark them as crashed.
 
     They are left by a machine or a server that was stopped in their middle. Prefect keeps their place in the limit of one run
     at a time, and would cancel each later tick for it.
     """
     try:
-        with only_run(workspace), get_client(sync_client=True) as client:
-            dead = client.read_flow_runs(
-                flow_filter=FlowFilter(name=FlowFilterName(any_=[compress.name, audit_champion.name])),
-                flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": list(UNDER_WAY)}}}),
-                deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[_name(workspace)])),
-            )
-            for run in dead:
-                client.set_flow_run_state(run.id, Crashed(message="the server of flows was stopped in the middle"))
+        with only_run(workspace):
+            return mark_dead(workspace, [compress.name, audit_champion.name], UNDER_WAY)
     except ResourceError:  # what is called running does run: `compactlm run`, or another server of flows
         return 0
-    return len(dead)
+
+
+def take_over(workspace: Path) -> int:
+    """Return how many deployments of former versions served this workspace, and take them away.
+
+    They were named after the folder alone, as those of other workspaces; which one it is stands in their parameters. What they
+    had not ended is cancelled.
+    """
+    former = DeploymentFilter(name=DeploymentFilterName(any_=[f"compactlm {workspace.name}"]))
+    with get_client(sync_client=True) as client:
+        ours = [entry for entry in client.read_deployments(deployment_filter=former) if _serves(entry.parameters, workspace)]
+        for entry in ours:
+            asked = {"deployment_id": {"any_": [str(entry.id)]}, "state": {"type": {"any_": list(NOT_ENDED)}}}
+            for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(asked)):
+                client.set_flow_run_state(
+                    run.id, Cancelled(message=f"served as {_name(workspace)!r} now; start it there"), force=True
+                )
+            client.delete_deployment(entry.id)
+    return len(ours)
+
+
+def _serves(parameters: Mapping[str, Any], workspace: Path) -> bool:
+    return parameters.get("workspace") == str(workspace)
 
 
 def deployments(
     workspace: Path, cron: str | None, limit: ConcurrencyLimitConfig, audit_cron: str | None = None, timezone: str = UTC
 ) -> list[RunnerDeployment]:
-    """Return what is served, all under the workspace's name."""
+    """Return what is served, all under the workspace's name and tag."""
     served = [
         _deployed(compress, workspace, schedule=_schedule(cron, timezone), concurrency_limit=limit),
         _deployed(promote, workspace),
@@ -109,11 +130,16 @@ def _schedule(cron: str | None, timezone: str) -> CronSchedule | None:
 
 def _deployed(flow: Flow[..., Any], workspace: Path, **how: Any) -> RunnerDeployment:
     made = flow.to_deployment(
-        _name(workspace), parameters={"workspace": str(workspace)}, entrypoint_type=EntrypointType.MODULE_PATH, **how
+        _name(workspace),
+        parameters={"workspace": str(workspace)},
+        tags=[tag_of(workspace)],
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        **how,
     )
     assert isinstance(made, RunnerDeployment)  # not a coroutine: there is no event loop here
     return made
 
 
 def _name(workspace: Path) -> str:
-    return f"compactlm {workspace.name}"
+    """Return the name of what a workspace serves: for people, and no other workspace's on a server that is shared."""
+    return f"compactlm {workspace.name} {workspace_id(workspace)}"

@@ -15,7 +15,7 @@ from prefect.events import emit_event
 from tasks.errors import UserError
 from tasks.git import has_git
 from tasks.params.file import load_params
-from tasks.promotion.drift import registry_faults
+from tasks.promotion.drift import Drift, registry_drift, registry_faults
 from tasks.promotion.webhook import Receiver
 from tasks.registry.tracking import Tracker, store_exists
 from tasks.report.markdown import bullets
@@ -29,13 +29,11 @@ def check_registry(workspace: str = ".") -> None:
     """End as failed, with an event and an artifact, when the registry is not what was decided."""
     folder = Path(workspace).absolute()
     name = load_params(folder / "params.yaml").registry.model_name
-    faults = registry_faults(Tracker(folder), name) if store_exists(folder) and has_git(folder) else []
-    if faults:
-        emit_event(EVENT, resource={"prefect.resource.id": f"compactlm.model.{name}"}, payload={"differences": faults})
-        create_markdown_artifact(
-            f"{bullets(faults)}\n`compactlm history --repair` puts it back to what was decided.\n", key="drift"
-        )
-        raise UserError(f"{name}: {'; '.join(faults)}. `compactlm history --repair` puts it back to what was decided")
+    drift = registry_drift(Tracker(folder), name) if store_exists(folder) and has_git(folder) else Drift([], "")
+    if drift.faults:
+        emit_event(EVENT, resource={"prefect.resource.id": f"compactlm.model.{name}"}, payload={"differences": drift.faults})
+        create_markdown_artifact(f"{bullets(drift.faults)}\n{drift.advice}{'.' if drift.advice else ''}\n", key="drift")
+        raise UserError(drift.sentence(name))
 
 
 def watch(

@@ -52,6 +52,7 @@ KEPT: Final = ("GIT_CONFIG", "GIT_SSH", "GIT_SSL", "GIT_ASKPASS", "GIT_TERMINAL"
 # Its words are looked at, so they are English; and what an object says is what it has always said.
 OWN_ENV: Final = {"LC_ALL": "C", "LANGUAGE": "", "GIT_NO_REPLACE_OBJECTS": "1"}
 OF_ANOTHER: Final = "dubious ownership"
+UNASKED: Final = {"GIT_TERMINAL_PROMPT": "0"}  # who has no access gets no question, which nobody might be there to answer
 HIDDEN: Final = ("S", "s", "h")  # what `ls-files -v` marks files with that are taken for unchanged
 
 
@@ -201,20 +202,76 @@ def commits_of(workspace: Path, path: str) -> list[str]:
     return done.stdout.decode().split()
 
 
+def refs_of(workspace: Path, prefix: str) -> dict[str, str]:
+    """Return name -> object of the refs below `prefix`, by name."""
+    listed = git(workspace, "for-each-ref", "--sort=refname", "--format=%(objectname) %(refname)", prefix)
+    return _refs(listed.stdout)
+
+
+def _refs(listed: bytes) -> dict[str, str]:
+    pairs = [line.split(maxsplit=1) for line in listed.decode().splitlines()]
+    return {name: blob for blob, name in pairs}
+
+
+def read_blobs(workspace: Path, blobs: Mapping[str, str]) -> dict[str, bytes]:
+    """Return name -> content of blobs; empty where Git cannot read one."""
+    contents = Snapshot(workspace, blobs, {}).read(list(blobs))
+    return {name: contents.get(name, b"") for name in blobs}
+
+
 def read_refs(workspace: Path, prefix: str) -> dict[str, bytes]:
     """Return name -> content of the blobs that the refs below `prefix` point at, by name; empty where Git cannot read one."""
-    listed = git(workspace, "for-each-ref", "--sort=refname", "--format=%(refname) %(objectname)", prefix)
-    names = dict(line.split() for line in listed.stdout.decode().splitlines())
-    contents = Snapshot(workspace, names, {}).read(list(names))
-    return {name: contents.get(name, b"") for name in names}
+    return read_blobs(workspace, refs_of(workspace, prefix))
+
+
+def create_blob(workspace: Path, content: str) -> str:
+    """Return the name of a blob with this content, which Git keeps now; empty where it cannot."""
+    return git(workspace, "hash-object", "-w", "--stdin", given=content.encode()).stdout.decode().strip()
 
 
 def create_ref(workspace: Path, name: str, content: str) -> bool:
     """Return whether a new ref now points at a blob with this content; False when there is such a ref already."""
-    kept = git(workspace, "hash-object", "-w", "--stdin", given=content.encode())
-    blob = kept.stdout.decode().strip()
+    blob = create_blob(workspace, content)
     # The empty old value: only if there is none.
-    return kept.returncode == 0 and git(workspace, "update-ref", name, blob, "").returncode == 0
+    return bool(blob) and git(workspace, "update-ref", name, blob, "").returncode == 0
+
+
+def remotes(workspace: Path) -> list[str]:
+    """Return the names of the remotes of a repository."""
+    return git(workspace, "remote").stdout.decode(errors="replace").split()
+
+
+def refs_at(workspace: Path, remote: str, prefix: str) -> dict[str, str]:
+    """Return name -> object of the refs below `prefix` at a remote, by name; OSError with Git's words when it cannot be asked."""
+    done = git(workspace, "ls-remote", "--refs", "--", remote, f"{prefix}/*", env=UNASKED)
+    if done.returncode:
+        raise OSError(_last_words(done))
+    return dict(sorted((name, blob) for name, blob in _refs(done.stdout).items() if name.startswith(f"{prefix}/")))
+
+
+def fetch_objects(workspace: Path, remote: str, names: Sequence[str]) -> None:
+    """Bring what refs of a remote point at, and change no ref here; OSError with Git's words when that does not go."""
+    words = ("--quiet", "--no-tags", "--no-prune", "--no-write-fetch-head", "--no-auto-maintenance", "--refmap=", "--stdin")
+    done = git(workspace, "fetch", *words, "--", remote, env=UNASKED, given="".join(f"{name}\n" for name in names).encode())
+    if done.returncode:
+        raise OSError(_last_words(done))
+
+
+def push_new(workspace: Path, remote: str, refs: Mapping[str, str]) -> str:
+    """Let new refs of a remote point at objects, all or none; return why that did not go, empty when it did.
+
+    The remote takes none in place of one that it has: whoever comes second is refused.
+    """
+    absent = [f"--force-with-lease={name}:" for name in refs]
+    words = ["--quiet", "--no-verify", "--no-follow-tags", *(["--atomic"] if len(refs) > 1 else [])]
+    done = git(workspace, "push", *words, *absent, "--", remote, *(f"{blob}:{name}" for name, blob in refs.items()), env=UNASKED)
+    return _last_words(done) if done.returncode else ""
+
+
+def _last_words(done: subprocess.CompletedProcess[bytes]) -> str:
+    lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+    faults = [line for line in lines if line.startswith(("fatal:", "error:", "!", "remote:"))]
+    return (faults or lines or [f"git ended with code {done.returncode}"])[0]
 
 
 def git(

@@ -133,7 +133,7 @@ def tiny_values(folder: Path) -> dict[str, Any]:
         {"check": "data_validated"},
         {"metric": "perplexity", "set": "test", "versus": "parent", "max_ratio": 50.0},
     ]
-    values["promotion"] = {"gates": [], "approval": None}
+    values["promotion"] = {"gates": [], "approval": None, "remote": None}
     values["registry"]["model_name"] = "tiny-lm"
     values["runtime"] |= {"device": "cpu", "precision": "fp32", "threads": 1}
     return values

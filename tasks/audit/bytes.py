@@ -10,7 +10,7 @@ from tasks.audit.evidence import Evidence
 from tasks.files import listing_md5
 from tasks.lineage.chain import files_of
 from tasks.lineage.checks import Finding, compare, unknown, whole
-from tasks.running.dvc import md5, object_path
+from tasks.running.objects import md5, object_path
 
 
 def in_workspace(evidence: Evidence) -> list[Finding]:

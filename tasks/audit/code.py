@@ -14,7 +14,7 @@ from tasks.git import Snapshot, damage, has_commit, is_reachable, is_shallow, sn
 from tasks.lineage.chain import LOCK, Receipt, agree, completed, edits_lost, files_of, plain, sha256_of
 from tasks.lineage.checks import Finding, compare, failed, passed, unknown, whole
 from tasks.params.file import parse_yaml
-from tasks.running.dvc import md5
+from tasks.running.objects import md5
 
 Key = tuple[str | None, str | None]
 States = Mapping[Key, Snapshot | None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tasks.audit.evidence import read_receipts
 from tasks.errors import ParamsError, UserError
@@ -15,13 +15,13 @@ from tasks.lineage.merkle import RECEIPTS_ROOT
 from tasks.params.file import model_name, read_yaml
 from tasks.promotion.decide import number_of, state_of
 from tasks.promotion.decisions import Decision, read_log
-from tasks.registry.reading import PREFIX
+from tasks.promotion.marks import Stale, stale
+from tasks.registry.downloads import LOADED_AS
+from tasks.registry.reading import FILES_SHA256, PREFIX
 from tasks.registry.records import RANDOM_INIT
 from tasks.registry.selector import find_version
 from tasks.registry.store import RegisteredVersion
-from tasks.registry.tracking import FILES_SHA256, Tracker, store_exists
-
-LOADED_AS: Final = "registered_model_meta"  # MLflow's own file
+from tasks.registry.tracking import Tracker, store_exists
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Dossier:
     aliases: Mapping[str, str]  # alias -> version number
     decided: Mapping[str, str | None]  # alias -> the version number that the log of decisions gives it
     log_fault: str | None  # what is wrong with the log of decisions
+    stale: Stale | None  # why this clone cannot say where the aliases belong: others have decided since
     in_git: bool  # outside of Git no decision can be recorded
     log: Sequence[Decision]  # the decisions about this model; none if the log is broken
     versions: Mapping[str, Mapping[str, str]]  # every version of this model -> its tags; empty tags: not ours
@@ -107,7 +108,7 @@ def read_dossier(tracker: Tracker, name: str, number: str, scratch: Path) -> Dos
     run_tags = tracker.run_tags(run_id)
     runs = {key.removeprefix("round/"): value for key, value in run_tags.items() if key.startswith("round/")}
     runs[tags["round"]] = tags["run_id"]
-    decided, log_fault, log = _decided(tracker, name)
+    decided, log_fault, unknown, log = _decided(tracker, name)
     selection = tracker.run_files(run_id, "selection.json", scratch)
     return Dossier(
         name=name,
@@ -116,6 +117,7 @@ def read_dossier(tracker: Tracker, name: str, number: str, scratch: Path) -> Dos
         aliases=tracker.aliases(name),
         decided=decided,
         log_fault=log_fault,
+        stale=unknown,
         in_git=has_git(tracker.workspace),
         log=log,
         versions=versions,
@@ -128,16 +130,17 @@ def read_dossier(tracker: Tracker, name: str, number: str, scratch: Path) -> Dos
     )
 
 
-def _decided(tracker: Tracker, name: str) -> tuple[dict[str, str | None], str | None, list[Decision]]:
-    """Return alias -> version number by the log of decisions, what is wrong with the log, and its decisions."""
+def _decided(tracker: Tracker, name: str) -> tuple[dict[str, str | None], str | None, Stale | None, list[Decision]]:
+    """Return alias -> version number by the log of decisions, what is wrong with it, whether it lacks some, and its decisions."""
     if not has_git(tracker.workspace):
-        return {}, None, []
+        return {}, None, None, []
     try:
-        log = [entry for entry in read_log(tracker.workspace) if entry["model"] == name]
+        log = read_log(tracker.workspace)
     except (UserError, ValueError, IndexError) as error:  # the latter two: Git cannot read an object of the refs
-        return {}, str(error), []
+        return {}, str(error), None, []
     # By weights: the numbers of the log are those of its time.
-    return {alias: number_of(tracker, name, version) for alias, version in state_of(log, name).items()}, None, log
+    decided = {alias: number_of(tracker, name, version) for alias, version in state_of(log, name).items()}
+    return decided, None, stale(tracker, name, log), [entry for entry in log if entry["model"] == name]
 
 
 def _round(tracker: Tracker, name: str, run_id: str, scratch: Path) -> RoundRecord:

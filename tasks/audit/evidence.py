@@ -12,7 +12,8 @@ from typing import Any, Final
 from tasks.artifacts import RECEIPTS, Digest, receipt_path
 from tasks.files import file_sha256
 from tasks.lineage.chain import Receipt, Receipts, Role, ancestors, files_of, parse, written
-from tasks.running.dvc import cache_folder, md5, object_path
+from tasks.running.dvc import cache_folder
+from tasks.running.objects import md5, object_path
 
 HASHING_THREADS: Final = 4  # hashing lets go of the interpreter's lock; more do not read a disk faster
 Places = Mapping[str, Path | None]  # path of each output -> a place that has its very bytes, None where there is none

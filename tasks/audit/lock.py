@@ -12,7 +12,8 @@ from tasks.audit.evidence import Evidence
 from tasks.errors import ParamsError
 from tasks.lineage.chain import Receipt, agree, completed, md5_of, param, plain, with_value
 from tasks.lineage.checks import Finding, compare, failed, passed, unknown, whole
-from tasks.running.dvc import md5, read_lock
+from tasks.running.dvc import read_lock
+from tasks.running.objects import md5
 
 NAME = "dvc.lock"
 

@@ -18,7 +18,8 @@ from tasks.files import file_sha256, parse_json
 from tasks.lineage.chain import Receipt, Receipts, ancestors, edges, files_of, parse, plain
 from tasks.registry.records import flatten_numbers, flatten_quality
 from tasks.registry.tracking import Tracker
-from tasks.running.dvc import cache_folder, object_path
+from tasks.running.dvc import cache_folder
+from tasks.running.objects import object_path
 
 ROW: Final = re.compile(r"[0-9a-f]{16}")  # as in the column `row_id` of the sets
 ENVIRONMENT: Final = ("python", "platform", "lock_sha256")

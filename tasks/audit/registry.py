@@ -153,6 +153,10 @@ def aliases(dossier: Dossier, receipts: Receipts, chosen: str | None) -> list[Fi
     """
     if not dossier.in_git or dossier.log_fault is not None:
         return []  # the checks of the log say so
+    if dossier.stale is not None:
+        if dossier.stale.forked:
+            return [failed("alias", dossier.name, "one log of decisions", "two", dossier.stale.sentence)]
+        return [unknown("alias", dossier.name, dossier.stale.sentence)]
     expected = dict(dossier.decided)
     if chosen is not None:
         known = {tags.get("model_sha256"): number for number, tags in dossier.versions.items()}

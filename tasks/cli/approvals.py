@@ -47,8 +47,10 @@ def reject(
 
 def _answer(decision: str, selector: str | None, key: Path, reason: str, print_: bool, as_json: bool) -> None:
     from tasks.promotion.answers import find_proposal, keep_answer, signed_answer
+    from tasks.promotion.remote import fetched_log
 
     workspace = find_project()
+    fetched_log(workspace)  # what others have proposed or settled
     model, version, numbers = _meant(workspace, selector)
     proposal = find_proposal(workspace, model, numbers, version)
     signed = signed_answer(proposal, decision, reason, key.expanduser())

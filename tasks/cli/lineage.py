@@ -102,15 +102,22 @@ def publish(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Make the whole index again, with every run that Git and DVC know.")
     ] = False,
+    give_up: Annotated[
+        bool,
+        typer.Option("--give-up", help="With --rebuild: go on without versions whose files are lost; their numbers stay free."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Record in MLflow what `dvc repro` made; with --rebuild all runs, versions and aliases, into an empty store.
 
-    Exit code 1: a version that is known could not be made again; its number stays free.
+    Files of older runs that are not here are fetched from the DVC remote. Exit code 1: with --give-up, a version that is known
+    could not be made again.
     """
+    if give_up and not rebuild:
+        raise UserError("--give-up is a word to --rebuild: compactlm publish --rebuild --give-up")
     workspace = find_project()
     with err.status("recording") as status:
-        answer = _rebuild(workspace, lambda line: status.update(shown(line))) if rebuild else _publish(workspace)
+        answer = _rebuild(workspace, lambda line: status.update(shown(line)), give_up) if rebuild else _publish(workspace)
     lost = [f"{row['model']}/{row['version']}: {row['why']}" for row in answer.get("lost", ())]
     faults = [*answer.get("faults", ()), *lost]
     lines = [f"{_named(version)}  {version['model_sha256'][:12]}" for version in answer["versions"]]
@@ -128,12 +135,15 @@ def _publish(workspace: Path) -> dict[str, Any]:
     return {"runs": runs, "versions": list_versions(workspace, params_of(workspace).registry.model_name)}
 
 
-def _rebuild(workspace: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    from tasks.promotion.decide import reconcile
-    from tasks.promotion.decisions import read_log
-    from tasks.registry.rebuild import Decided, rebuild
+def _rebuild(workspace: Path, say: Callable[[str], None], give_up: bool) -> dict[str, Any]:
+    from tasks.git import has_git
+    from tasks.promotion.first_champion import DECIDED
+    from tasks.promotion.remote import fetched_log
+    from tasks.registry.rebuild import rebuild
 
-    return rebuild(workspace, Decided(read_log, reconcile), say)
+    if has_git(workspace):
+        fetched_log(workspace)
+    return rebuild(workspace, DECIDED, say, give_up=give_up)
 
 
 def _named(row: Mapping[str, Any]) -> str:

@@ -17,14 +17,13 @@ Version = Annotated[str, typer.Argument(metavar="MODEL[@ALIAS|/VERSION]", help="
 
 def gate(version: Version = "challenger", as_json: Json = False) -> None:
     """Judge a version as a promotion would, against today's champion, and change nothing."""
-    from tasks.promotion.decide import describe, state_of
-    from tasks.promotion.decisions import read_log
+    from tasks.promotion.decide import describe, known_log, state_of
     from tasks.promotion.gate import judge_promotion
     from tasks.registry.selector import CHALLENGER, find_own_version
 
     tracker, params, name = open_registry()
     candidate = describe(tracker, name, find_own_version(tracker, version, name, CHALLENGER))
-    champion = state_of(read_log(tracker.workspace), name)["champion"]
+    champion = state_of(known_log(tracker, name), name)["champion"]
     verdict = judge_promotion(tracker, params, candidate, champion)
     if as_json:
         return print_json({"candidate": candidate, "champion": champion, **verdict})
@@ -50,8 +49,7 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Make an earlier champion champion again; its bytes are checked, no metric is asked."""
-    from tasks.promotion.decide import Request, actor, decide, describe
-    from tasks.promotion.decisions import read_log
+    from tasks.promotion.decide import Request, actor, decide, describe, known_log
     from tasks.promotion.gate import judge_rollback
     from tasks.registry.selector import find_own_version
 
@@ -60,7 +58,7 @@ def rollback(
     tracker, _, name = open_registry()
     number = find_own_version(tracker, to, name, "previous")
     wanted = describe(tracker, name, number)["model_sha256"]
-    past = [entry["champion"] for entry in read_log(tracker.workspace) if entry["model"] == name and entry["champion"]]
+    past = [entry["champion"] for entry in known_log(tracker, name) if entry["model"] == name and entry["champion"]]
     if wanted not in [champion["model_sha256"] for champion in past]:
         known = ", ".join(sorted({champion["version"] for champion in past})) or "none"
         raise UserError(
@@ -73,6 +71,12 @@ def rollback(
 def history(
     check: Annotated[bool, typer.Option("--check", help="Compare the log with its other copy and with MLflow.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Bring log copies and aliases to what was decided.")] = False,
+    drop: Annotated[
+        str,
+        typer.Option(
+            metavar="DIGEST", help="With --repair: another clone's decision, as its message names it, that does not count."
+        ),
+    ] = "",
     markdown: Annotated[bool, typer.Option("--markdown", help="Print every decision as a page of markdown.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -80,16 +84,19 @@ def history(
     from tasks.promotion.decide import reconcile
     from tasks.promotion.decision_page import as_markdown
     from tasks.promotion.decisions import read_log
-    from tasks.promotion.drift import registry_faults
+    from tasks.promotion.drift import registry_drift
 
+    if drop and not repair:
+        raise UserError("--drop is a word to --repair: compactlm history --repair --drop DIGEST")
     workspace = find_project()
     name = params_of(workspace).registry.model_name
     log = [entry for entry in read_log(workspace) if entry["model"] == name]
     facts: dict[str, Any] = {"decisions": log}
     if repair:
-        facts["repaired"] = reconcile(open_registry().tracker, name, repair=True)
+        facts["repaired"] = reconcile(open_registry().tracker, name, repair=True, drop=drop)
     if check:
-        facts["differences"] = registry_faults(open_registry().tracker, name)
+        drift = registry_drift(open_registry().tracker, name)
+        facts["differences"] = drift.faults
     if as_json:
         print_json(facts)
     elif markdown:
@@ -100,9 +107,8 @@ def history(
             out.print(line)
         if check and not facts["differences"]:
             out.print("the log is intact, and the aliases are what it says")
-    if facts.get("differences"):
-        words = "; ".join(facts["differences"])
-        raise UserError(f"{name}: {words}. `compactlm history --repair` puts it back to what was decided")
+    if check and drift.faults:
+        raise UserError(drift.sentence(name))
 
 
 def compare(

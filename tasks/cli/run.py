@@ -32,25 +32,16 @@ def run(
     """
     import psutil
 
-    from tasks.cli.ending import EXIT_NOTHING_PASSED, ending_lines, read_ending, result_line
-    from tasks.params.edit import planned_text, require_file, write_text
-    from tasks.running.start import check_run
-    from tasks.running.surroundings import surroundings_remarks
+    from tasks.running.start import only_run
 
     started = psutil.Process().create_time()
     workspace = find_project()
-    require_file(params)
-    text = planned_text(workspace, params, set_ or [])
-    with _run_lines():
-        unchanged = _is_unchanged(workspace, text)
-    if unchanged:
-        record = {"state": "no change", "wall_seconds": round(time.time() - started, 2), "stages": []}
-    else:
-        check_run(workspace, text)
-        for line in write_text(workspace, text):
-            err.print(line)
-        with _run_lines():
-            record = _run_flow(workspace, workers, started)
+    # Before anything is imported or started: a second run ends here, and leaves no run of a flow behind.
+    with _run_lines(), only_run(workspace):
+        record = _bring_up_to_date(workspace, params, set_ or [], workers, started)
+    from tasks.cli.ending import EXIT_NOTHING_PASSED, ending_lines, read_ending, result_line
+    from tasks.running.surroundings import surroundings_remarks
+
     ending = read_ending(workspace, params_of(workspace))
     code = 0 if ending["selected"] else EXIT_NOTHING_PASSED
     worked = record["state"] != "no change"
@@ -72,6 +63,25 @@ def undo(as_json: Json = False) -> None:
     show({"undone": lines}, as_json, *lines, "`compactlm run` brings the stages there")
 
 
+def _bring_up_to_date(workspace: Path, params: Path | None, changes: list[str], workers: int, started: float) -> dict[str, Any]:
+    """Return the record of a run in a workspace that is held for it, after its params were changed as asked."""
+    from tasks.params.edit import planned_text, require_file, write_text
+    from tasks.running.start import check_run
+
+    require_file(params)
+    text = planned_text(workspace, params, changes)
+    if _is_unchanged(workspace, text):
+        return _no_change(started)
+    check_run(workspace, text)
+    for line in write_text(workspace, text):
+        err.print(line)
+    return _run_flow(workspace, workers, started)
+
+
+def _no_change(started: float) -> dict[str, Any]:
+    return {"state": "no change", "wall_seconds": round(time.time() - started, 2), "stages": []}
+
+
 def _is_unchanged(workspace: Path, text: str) -> bool:
     """Return whether nothing is to do; then what is not recorded yet of the last run is recorded.
 
@@ -88,23 +98,21 @@ def _is_unchanged(workspace: Path, text: str) -> bool:
     from tasks.data.sources import is_locked
     from tasks.promotion.first_champion import rebuild_lost, settle_champion
     from tasks.registry.live import open_recorder
-    from tasks.running.start import only_run
     from tasks.running.surroundings import surroundings_faults
 
     if surroundings_faults(workspace, os.environ):
         return False  # so is what is wrong around it
     rebuild_lost(workspace)
-    with only_run(workspace):
-        try:
-            if not is_locked(params.sources(), workspace / "sources.lock"):
-                return False
-        except SourceError:
+    try:
+        if not is_locked(params.sources(), workspace / "sources.lock"):
             return False
-        recorder, waiting = open_recorder(workspace, params, settle_champion)
-        if waiting:
-            return False
-        recorder.finish_unchanged()
-        return True
+    except SourceError:
+        return False
+    recorder, waiting = open_recorder(workspace, params, settle_champion)
+    if waiting:
+        return False
+    recorder.finish_unchanged()
+    return True
 
 
 def _run_flow(workspace: Path, workers: int, started: float) -> dict[str, Any]:
@@ -121,7 +129,7 @@ def _run_flow(workspace: Path, workers: int, started: float) -> dict[str, Any]:
         preload()
         result = compress_at(Watch(ready()), workspace, workers, started)
     if not isinstance(result, dict):
-        return {"state": "no change", "wall_seconds": round(time.time() - started, 2), "stages": []}
+        return _no_change(started)
     # Measured again: the flow's own end takes a second or two, which belongs to the run as well.
     record = write_last_run(workspace, result["state"], result["stages"], time.time() - started)
     err.print(sentence(record))

@@ -25,6 +25,8 @@ from tasks.params.parts import CAUSAL_LM, CLASSIFICATION, MODELS, Confidence, Fi
 MEASURED: Final[Mapping[str, Collection[str]]] = {CLASSIFICATION: METRICS.keys() - ONLY_CAUSAL_LM, CAUSAL_LM: OF_CAUSAL_LM}
 ANSWERED: Final[Mapping[str, Collection[str]]] = {CLASSIFICATION: CHECKS, CAUSAL_LM: CHECKS_OF_CAUSAL_LM}
 
+REMOTE: Final = r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$"
+
 
 class Gate(Section):
     """One rule a round must keep: a metric with exactly one bound, or a check. Its keys alone may be left out."""
@@ -143,6 +145,7 @@ class Promotion(Section):
 
     gates: list[Gate]
     approval: Approval | None
+    remote: Annotated[str, Field(pattern=REMOTE)] | None  # of Git, where the decisions of all clones come together
 
 
 def gate_faults(task: str, gates: Sequence[Gate], of_promotion: Sequence[Gate], sets: Sequence[str]) -> Iterator[str]:

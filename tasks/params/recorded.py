@@ -18,7 +18,8 @@ def recorded_params(values: object) -> Params:
     is of one process, one without its `strategy` is of DDP, and one without `runtime.compile` was not compiled. A
     language model without `accumulate` was trained on whole batches, and a record without `distill.cache` has none. One
     without `prune.depth` chose layers by the harm of doing without them, and one without `prune.merge_heads` merged none.
-    One without `trials` trained the candidates of a search in one stage; it has those that its rounds tell of.
+    One without `promotion.remote` was decided on in its clone alone. One without `trials` trained the candidates of a search in
+    one stage; it has those that its rounds tell of.
     """
     if not isinstance(values, Mapping):
         return SCHEMAS[CLASSIFICATION].model_validate(values)
@@ -27,6 +28,7 @@ def recorded_params(values: object) -> Params:
         "runtime": {"launcher": None, "compile": False},
         "prune": {"depth": "harm", "merge_heads": False},
         "distill": {"cache": None},
+        "promotion": {"remote": None},
     }
     if whole["task"] == CAUSAL_LM:
         added["teacher"] = {"accumulate": 1}

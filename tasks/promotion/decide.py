@@ -2,7 +2,8 @@
 
 The decision in the log (tasks/promotion/decisions.py) is the truth; MLflow's aliases follow from it. A crash before the
 commit leaves nothing, one after it leaves aliases that `reconcile` brings up to the log. The model tag `decision` says up to
-which decision the aliases were brought: aliases that differ at that number were moved by hand.
+which decision the aliases were brought: aliases that differ at that decision were moved by hand. A clone that does not know
+it leaves them alone (tasks/promotion/marks.py).
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from tasks.lineage.loaded import changed_since_import, listed
 from tasks.lineage.receipts import git_state
 from tasks.promotion.decision_page import as_markdown
 from tasks.promotion.decisions import Decision, VersionRecord, commit, lease, mirror, now, read_log, sealed, version_record
+from tasks.promotion.marks import BEGUN, SETTLED, StaleError, is_settled, put_mark, refuse_stale
+from tasks.promotion.remote import exchange, fetched_log, offer
 from tasks.registry.reading import Reader, own_tags
 from tasks.registry.tracking import Tracker
 
 ALIASES: Final = ("previous", "champion")  # in this order: there is never a champion whose predecessor is lost
 ATTEMPTS: Final = 100
-SETTLED: Final = "decision"
+PATIENCE: Final = 5  # looks at aliases that are not what they were just set to: another clone may be about to set them, too
 MAX_DESCRIPTION: Final = 5000  # characters that MLflow's store keeps
 State = dict[str, VersionRecord | None]  # `champion` and `previous`
 Judge = Callable[[VersionRecord, VersionRecord | None], dict[str, Any]]  # (candidate, champion) -> verdict
@@ -46,13 +49,23 @@ def actor() -> str:
 
 def state_of(log: Sequence[Decision], name: str) -> State:
     """Return `champion` and `previous` of a model by the log; None where there is none."""
-    last = next((entry for entry in reversed(log) if entry["model"] == name), None)
+    last = newest(log, name)
     return {alias: last[alias] if last else None for alias in ALIASES}
 
 
-def newest(log: Sequence[Decision], name: str) -> str:
-    """Return the number of a model's last decision."""
-    return str(max((entry["number"] for entry in log if entry["model"] == name), default=0))
+def newest(log: Sequence[Decision], name: str) -> Decision | None:
+    """Return a model's last decision, None before the first."""
+    return next((entry for entry in reversed(log) if entry["model"] == name), None)
+
+
+def known_log(tracker: Reader, name: str) -> list[Decision]:
+    """Return the log for one who judges by it, the remote's decisions in it.
+
+    Raises StaleError where the aliases of a model stand by a decision that is not in it.
+    """
+    log = fetched_log(tracker.workspace)
+    refuse_stale(tracker, name, log)
+    return log
 
 
 def describe(tracker: Reader, name: str, version: str) -> VersionRecord:
@@ -68,8 +81,8 @@ def describe(tracker: Reader, name: str, version: str) -> VersionRecord:
 def decide(tracker: Tracker, name: str, request: Request, judge: Judge) -> Decision:
     """Return the recorded decision on a request: done, or refused with the verdict's reasons. UserError on a moved alias.
 
-    The lease makes the processes of one machine wait for each other. Should somebody commit without it, the create-only
-    ref refuses our number, and the candidate is judged again, against the champion there is then.
+    The lease makes the processes of one machine wait for each other. Should somebody commit without it, here or at the remote,
+    the create-only ref refuses our number, and the candidate is judged again, against the champion there is then.
     """
     workspace = tracker.workspace
     for _ in range(ATTEMPTS):
@@ -83,7 +96,7 @@ def decide(tracker: Tracker, name: str, request: Request, judge: Judge) -> Decis
             if changed := changed_since_import():
                 raise UserError(f"{name}: not decided: {listed(changed)} changed since this command began; call it again")
             entry = sealed({**decision, "git": git_state(workspace)}, log)
-            if not commit(workspace, entry):
+            if not offer(workspace, entry) or not commit(workspace, entry):
                 continue
             mirror(workspace, read_log(workspace))
             settle(tracker, name)
@@ -120,25 +133,47 @@ def content(
     }
 
 
-def settle(tracker: Tracker, name: str) -> None:
-    """Bring the aliases to what the newest decision says, and read them back; again if a newer one came meanwhile."""
-    while True:
-        log = read_log(tracker.workspace)
-        state = state_of(log, name)
+def settle(tracker: Tracker, name: str, drop: str = "") -> None:
+    """Bring the aliases to what the newest decision says, and read them back; again if a newer one came meanwhile.
+
+    Which decision that is stands in the registry before the first alias moves: a clone that does not know it then leaves the
+    aliases alone, even if this process dies on the way. Raises StaleError where another clone has decided meanwhile and there
+    is no remote from which that could be taken.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        log = _log_of_registry(tracker, name, drop)
+        state, last = state_of(log, name), newest(log, name)
+        assert last is not None, "aliases are settled by a decision"
+        if not is_settled(tracker, name, last):
+            put_mark(tracker, name, BEGUN, last)
         for alias in ALIASES:
             point(tracker, name, alias, state[alias])
-        if len(read_log(tracker.workspace)) == len(log):
-            break  # else a slow process of an older decision must not have the last word
-    wrong = differences(tracker, name, state)
-    if wrong:
-        raise UserError(f"{name}: {'; '.join(wrong)}, right after it was set; is another program moving aliases?")
-    describe_newest(tracker, name, log)
-    mark(tracker, name, newest(log, name))
+        if len(_log_of_registry(tracker, name, drop)) != len(log):
+            continue  # a slow process of an older decision must not have the last word
+        wrong = differences(tracker, name, state)
+        if not wrong:
+            describe_newest(tracker, name, last)
+            return mark(tracker, name, last)
+        if attempt == PATIENCE:
+            raise UserError(f"{name}: {'; '.join(wrong)}, right after it was set; is another program moving aliases?")
+    raise UserError(f"{name}: {ATTEMPTS} other decisions came first; `compactlm history --repair` brings the aliases to the last")
 
 
-def describe_newest(tracker: Tracker, name: str, log: Sequence[Decision]) -> None:
+def _log_of_registry(tracker: Tracker, name: str, drop: str) -> list[Decision]:
+    """Return the log with the decision by which the aliases stand; StaleError where it is neither here nor at a remote."""
+    log = read_log(tracker.workspace)
+    try:
+        refuse_stale(tracker, name, log, drop)
+    except StaleError:
+        if not exchange(tracker.workspace):
+            raise
+        log = read_log(tracker.workspace)
+        refuse_stale(tracker, name, log, drop)
+    return log
+
+
+def describe_newest(tracker: Tracker, name: str, entry: Decision) -> None:
     """Show the newest decision on the page of the version it is about."""
-    entry = next(entry for entry in reversed(log) if entry["model"] == name)
     version = number_of(tracker, name, entry["candidate"])
     if version is not None:
         tracker.set_description(name, version, as_markdown(entry, MAX_DESCRIPTION))
@@ -153,10 +188,9 @@ def point(tracker: Tracker, name: str, alias: str, wanted: VersionRecord | None)
         tracker.delete_alias(name, alias)
 
 
-def mark(tracker: Tracker, name: str, number: str) -> None:
+def mark(tracker: Tracker, name: str, entry: Decision) -> None:
     """Note up to which decision the aliases are settled."""
-    if tracker.model_tag(name, SETTLED) != number:
-        tracker.set_model_tag(name, SETTLED, number)
+    put_mark(tracker, name, SETTLED, entry)
 
 
 def number_of(tracker: Reader, name: str, wanted: VersionRecord | None) -> str | None:
@@ -179,23 +213,34 @@ def differences(tracker: Reader, name: str, state: State) -> list[str]:
 def drift(tracker: Reader, name: str) -> list[str]:
     """Return where aliases were moved without a decision; aliases that a crash left behind are not among them."""
     log = read_log(tracker.workspace)
-    if tracker.model_tag(name, SETTLED) != newest(log, name):
+    last = newest(log, name)
+    if last is None or not is_settled(tracker, name, last):
         return []
     return differences(tracker, name, state_of(log, name))
 
 
-def reconcile(tracker: Tracker, name: str, *, repair: bool = False) -> list[str]:
-    """Finish what a crash left half-done and return what was done; with `repair` also undo aliases moved by hand."""
+def reconcile(tracker: Tracker, name: str, *, repair: bool = False, drop: str = "") -> list[str]:
+    """Finish what a crash left half-done and return what was done; with `repair` also undo aliases moved by hand.
+
+    `drop` is the label of a decision of another clone by which the aliases stand and which shall not count.
+    """
     with lease(tracker.workspace):
-        return reconcile_locked(tracker, name, repair=repair)
+        return reconcile_locked(tracker, name, repair=repair, drop=drop)
 
 
-def reconcile_locked(tracker: Tracker, name: str, *, repair: bool = False) -> list[str]:
-    """As `reconcile`, for a caller that holds the lease; UserError on aliases moved by hand, unless they are repaired."""
+def reconcile_locked(tracker: Tracker, name: str, *, repair: bool = False, drop: str = "") -> list[str]:
+    """As `reconcile`, for a caller that holds the lease; UserError on aliases moved by hand, unless they are repaired.
+
+    The remote's decisions are taken first; raises as `exchange`. Raises StaleError, whatever is to be repaired, in a clone that
+    does not know by which decision the aliases stand.
+    """
+    done = exchange(tracker.workspace)
     log = read_log(tracker.workspace)
-    missing = mirror(tracker.workspace, log)
-    done = [f"{missing} decision{'s' if missing > 1 else ''} written to the other copy of the log"] if missing else []
-    if not any(entry["model"] == name for entry in log):
+    if missing := mirror(tracker.workspace, log):
+        done.append(f"{missing} decision{'s' if missing > 1 else ''} written to the other copy of the log")
+    refuse_stale(tracker, name, log, drop)
+    last = newest(log, name)
+    if last is None:
         return done
     moved = drift(tracker, name)
     if moved and not repair:
@@ -204,6 +249,6 @@ def reconcile_locked(tracker: Tracker, name: str, *, repair: bool = False) -> li
             "`compactlm promote` or `compactlm rollback` then decides"
         )
     done += [f"set right: {difference}" for difference in differences(tracker, name, state_of(log, name))]
-    if done or tracker.model_tag(name, SETTLED) != newest(log, name):
-        settle(tracker, name)
+    if done or not is_settled(tracker, name, last):
+        settle(tracker, name, drop)
     return done

@@ -123,13 +123,28 @@ def read_log(workspace: Path) -> list[Decision]:
     longer, shorter = (refs, lines) if len(refs) >= len(lines) else (lines, refs)
     broken = [*shape_faults(longer), *faults(longer)]
     if longer[: len(shorter)] != shorter:
-        broken.append(f"{LOG} and {REFS} tell different stories")
+        broken.append(f"{LOG} and {REFS} tell different stories{_first_difference(lines, refs)}")
     if broken:
         raise UserError(
             f"{workspace / LOG}: the log of decisions is not intact: {'; '.join(broken)}. Find out who changed it; "
             f"`git log {LOG}` has its history and `git for-each-ref {REFS}` the other copy"
         )
     return longer
+
+
+def _first_difference(lines: Sequence[Decision], refs: Sequence[Decision]) -> str:
+    """Return at which decision the two copies part, and what each says: two clones may have decided at once."""
+    for line, ref in zip(lines, refs, strict=False):
+        if line != ref:
+            return f" from decision {line.get('number')} on: {told(line)} in the file, {told(ref)} in the refs"
+    return ""
+
+
+def told(entry: Decision) -> str:
+    """Return what a decision says in a few words, for a message that compares it with another one."""
+    candidate = entry.get("candidate") or {}
+    what = f"{entry.get('kind')} version {candidate.get('version')} ({entry.get('outcome')})"
+    return f"{what} at {entry.get('at')} by {entry.get('actor')} ({str(entry.get('sha256'))[:12]})"
 
 
 def read_lines(workspace: Path) -> list[Decision]:

@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from tasks.errors import UserError
 from tasks.promotion.decide import ALIASES, differences, number_of, state_of
 from tasks.promotion.decisions import LOG, Decision, lease, read_lines, read_log, read_refs
+from tasks.promotion.marks import stale
+from tasks.promotion.remote import exchange
 from tasks.registry.reading import Reader
+
+REPAIR: Final = "`compactlm history --repair` puts it back to what was decided"
+
+
+class Drift(NamedTuple):
+    """Where the registry is not what was decided, a sentence each, and what to do; empty where a sentence says that itself."""
+
+    faults: list[str]
+    advice: str
+
+    def sentence(self, name: str) -> str:
+        """Return all of it about a model as one message."""
+        words = "; ".join(self.faults)
+        return f"{name}: {words}. {self.advice}" if self.advice else words
 
 
 def registry_faults(tracker: Reader, name: str) -> list[str]:
-    """Return where aliases or a copy of the log are not what was decided, a sentence each.
+    """Return where aliases or a copy of the log are not what was decided, a sentence each."""
+    return registry_drift(tracker, name).faults
+
+
+def registry_drift(tracker: Reader, name: str) -> Drift:
+    """Return where aliases or a copy of the log are not what was decided, or why this clone cannot know it.
 
     A promotion that is under way on this machine is waited for.
     """
     workspace = tracker.workspace
     with lease(workspace):
         try:
+            exchange(workspace)
             log = read_log(workspace)
         except UserError as error:
-            return [str(error)]
+            return Drift([str(error)], "")
+        if unknown := stale(tracker, name, log):
+            return Drift([unknown.sentence], "")
         wrong = _of_aliases(tracker, name, log) if any(entry["model"] == name for entry in log) else []
         lines, refs = len(read_lines(workspace)), len(read_refs(workspace))
         if lines != refs:
             wrong.append(f"{LOG} has {lines} decisions, the Git refs have {refs}")
-        return wrong
+        return Drift(wrong, REPAIR)
 
 
 def _of_aliases(tracker: Reader, name: str, log: Sequence[Decision]) -> list[str]:

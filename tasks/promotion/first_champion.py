@@ -1,10 +1,13 @@
-"""The champion after a run: the first one ever is made by a decision of its own, later ones are only kept in order."""
+"""The aliases after a run: `challenger` is what it selected, the first champion ever is made by a decision of its own.
+
+Later champions are only kept in order. A clone that does not know by which decision the aliases stand leaves all of them.
+"""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tasks.artifacts import RoundPaths
 from tasks.errors import UserError
@@ -13,22 +16,28 @@ from tasks.git import has_git
 from tasks.params.base import Params
 from tasks.promotion.decide import Request, decide, reconcile
 from tasks.promotion.decisions import read_log
+from tasks.promotion.marks import refuse_stale
+from tasks.promotion.remote import RemoteError, fetched_log
 from tasks.registry.reading import default_uri
-from tasks.registry.rebuild import Decided, rebuild
+from tasks.registry.rebuild import Decided, rebuild_locked
 from tasks.registry.runs import read_runs
-from tasks.registry.selector import CHAMPION
+from tasks.registry.selector import CHALLENGER, CHAMPION
 from tasks.registry.tracking import Tracker, store_exists
 
 console = logging.getLogger("compactlm")
 ACTOR = "compactlm run"
+DECIDED: Final = Decided(read_log, refuse_stale, reconcile)
 
 
 def rebuild_lost(workspace: Path) -> None:
-    """Make MLflow's index again where it is gone and Git has records of runs: else versions would get other numbers."""
+    """Make MLflow's index again where it is gone and Git has records of runs: else versions would get other numbers.
+
+    The caller holds the workspace.
+    """
     if store_exists(workspace) or not read_runs(workspace):
         return
     console.warning("MLflow's store is gone: %s; it is made again from Git and DVC", default_uri(workspace))
-    answer = rebuild(workspace, Decided(read_log, reconcile), console.info)
+    answer = rebuild_locked(workspace, DECIDED, console.info)
     for lost in answer["lost"]:
         console.warning("registry: %s/%s: %s", lost["model"], lost["version"], lost["why"])
     for fault in answer["faults"]:
@@ -36,12 +45,21 @@ def rebuild_lost(workspace: Path) -> None:
 
 
 def settle_champion(tracker: Tracker, params: Params, version: str, selected: str) -> None:
-    """Make the selected round the first champion, or bring the aliases to the log; what stands in the way is told.
+    """Make the selected round challenger, and the first champion or bring the aliases to the log; what stands in the way is told.
 
     Where params.yaml asks for approvals the first champion is none by itself either, not even one found in MLflow.
     A run does not fail over its registry: aliases moved by hand or a broken log stop promotions, not training.
     """
     name = params.registry.model_name
+    try:
+        fault = _unreached(tracker, name)
+    except UserError as error:
+        console.warning("registry: every alias is left as it is: %s", error)
+        return
+    tracker.set_alias(name, CHALLENGER, version)
+    if fault is not None:
+        console.warning("registry: the champion is not settled: %s. Once it answers, `compactlm publish` settles it", fault)
+        return
     if not has_git(tracker.workspace):
         console.warning("no champion: %s is in no Git repository, where decisions are recorded", tracker.workspace)
         return
@@ -68,6 +86,18 @@ def settle_champion(tracker: Tracker, params: Params, version: str, selected: st
             _tell(decide(tracker, name, request, lambda candidate, _: judge_first(tracker, params, candidate, verdict)))
     except UserError as error:
         console.warning("registry: %s", error)
+
+
+def _unreached(tracker: Tracker, name: str) -> str | None:
+    """Return why decisions cannot be fetched now; UserError where the log here is broken or not that of the aliases."""
+    workspace = tracker.workspace
+    fault = None
+    try:
+        log = fetched_log(workspace) if has_git(workspace) else []
+    except RemoteError as error:
+        log, fault = read_log(workspace), str(error)
+    refuse_stale(tracker, name, log)
+    return fault
 
 
 def _tell(entry: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from tasks.registry.tracking import Served, Tracker
 
 RUN_FILES: Final = (SELECTION, REPORT, BASELINES, VALIDATION)
 COSTS: Final = ("params_total", "params_non_embedding", "size_bytes")  # tags of a version
-Settle = Callable[[Tracker, Params, str, str], None]  # brings the champion in order: version and round that were selected
+Settle = Callable[[Tracker, Params, str, str], None]  # brings all aliases in order: version and round that were selected
 
 
 def inputs_digest(workspace: Path, params: Params, code: list[str]) -> str:
@@ -141,7 +141,7 @@ class Publication:
     def finish(self, digests: Mapping[str, str], outcomes: Mapping[str, str], settle: Settle | None = None) -> dict[str, str]:
         """Record the rounds and the run as a whole; return round -> run id. Nothing changes when all is there already.
 
-        `settle` brings the champion in order, as after a run of today.
+        `settle` brings the aliases in order, as after a run of today; without it `challenger` alone is set.
         """
         runs = self.publish_rounds(digests)
         parent = self.parent()
@@ -207,7 +207,7 @@ class Publication:
         self.tracker.ensure_version(self.params.registry.model_name, model_id, run_id, tags, number)
 
     def _set_aliases(self, settle: Settle | None) -> None:
-        """Point `challenger` at the selected round; the first one ever becomes `champion`, by a decision in the log."""
+        """Point `challenger` at the selected round, or leave that and the champion to `settle`."""
         path = self._folder / SELECTION
         selected = read_json(path)["selected"] if path.exists() else None
         name = self.params.registry.model_name
@@ -215,7 +215,9 @@ class Publication:
         if selected is None or not files.is_evaluated:
             return
         number = self.tracker.numbers(name).get(files.model_sha256())
-        if number is not None:  # None: of a former run whose files are gone
+        if number is None:
+            return  # of a former run whose files are gone
+        if settle is None:
             self.tracker.set_alias(name, CHALLENGER, number)
-            if settle is not None:
-                settle(self.tracker, self.params, number, selected)
+        else:
+            settle(self.tracker, self.params, number, selected)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlparse
 
+from tasks.registry.downloads import whole_file, whole_folder
 from tasks.registry.store import (
     OWN,
     STORED,
@@ -28,6 +29,7 @@ from tasks.registry.store import (
 TRACKING: Final = "MLFLOW_TRACKING_URI"  # names another store than the workspace's
 REGISTRY: Final = "MLFLOW_REGISTRY_URI"  # and this one another for versions and aliases
 PREFIX: Final = "compactlm."  # of the tags that are ours
+FILES_SHA256: Final = "files_sha256"  # tag of a logged model: the digest of the folder of its files
 
 
 def default_uri(workspace: Path) -> str:
@@ -158,9 +160,11 @@ class Reader(ABC):
 
     def local_model(self, model_id: str) -> Path:
         """Return a local folder with a logged model's files, fetching them once when they are kept elsewhere."""
-        place = self._on_this_machine(self._store.model(model_id).artifact_location)
-        folder = place or self.workspace / ".compactlm" / "models" / model_id
-        return folder if place or (folder / "MLmodel").exists() else self.fetch_model(model_id, folder)
+        model = self._store.model(model_id)
+        place = self._on_this_machine(model.artifact_location)
+        folder = self.workspace / ".compactlm" / "models" / model_id
+        sha256 = own_tags(model.tags).get(FILES_SHA256)
+        return place or whole_folder(folder, sha256, partial(self.fetch_model, model_id))
 
     def local_file(self, run_id: str, name: str) -> Path | None:
         """Return a local path of a run's recorded file, fetching it when kept elsewhere; None when there is none."""
@@ -176,9 +180,11 @@ class Reader(ABC):
         above = name.rpartition("/")[0] or None
         if name not in {item.path for item in self.client.list_artifacts(run_id, above)}:
             return None
-        folder = into / "runs" / run_id
-        folder.mkdir(parents=True, exist_ok=True)
-        return Path(self.client.download_artifacts(run_id, name, str(folder)))
+
+        def download(folder: Path) -> str:
+            return str(self.client.download_artifacts(run_id, name, str(folder)))
+
+        return whole_file(into / "runs" / run_id / name, download)
 
     def model_files(self, model_id: str, into: Path) -> Path | None:
         """Return the folder of a logged model's files, copied below `into` when kept elsewhere; None if it has none."""

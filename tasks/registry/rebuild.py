@@ -1,8 +1,8 @@
 """Makes MLflow's index again from Git and DVC: runs, versions with their numbers, metrics, models, aliases.
 
 What ran stands in the records of runs (tasks/registry/runs.py), else in commits that have a dvc.lock, else in the workspace's.
-dvc.lock names the receipt of each stage by its md5, and the receipt names every file that the stage wrote: they come from the
-DVC cache, or from a workspace that still has them; the champion from the log of decisions. Nothing is trained or measured.
+Their files come from wherever they are (tasks/registry/former.py), the champion from the log of decisions. Nothing is trained or
+measured.
 """
 
 from __future__ import annotations
@@ -11,168 +11,37 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from tasks.artifacts import BASELINES, REPORT, ROUNDS, SELECTION, SETS, TEACHER, VALIDATION, RoundPaths, receipt_path
 from tasks.errors import UserError
-from tasks.files import parse_json
-from tasks.git import commits_of, has_git, snapshot
-from tasks.lineage.chain import files_of
-from tasks.params.base import Params
-from tasks.params.file import read_yaml
-from tasks.params.recorded import recorded_params
+from tasks.git import has_git
+from tasks.registry.former import FormerFiles, FormerRun, committed_runs, find_and_fetch, recorded_run
 from tasks.registry.live import record_receipts
-from tasks.registry.publish import Publication, inputs_digest
-from tasks.registry.records import RANDOM_INIT, RoundFiles
+from tasks.registry.publish import Publication
 from tasks.registry.runs import numbers, read_runs
-from tasks.registry.tracking import Tracker
-from tasks.running.dvc import cache_folder, md5, object_path, stage_digests
+from tasks.registry.tracking import Tracker, store_exists
+from tasks.running.objects import objects_of
 from tasks.running.start import only_run
 
-LOCK: Final = "dvc.lock"
-DECIDING: Final = (LOCK, "params.yaml", "sources.lock", "dvc.yaml")
-# What an index needs of a run; the other files (checkpoints, tokens, logits) stay where they are.
-NEEDED: Final = (
-    *(SELECTION, REPORT, BASELINES, VALIDATION, f"{SETS}/*.parquet"),
-    *(f"{ROUNDS}/*/trained/{name}" for name in ("model/*", "summary.json", "steps.jsonl", "search.json")),
-    *(f"{ROUNDS}/*/exported/{name}" for name in ("model.onnx", "parity.json")),
-    *(f"{ROUNDS}/*/{name}" for name in ("evaluated/*", "verdict.json", "pruned/plan.json", f"{RANDOM_INIT}/quality.json")),
-)
-LOST: Final = (
-    "its files are neither in the DVC cache nor in the workspace, or nothing says which they are; "
-    "`dvc fetch --all-commits` may have them"
-)
+LOST: Final = "its files are neither here nor at the DVC remote, or nothing says which they are"
+SHOWN: Final = 3  # missing files of a run
 Say = Callable[[str], None]
+Known = Mapping[str, Mapping[str, str]]  # model -> sha256 of weights -> version number
 
 
 @dataclass(frozen=True)
 class Decided:
-    """What is known of decisions: the log of a project, and how aliases are brought to it."""
+    """What is known of decisions: the log of a project, whether it may be gone by, and how aliases are brought to it.
+
+    `refuse` raises UserError where the aliases of a model stand by a decision that is not in the log.
+    """
 
     read_log: Callable[[Path], list[dict[str, Any]]]
+    refuse: Callable[[Tracker, str, list[dict[str, Any]]], None]
     reconcile: Callable[[Tracker, str], object]
-
-
-@dataclass(frozen=True)
-class FormerRun:
-    """A run to record again: where it stands, its model's name, params, and files below `root` (dvc.lock among them)."""
-
-    where: str
-    params: Params
-    inputs: str
-    facts: Mapping[str, str]
-    outcomes: Mapping[str, str]
-    stages: Sequence[str]
-    root: Path
-
-    @property
-    def model(self) -> str:
-        """Return the name of the registered model."""
-        return self.params.registry.model_name
-
-    def weights(self) -> set[str]:
-        """Return the sha256 of the weights of its rounds, of those whose evaluation was found."""
-        rounds = (RoundFiles(self.root, name) for name in self.params.rounds)
-        return {files.model_sha256() for files in rounds if files.is_evaluated}
-
-    def find_files(self, workspace: Path) -> dict[str, list[str]]:
-        """Bring its files below `root` and return stage -> those that are nowhere."""
-        return bring(read_yaml(self.root / LOCK), self.stages, cache_folder(workspace), workspace, self.root)
-
-    def whole_stages(self, missing: Mapping[str, Sequence[str]]) -> dict[str, str]:
-        """Return stage -> digest of the stages to record: of a round of which a file is missing, none."""
-        teacher = RoundPaths(self.root, TEACHER).stages
-        lost = {stage for stage in missing if stage.startswith(f"{RANDOM_INIT}@")}
-        for name in (TEACHER, *self.params.rounds):
-            stages = RoundPaths(self.root, name).stages
-            if not missing.keys().isdisjoint({*teacher, *stages}):
-                lost.update(stages)
-        return {stage: digest for stage, digest in stage_digests(self.root).items() if stage in {*self.stages} - lost}
-
-
-def recorded_run(record: Mapping[str, Any], root: Path) -> FormerRun:
-    """Return a run from its record in Git; ValidationError when its params are not of this version of the program."""
-    params = recorded_params(record["params"])
-    _write(root / LOCK, record["dvc_lock"].encode())
-    inputs, facts, outcomes = (record[key] for key in ("inputs_digest", "facts", "outcomes"))
-    return FormerRun(record["ref"], params, inputs, facts, outcomes, record["stages"], root)
-
-
-def committed_runs(workspace: Path, known: set[str], scratch: Path) -> list[FormerRun]:
-    """Return the runs of commits that have a dvc.lock which is not among `known`, and of the workspace, oldest first."""
-    runs = []
-    for commit in commits_of(workspace, LOCK):
-        state = snapshot(workspace, commit, None, scratch)
-        files = state.read([*DECIDING]) if state else {}
-        text = files.get(LOCK, b"").decode()
-        if state is None or not text or text in known or "params.yaml" not in files:
-            continue
-        known.add(text)
-        root = Path(tempfile.mkdtemp(dir=scratch))
-        for path, content in {**files, **state.read(state.below("tasks"))}.items():
-            _write(root / path, content)
-        runs.append(_run_of_folder(f"commit {commit[:12]}", root, {"git_commit": commit}))
-    place = workspace / LOCK
-    if place.exists() and place.read_text(encoding="utf-8") not in known:
-        root = Path(tempfile.mkdtemp(dir=scratch))
-        for name in DECIDING:
-            if (workspace / name).exists():
-                shutil.copyfile(workspace / name, root / name)
-        shutil.copytree(workspace / "tasks", root / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
-        runs.append(_run_of_folder("the workspace", root, {}))
-    return [run for run in runs if run is not None]
-
-
-def _run_of_folder(where: str, root: Path, facts: Mapping[str, str]) -> FormerRun | None:
-    """Return the run of a folder with dvc.lock, params.yaml and code; None when its params are of another version."""
-    try:
-        params = recorded_params(read_yaml(root / "params.yaml"))
-    except ValidationError:
-        return None
-    entries = read_yaml(root / LOCK).get("stages", {})
-    paths = {str(dep["path"]) for entry in entries.values() for dep in entry.get("deps", [])}
-    code = sorted(path for path in paths if path.startswith("tasks/"))
-    return FormerRun(where, params, inputs_digest(root, params, code), facts, {}, list(entries), root)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
-def bring(lock: Mapping[str, Any], stages: Sequence[str], cache: Path, workspace: Path, into: Path) -> dict[str, list[str]]:
-    """Copy receipts and needed files of a run below `into`, each with the bytes of its md5; return stage -> what is missing."""
-    missing: dict[str, list[str]] = {}
-    for stage in stages:
-        path = receipt_path(stage)
-        outs = {out["path"]: out.get("md5") for out in lock.get("stages", {}).get(stage, {}).get("outs", [])}
-        receipt = _read(outs.get(path), path, cache, workspace)
-        if receipt is None:
-            missing[stage] = [path]
-            continue
-        wanted = {path: outs[path]}
-        for name, facts in files_of(parse_json(receipt), "outputs").items():
-            if any(fnmatchcase(name, pattern) for pattern in NEEDED):
-                wanted[name] = facts.get("md5")
-        for name, digest in wanted.items():
-            content = _read(digest, name, cache, workspace)
-            if content is None:
-                missing.setdefault(stage, []).append(name)
-            else:
-                _write(into / name, content)
-    return missing
-
-
-def _read(digest: str | None, path: str, cache: Path, workspace: Path) -> bytes | None:
-    """Return the bytes with this md5, None when they are nowhere whole."""
-    for place in (object_path(cache, digest), workspace / path) if digest else ():
-        if place.is_file() and md5(content := place.read_bytes()) == digest:
-            return content
-    return None
 
 
 def record_again(workspace: Path, run: FormerRun, stages: Mapping[str, str], numbers: Mapping[str, str]) -> None:
@@ -198,30 +67,42 @@ def lost_versions(workspace: Path, model: str, numbers: Mapping[str, str]) -> li
     return lost
 
 
-def rebuild(workspace: Path, decided: Decided, say: Say = lambda _: None) -> dict[str, Any]:
+def rebuild(workspace: Path, decided: Decided, say: Say = lambda _: None, *, give_up: bool = False) -> dict[str, Any]:
     """Return the runs recorded again, the versions there are now, and those that could not be made again.
 
-    Adds what is missing and changes no number. UserError when the store has versions of which Git knows nothing.
+    Adds what is missing and changes no number. UserError when the store has versions of which Git knows nothing, its aliases
+    stand by a decision that this clone does not know, or a version cannot be made again: MLflow counts on, so that its number
+    would be lost for good, to which `give_up` says yes. ResourceError while a run is under way here.
     """
-    (workspace / ".compactlm").mkdir(exist_ok=True)
-    with only_run(workspace), tempfile.TemporaryDirectory(prefix="rebuild-", dir=workspace / ".compactlm") as folder:
+    with only_run(workspace):
+        return rebuild_locked(workspace, decided, say, give_up=give_up)
+
+
+def rebuild_locked(workspace: Path, decided: Decided, say: Say, *, give_up: bool = False) -> dict[str, Any]:
+    """As `rebuild`, for a caller that holds the workspace."""
+    with tempfile.TemporaryDirectory(prefix="rebuild-", dir=workspace / ".compactlm") as folder:
         scratch = Path(folder)
         log = decided.read_log(workspace) if has_git(workspace) else []
         records = read_runs(workspace)
         names = {record["model"] for record in records} | {entry["model"] for entry in log}
         known = {name: numbers(records, log, name) for name in names}
-        _refuse_strangers(workspace, known, say)
-        runs, faults = _recorded(records, scratch)
+        if has_store := store_exists(workspace):  # to ask would make one, which the next run would take for what was published
+            _refuse_strangers(workspace, known, say)
+        recorded, faults = _recorded(records, scratch)
+        committed = committed_runs(workspace, {record["dvc_lock"] for record in records}, scratch)
+        found, trouble = _find(workspace, committed, recorded, known if records else None, say)
+        for name in {run.model for run, _ in found} | names if has_store else ():
+            decided.refuse(Tracker(workspace), name, log)
+        if not give_up:
+            here = {name: Tracker(workspace).numbers(name) if has_store else {} for name in known}
+            _refuse_lost(known, here, found, [*faults, *([trouble] if trouble else [])])
         done = []
-        for run in [*committed_runs(workspace, {record["dvc_lock"] for record in records}, scratch), *runs]:
-            say(f"looking for the files of {run.where}")
-            missing = run.find_files(workspace)
-            wanted = known.get(run.model, {})
-            # Once runs are recorded, one that Git alone has was never published unless a record knows a version of it.
-            if run in runs or not records or run.weights() & set(wanted):
-                say(f"recording {run.where} of {run.model}")
-                record_again(workspace, run, run.whole_stages(missing), wanted)
-                done.append({"where": run.where, "model": run.model, "missing": missing})
+        for run, files in found:
+            say(f"recording {run.where} of {run.model}")
+            files.copy(run.root)
+            record_again(workspace, run, run.whole_stages(files), known.get(run.model, {}))
+            missing = {stage: [*paths] for stage, paths in files.missing.items()}
+            done.append({"where": run.where, "model": run.model, "missing": missing})
             shutil.rmtree(run.root)
     names |= {run["model"] for run in done}
     lost = []
@@ -230,6 +111,45 @@ def rebuild(workspace: Path, decided: Decided, say: Say = lambda _: None) -> dic
         faults += _champion(workspace, name, decided) if log else []
     versions = [version for name in sorted(names) for version in list_versions(workspace, name)]
     return {"runs": done, "versions": versions, "lost": lost, "faults": faults}
+
+
+def _find(
+    workspace: Path, committed: list[FormerRun], recorded: list[FormerRun], known: Known | None, say: Say
+) -> tuple[list[tuple[FormerRun, FormerFiles]], str]:
+    """Return the runs to record, oldest first, with their files, and why the DVC remote could not be asked.
+
+    Once runs are recorded (`known` is not None), one that Git alone has was never published unless a version of it is known.
+    """
+    objects = objects_of(workspace)
+    say(f"looking for the files of {len(committed) + len(recorded)} runs")
+    if known is None:
+        files, trouble = find_and_fetch(committed, objects, say)
+        return list(zip(committed, files, strict=True)), trouble
+    files, trouble = find_and_fetch(recorded, objects, say)
+    former = [(run, run.find(objects)) for run in committed]
+    published = [(run, found) for run, found in former if set(run.weights(found).values()) & set(known.get(run.model, {}))]
+    return [*published, *zip(recorded, files, strict=True)], trouble
+
+
+def _refuse_lost(known: Known, here: Known, found: Sequence[tuple[FormerRun, FormerFiles]], trouble: Sequence[str]) -> None:
+    """Raise UserError if the number of a version would be lost for good: it comes after those of the versions that are `here`."""
+    lost = []
+    for name, wanted in known.items():
+        last = max(map(int, here[name].values()), default=0)
+        able = {sha256 for run, files in found if run.model == name for sha256 in run.whole_weights(files)} | here[name].keys()
+        lost += [f"{name}/{number}" for sha256, number in wanted.items() if sha256 not in able and int(number) > last]
+    if not lost:
+        return
+    files = sorted({path for _, each in found for paths in each.missing.values() for path in paths})
+    words = [
+        *trouble,
+        f"missing are {', '.join(files[:SHOWN])}" + (f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""),
+    ]
+    raise UserError(
+        f"{', '.join(sorted(lost))} cannot be made again ({'; '.join(words if files else trouble)}), so nothing is recorded: "
+        "MLflow counts on, and these numbers would be lost for good. Bring the files here, such as by `dvc push` where they are, "
+        "and ask again; or give those versions up: compactlm publish --rebuild --give-up"
+    )
 
 
 def _recorded(records: list[dict[str, Any]], scratch: Path) -> tuple[list[FormerRun], list[str]]:

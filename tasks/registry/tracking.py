@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.files import digest, without_links
-from tasks.registry.reading import PREFIX, REGISTRY, TRACKING, Point, Reader, address_of, marked
+from tasks.registry.reading import FILES_SHA256, PREFIX, REGISTRY, TRACKING, Point, Reader, address_of, marked
 from tasks.registry.records import DataSet
 from tasks.registry.store import OWN, STORED, LoggedModel
 
@@ -27,7 +27,6 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-FILES_SHA256: Final = "files_sha256"  # tag of a logged model: the digest of the folder of its files
 MAX_BATCH: Final = 900  # MLflow takes 1,000 metrics a batch
 MAX_PARAMS: Final = 100
 REQUIREMENTS: Final = ("mlflow", "transformers", "torch", "tokenizers", "safetensors", "pandas")

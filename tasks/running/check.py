@@ -16,13 +16,13 @@ from typing import Any, Final
 from tasks.data.gguf_header import check_gguf
 from tasks.data.look import documents_faults, table_faults
 from tasks.data.sources import WEIGHTS, decoder_files, locate, model_files
-from tasks.errors import DataError, Faults, ResourceError, SourceError
+from tasks.errors import DataError, Faults, ParamsError, ResourceError, SourceError
 from tasks.models.folder import TeacherWanted, teacher_faults
 from tasks.params.base import CAUSAL_LM, Params
 from tasks.params.causal_lm import CausalLMParams
 from tasks.params.file import check_params, parse_yaml
 from tasks.running.preflight import check_disk, check_fit, check_new
-from tasks.running.surroundings import surroundings_faults, surroundings_remarks
+from tasks.running.surroundings import remote_faults, surroundings_faults, surroundings_remarks
 
 TEACHER: Final = "teacher.model"
 NEEDS_GGUF: Final = (
@@ -81,6 +81,8 @@ def look(workspace: Path, text: str, name: str = "params.yaml", *, download: boo
         with seen.faults.gathered():
             check_disk(weights_bytes, workspace)
         seen.faults.add(surroundings.result(), ResourceError)
+        if seen.params is not None and (remote := seen.params.promotion.remote) is not None:
+            seen.faults.add(remote_faults(workspace, remote), ParamsError)
     seen.remarks = surroundings_remarks(workspace)
     return seen
 

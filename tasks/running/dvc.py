@@ -175,6 +175,21 @@ def cache_folder(workspace: Path) -> Path:
         return Path(repo.cache.local.path).parents[1]
 
 
+def fetch_objects(workspace: Path, names: Iterable[str]) -> str:
+    """Bring objects by their md5 from the DVC remote into the cache, those that it has; return why it could not be asked."""
+    from dvc.exceptions import DvcException
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    with _open(workspace) as repo:
+        if not (known := [*repo.config["remote"]]):
+            return "no DVC remote is configured"
+        try:
+            repo.cloud.pull([HashInfo("md5", name) for name in names], remote=known[0] if len(known) == 1 else None)
+            return ""
+        except (DvcException, OSError) as error:
+            return f"the DVC remote: {next(iter(str(error).splitlines()), type(error).__name__)}"
+
+
 def stage_digests(workspace: Path) -> dict[str, str]:
     """Return the sha256 of each stage's entry in dvc.lock: its command, inputs, params and outputs."""
     entries = read_lock(workspace).get("stages", {})
@@ -284,13 +299,3 @@ def _fault(name: str, code: int, lines: list[str]) -> StageError:
     if again:
         return BusyError(name, again[-1])
     return StageError(name, f"ended with code {code}; its last lines:\n{textwrap.indent(chr(10).join(lines), '  ')}")
-
-
-def md5(content: bytes) -> str:
-    """Return DVC's name of a file's content."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def object_path(cache: Path, name: str) -> Path:
-    """Return where DVC 3 keeps the object with this md5."""
-    return cache / "files" / "md5" / name[:2] / name[2:]

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from tasks.errors import ParamsError
 from tasks.files import read_json
-from tasks.git import git, has_git, refusal
+from tasks.git import git, has_git, refusal, remotes
 from tasks.params.file import read_yaml
 
 PROBE_SECONDS: Final = 1.0
@@ -38,6 +38,7 @@ MLFLOW: Final = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 PREFECT: Final = "PREFECT_API_URL"
 WRITTEN: Final = ("TMPDIR", "TEMP", "TMP", "PREFECT_HOME", "DVC_SITE_CACHE_DIR")
 READ: Final = ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")  # where settings are looked for; a run writes nothing there
+REMOTE_KEY: Final = "promotion.remote"
 
 
 def surroundings_faults(workspace: Path, environ: Mapping[str, str]) -> list[str]:
@@ -211,3 +212,12 @@ def _store_faults(variable: str, environ: Mapping[str, str], probes: _Probes) ->
     if environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1"):
         return []
     return [f"{variable}: {address!r} is a folder of files, which MLflow keeps no records in any more; allowed: {STORES}"]
+
+
+def remote_faults(workspace: Path, remote: str | None) -> list[str]:
+    """Return whether the repository has no remote of this name."""
+    known = remotes(workspace)
+    if remote is None or remote in known:
+        return []
+    words = ", ".join(known) or f"none, git remote add {remote} URL makes it"
+    return [f"params.yaml: {REMOTE_KEY}: {remote!r} is no remote of this repository; allowed: null, {words}"]

@@ -71,10 +71,10 @@ def promote(tracker: Tracker, version: str, verdict: dict[str, Any] | None = Non
 
 
 class Nursery:
-    """A process that promotes in children of its own."""
+    """A process that promotes in children of its own, in the store of each project or in one that is given."""
 
-    def __init__(self) -> None:
-        env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    def __init__(self, store: dict[str, str] | None = None) -> None:
+        env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"} | (store or {})
         self.process = subprocess.Popen(
             [sys.executable, str(SCRIPT)],
             env={**env, "PYTHONPATH": str(ROOT)},
@@ -85,9 +85,13 @@ class Nursery:
 
     def run(self, tracker: Tracker, commands: list[list[str]]) -> list[tuple[int, str]]:
         """Return exit code and words of promotions of `[version, options...]` that all run at once."""
+        return self.run_all([[str(tracker.workspace), NAME, *one] for one in commands])
+
+    def run_all(self, commands: list[list[str]]) -> list[tuple[int, str]]:
+        """Return the same of promotions of `[workspace, model, version, options...]`."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps([[str(tracker.workspace), NAME, *one] for one in commands]) + "\n")
+        self.process.stdin.write(json.dumps(commands) + "\n")
         self.process.stdin.flush()
         return [(code, words) for code, words in json.loads(self.process.stdout.readline())]
 
@@ -277,7 +281,9 @@ def test_of_two_clones_that_take_one_number_the_remote_refuses_one(tracker: Trac
     with pytest.raises(UserError, match="tell different stories"):
         read_log(other.workspace)
     (other.workspace / "decisions.jsonl").unlink()
-    reconcile(other, NAME, repair=True)
+    with pytest.raises(UserError, match="decision 2 was made twice") as made_twice:  # its own store stands by its own decision
+        reconcile(other, NAME, repair=True)
+    reconcile(other, NAME, repair=True, drop=str(made_twice.value).rpartition(" ")[2])
     promote(other, "3")
     shell(other.workspace, "git", "push", "-q", str(remote), refs)
     assert [one["candidate"]["version"] for one in check(other)] == ["1", "2", "3"]

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tasks.running.identity import workspace_id
 from tests.integration import test_approvals as people
 
 registry_template, project, compactlm, keys = people.registry_template, people.project, people.compactlm, people.keys
@@ -57,7 +58,7 @@ def test_a_served_promotion_is_suspended_and_goes_on(project: Path, compactlm: A
 
                 def deployment() -> Any:
                     try:
-                        return client.read_deployment_by_name("promote/compactlm project")
+                        return client.read_deployment_by_name(f"promote/compactlm project {workspace_id(project)}")
                     except ObjectNotFound:
                         return None
 

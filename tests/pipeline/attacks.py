@@ -8,9 +8,9 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tasks.audit.dossier import LOADED_AS
 from tasks.files import read_json
 from tasks.params.file import read_yaml
+from tasks.registry.downloads import LOADED_AS
 from tests.tampering import STORE, changed, in_store, one_byte, other_ref, replaced
 from tests.tiny_project import Project
 

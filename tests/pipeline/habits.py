@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
-from tasks.audit.dossier import LOADED_AS
+from tasks.registry.downloads import LOADED_AS
 from tasks.registry.tracking import Tracker
 from tests.pipeline.scene import CHAMPION, RUNS, WHO, History, Moments, Scene, commit, edit, take_cache
 from tests.tampering import STORE

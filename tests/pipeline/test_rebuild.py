@@ -13,16 +13,15 @@ from typing import Any
 import pytest
 
 from tasks.audit.walk import audit
-from tasks.promotion.decide import reconcile
-from tasks.promotion.decisions import read_log
-from tasks.registry.rebuild import Decided, rebuild
+from tasks.errors import UserError
+from tasks.promotion.first_champion import DECIDED
+from tasks.registry.rebuild import rebuild
 from tests.pipeline.conftest import Command
 from tests.tampering import STORE, moved_away
 from tests.tiny_project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")
 
-DECIDED = Decided(read_log, reconcile)
 OWN_IDS = ("model_id", "run_id", "path", "onnx_path")  # a new store makes its own
 
 
@@ -79,22 +78,62 @@ def test_two_runs_are_made_again_with_their_numbers(project: Project, tmp_path: 
     for number in (1, 3, 4):
         assert audit(again.folder, f"tiny/{number}")["result"] == "PASS"
 
-    with moved_away(poor.folder / ".dvc/cache/files"):  # the workspace has the last run alone
-        answer = rebuild(poor.folder, DECIDED)
-    assert [one["version"] for one in answer["lost"]] == ["4"]
-    assert [one["version"] for one in models(poor)] == [1, 2, 3]
+    shutil.copytree(poor.folder / ".dvc/cache", tmp_path / "shelf")
+    with moved_away(poor.folder / ".dvc/cache/files"):  # the workspace has the last run alone, as after `dvc pull` in a clone
+        with pytest.raises(
+            UserError, match=r"tiny/4 cannot be made again \(no DVC remote is configured; missing are .*--give-up"
+        ):
+            rebuild(poor.folder, DECIDED)
+        fetched = poor.copy(tmp_path / "fetched")
+        answer = rebuild(poor.folder, DECIDED, give_up=True)
+        assert [one["version"] for one in answer["lost"]] == ["4"]
+        assert [one["version"] for one in models(poor)] == [1, 2, 3]
+        fetched.dvc("remote", "add", "--local", "shelf", str(tmp_path / "shelf"))  # one that is no default
+        assert rebuild(fetched.folder, DECIDED)["lost"] == []
+    assert models(fetched) == before
 
 
-def test_a_version_that_is_lost_keeps_its_number_free(finished: Project, tmp_path: Path) -> None:
+def without_file(project: Project, name: str) -> contextlib.ExitStack:
+    """Take a file out of a workspace and its cache until the end of the `with`."""
+    place = project.folder / name
+    md5 = hashlib.md5(place.read_bytes(), usedforsecurity=False).hexdigest()
+    stack = contextlib.ExitStack()
+    for each in (place, project.folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]):
+        stack.enter_context(moved_away(each))
+    return stack
+
+
+ONNX = "artifacts/rounds/r2/exported/model.onnx"
+
+
+def test_a_version_that_is_lost_stops_a_rebuild_before_another_takes_its_number(
+    finished: Project, command: Command, tmp_path: Path
+) -> None:
     before = models(finished)
     project = without_index(finished, tmp_path / "project")
-    place = project.folder / "artifacts/rounds/r2/exported/model.onnx"
-    md5 = hashlib.md5(place.read_bytes(), usedforsecurity=False).hexdigest()
-    with moved_away(place), moved_away(project.folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]):
-        answer = rebuild(project.folder, DECIDED)
-    assert [(one["version"], one["model_sha256"]) for one in answer["lost"]] == [("2", before[1]["model_sha256"])]
-    assert [one["version"] for one in models(project)] == [1, 3]
-    assert models(project)[1]["aliases"] == ["challenger", "champion"]
+    shutil.copytree(project.folder / ".dvc/cache", tmp_path / "shelf")
+    with without_file(project, ONNX):
+        code, _, told = command(project, "publish", "--rebuild")
+        assert (code, "tiny/2 cannot be made again" in told) == (2, True)
+        assert f"missing are {ONNX}" in told
+        code, _, told = command(project, "run")  # which would give the number to somebody else
+        assert (code, "tiny/2 cannot be made again" in told) == (2, True)
+        assert not (project.folder / STORE).exists()
+
+        given_up = project.copy(tmp_path / "given up")
+        answer = rebuild(given_up.folder, DECIDED, give_up=True)
+        assert [(one["version"], one["model_sha256"]) for one in answer["lost"]] == [("2", before[1]["model_sha256"])]
+        assert [one["version"] for one in models(given_up)] == [1, 3]
+        assert models(given_up)[1]["aliases"] == ["challenger", "champion"]
+        assert [one["version"] for one in rebuild(given_up.folder, DECIDED)["lost"]] == ["2"]  # it was said yes to once
+
+        project.dvc("remote", "add", "--local", "shelf", str(tmp_path / "none"))
+        code, _, told = command(project, "publish", "--rebuild")
+        assert (code, f"missing are {ONNX}" in told) == (2, True)
+        project.dvc("remote", "modify", "--local", "shelf", "url", str(tmp_path / "shelf"))
+        code, said, _ = command(project, "publish", "--rebuild")
+        assert (code, said.splitlines()[0]) == (0, "1 runs recorded; registered:")
+        assert models(project) == before
 
 
 def test_a_clone_without_records_uses_the_commits(project: Project, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def rebuilt(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         return {"lost": [{"model": "tiny", "version": "1", "why": "its files are nowhere"}], "faults": ["a fault"]}
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(first_champion, "rebuild", rebuild)
+    monkeypatch.setattr(first_champion, "rebuild_locked", rebuild)
     return done
 
 

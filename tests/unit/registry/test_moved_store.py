@@ -13,8 +13,9 @@ from urllib.request import url2pathname
 
 import pytest
 
-from tasks.audit.dossier import LOADED_AS, _added_by_mlflow
+from tasks.audit.dossier import _added_by_mlflow
 from tasks.files import digest, without_links
+from tasks.registry.downloads import LOADED_AS
 from tasks.registry.reading import address_of
 from tasks.registry.store import ADDRESSES, OWN, RegisteredVersion, files_beside, follow_folder, sqlite_path, sqlite_uri
 
