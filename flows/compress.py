@@ -26,13 +26,13 @@ from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.summary import publish_artifacts
-from tasks.errors import StageError
+from tasks.errors import AwayError, RightsError, StageError
 from tasks.params.base import Params
 from tasks.progress import PREFIX
 from tasks.promotion.first_champion import rebuild_lost, settle_champion
 from tasks.registry.live import Recorder, open_recorder
 from tasks.running.dvc import BusyError, StageRunner, pending
-from tasks.running.last_run import describe, sentence, write_last_run
+from tasks.running.last_run import NOT_RECORDED, describe, sentence, write_last_run
 from tasks.running.start import only_run, prepare_run
 from tasks.warm import warm_server
 
@@ -97,6 +97,7 @@ def compress(
 ) -> State[Any] | dict[str, Any]:
     """Return the record of the run, or the state NoChange when everything was up to date.
 
+    The state is NotRecorded, with the record, when all is done and MLflow did not take it.
     `started`: when the command began, in seconds since the epoch; `checked`: params and sources have been looked at.
     """
     began = started or time.time()
@@ -108,7 +109,10 @@ def compress(
         if not waiting:
             recorder.finish_unchanged()
             return Completed(name="NoChange", message="every stage is up to date")
-        return _run_all(folder, params, waiting, recorder, began, max_workers)
+        record = _run_all(folder, params, waiting, recorder, began, max_workers)
+    if record["state"] == NOT_RECORDED:
+        return Completed(name="NotRecorded", message=record["undelivered"], data=record)
+    return record
 
 
 def compress_at(api_url: str, workspace: Path, max_workers: int, started: float) -> State[Any] | dict[str, Any]:
@@ -128,20 +132,24 @@ def _run_all(
 ) -> dict[str, Any]:
     outcomes: dict[str, str] = {}
     seconds: dict[str, float] = {}
-    state = "failed"
+    state, undelivered = "failed", ""
     try:
         with warm_server(folder) as env, _pool(max_workers) as pool, StageRunner(folder, env) as runner:
             _run_graph(pool, waiting, runner, recorder, outcomes, seconds)
         left = pending(folder, recorder.stages)
         if left:
             raise StageError(left[0], "is not up to date after the run; did something change its files meanwhile?")
-        runs = recorder.finish(outcomes)
+        runs: dict[str, str] = {}
+        try:
+            runs = recorder.finish(outcomes)
+        except (AwayError, RightsError) as error:
+            undelivered = str(error)
         publish_artifacts(folder, params, runs, recorder.uri)
-        state = "completed"
+        state = NOT_RECORDED if undelivered else "completed"
     finally:
-        if state != "completed":
+        if state == "failed":
             recorder.fail()
-        record = write_last_run(folder, state, describe(folder, outcomes, seconds), time.time() - began)
+        record = write_last_run(folder, state, describe(folder, outcomes, seconds), time.time() - began, undelivered)
         get_run_logger().info(sentence(record))  # the command says it at its own end, which is a little later
     return record
 

@@ -32,7 +32,9 @@ from tasks.errors import (
     UserError,
     explained,
     outside_errors,
+    without_passwords,
 )
+from tasks.running.servers import settle_credentials
 
 COMMANDS: Final[dict[Callable[..., None], str]] = {
     gate: "compactlm gate compactlm-sentiment@challenger",
@@ -72,8 +74,10 @@ for command, example in COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line; exit code 0, 1 (a stage failed), 2 (the user can mend it), 3 (see `run`) or 130 (interrupted)."""
+    """Run the command line; exit code 0, 1 (a stage failed), 2 (the user can mend it), 3 or 4 (see `run`) or 130
+    (interrupted)."""
     answers.clear()
+    settle_credentials(os.environ)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         if app(standalone_mode=False) == EXIT_INTERRUPTED:  # what Typer makes of Ctrl-C
@@ -109,6 +113,7 @@ def _command() -> str:
 
 def _end(kind: str, sentence: str, code: int) -> NoReturn:
     """Say why this ends, for programs too if they have no answer yet, and exit."""
+    sentence = without_passwords(sentence)
     err.print(f"{kind}: {sentence}", markup=False)
     if "--json" in sys.argv and not answers:
         print_json({"error": sentence, "exit_code": code})

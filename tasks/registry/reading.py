@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlparse
 
+from tasks.errors import without_passwords
 from tasks.registry.store import (
     OWN,
     STORED,
@@ -24,14 +25,17 @@ from tasks.registry.store import (
     sqlite_path,
     sqlite_uri,
 )
+from tasks.running.servers import REGISTRY, TRACKING, settle_credentials
 
-TRACKING: Final = "MLFLOW_TRACKING_URI"  # names another store than the workspace's
-REGISTRY: Final = "MLFLOW_REGISTRY_URI"  # and this one another for versions and aliases
 PREFIX: Final = "compactlm."  # of the tags that are ours
 
 
 def default_uri(workspace: Path) -> str:
-    """Return the tracking store: MLFLOW_TRACKING_URI, else a SQLite file below the workspace's `.compactlm`."""
+    """Return the tracking store: MLFLOW_TRACKING_URI, else a SQLite file below the workspace's `.compactlm`.
+
+    Of a server it has no user and password, which the environment keeps; of a database it may.
+    """
+    settle_credentials(os.environ)
     return os.environ.get(TRACKING) or sqlite_uri(workspace / OWN / "mlflow.db")
 
 
@@ -57,8 +61,9 @@ Point = tuple[str, float, int]  # metric, value, step
 class Reader(ABC):
     """One experiment of one store. With `keep_runs` each run is asked for once: for one who works under the workspace's lock."""
 
-    def __init__(self, workspace: Path, keep_runs: bool) -> None:
+    def __init__(self, workspace: Path, experiment: str | None, keep_runs: bool) -> None:
         self.workspace, self.uri = workspace, default_uri(workspace)
+        self._experiment, self._experiment_id = experiment, ""
         self._database = sqlite_path(self.uri)
         if self._database is not None and self._database.exists():
             follow_folder(self._database)
@@ -70,9 +75,16 @@ class Reader(ABC):
         """MLflow's client."""
 
     @property
-    @abstractmethod
-    def experiment_id(self) -> str:
-        """The id of the experiment."""
+    def shown_uri(self) -> str:
+        """The address of the store as people may see it."""
+        return without_passwords(self.uri)
+
+    @property
+    def experiment_id(self) -> str | None:
+        """The id of the experiment; None as long as there is none, and for a reader without one."""
+        if not self._experiment_id and self._experiment is not None:
+            self._experiment_id = self._store.experiment(self._experiment) or ""
+        return self._experiment_id or None
 
     @abstractmethod
     def fetch_model(self, model_id: str, folder: Path) -> Path:
@@ -86,14 +98,15 @@ class Reader(ABC):
     def _read_run(self, run_id: str) -> Run:
         run = self._store.run(run_id)
         if run is None:
-            raise LookupError(f"{self.uri}: there is no run {run_id}")
+            raise LookupError(f"{self.shown_uri}: there is no run {run_id}")
         return run
 
     # Runs
 
     def find_run(self, tags: Mapping[str, str], without: str | None = None) -> str | None:
         """Return the id of the newest run with all `tags` (names without our prefix) and no tag `without`."""
-        for run in self._store.runs([self.experiment_id], marked(tags)):
+        known = self.experiment_id
+        for run in self._store.runs([known], marked(tags)) if known else ():
             if without is None or PREFIX + without not in run.tags:
                 return run.run_id
         return None
@@ -131,7 +144,8 @@ class Reader(ABC):
 
     def find_models(self, tags: Mapping[str, str]) -> list[LoggedModel]:
         """Return the logged models with all `tags` (names without our prefix), finished or not."""
-        return self._store.models(self.experiment_id, marked(tags))
+        known = self.experiment_id
+        return self._store.models(known, marked(tags)) if known else []
 
     def model_tags(self, model_id: str) -> dict[str, str]:
         """Return our tags of a logged model, without the prefix."""

@@ -19,13 +19,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.files import digest, without_links
-from tasks.registry.reading import PREFIX, REGISTRY, TRACKING, Point, Reader, address_of, marked
+from tasks.registry.reading import PREFIX, Point, Reader, address_of, marked, own_tags
 from tasks.registry.records import DataSet
+from tasks.registry.refusals import Client
 from tasks.registry.store import OWN, STORED, LoggedModel
+from tasks.running.servers import REGISTRY, TRACKING
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# By default a server that is away is asked for four minutes, each request anew. These are 15 s: enough for a restart of a
+# small one, and who is refused longer says so and goes on.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 
 FILES_SHA256: Final = "files_sha256"  # tag of a logged model: the digest of the folder of its files
 MAX_BATCH: Final = 900  # MLflow takes 1,000 metrics a batch
@@ -62,8 +69,7 @@ class Tracker(Reader):
     """
 
     def __init__(self, workspace: Path, experiment: str | None = None, keep_runs: bool = False) -> None:
-        super().__init__(workspace, keep_runs)
-        self._experiment = experiment
+        super().__init__(workspace, experiment, keep_runs)
         if not os.environ.get(TRACKING):
             (workspace / OWN).mkdir(parents=True, exist_ok=True)
 
@@ -71,15 +77,18 @@ class Tracker(Reader):
     def client(self) -> Any:
         """MLflow's client, by which everything is written."""
         import mlflow
+        import requests
 
-        return mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=os.environ.get(REGISTRY))
+        made = mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=os.environ.get(REGISTRY))
+        return Client(made, self.uri, self._experiment, (mlflow.MlflowException, requests.RequestException))
 
-    @cached_property
-    def experiment_id(self) -> str:
-        """The id of the experiment, made when there is none; empty for a tracker without one."""
-        if self._experiment is None:
-            return ""
-        known = self._store.experiment(self._experiment)
+    def _own_experiment(self) -> str:
+        """Return the id of the experiment that is written to, made when there is none: reading makes none.
+
+        Who makes an experiment owns it on a server with users, and would keep out whoever records runs.
+        """
+        assert self._experiment is not None, "a tracker without an experiment is for what the registry leads to"
+        known = self.experiment_id
         if known is not None:
             return known
         # A server decides itself where artifacts go; the store of the workspace keeps them beside its database.
@@ -93,7 +102,7 @@ class Tracker(Reader):
         all_tags = marked(tags)
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent
-        run = self.client.create_run(self.experiment_id, run_name=name, tags=all_tags)
+        run = self.client.create_run(self._own_experiment(), run_name=name, tags=all_tags)
         return str(run.info.run_id)
 
     def set_status(self, run_id: str, status: str) -> None:
@@ -186,7 +195,8 @@ class Tracker(Reader):
             yield Path(folder)
 
     def _create_model(self, name: str, run_id: str, tags: dict[str, str], kind: str) -> str:
-        made = self.client.create_logged_model(self.experiment_id, name=name, source_run_id=run_id, tags=tags, model_type=kind)
+        place = self._own_experiment()
+        made = self.client.create_logged_model(place, name=name, source_run_id=run_id, tags=tags, model_type=kind)
         return str(made.model_id)
 
     def _retagged(self, model: LoggedModel, tags: dict[str, str]) -> str:
@@ -198,7 +208,10 @@ class Tracker(Reader):
     def fetch_model(self, model_id: str, folder: Path) -> Path:
         import mlflow
 
-        mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=str(folder), tracking_uri=self.uri)
+        # By its place: to what is asked for by the name of the model, MLflow's client adds a file of its own.
+        place = self._store.model(model_id).artifact_location
+        download = self.client.guarded(mlflow.artifacts.download_artifacts, "download_artifacts")
+        download(place, dst_path=str(folder), tracking_uri=self.uri)
         return folder
 
     # Registry
@@ -219,7 +232,8 @@ class Tracker(Reader):
             self.client.create_registered_model(name)
         with self._as_default():
             while True:
-                made = self.client.create_model_version(name, f"models:/{model_id}", run_id=run_id, tags=every)
+                # A server that keeps files itself wants to be told whose they are.
+                made = self.client.create_model_version(name, f"models:/{model_id}", run_id, every, model_id=model_id)
                 if number is None or int(made.version) >= int(number):
                     return str(made.version)
                 self.client.delete_model_version(name, made.version)  # MLflow counts on from it
@@ -227,9 +241,11 @@ class Tracker(Reader):
     def leave_free(self, name: str, number: int) -> None:
         """Let no version to come have `number` or one before it, by registering and taking away again."""
         last = self.versions(name)[-1]
+        model_id = own_tags(last.tags)["model_id"]
         with self._as_default():
-            while int(self.client.create_model_version(name, last.source, run_id=last.run_id or None).version) < number:
-                pass
+            made = int(last.version)
+            while made < number:
+                made = int(self.client.create_model_version(name, last.source, last.run_id or None, model_id=model_id).version)
         for entry in self.all_versions(name):
             if int(entry.version) > int(last.version):
                 self.client.delete_model_version(name, entry.version)
