@@ -231,7 +231,9 @@ class Stack:
     def _prepare(self) -> None:
         """Make what the processes find on disk: a database cluster, and the settings of MLflow's users."""
         auth = ["[mlflow]", "default_permission = NO_PERMISSIONS", f"database_uri = {self.database('mlflow_auth')}"]
-        auth += ["admin_username = admin", "authorization_function = mlflow.server.auth:authenticate_request_basic_auth", ""]
+        auth += ["admin_username = admin", "authorization_function = mlflow.server.auth:authenticate_request_basic_auth"]
+        # A password is hashed for each request otherwise, a run makes hundreds, and a hash takes tenths of a second.
+        auth += ["auth_cache_ttl_seconds = 60", ""]
         _write_private(self.folder / "basic_auth.ini", "\n".join(auth))
         if (self._data / "PG_VERSION").exists():
             return

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -53,6 +55,20 @@ def own_tags(tags: Mapping[str, str]) -> dict[str, str]:
 def marked(tags: Mapping[str, str]) -> dict[str, str]:
     """Return tags of ours with the prefix."""
     return {PREFIX + key: value for key, value in tags.items()}
+
+
+def downloaded(download: Callable[[str], str], place: Path) -> Path:
+    """Return `place` with what `download` puts into a folder, in place of what was there.
+
+    Where in the folder MLflow's client puts it depends on the server: two files of one name would meet there.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+        made = Path(download(folder))
+        if place.is_dir():
+            shutil.rmtree(place)
+        shutil.move(made, place)
+    return place
 
 
 Point = tuple[str, float, int]  # metric, value, step
@@ -190,9 +206,7 @@ class Reader(ABC):
         above = name.rpartition("/")[0] or None
         if name not in {item.path for item in self.client.list_artifacts(run_id, above)}:
             return None
-        folder = into / "runs" / run_id
-        folder.mkdir(parents=True, exist_ok=True)
-        return Path(self.client.download_artifacts(run_id, name, str(folder)))
+        return downloaded(lambda folder: self.client.download_artifacts(run_id, name, folder), into / "runs" / run_id / name)
 
     def model_files(self, model_id: str, into: Path) -> Path | None:
         """Return the folder of a logged model's files, copied below `into` when kept elsewhere; None if it has none."""

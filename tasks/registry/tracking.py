@@ -7,6 +7,7 @@ to be written, or kept where it cannot be read otherwise (`tasks.registry.store`
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 import warnings
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.files import digest, without_links
-from tasks.registry.reading import PREFIX, Point, Reader, address_of, marked, own_tags
+from tasks.registry.reading import PREFIX, Point, Reader, address_of, downloaded, marked, own_tags
 from tasks.registry.records import DataSet
 from tasks.registry.refusals import Client
 from tasks.registry.store import OWN, STORED, LoggedModel
@@ -133,11 +134,15 @@ class Tracker(Reader):
 
     def log_points(self, run_id: str, points: Sequence[Point], model_id: str | None = None) -> None:
         """Record points; those of which the run has the metric at the step already are left out."""
+        self.log_points_of_models(run_id, [(model_id, point) for point in points])
+
+    def log_points_of_models(self, run_id: str, points: Sequence[tuple[str | None, Point]]) -> None:
+        """Record points as `log_points` does, each with the id of the logged model that it was measured on."""
         from mlflow.entities import Metric
 
-        known = self.steps_of(run_id, {key for key, _, _ in points})
+        known = self.steps_of(run_id, {key for _, (key, _, _) in points})
         now = int(time.time() * 1000)
-        new = [Metric(key, v, now, step, model_id=model_id) for key, v, step in points if (key, step) not in known]
+        new = [Metric(key, v, now, step, model_id=of) for of, (key, v, step) in points if (key, step) not in known]
         for start in range(0, len(new), MAX_BATCH):
             self.client.log_batch(run_id, metrics=new[start : start + MAX_BATCH])
 
@@ -145,7 +150,10 @@ class Tracker(Reader):
         """Record copies of small files with a run, replacing earlier copies."""
         with self._scratch() as scratch:
             for path in paths:
-                self.client.log_artifact(run_id, str(without_links(path, scratch)), folder)
+                shutil.copyfile(path, scratch / path.name)
+            if any(scratch.iterdir()):
+                # All at once: for each call the client asks the server for the run anew.
+                self.client.log_artifacts(run_id, str(scratch), folder)
 
     def log_datasets(self, run_id: str, datasets: Iterable[DataSet]) -> None:
         """Record which sets of rows a run used, by our own digests."""
@@ -211,8 +219,7 @@ class Tracker(Reader):
         # By its place: to what is asked for by the name of the model, MLflow's client adds a file of its own.
         place = self._store.model(model_id).artifact_location
         download = self.client.guarded(mlflow.artifacts.download_artifacts, "download_artifacts")
-        download(place, dst_path=str(folder), tracking_uri=self.uri)
-        return folder
+        return downloaded(lambda scratch: download(place, dst_path=scratch, tracking_uri=self.uri), folder)
 
     # Registry
 
