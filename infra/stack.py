@@ -34,7 +34,8 @@ BUCKET: Final = "compactlm"
 DATABASES: Final = ("mlflow", "mlflow_auth", "prefect")
 OWNER: Final = "compactlm"  # of the databases, and the user of Prefect's one password
 START_SECONDS: Final = 180.0
-GRACE_SECONDS: Final = 15.0
+GRACE_SECONDS: Final = 8.0
+BENEATH: Final = ("s3", "postgres")  # what the other processes stand on
 # role -> what it may do with the experiment and the registered model of a project
 GRANTS: Final = {
     "reader": {"experiment": "READ", "registered_model": "READ"},
@@ -120,12 +121,13 @@ class Stack:
             "mlflow",
             (
                 *("mlflow", "server", "--app-name", "basic-auth", "--host", LOOPBACK, "--port", port["mlflow"], "--workers", "1"),
-                *("--backend-store-uri", self.database("mlflow"), "--artifacts-destination", self.place("mlflow")),
+                *("--artifacts-destination", self.place("mlflow")),
                 *("--allowed-hosts", f"{LOOPBACK}:{port['mlflow']},localhost:{port['mlflow']}"),
             ),
             {
                 **QUIET_MLFLOW,
                 **self.storage,
+                "MLFLOW_BACKEND_STORE_URI": self.database("mlflow"),
                 "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "basic_auth.ini"),
                 "MLFLOW_AUTH_ADMIN_PASSWORD": self.password("admin"),
                 "MLFLOW_FLASK_SERVER_SECRET_KEY": self.password("session"),
@@ -166,7 +168,7 @@ class Stack:
         try:
             self._prepare()
             started = {one.name: one for one in self.processes()}
-            for name in ("s3", "postgres"):
+            for name in BENEATH:
                 if name in started:
                     self.launch(name)
                     self.wait(name)
@@ -191,7 +193,7 @@ class Stack:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(others)}
         env = {**kept, "PATH": own_path(), "PYTHONPATH": str(ROOT), **process.env}
         with (self.folder / f"{name}.log").open("ab") as log:
-            self._children[name] = start(process.command, GRACE_SECONDS, env=env, stdout=log, stderr=log, cwd=self.folder)
+            self._children[name] = start(process.command, self._grace(name), env=env, stdout=log, stderr=log, cwd=self.folder)
 
     def wait(self, name: str) -> None:
         """Wait until a process answers; ResourceError with its last words when it does not."""
@@ -203,14 +205,21 @@ class Stack:
 
     def stop(self, name: str) -> None:
         """End a process and wait for its end."""
-        end(self._children.pop(name), GRACE_SECONDS)
+        end(self._children.pop(name), self._grace(name))
 
     def stop_all(self) -> None:
         """End them all, the databases last."""
-        with ExitStack() as endings:  # each is ended, whatever happens with another
-            for name in self._children:  # in order: what is pushed last is called first
-                endings.callback(end, self._children[name], GRACE_SECONDS)
-            self._children = {}
+        ending, self._children = self._children, {}
+        for name, child in ending.items():
+            if name not in BENEATH and child.stdin is not None:
+                child.stdin.close()  # which its guard sees: so they end side by side
+        with ExitStack() as endings:  # each is ended, whatever happens with another; what is pushed last is called first
+            for name, child in ending.items():
+                endings.callback(end, child, self._grace(name))
+
+    def _grace(self, name: str) -> float:
+        """Return the seconds that a process has to end; none where all it knows is lost in any case."""
+        return 0.0 if self.bytes_at == MEMORY and name != "postgres" else GRACE_SECONDS
 
     def prepare_project(self, model: str) -> None:
         """Make experiment and registered model of a project, and give the roles their rights: nobody else sees either."""
@@ -290,7 +299,8 @@ class Stack:
                 found: dict[str, Any] = json.load(answer)
                 return found
         except urllib.error.HTTPError as error:
-            words = error.read().decode(errors="replace")
+            with error:
+                words = error.read().decode(errors="replace")
             if "RESOURCE_ALREADY_EXISTS" in words:
                 return {}
             raise ResourceError(f"MLflow refuses {method} {path}: {words}") from None

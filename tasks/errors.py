@@ -96,6 +96,7 @@ class Faults:
 
 _BROKEN: Final = "not readable; take it back with `dvc checkout` or `git checkout`, or make it again"
 _REACH: Final = "no answer; is the server up that MLFLOW_TRACKING_URI or PREFECT_API_URL names? Unset it to use our own"
+_REFUSED: Final = "set PREFECT_API_AUTH_STRING to USER:PASSWORD of that server, or ask whoever manages it"
 _BUSY: Final = "the database; another process may hold it, or its disk be full or read-only: try again"
 # What libraries raise for faults outside of us, and what a person is told beside their words. First match counts.
 _OUTSIDE: Final = (
@@ -139,6 +140,9 @@ def outside_errors() -> tuple[type[BaseException], ...]:
 def explained(error: BaseException) -> str:
     """Return such an error as a sentence: what it concerns, its own first line, what to do."""
     words = next(words for kind, words in _loaded() if isinstance(error, kind))
+    answer = getattr(error, "response", None)
+    if type(error).__module__.startswith(("prefect", "httpx")) and getattr(answer, "status_code", 0) in (401, 403):
+        words = _REFUSED
     line = without_passwords(next(iter(str(error).strip().splitlines()), type(error).__name__))
     place = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
     return f"{place}{line} ({words}; {TRACE}=1 shows where)"

@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Final, NoReturn
 
 import typer
@@ -14,7 +15,7 @@ from typer.exceptions import TyperException
 
 from tasks.cli.approvals import approve, reject
 from tasks.cli.check import check
-from tasks.cli.console import answers, err, print_json
+from tasks.cli.console import answers, answers_alone, err, print_json
 from tasks.cli.export import export
 from tasks.cli.lineage import audit, diff, lineage, publish
 from tasks.cli.promotion import compare, gate, history, promote, rollback
@@ -80,7 +81,9 @@ def main() -> None:
     settle_credentials(os.environ)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        if app(standalone_mode=False) == EXIT_INTERRUPTED:  # what Typer makes of Ctrl-C
+        with answers_alone() if "--json" in sys.argv else nullcontext():
+            ended = app(standalone_mode=False)
+        if ended == EXIT_INTERRUPTED:  # what Typer makes of Ctrl-C
             raise KeyboardInterrupt
     except CompactlmError as error:
         is_theirs = isinstance(error, UserError)

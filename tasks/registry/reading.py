@@ -80,6 +80,7 @@ class Reader(ABC):
     def __init__(self, workspace: Path, experiment: str | None, keep_runs: bool) -> None:
         self.workspace, self.uri = workspace, default_uri(workspace)
         self._experiment, self._experiment_id = experiment, ""
+        self._places: dict[str, str] = {}
         self._database = sqlite_path(self.uri)
         if self._database is not None and self._database.exists():
             follow_folder(self._database)
@@ -103,8 +104,16 @@ class Reader(ABC):
         return self._experiment_id or None
 
     @abstractmethod
+    def files_at(self, place: str) -> Any:
+        """Return MLflow's hands on the files at an address: `list_artifacts`, `download_artifacts`, `log_artifacts`.
+
+        By the address, since MLflow's client asks for run and models anew with each file, and adds one of its own to a model.
+        """
+
     def fetch_model(self, model_id: str, folder: Path) -> Path:
         """Return `folder` with the files of a logged model that are kept elsewhere."""
+        files = self.files_at(self._store.model(model_id).artifact_location)
+        return downloaded(lambda scratch: files.download_artifacts("", scratch), folder)
 
     @cached_property
     def _store(self) -> Store:
@@ -183,14 +192,27 @@ class Reader(ABC):
             return own / name
         return path if path.exists() or not stored else self.workspace / STORED / name
 
+    def place_of(self, run_id: str) -> str:
+        """Return the address of a run's files, which never changes."""
+        if run_id not in self._places:
+            self._places[run_id] = self._run(run_id).artifact_uri
+        return self._places[run_id]
+
     def _folder_of_run(self, run_id: str) -> Path | None:
-        return self._on_this_machine(self._run(run_id).artifact_uri)
+        return self._on_this_machine(self.place_of(run_id))
 
     def local_model(self, model_id: str) -> Path:
         """Return a local folder with a logged model's files, fetching them once when they are kept elsewhere."""
+        return self.model_here(model_id) or self.fetch_model(model_id, self._fetched(model_id))
+
+    def model_here(self, model_id: str) -> Path | None:
+        """Return the local folder of a logged model's files; None when they are kept elsewhere and were not fetched yet."""
         place = self._on_this_machine(self._store.model(model_id).artifact_location)
-        folder = place or self.workspace / ".compactlm" / "models" / model_id
-        return folder if place or (folder / "MLmodel").exists() else self.fetch_model(model_id, folder)
+        folder = place or self._fetched(model_id)
+        return folder if place or (folder / "MLmodel").exists() else None
+
+    def _fetched(self, model_id: str) -> Path:
+        return self.workspace / ".compactlm" / "models" / model_id
 
     def local_file(self, run_id: str, name: str) -> Path | None:
         """Return a local path of a run's recorded file, fetching it when kept elsewhere; None when there is none."""
@@ -203,10 +225,10 @@ class Reader(ABC):
         place = self._folder_of_run(run_id)
         if place is not None:
             return place / name if (place / name).exists() else None
-        above = name.rpartition("/")[0] or None
-        if name not in {item.path for item in self.client.list_artifacts(run_id, above)}:
+        above, files = name.rpartition("/")[0] or None, self.files_at(self.place_of(run_id))
+        if name not in {item.path for item in files.list_artifacts(above)}:
             return None
-        return downloaded(lambda folder: self.client.download_artifacts(run_id, name, folder), into / "runs" / run_id / name)
+        return downloaded(lambda folder: files.download_artifacts(name, folder), into / "runs" / run_id / name)
 
     def model_files(self, model_id: str, into: Path) -> Path | None:
         """Return the folder of a logged model's files, copied below `into` when kept elsewhere; None if it has none."""

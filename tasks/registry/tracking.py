@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.files import digest, without_links
-from tasks.registry.reading import PREFIX, Point, Reader, address_of, downloaded, marked, own_tags
+from tasks.registry.reading import PREFIX, Point, Reader, address_of, marked, own_tags
 from tasks.registry.records import DataSet
 from tasks.registry.refusals import Client
 from tasks.registry.store import OWN, STORED, LoggedModel
@@ -43,7 +43,12 @@ REQUIREMENTS: Final = ("mlflow", "transformers", "torch", "tokenizers", "safeten
 
 def store_exists(workspace: Path) -> bool:
     """Return whether there is something to read; a store of our own is made by the first run only."""
-    return bool(os.environ.get(TRACKING)) or (workspace / OWN / "mlflow.db").exists()
+    return is_shared() or (workspace / OWN / "mlflow.db").exists()
+
+
+def is_shared() -> bool:
+    """Return whether the store is one that other projects may use as well, not the workspace's own."""
+    return bool(os.environ.get(TRACKING))
 
 
 def preload() -> None:
@@ -78,10 +83,19 @@ class Tracker(Reader):
     def client(self) -> Any:
         """MLflow's client, by which everything is written."""
         import mlflow
+
+        return self._guarded(mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=os.environ.get(REGISTRY)))
+
+    def files_at(self, place: str) -> Any:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return self._guarded(get_artifact_repository(place, tracking_uri=self.uri))
+
+    def _guarded(self, client: Any) -> Client:
+        import mlflow
         import requests
 
-        made = mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=os.environ.get(REGISTRY))
-        return Client(made, self.uri, self._experiment, (mlflow.MlflowException, requests.RequestException))
+        return Client(client, self.uri, self._experiment, (mlflow.MlflowException, requests.RequestException))
 
     def _own_experiment(self) -> str:
         """Return the id of the experiment that is written to, made when there is none: reading makes none.
@@ -152,8 +166,7 @@ class Tracker(Reader):
             for path in paths:
                 shutil.copyfile(path, scratch / path.name)
             if any(scratch.iterdir()):
-                # All at once: for each call the client asks the server for the run anew.
-                self.client.log_artifacts(run_id, str(scratch), folder)
+                self.files_at(self.place_of(run_id)).log_artifacts(str(scratch), folder)
 
     def log_datasets(self, run_id: str, datasets: Iterable[DataSet]) -> None:
         """Record which sets of rows a run used, by our own digests."""
@@ -212,14 +225,6 @@ class Tracker(Reader):
         if {**model.tags, **tags} != model.tags:
             self.client.set_logged_model_tags(model.model_id, tags)
         return model.model_id
-
-    def fetch_model(self, model_id: str, folder: Path) -> Path:
-        import mlflow
-
-        # By its place: to what is asked for by the name of the model, MLflow's client adds a file of its own.
-        place = self._store.model(model_id).artifact_location
-        download = self.client.guarded(mlflow.artifacts.download_artifacts, "download_artifacts")
-        return downloaded(lambda scratch: download(place, dst_path=scratch, tracking_uri=self.uri), folder)
 
     # Registry
 
