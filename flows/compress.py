@@ -26,13 +26,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.dead import forget_dead, tag_of
 from flows.outage import ERRORS, RETRIES, Ending, ProgressArtifact, Watch, kept_ending
 from flows.summary import publish_artifacts
-from tasks.errors import StageError, UserError
+from tasks.errors import AwayError, RightsError, StageError, UserError
 from tasks.lineage.loaded import listed
 from tasks.params.base import Params
 from tasks.promotion.first_champion import rebuild_lost, settle_champion
 from tasks.registry.live import Recorder, open_recorder
 from tasks.running.dvc import BusyError, Stage, StageRunner, pending
-from tasks.running.last_run import describe, sentence, write_last_run
+from tasks.running.last_run import NOT_RECORDED, describe, sentence, write_last_run
 from tasks.running.start import only_run, prepare_run
 from tasks.warm import warm_server
 
@@ -83,6 +83,7 @@ def compress(
 ) -> State[Any] | dict[str, Any]:
     """Return the record of the run, or the state NoChange when everything was up to date.
 
+    The state is NotRecorded, with the record, when all is done and MLflow did not take it.
     `started`: when the command began, in seconds since the epoch; `checked`: who calls holds the workspace, and has looked at
     params and sources.
     """
@@ -97,7 +98,9 @@ def compress(
             recorder.finish_unchanged()
             ending.result = Completed(name="NoChange", message="every stage is up to date")
         else:
-            ending.result = _run_all(params, waiting, recorder, ending, began, max_workers)
+            record = ending.result = _run_all(params, waiting, recorder, ending, began, max_workers)
+            if record["state"] == NOT_RECORDED:
+                ending.result = Completed(name="NotRecorded", message=record["undelivered"], data=record)
         result: State[Any] | dict[str, Any] = ending.result
     return result
 
@@ -136,7 +139,7 @@ def _run_all(
     folder = recorder.workspace
     outcomes: dict[str, str] = {}
     seconds: dict[str, float] = {}
-    state = "failed"
+    state, undelivered = "failed", ""
     try:
         with warm_server(folder) as env, _pool(max_workers) as pool, StageRunner(folder, env) as runner:
             common = {"runner": runner, "recorder": recorder, "watch": ending.watch}
@@ -146,13 +149,17 @@ def _run_all(
             raise UserError(_changed_sentence(changed, len(left)))
         if left:
             raise StageError(left[0], "is not up to date after the run; did something change its files meanwhile?")
-        runs = recorder.finish(outcomes)
+        runs: dict[str, str] = {}
+        try:
+            runs = recorder.finish(outcomes)
+        except (AwayError, RightsError) as error:
+            undelivered = str(error)
         ending.show(lambda: publish_artifacts(folder, params, runs, recorder.uri))
-        state = "completed"
+        state = NOT_RECORDED if undelivered else "completed"
     finally:
-        if state != "completed":
+        if state == "failed":
             recorder.fail()
-        record = write_last_run(folder, state, describe(folder, outcomes, seconds), time.time() - began)
+        record = write_last_run(folder, state, describe(folder, outcomes, seconds), time.time() - began, undelivered)
         get_run_logger().info(sentence(record))  # the command says it at its own end, which is a little later
     return record
 

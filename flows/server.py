@@ -95,10 +95,11 @@ def mlflow_page(uri: str) -> Iterator[str]:
         return
     port = free_port()
     url = f"http://{LOOPBACK}:{port}"
-    command = ["mlflow", "server", "--backend-store-uri", uri, "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
+    command = ["mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
     # Whatever hosts another server of the person's may answer to, the page of this one is on this machine.
     command += ["--allowed-hosts", f"{LOOPBACK}:{port},localhost:{port}"]
-    with _server(command, QUIET_MLFLOW) as child:
+    # The address of a database has a password, and everybody on the machine sees the words of a command.
+    with _server(command, {**QUIET_MLFLOW, "MLFLOW_BACKEND_STORE_URI": uri}) as child:
         _wait("MLflow", child, f"{url}/health")
         yield url
 

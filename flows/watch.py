@@ -12,7 +12,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
-from tasks.errors import UserError
+from tasks.errors import RightsError, UserError, explained, outside_errors
 from tasks.git import has_git
 from tasks.params.file import load_params
 from tasks.promotion.drift import Drift, registry_drift, registry_faults
@@ -21,6 +21,7 @@ from tasks.registry.tracking import Tracker, store_exists
 from tasks.report.markdown import bullets
 
 EVENT = "compactlm.registry.drift"
+AGAIN_SECONDS = 30.0  # until a server that was away is asked again
 Tell = Callable[[str, list[str]], None]
 
 
@@ -41,18 +42,42 @@ def watch(
 ) -> None:
     """Check at once, on each event and every so often, until the end; `tell` hears why and what was found.
 
-    With `on_server` what is found is a failed run on the Prefect server as well.
+    With `on_server` what is found is a failed run on the Prefect server as well. A server that is away is told once, and asked
+    again every so often, sooner than otherwise.
     """
     name, because = load_params(workspace / "params.yaml").registry.model_name, "start"
+    away = ""
     while True:
-        receiver.faults = registry_faults(Tracker(workspace), name)
-        tell(because, receiver.faults)
-        if receiver.faults and on_server:
-            check_registry(str(workspace), return_state=True)
+        trouble, faults = _look(workspace, name)
+        receiver.faults = [trouble] if trouble else faults
+        if not trouble or not away:
+            tell("MLflow answers again" if away else because, receiver.faults)
+        if faults and on_server:
+            _tell_server(workspace, tell)
+        away = trouble
         try:
-            because = events.get(timeout=every_seconds)
+            because = events.get(timeout=min(every_seconds, AGAIN_SECONDS) if away else every_seconds)
         except queue.Empty:
             because = "schedule"
+
+
+def _look(workspace: Path, name: str) -> tuple[str, list[str]]:
+    """Return why the registry cannot be asked, empty when it can, and what is wrong with it."""
+    try:
+        return "", registry_faults(Tracker(workspace), name)
+    except RightsError:
+        raise  # which no waiting mends
+    except (UserError, *outside_errors()) as error:
+        words = str(error) if isinstance(error, UserError) else explained(error)
+        return f"the registry cannot be asked: {words}", []
+
+
+def _tell_server(workspace: Path, tell: Tell) -> None:
+    """Make a failed run on the Prefect server; one that is away is told here alone."""
+    try:
+        check_registry(str(workspace), return_state=True)
+    except outside_errors() as error:
+        tell("Prefect", [explained(error)])
 
 
 @contextmanager

@@ -5,7 +5,9 @@ CompactlmError
 │   ├── ParamsError      params.yaml (or an override) does not describe a run
 │   ├── SourceError      a `pkg:`, `path:` or `hub:` source cannot be used
 │   ├── DataError        the data would give a wrong or meaningless model
-│   └── ResourceError    the machine lacks what the run needs (disk, memory, device)
+│   ├── ResourceError    the machine lacks what the run needs (disk, memory, device)
+│   ├── AwayError        a server does not answer; what it was told can be told later
+│   └── RightsError      a server does not know the user, or refuses what was asked
 └── StageError           a stage ended with a fault of its own: exit code 1
 
 Every message says: which file, which key, which value, what is allowed, what to do next.
@@ -13,6 +15,7 @@ Every message says: which file, which key, which value, what is allowed, what to
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +49,14 @@ class DataError(UserError):
 
 class ResourceError(UserError):
     """The machine lacks what the run needs."""
+
+
+class AwayError(UserError):
+    """A server does not answer."""
+
+
+class RightsError(UserError):
+    """A server does not know the user, or refuses what was asked."""
 
 
 class StageError(CompactlmError):
@@ -85,6 +96,7 @@ class Faults:
 
 _BROKEN: Final = "not readable; take it back with `dvc checkout` or `git checkout`, or make it again"
 _REACH: Final = "no answer; is the server up that MLFLOW_TRACKING_URI or PREFECT_API_URL names? Unset it to use our own"
+_REFUSED: Final = "set PREFECT_API_AUTH_STRING to USER:PASSWORD of that server, or ask whoever manages it"
 _BUSY: Final = "the database; another process may hold it, or its disk be full or read-only: try again"
 # What libraries raise for faults outside of us, and what a person is told beside their words. First match counts.
 _OUTSIDE: Final = (
@@ -111,6 +123,15 @@ _OUTSIDE: Final = (
 )
 
 
+# The user and the password of an address; a password may hold `/` or `@` where somebody forgot to quote them.
+_PASSWORD: Final = re.compile(r"(?<=://)[^\s/@:'\"]*:[^\s'\"]*@|(?<=://)[^\s/@:'\"]+@")
+
+
+def without_passwords(text: str) -> str:
+    """Return a text in which no address names a user or a password: https://me:secret@host becomes https://host."""
+    return _PASSWORD.sub("", text)
+
+
 def outside_errors() -> tuple[type[BaseException], ...]:
     """Return the classes of errors of libraries that a person can mend; only what is imported can have raised one."""
     return tuple(kind for kind, _ in _loaded())
@@ -119,7 +140,10 @@ def outside_errors() -> tuple[type[BaseException], ...]:
 def explained(error: BaseException) -> str:
     """Return such an error as a sentence: what it concerns, its own first line, what to do."""
     words = next(words for kind, words in _loaded() if isinstance(error, kind))
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    answer = getattr(error, "response", None)
+    if type(error).__module__.startswith(("prefect", "httpx")) and getattr(answer, "status_code", 0) in (401, 403):
+        words = _REFUSED
+    line = without_passwords(next(iter(str(error).strip().splitlines()), type(error).__name__))
     place = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
     return f"{place}{line} ({words}; {TRACE}=1 shows where)"
 

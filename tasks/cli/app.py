@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Final, NoReturn
 
 import typer
@@ -14,7 +15,7 @@ from typer.exceptions import TyperException
 
 from tasks.cli.approvals import approve, reject
 from tasks.cli.check import check
-from tasks.cli.console import answers, err, print_json, shown
+from tasks.cli.console import answers, answers_alone, err, print_json, shown
 from tasks.cli.export import export
 from tasks.cli.lineage import audit, diff, lineage, publish
 from tasks.cli.promotion import compare, gate, history, promote, rollback
@@ -32,7 +33,9 @@ from tasks.errors import (
     UserError,
     explained,
     outside_errors,
+    without_passwords,
 )
+from tasks.running.servers import settle_credentials
 
 COMMANDS: Final[dict[Callable[..., None], str]] = {
     gate: "compactlm gate compactlm-sentiment@challenger",
@@ -72,11 +75,15 @@ for command, example in COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line; exit code 0, 1 (a stage failed), 2 (the user can mend it), 3 (see `run`) or 130 (interrupted)."""
+    """Run the command line; exit code 0, 1 (a stage failed), 2 (the user can mend it), 3 or 4 (see `run`) or 130
+    (interrupted)."""
     answers.clear()
+    settle_credentials(os.environ)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        if app(standalone_mode=False) == EXIT_INTERRUPTED:  # what Typer makes of Ctrl-C
+        with answers_alone() if "--json" in sys.argv else nullcontext():
+            ended = app(standalone_mode=False)
+        if ended == EXIT_INTERRUPTED:  # what Typer makes of Ctrl-C
             raise KeyboardInterrupt
     except CompactlmError as error:
         is_theirs = isinstance(error, UserError)
@@ -109,6 +116,7 @@ def _command() -> str:
 
 def _end(kind: str, sentence: str, code: int) -> NoReturn:
     """Say why this ends, for programs too if they have no answer yet, and exit."""
+    sentence = without_passwords(sentence)
     err.print(shown(f"{kind}: {sentence}", kept="\n\t"))
     if "--json" in sys.argv and not answers:
         print_json({"error": sentence, "exit_code": code})

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from typing import Annotated, Any, Final
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Annotated, Any, Final, TextIO
 
 import typer
 from rich.console import Console
@@ -50,12 +52,26 @@ NOISE: Final = (
 
 
 answers: Final[list[Any]] = []  # what programs have been told
+_kept: Final[list[TextIO]] = []  # the standard output, while libraries write to another place
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON value for programs."""
+@contextmanager
+def answers_alone() -> Iterator[None]:
+    """Keep standard output for our own JSON: what a library prints goes to standard error."""
+    _kept.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _kept.pop()
+
+
+def print_json(value: Any, indent: int | None = 1) -> None:
+    """Print one JSON value for programs, at once."""
     answers.append(value)
-    sys.stdout.write(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    place = _kept[-1] if _kept else sys.stdout
+    place.write(json.dumps(value, indent=indent, sort_keys=True) + "\n")
+    place.flush()
 
 
 def show(value: Any, as_json: bool, *lines: str) -> None:

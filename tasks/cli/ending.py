@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tasks.params.base import Params
 
 EXIT_NOTHING_PASSED: Final = 3
+EXIT_NOT_RECORDED: Final = 4
 SHOWN: Final = 6  # rules of a round; the report has all
 WORDS: Final = {
     ("block", "fail"): "broken",
@@ -23,8 +24,11 @@ WORDS: Final = {
 }
 
 
-def read_ending(workspace: Path, params: Params) -> dict[str, Any]:
-    """Return the round that was selected, the verdict on each, the rules that are not kept, and what to do next."""
+def read_ending(workspace: Path, params: Params, undelivered: str = "") -> dict[str, Any]:
+    """Return the round that was selected, the verdict on each, the rules that are not kept, and what to do next.
+
+    MLflow is not asked where it has not taken the record of the run, which `undelivered` tells.
+    """
     from tasks.registry.tracking import Tracker
 
     verdicts = {name: read_json(RoundPaths(workspace, name).verdict) for name in params.rounds}
@@ -35,9 +39,10 @@ def read_ending(workspace: Path, params: Params) -> dict[str, Any]:
         for rule in verdict["rules"]
         if rule["result"] != "pass"
     ]
-    aliases = Tracker(workspace).aliases(model)
+    aliases = {} if undelivered else Tracker(workspace).aliases(model)
     champion = "champion" in aliases and aliases["champion"] == aliases.get("challenger")
     after = f"compactlm export {model}@champion --out exported" if champion else "compactlm promote challenger"
+    after = after if selected else "compactlm report --open"
     return {
         "model_name": model,
         "selected": selected,
@@ -45,7 +50,7 @@ def read_ending(workspace: Path, params: Params) -> dict[str, Any]:
         "rules": rules,
         "model": RoundPaths(Path(), selected).model.as_posix() if selected else None,
         "report": REPORT,
-        "next": after if selected else "compactlm report --open",
+        "next": "compactlm publish" if undelivered else after,
     }
 
 

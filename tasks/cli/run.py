@@ -28,7 +28,8 @@ def run(
 
     --params and --set change params.yaml itself, after everything was checked; `compactlm undo` takes that back.
 
-    Exit code 0: a round passes its gates; 1: a stage failed; 2: you can mend it; 3: all is up to date and no round passes.
+    Exit code 0: a round passes its gates; 1: a stage failed; 2: you can mend it; 3: all is up to date and no round passes;
+    4: all is up to date and MLflow did not take the record of it: `compactlm publish` delivers that.
     """
     import psutil
 
@@ -39,15 +40,17 @@ def run(
     # Before anything is imported or started: a second run ends here, and leaves no run of a flow behind.
     with _run_lines(), only_run(workspace):
         record = _bring_up_to_date(workspace, params, set_ or [], workers, started)
-    from tasks.cli.ending import EXIT_NOTHING_PASSED, ending_lines, read_ending, result_line
+    from tasks.cli.ending import EXIT_NOT_RECORDED, EXIT_NOTHING_PASSED, ending_lines, read_ending, result_line
     from tasks.running.surroundings import surroundings_remarks
 
-    ending = read_ending(workspace, params_of(workspace))
-    code = 0 if ending["selected"] else EXIT_NOTHING_PASSED
+    undelivered = record.get("undelivered", "")
+    ending = read_ending(workspace, params_of(workspace), undelivered)
+    code = EXIT_NOT_RECORDED if undelivered else 0 if ending["selected"] else EXIT_NOTHING_PASSED
     worked = record["state"] != "no change"
     lines = [result_line(ending), f"report: {ending['report']}"]
     if worked:
         lines = [*ending_lines(ending, workspace), *(f"note: {remark}" for remark in surroundings_remarks(workspace))]
+    lines = [f"not recorded: {undelivered}", *lines] if undelivered else lines
     for line in lines:
         err.print(line)
     if as_json:
@@ -100,7 +103,7 @@ def _is_unchanged(workspace: Path, text: str) -> bool:
     from tasks.registry.live import open_recorder
     from tasks.running.surroundings import surroundings_faults
 
-    if surroundings_faults(workspace, os.environ):
+    if surroundings_faults(workspace, os.environ, params.registry.model_name):
         return False  # so is what is wrong around it
     rebuild_lost(workspace)
     try:
@@ -131,7 +134,8 @@ def _run_flow(workspace: Path, workers: int, started: float) -> dict[str, Any]:
     if not isinstance(result, dict):
         return _no_change(started)
     # Measured again: the flow's own end takes a second or two, which belongs to the run as well.
-    record = write_last_run(workspace, result["state"], result["stages"], time.time() - started)
+    undelivered = result.get("undelivered", "")
+    record = write_last_run(workspace, result["state"], result["stages"], time.time() - started, undelivered)
     err.print(sentence(record))
     return record
 

@@ -74,13 +74,24 @@ def _search_words(search: Mapping[str, Any]) -> str:
     return f"candidate {search['chosen']} of {len(ranks)}; KL to the teacher after a short distillation: {', '.join(ranks)}"
 
 
-def models(as_json: Json = False) -> None:
-    """List the registered models: what they cost, how good they are, how they were judged."""
-    rows = _model_rows(find_project())
+def models(
+    all_: Annotated[bool, typer.Option("--all", help="The models of other projects on the same server, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the registered models: what they cost, how good they are, how they were judged.
+
+    On a server those of this project, by the name in params.yaml. --json brings their weights to this machine and says where.
+    """
+    rows, others = _model_rows(find_project(), all_, fetch=as_json)
     if as_json:
-        return print_json(rows)
-    if not rows:
+        return print_json([*rows, *others])
+    if not rows and not others:
         return out.print("no model is registered yet; `compactlm run` makes some")
+    for row in others:
+        aliases = f" ({', '.join(row['aliases'])})" if row["aliases"] else ""
+        out.print(f"of another project: {row['name']}/{row['version']}{aliases}: {row['round']}", markup=False)
+    if not rows:
+        return
     heads = ("version", "round", "aliases", "parameters", "MB", "ms (batch)", "on test, of teacher's", "verdict")
     table = Table(*heads, box=None)
     for row in rows:
@@ -105,7 +116,8 @@ def models(as_json: Json = False) -> None:
                 f"version {row['version']}: {row['sparsity']['sparsity_of_masked']:.1%} of the weights in layers and "
                 f"{row['sparsity']['sparsity_of_total']:.1%} of all parameters are zero; dense runtimes gain no speed from that"
             )
-    out.print(f"model {rows[0]['name']}; folders of the weights: compactlm models --json")
+    names = ", ".join(dict.fromkeys(row["name"] for row in rows))
+    out.print(f"model {names}; folders of the weights: compactlm models --json")
 
 
 def _on_test(metrics: Mapping[str, Mapping[str, float]]) -> tuple[str, float]:
@@ -114,14 +126,19 @@ def _on_test(metrics: Mapping[str, Mapping[str, float]]) -> tuple[str, float]:
     return quality_of(metrics["test"])
 
 
-def _model_rows(workspace: Path) -> list[dict[str, Any]]:
-    from tasks.registry.tracking import Tracker, store_exists
+def _model_rows(workspace: Path, others: bool, fetch: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the rows of this project's models, and of those of other projects if they are wanted."""
+    from tasks.registry.tracking import Tracker, is_shared, store_exists
 
     if not store_exists(workspace):
-        return []
-    from tasks.registry.listing import list_models
+        return [], []
+    from tasks.registry.listing import list_models, list_others
 
-    return list_models(Tracker(workspace, params_of(workspace).registry.model_name))
+    name = params_of(workspace).registry.model_name
+    tracker = Tracker(workspace, name)
+    if not is_shared():  # the store of a workspace has its own models alone, by whatever names
+        return list_models(tracker), []
+    return list_models(tracker, name, fetch=fetch), list_others(tracker, name) if others else []
 
 
 def report(open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False, as_json: Json = False) -> None:

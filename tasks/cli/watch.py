@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
-import sys
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from tasks.cli.console import err
+from tasks.cli.console import err, print_json
 from tasks.cli.project import find_project, params_of, require_store
 from tasks.errors import UserError
 
@@ -28,6 +26,8 @@ def watch(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value a line for programs.")] = False,
 ) -> None:
     """Tell when an alias is moved without a decision, until Ctrl-C; GET /health is 503 while one is.
+
+    While MLflow does not answer that is told, /health is 503 too, and it is asked again after half a minute.
 
     The secret that MLflow signs its webhooks with is read from COMPACTLM_WEBHOOK_SECRET.
     """
@@ -53,8 +53,7 @@ def watch(
     def tell(because: str, faults: list[str]) -> None:
         if as_json:
             at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            sys.stdout.write(json.dumps({"at": at, "because": because, "differences": faults}) + "\n")
-            sys.stdout.flush()
+            print_json({"at": at, "because": because, "differences": faults}, indent=None)
         for line in () if as_json else faults or ["the aliases are what was decided"]:
             err.print(f"{because}: {line}")
 

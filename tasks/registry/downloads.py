@@ -21,11 +21,11 @@ def whole_folder(folder: Path, sha256: str | None, fetch: Callable[[Path], objec
     `sha256` is the digest of the folder as it was stored; without it a copy is whole as long as it is what the download was. A
     store that sends other bytes than it was given is asked each time: what they are is for others to judge.
     """
-    note = folder.with_name(f"{folder.name}.json")
-    if _is_whole(folder, sha256, note):
+    if is_whole(folder, sha256):
         return folder
+    note = _note_of(folder)
     with _one_at_a_time(folder.parent):
-        if _is_whole(folder, sha256, note):
+        if is_whole(folder, sha256):
             return folder
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder.parent) as scratch:
             fresh = Path(scratch) / "fresh"
@@ -55,10 +55,16 @@ def _replace(source: str, target: str) -> None:
     Path(source).replace(target)
 
 
-def _is_whole(folder: Path, sha256: str | None, note: Path) -> bool:
+def is_whole(folder: Path, sha256: str | None) -> bool:
+    """Return whether a copy is there whole: it has the digest with which it was stored, or without one that of its download."""
+    note = _note_of(folder)
     if not folder.is_dir() or not (sha256 or note.is_file()):
         return False
     return _digest(folder) == (sha256 or read_json(note)["sha256"])
+
+
+def _note_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.json")
 
 
 def _digest(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from tasks.files import read_json
@@ -21,25 +22,47 @@ COSTS: Final = (
 OF_TAGS: Final = ("round", "parent", "model_sha256", "model_id", "run_id")
 
 
-def list_models(tracker: Reader) -> list[dict[str, Any]]:
-    """Return one row a registered version, oldest first: where it is, what it costs, how good it is, how it was judged."""
-    versions = tracker.versions()
-    aliases = {name: tracker.aliases(name) for name in {entry.name for entry in versions}}
+def list_models(tracker: Reader, name: str | None = None, *, fetch: bool = True) -> list[dict[str, Any]]:
+    """Return one row a registered version, oldest first: where it is, what it costs, how good it is, how it was judged.
+
+    Of one model name, or of all in the store. `fetch`: bring weights to this machine that are kept elsewhere; without, the
+    paths of these are empty.
+    """
+    return [row | _measured(tracker, tags, fetch) for row, tags in _rows(tracker, name)]
+
+
+def list_others(tracker: Reader, name: str) -> list[dict[str, Any]]:
+    """Return one row a version of every other model of the store: what its tags say, since its files are another project's."""
     rows = []
+    for row, tags in _rows(tracker, None):
+        if row["name"] != name:
+            costs = {key: int(tags[key]) for key in ("params_total", "size_bytes") if tags.get(key, "").isdecimal()}
+            rows.append(row | costs | {"verdict": {"verdict": tags.get("verdict", "")}})
+    return rows
+
+
+def _rows(tracker: Reader, name: str | None) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """Yield what the registry itself says of each version, and our tags of it."""
+    versions = tracker.versions(name)
+    aliases = {each: tracker.aliases(each) for each in {entry.name for entry in versions}}
     for entry in versions:
         tags = own_tags(entry.tags)
         pointing = sorted(alias for alias, number in aliases[entry.name].items() if number == entry.version)
         row = {"name": entry.name, "version": int(entry.version), "aliases": pointing}
-        row |= {key: tags[key] for key in OF_TAGS}
-        rows.append(row | _files(tracker, tags["model_id"]) | _evidence(tracker, tags["run_id"], tags["teacher_run_id"]))
-    return rows
+        yield row | {key: tags.get(key, "") for key in OF_TAGS}, tags
 
 
-def _files(tracker: Reader, model_id: str) -> dict[str, str]:
-    folder = tracker.local_model(model_id) / "artifacts"
+def _measured(tracker: Reader, tags: Mapping[str, str], fetch: bool) -> dict[str, Any]:
+    return _files(tracker, tags["model_id"], fetch) | _evidence(tracker, tags["run_id"], tags["teacher_run_id"])
+
+
+def _files(tracker: Reader, model_id: str, fetch: bool) -> dict[str, str]:
+    folder = tracker.local_model(model_id) if fetch else tracker.model_here(model_id)
+    if folder is None:
+        return {"path": "", "onnx_path": ""}
     # MLflow names each artifact folder after the folder it was given.
-    onnx = folder / "model.onnx"
-    return {"path": str(folder / "model"), "onnx_path": str(onnx) if onnx.exists() else ""}
+    onnx = folder / "artifacts" / "model.onnx"
+    return {"path": str(folder / "artifacts" / "model"), "onnx_path": str(onnx) if onnx.exists() else ""}
 
 
 def _evidence(tracker: Reader, run_id: str, teacher_run_id: str) -> dict[str, Any]:

@@ -1,19 +1,22 @@
 """Ties a run to its record: follows training stages live, records rounds when all is done, marks failures.
 
-Live curves: a thread that reads steps.jsonl while a stage trains and records what is new.
+Live curves: a thread that reads steps.jsonl while a stage trains and records what is new. The file is what counts: a server that
+is away costs the training nothing, and whatever it has missed is recorded from the same lines once it is back, at the end of the
+run or by `compactlm publish`.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from tasks.artifacts import TEACHER, receipt_path
-from tasks.errors import StageError, UserError
+from tasks.errors import AwayError, RightsError, StageError, UserError, explained, outside_errors, without_passwords
 from tasks.files import read_json_lines
 from tasks.git import git_facts
 from tasks.lineage.loaded import changed_since_import
@@ -26,9 +29,14 @@ from tasks.registry.records import RoundFiles, step_points
 from tasks.registry.runs import record_run
 from tasks.registry.tracking import Tracker
 from tasks.running.dvc import Stage, read_state, stage_digests
+from tasks.running.servers import away
 from tasks.running.start import only_run
 
 INTERVAL_SECONDS: Final = 3.0  # between two looks at a file that grows
+PAUSE_SECONDS: Final = 30.0  # until a server that was away is tried again
+LEAVE_SECONDS: Final = 5.0  # that a stage which has ended waits for a request on its way
+LOCK_SECONDS: Final = 60.0
+LATER: Final = "nothing is lost: `compactlm publish` records it once the server takes it"
 
 console = logging.getLogger("compactlm")  # what a person at the terminal sees; the command line listens to it
 
@@ -54,6 +62,7 @@ class Recorder:
     ) -> None:
         self.workspace, self.params, self.facts, self._settle = workspace, params, facts, settle
         self.uri = default_uri(workspace)
+        self._told_away = False
         self.stages = stages
         self._code = sorted({dep for stage in stages for dep in stage.deps if dep.startswith("tasks/")})
         self._stages = [stage.name for stage in stages]
@@ -85,27 +94,66 @@ class Recorder:
         scratch = self.workspace / ".compactlm" / "scratch" / stage
 
         def record(lines: list[dict[str, Any]]) -> None:
-            with self._lock:
+            self._require_server()
+            with self._turn():
                 publication = self._open()
                 run_id = publication.begin_training(files)
                 publication.tracker.log_points(run_id, step_points(lines))
 
         try:
-            with Follower(scratch / "steps.jsonl", record):
+            with Follower(scratch / "steps.jsonl", record, self._tell_away):
                 yield
         except StageError:
-            record([])
+            with self._best_effort():
+                record([])
             raise
 
     def finish(self, outcomes: Mapping[str, str]) -> dict[str, str]:
-        """Record everything that is done; return round -> run id."""
-        with self._lock:
-            publication = self._open()
-            # First the receipts: who may become champion is asked of them.
-            root = record_receipts(publication.tracker, publication.parent(), self.workspace, self._stages)
-            runs = publication.finish(stage_digests(self.workspace), outcomes, self._settle)
-            record_run(self.workspace, self._description(publication, outcomes, root))
-            return runs
+        """Record everything that is done; return round -> run id.
+
+        Raises AwayError or RightsError when MLflow does not take it, with the command that records it later.
+        """
+        try:
+            self._require_server()
+            with self._turn():
+                publication = self._open()
+                # First the receipts: who may become champion is asked of them.
+                root = record_receipts(publication.tracker, publication.parent(), self.workspace, self._stages)
+                runs = publication.finish(stage_digests(self.workspace), outcomes, self._settle)
+                record_run(self.workspace, self._description(publication, outcomes, root))
+                return runs
+        except (AwayError, RightsError) as error:
+            raise type(error)(f"{error}; {LATER}") from error
+
+    def _require_server(self) -> None:
+        """Raise AwayError when a server of MLflow does not answer now: its own client would try for long."""
+        if self.uri.startswith("http") and (why := away(self.uri)):
+            raise AwayError(f"{without_passwords(self.uri)} {why}")
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let one thread record at a time; AwayError when another one's request has hung for long."""
+        if not self._lock.acquire(timeout=LOCK_SECONDS):
+            raise AwayError(f"{without_passwords(self.uri)} has not answered an earlier request yet")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _best_effort(self) -> Iterator[None]:
+        """Go on after what MLflow does not take: it is an index, and the files of the run are what counts."""
+        try:
+            yield
+        except _not_taken() as error:
+            self._tell_away(error)
+
+    def _tell_away(self, error: BaseException) -> None:
+        """Say once that curves and states are not recorded now."""
+        if not self._told_away:
+            self._told_away = True
+            words = str(error) if isinstance(error, UserError) else explained(error)
+            console.warning("MLflow: %s. The run goes on; what is missing there is recorded later", words)
 
     def finish_unchanged(self) -> dict[str, str]:
         """Record what is not recorded yet of a run in which every stage was up to date, and say so; return round -> run id."""
@@ -130,9 +178,12 @@ class Recorder:
         }
 
     def fail(self) -> None:
-        """Record what is done and end the open runs as FAILED; a run that never trained leaves no trace."""
-        with self._lock:
-            if self._publication is not None and self._publication.begun:
+        """Record what is done and end the open runs as FAILED, if MLflow takes it; a run that never trained leaves no trace."""
+        if self._publication is None or not self._publication.begun:
+            return
+        with self._best_effort():
+            self._require_server()
+            with self._turn():
                 self._publication.fail()
 
     def _open(self) -> Publication:
@@ -160,15 +211,28 @@ def publish(workspace: Path, settle: Settle) -> dict[str, str]:
         return recorder.finish_unchanged()
 
 
+def _not_taken() -> tuple[type[BaseException], ...]:
+    """Return the errors that mean that MLflow does not take something now; only what is imported can have raised one."""
+    return (AwayError, RightsError, *outside_errors())
+
+
 class Follower:
     """Calls `record` with the new lines of a growing file, until `stop`; for use in a `with` statement.
 
     A file that has not been touched since the start is left from an earlier, perhaps different, attempt: it is not read
-    before the stage has taken it up again.
+    before the stage has taken it up again. What cannot be recorded is told to `trouble` and tried again after a pause; whoever
+    leaves the `with` never waits long for it.
     """
 
-    def __init__(self, path: Path, record: Callable[[list[dict[str, Any]]], None], interval: float = INTERVAL_SECONDS):
-        self.path, self.record, self.interval = path, record, interval
+    def __init__(
+        self,
+        path: Path,
+        record: Callable[[list[dict[str, Any]]], None],
+        trouble: Callable[[BaseException], None],
+        interval: float = INTERVAL_SECONDS,
+    ):
+        self.path, self.record, self.trouble, self.interval = path, record, trouble, interval
+        self._paused_until = 0.0
         self._before = self._stamp()
         self._seen: set[str] = set()
         self._stop = threading.Event()
@@ -180,7 +244,7 @@ class Follower:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(LEAVE_SECONDS)  # one that hangs is left behind: the end of the run records the same lines
 
     def _stamp(self) -> tuple[int, int] | None:
         try:
@@ -205,6 +269,12 @@ class Follower:
         except FileNotFoundError:
             return  # the stage has just finished and removed it
         new = [line for line in lines if repr(line) not in self._seen]
-        if new:
+        if not new or time.monotonic() < self._paused_until:
+            return
+        try:
             self.record(new)
+        except _not_taken() as error:
+            self._paused_until = time.monotonic() + PAUSE_SECONDS
+            self.trouble(error)
+        else:
             self._seen.update(repr(line) for line in new)

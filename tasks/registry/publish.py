@@ -176,12 +176,13 @@ class Publication:
         chosen = {s: values[s][files.name] if s == "rounds" else values[s] for s in sections}
         self.tracker.log_params(run_id, {"seed": str(self.params.seed), **flatten_params("", chosen)})
         self.tracker.log_datasets(run_id, read_datasets(self._folder))
+        points: list[tuple[str | None, Point]] = []
         for checkpoint in files.checkpoints():
             name, key = f"{files.label}-{checkpoint.name}", {"checkpoint": f"{files.label}/{checkpoint.name}"}
             tags = {"path": checkpoint.path, "round": files.label, "best_model_id": model_id}
             pointer = self.tracker.ensure_pointer(name, run_id, {**key, "sha256": checkpoint.sha256}, tags)
-            points = [(f"checkpoint/{name}", value, checkpoint.step) for name, value in checkpoint.metrics.items()]
-            self.tracker.log_points(run_id, points, pointer)
+            points += [(pointer, (f"checkpoint/{name}", value, checkpoint.step)) for name, value in checkpoint.metrics.items()]
+        self.tracker.log_points_of_models(run_id, points)
         self.tracker.log_points(run_id, step_points(files.steps()))
         self.tracker.log_points(run_id, [(key, value, 0) for key, value in files.metrics().items()], model_id)
         self.tracker.log_files(run_id, files.evidence(), "evidence")

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlparse
 
-from tasks.registry.downloads import whole_file, whole_folder
+from tasks.errors import without_passwords
+from tasks.registry.downloads import is_whole, whole_file, whole_folder
 from tasks.registry.store import (
     OWN,
     STORED,
@@ -25,15 +26,18 @@ from tasks.registry.store import (
     sqlite_path,
     sqlite_uri,
 )
+from tasks.running.servers import REGISTRY, TRACKING, settle_credentials
 
-TRACKING: Final = "MLFLOW_TRACKING_URI"  # names another store than the workspace's
-REGISTRY: Final = "MLFLOW_REGISTRY_URI"  # and this one another for versions and aliases
 PREFIX: Final = "compactlm."  # of the tags that are ours
 FILES_SHA256: Final = "files_sha256"  # tag of a logged model: the digest of the folder of its files
 
 
 def default_uri(workspace: Path) -> str:
-    """Return the tracking store: MLFLOW_TRACKING_URI, else a SQLite file below the workspace's `.compactlm`."""
+    """Return the tracking store: MLFLOW_TRACKING_URI, else a SQLite file below the workspace's `.compactlm`.
+
+    Of a server it has no user and password, which the environment keeps; of a database it may.
+    """
+    settle_credentials(os.environ)
     return os.environ.get(TRACKING) or sqlite_uri(workspace / OWN / "mlflow.db")
 
 
@@ -59,8 +63,10 @@ Point = tuple[str, float, int]  # metric, value, step
 class Reader(ABC):
     """One experiment of one store. With `keep_runs` each run is asked for once: for one who works under the workspace's lock."""
 
-    def __init__(self, workspace: Path, keep_runs: bool) -> None:
+    def __init__(self, workspace: Path, experiment: str | None, keep_runs: bool) -> None:
         self.workspace, self.uri = workspace, default_uri(workspace)
+        self._experiment, self._experiment_id = experiment, ""
+        self._places: dict[str, str] = {}
         self._database = sqlite_path(self.uri)
         if self._database is not None and self._database.exists():
             follow_folder(self._database)
@@ -72,13 +78,28 @@ class Reader(ABC):
         """MLflow's client."""
 
     @property
-    @abstractmethod
-    def experiment_id(self) -> str:
-        """The id of the experiment."""
+    def shown_uri(self) -> str:
+        """The address of the store as people may see it."""
+        return without_passwords(self.uri)
+
+    @property
+    def experiment_id(self) -> str | None:
+        """The id of the experiment; None as long as there is none, and for a reader without one."""
+        if not self._experiment_id and self._experiment is not None:
+            self._experiment_id = self._store.experiment(self._experiment) or ""
+        return self._experiment_id or None
 
     @abstractmethod
+    def files_at(self, place: str) -> Any:
+        """Return MLflow's hands on the files at an address: `list_artifacts`, `download_artifacts`, `log_artifacts`.
+
+        By the address, since MLflow's client asks for run and models anew with each file, and adds one of its own to a model.
+        """
+
     def fetch_model(self, model_id: str, folder: Path) -> Path:
         """Return `folder` with the files of a logged model that are kept elsewhere."""
+        files = self.files_at(self._store.model(model_id).artifact_location)
+        return whole_file(folder, lambda scratch: files.download_artifacts("", str(scratch)))
 
     @cached_property
     def _store(self) -> Store:
@@ -88,14 +109,15 @@ class Reader(ABC):
     def _read_run(self, run_id: str) -> Run:
         run = self._store.run(run_id)
         if run is None:
-            raise LookupError(f"{self.uri}: there is no run {run_id}")
+            raise LookupError(f"{self.shown_uri}: there is no run {run_id}")
         return run
 
     # Runs
 
     def find_run(self, tags: Mapping[str, str], without: str | None = None) -> str | None:
         """Return the id of the newest run with all `tags` (names without our prefix) and no tag `without`."""
-        for run in self._store.runs([self.experiment_id], marked(tags)):
+        known = self.experiment_id
+        for run in self._store.runs([known], marked(tags)) if known else ():
             if without is None or PREFIX + without not in run.tags:
                 return run.run_id
         return None
@@ -133,7 +155,8 @@ class Reader(ABC):
 
     def find_models(self, tags: Mapping[str, str]) -> list[LoggedModel]:
         """Return the logged models with all `tags` (names without our prefix), finished or not."""
-        return self._store.models(self.experiment_id, marked(tags))
+        known = self.experiment_id
+        return self._store.models(known, marked(tags)) if known else []
 
     def model_tags(self, model_id: str) -> dict[str, str]:
         """Return our tags of a logged model, without the prefix."""
@@ -155,16 +178,32 @@ class Reader(ABC):
             return own / name
         return path if path.exists() or not stored else self.workspace / STORED / name
 
+    def place_of(self, run_id: str) -> str:
+        """Return the address of a run's files, which never changes."""
+        if run_id not in self._places:
+            self._places[run_id] = self._run(run_id).artifact_uri
+        return self._places[run_id]
+
     def _folder_of_run(self, run_id: str) -> Path | None:
-        return self._on_this_machine(self._run(run_id).artifact_uri)
+        return self._on_this_machine(self.place_of(run_id))
 
     def local_model(self, model_id: str) -> Path:
         """Return a local folder with a logged model's files, fetching them once when they are kept elsewhere."""
-        model = self._store.model(model_id)
-        place = self._on_this_machine(model.artifact_location)
-        folder = self.workspace / ".compactlm" / "models" / model_id
-        sha256 = own_tags(model.tags).get(FILES_SHA256)
-        return place or whole_folder(folder, sha256, partial(self.fetch_model, model_id))
+        if here := self.model_here(model_id):
+            return here
+        return whole_folder(self._fetched(model_id), self._files_sha256(model_id), partial(self.fetch_model, model_id))
+
+    def model_here(self, model_id: str) -> Path | None:
+        """Return the local folder of a logged model's files; None when they are kept elsewhere and were not fetched whole."""
+        place = self._on_this_machine(self._store.model(model_id).artifact_location)
+        folder = self._fetched(model_id)
+        return place or (folder if is_whole(folder, self._files_sha256(model_id)) else None)
+
+    def _fetched(self, model_id: str) -> Path:
+        return self.workspace / ".compactlm" / "models" / model_id
+
+    def _files_sha256(self, model_id: str) -> str | None:
+        return own_tags(self._store.model(model_id).tags).get(FILES_SHA256)
 
     def local_file(self, run_id: str, name: str) -> Path | None:
         """Return a local path of a run's recorded file, fetching it when kept elsewhere; None when there is none."""
@@ -177,14 +216,10 @@ class Reader(ABC):
         place = self._folder_of_run(run_id)
         if place is not None:
             return place / name if (place / name).exists() else None
-        above = name.rpartition("/")[0] or None
-        if name not in {item.path for item in self.client.list_artifacts(run_id, above)}:
+        above, files = name.rpartition("/")[0] or None, self.files_at(self.place_of(run_id))
+        if name not in {item.path for item in files.list_artifacts(above)}:
             return None
-
-        def download(folder: Path) -> str:
-            return str(self.client.download_artifacts(run_id, name, str(folder)))
-
-        return whole_file(into / "runs" / run_id / name, download)
+        return whole_file(into / "runs" / run_id / name, lambda folder: files.download_artifacts(name, str(folder)))
 
     def model_files(self, model_id: str, into: Path) -> Path | None:
         """Return the folder of a logged model's files, copied below `into` when kept elsewhere; None if it has none."""

@@ -170,7 +170,7 @@ def _refuse_strangers(workspace: Path, known: dict[str, dict[str, str]], say: Sa
         for sha256, number in tracker.numbers(name).items():
             if wanted.get(sha256, number) != number:
                 raise UserError(
-                    f"{tracker.uri}: {name}/{number} is version {wanted[sha256]} by the records in Git; rebuild into an "
+                    f"{tracker.shown_uri}: {name}/{number} is version {wanted[sha256]} by the records in Git; rebuild into an "
                     "empty store: move .compactlm/mlflow away, or set MLFLOW_TRACKING_URI"
                 )
 

@@ -7,6 +7,7 @@ to be written, or kept where it cannot be read otherwise (`tasks.registry.store`
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 import warnings
@@ -19,13 +20,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.files import digest, without_links
-from tasks.registry.reading import FILES_SHA256, PREFIX, REGISTRY, TRACKING, Point, Reader, address_of, marked
+from tasks.registry.reading import FILES_SHA256, PREFIX, Point, Reader, address_of, marked, own_tags
 from tasks.registry.records import DataSet
+from tasks.registry.refusals import Client
 from tasks.registry.store import OWN, STORED, LoggedModel
+from tasks.running.servers import REGISTRY, TRACKING
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# By default a server that is away is asked for four minutes, each request anew. These are 15 s: enough for a restart of a
+# small one, and who is refused longer says so and goes on.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 
 MAX_BATCH: Final = 900  # MLflow takes 1,000 metrics a batch
 MAX_PARAMS: Final = 100
@@ -34,7 +42,12 @@ REQUIREMENTS: Final = ("mlflow", "transformers", "torch", "tokenizers", "safeten
 
 def store_exists(workspace: Path) -> bool:
     """Return whether there is something to read; a store of our own is made by the first run only."""
-    return bool(os.environ.get(TRACKING)) or (workspace / OWN / "mlflow.db").exists()
+    return is_shared() or (workspace / OWN / "mlflow.db").exists()
+
+
+def is_shared() -> bool:
+    """Return whether the store is one that other projects may use as well, not the workspace's own."""
+    return bool(os.environ.get(TRACKING))
 
 
 def preload() -> None:
@@ -61,8 +74,7 @@ class Tracker(Reader):
     """
 
     def __init__(self, workspace: Path, experiment: str | None = None, keep_runs: bool = False) -> None:
-        super().__init__(workspace, keep_runs)
-        self._experiment = experiment
+        super().__init__(workspace, experiment, keep_runs)
         if not os.environ.get(TRACKING):
             (workspace / OWN).mkdir(parents=True, exist_ok=True)
 
@@ -71,14 +83,26 @@ class Tracker(Reader):
         """MLflow's client, by which everything is written."""
         import mlflow
 
-        return mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=os.environ.get(REGISTRY))
+        return self._guarded(mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=os.environ.get(REGISTRY)))
 
-    @cached_property
-    def experiment_id(self) -> str:
-        """The id of the experiment, made when there is none; empty for a tracker without one."""
-        if self._experiment is None:
-            return ""
-        known = self._store.experiment(self._experiment)
+    def files_at(self, place: str) -> Any:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return self._guarded(get_artifact_repository(place, tracking_uri=self.uri))
+
+    def _guarded(self, client: Any) -> Client:
+        import mlflow
+        import requests
+
+        return Client(client, self.uri, self._experiment, (mlflow.MlflowException, requests.RequestException))
+
+    def _own_experiment(self) -> str:
+        """Return the id of the experiment that is written to, made when there is none: reading makes none.
+
+        Who makes an experiment owns it on a server with users, and would keep out whoever records runs.
+        """
+        assert self._experiment is not None, "a tracker without an experiment is for what the registry leads to"
+        known = self.experiment_id
         if known is not None:
             return known
         # A server decides itself where artifacts go; the store of the workspace keeps them beside its database.
@@ -92,7 +116,7 @@ class Tracker(Reader):
         all_tags = marked(tags)
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent
-        run = self.client.create_run(self.experiment_id, run_name=name, tags=all_tags)
+        run = self.client.create_run(self._own_experiment(), run_name=name, tags=all_tags)
         return str(run.info.run_id)
 
     def set_status(self, run_id: str, status: str) -> None:
@@ -123,11 +147,15 @@ class Tracker(Reader):
 
     def log_points(self, run_id: str, points: Sequence[Point], model_id: str | None = None) -> None:
         """Record points; those of which the run has the metric at the step already are left out."""
+        self.log_points_of_models(run_id, [(model_id, point) for point in points])
+
+    def log_points_of_models(self, run_id: str, points: Sequence[tuple[str | None, Point]]) -> None:
+        """Record points as `log_points` does, each with the id of the logged model that it was measured on."""
         from mlflow.entities import Metric
 
-        known = self.steps_of(run_id, {key for key, _, _ in points})
+        known = self.steps_of(run_id, {key for _, (key, _, _) in points})
         now = int(time.time() * 1000)
-        new = [Metric(key, v, now, step, model_id=model_id) for key, v, step in points if (key, step) not in known]
+        new = [Metric(key, v, now, step, model_id=of) for of, (key, v, step) in points if (key, step) not in known]
         for start in range(0, len(new), MAX_BATCH):
             self.client.log_batch(run_id, metrics=new[start : start + MAX_BATCH])
 
@@ -135,7 +163,9 @@ class Tracker(Reader):
         """Record copies of small files with a run, replacing earlier copies."""
         with self._scratch() as scratch:
             for path in paths:
-                self.client.log_artifact(run_id, str(without_links(path, scratch)), folder)
+                shutil.copyfile(path, scratch / path.name)
+            if any(scratch.iterdir()):
+                self.files_at(self.place_of(run_id)).log_artifacts(str(scratch), folder)
 
     def log_datasets(self, run_id: str, datasets: Iterable[DataSet]) -> None:
         """Record which sets of rows a run used, by our own digests."""
@@ -185,7 +215,8 @@ class Tracker(Reader):
             yield Path(folder)
 
     def _create_model(self, name: str, run_id: str, tags: dict[str, str], kind: str) -> str:
-        made = self.client.create_logged_model(self.experiment_id, name=name, source_run_id=run_id, tags=tags, model_type=kind)
+        place = self._own_experiment()
+        made = self.client.create_logged_model(place, name=name, source_run_id=run_id, tags=tags, model_type=kind)
         return str(made.model_id)
 
     def _retagged(self, model: LoggedModel, tags: dict[str, str]) -> str:
@@ -193,12 +224,6 @@ class Tracker(Reader):
         if {**model.tags, **tags} != model.tags:
             self.client.set_logged_model_tags(model.model_id, tags)
         return model.model_id
-
-    def fetch_model(self, model_id: str, folder: Path) -> Path:
-        import mlflow
-
-        mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=str(folder), tracking_uri=self.uri)
-        return folder
 
     # Registry
 
@@ -218,7 +243,8 @@ class Tracker(Reader):
             self.client.create_registered_model(name)
         with self._as_default():
             while True:
-                made = self.client.create_model_version(name, f"models:/{model_id}", run_id=run_id, tags=every)
+                # A server that keeps files itself wants to be told whose they are.
+                made = self.client.create_model_version(name, f"models:/{model_id}", run_id, every, model_id=model_id)
                 if number is None or int(made.version) >= int(number):
                     return str(made.version)
                 self.client.delete_model_version(name, made.version)  # MLflow counts on from it
@@ -226,9 +252,11 @@ class Tracker(Reader):
     def leave_free(self, name: str, number: int) -> None:
         """Let no version to come have `number` or one before it, by registering and taking away again."""
         last = self.versions(name)[-1]
+        model_id = own_tags(last.tags)["model_id"]
         with self._as_default():
-            while int(self.client.create_model_version(name, last.source, run_id=last.run_id or None).version) < number:
-                pass
+            made = int(last.version)
+            while made < number:
+                made = int(self.client.create_model_version(name, last.source, last.run_id or None, model_id=model_id).version)
         for entry in self.all_versions(name):
             if int(entry.version) > int(last.version):
                 self.client.delete_model_version(name, entry.version)

@@ -55,11 +55,14 @@ def look(workspace: Path, text: str, name: str = "params.yaml", *, download: boo
     """
     seen = Look()
     with ThreadPoolExecutor(1) as beside:  # waits for servers, while this thread reads files
-        surroundings = beside.submit(surroundings_faults, workspace, os.environ)
         values: Any = None
         with seen.faults.gathered():
             values = parse_yaml(text, name)
-            seen.params = check_params(values, name)
+        model = _at(values, "registry.model_name")
+        surroundings = beside.submit(surroundings_faults, workspace, os.environ, model if isinstance(model, str) else None)
+        with seen.faults.gathered():
+            if not seen.faults.lines:
+                seen.params = check_params(values, name)
         teacher: Path | None = None
         weights_bytes = 0
         for key, source in _sources(values):

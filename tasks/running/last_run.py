@@ -10,6 +10,7 @@ from typing import Any, Final
 from tasks.files import read_json, write_json
 
 PLACE: Final = Path(".compactlm") / "last_run.json"
+NOT_RECORDED: Final = "not recorded"  # state of a run in which all stages are done, and MLflow did not take the record
 
 
 def describe(workspace: Path, outcomes: Mapping[str, str], seconds: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -26,8 +27,13 @@ def describe(workspace: Path, outcomes: Mapping[str, str], seconds: Mapping[str,
     return rows
 
 
-def write_last_run(workspace: Path, state: str, stages: list[dict[str, Any]], wall_seconds: float) -> dict[str, Any]:
-    """Write and return the record of a run: wall time, the time in which a stage computed, and the overhead: the rest."""
+def write_last_run(
+    workspace: Path, state: str, stages: list[dict[str, Any]], wall_seconds: float, undelivered: str = ""
+) -> dict[str, Any]:
+    """Write and return the record of a run: wall time, the time in which a stage computed, and the overhead: the rest.
+
+    `undelivered`: why MLflow lacks it, and the command that records it; empty when nothing is lacking.
+    """
     compute = computing_seconds(stages)
     record = {
         "state": state,
@@ -37,6 +43,7 @@ def write_last_run(workspace: Path, state: str, stages: list[dict[str, Any]], wa
         "overhead_seconds": round(wall_seconds - compute, 2),
         "overhead_share": round((wall_seconds - compute) / wall_seconds, 4),
     }
+    record |= {"undelivered": undelivered} if undelivered else {}
     write_json(workspace / PLACE, record)
     return record
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from tasks.errors import ParamsError
+from tasks.errors import ParamsError, without_passwords
 from tasks.files import read_json
 from tasks.git import git, has_git, refusal, remotes
 from tasks.params.file import read_yaml
+from tasks.running.servers import ASK_SECONDS, PREFECT, REGISTRY, TRACKING, mlflow_faults, prefect_faults
 
 PROBE_SECONDS: Final = 1.0
 CONFLICT: Final = re.compile(r"^(<{7}|\|{7}|>{7})( |$)", re.MULTILINE)
@@ -34,16 +35,18 @@ MERGED: Final = {
 }
 PORTS: Final = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 STORES: Final = "sqlite:////PATH/mlflow.db, http://HOST:PORT, or postgresql://, mysql:// or mssql:// with a host"
-MLFLOW: Final = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
-PREFECT: Final = "PREFECT_API_URL"
+MLFLOW: Final = (TRACKING, REGISTRY)
 WRITTEN: Final = ("TMPDIR", "TEMP", "TMP", "PREFECT_HOME", "DVC_SITE_CACHE_DIR")
 READ: Final = ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")  # where settings are looked for; a run writes nothing there
 REMOTE_KEY: Final = "promotion.remote"
 
 
-def surroundings_faults(workspace: Path, environ: Mapping[str, str]) -> list[str]:
-    """Return a sentence for each thing around a run that would stop it; never raises, takes 1 s at most for servers."""
-    probes = _Probes(environ)
+def surroundings_faults(workspace: Path, environ: Mapping[str, str], model: str | None = None) -> list[str]:
+    """Return a sentence for each thing around a run that would stop it; never raises.
+
+    A server that does not listen takes 1 s. `model`: the name of experiment and registered model, to which rights are asked.
+    """
+    probes = _Probes(environ, model)
     checks: list[Callable[[], list[str]]] = [
         lambda: _name_faults(workspace),
         lambda: _git_faults(workspace),
@@ -148,36 +151,67 @@ def _unusable(folder: Path, write: bool) -> str:
 
 
 @dataclass
+class _Probe:
+    """What one server was asked, in a thread: `why` it cannot be reached, and what else stands in the way."""
+
+    variable: str
+    place: str
+    advice: str
+    why: str = f"no answer within {PROBE_SECONDS:.0f} s"
+    faults: list[str] | None = None
+    reached: threading.Event = field(default_factory=threading.Event)
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def sentences(self) -> list[str]:
+        """Return what is wrong with the server, once it has been asked or has taken too long."""
+        if not self.reached.wait(PROBE_SECONDS) or self.why:
+            return [f"{self.variable}: {self.place} cannot be reached ({self.why}); {self.advice}"]
+        if not self.done.wait(2 * ASK_SECONDS):
+            return [f"{self.variable}: {self.place} takes connections and does not answer; {self.advice}"]
+        return [f"{self.variable}: {fault}" for fault in self.faults or []]
+
+
+@dataclass
 class _Probes:
-    """Servers that are asked all at once whether they listen, and what to say of those that do not."""
+    """Servers that are asked all at once whether they are there and what our user may do, and what to say of the others."""
 
     environ: Mapping[str, str]
-    asked: list[tuple[threading.Thread, list[str], str]] = field(default_factory=list)
+    model: str | None
+    asked: list[_Probe] = field(default_factory=list)
 
     def ask(self, variable: str, host: str, port: int, advice: str) -> None:
-        """Begin to connect to a server that a variable names; behind a proxy that is left to whoever uses it."""
-        if any(self.environ.get(name) or self.environ.get(name.upper()) for name in ("http_proxy", "https_proxy", "all_proxy")):
-            return
-        why = [f"no answer within {PROBE_SECONDS:.0f} s"]
+        """Begin to ask a server that a variable names; whether it listens is left to a proxy where there is one."""
+        proxies = ("http_proxy", "https_proxy", "all_proxy")
+        direct = not any(self.environ.get(name) or self.environ.get(name.upper()) for name in proxies)
+        probe = _Probe(variable, f"{host}:{port}", advice)
+        address = self.environ[variable]
+
+        def work() -> None:
+            probe.why = _connect(host, port) if direct else ""
+            probe.reached.set()
+            if not probe.why and address.startswith("http"):
+                probe.faults = (
+                    prefect_faults(address, self.environ)
+                    if variable == PREFECT
+                    else mlflow_faults(address, self.environ, self.model)
+                )
+            probe.done.set()
+
         # A name server may keep one waiting for much longer: such a thread is left behind.
-        thread = threading.Thread(target=_connect, args=(host, port, why), daemon=True)
-        thread.start()
-        self.asked.append((thread, why, f"{variable}: {host}:{port} cannot be reached ({{}}); {advice}"))
+        threading.Thread(target=work, daemon=True).start()
+        self.asked.append(probe)
 
     def faults(self) -> list[str]:
-        for thread, _, _ in self.asked:
-            thread.join(PROBE_SECONDS)
-        return [sentence.format(why[0]) for _, why, sentence in self.asked if why]
+        return [sentence for probe in self.asked for sentence in probe.sentences()]
 
 
-def _connect(host: str, port: int, why: list[str]) -> None:
-    """Clear `why` when a server listens, else leave the reason in it."""
+def _connect(host: str, port: int) -> str:
+    """Return why a server does not listen, empty when it does."""
     try:
         socket.create_connection((host, port), PROBE_SECONDS).close()
     except (OSError, UnicodeError) as error:
-        why[:] = [str(getattr(error, "strerror", None) or error)]
-    else:
-        why.clear()
+        return str(getattr(error, "strerror", None) or error)
+    return ""
 
 
 def _server_faults(variable: str, environ: Mapping[str, str], probes: _Probes) -> list[str]:
@@ -189,9 +223,9 @@ def _server_faults(variable: str, environ: Mapping[str, str], probes: _Probes) -
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port or PORTS.get(parts.scheme.partition("+")[0])
     except ValueError as error:
-        return [f"{variable}: {address!r} is no address ({error}); {advice}"]
+        return [f"{variable}: {without_passwords(address)!r} is no address ({without_passwords(str(error))}); {advice}"]
     if not host or not port or not (parts.scheme.startswith("http") or variable in MLFLOW):
-        return [f"{variable}: {address!r} is no address such as http://127.0.0.1:4200/api; {advice}"]
+        return [f"{variable}: {without_passwords(address)!r} is no address such as http://127.0.0.1:4200/api; {advice}"]
     probes.ask(variable, host, port, advice)
     return []
 
@@ -211,7 +245,8 @@ def _store_faults(variable: str, environ: Mapping[str, str], probes: _Probes) ->
         return _server_faults(variable, environ, probes)
     if environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1"):
         return []
-    return [f"{variable}: {address!r} is a folder of files, which MLflow keeps no records in any more; allowed: {STORES}"]
+    words = "is a folder of files, which MLflow keeps no records in any more"
+    return [f"{variable}: {without_passwords(address)!r} {words}; allowed: {STORES}"]
 
 
 def remote_faults(workspace: Path, remote: str | None) -> list[str]:

@@ -1,0 +1,356 @@
+"""The servers of a team on one machine: PostgreSQL, MLflow and Prefect on it, and where bytes are kept.
+
+One description of each process, for the tests and for whoever wants to try or to copy it: `python -m infra.stack FOLDER`
+starts all of them, says which file to source, and ends them with Ctrl-C. Passwords and ports are made once, at random, and
+stay in the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from flows.server import own_page
+from infra.program import as_user
+from tasks.children import LOOPBACK, QUIET_MLFLOW, answers, end, free_port, local_opener, own_path, start
+from tasks.errors import ResourceError, UserError
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+ROLES: Final = ("reader", "runner", "promoter")
+MEMORY: Final = "memory"  # an S3 of moto's that forgets all when it ends: for tests
+BUCKET: Final = "compactlm"
+DATABASES: Final = ("mlflow", "mlflow_auth", "prefect")
+OWNER: Final = "compactlm"  # of the databases, and the user of Prefect's one password
+START_SECONDS: Final = 180.0
+GRACE_SECONDS: Final = 8.0
+BENEATH: Final = ("s3", "postgres")  # what the other processes stand on
+# role -> what it may do with the experiment and the registered model of a project
+GRANTS: Final = {
+    "reader": {"experiment": "READ", "registered_model": "READ"},
+    "runner": {"experiment": "EDIT", "registered_model": "EDIT"},
+    "promoter": {"experiment": "READ", "registered_model": "EDIT"},
+}
+PLACES: Final = (Path("/usr/lib/postgresql"), Path("/usr/pgsql"), Path("/opt/homebrew/opt/postgresql"))
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process: `python -m COMMAND` with `env` besides ours; ready when `health` answers."""
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    health: str
+
+
+@dataclass
+class Stack:
+    """The servers below a folder. `bytes_at`: `s3://BUCKET` (with AWS_* set), MEMORY, or empty for the folder itself."""
+
+    folder: Path
+    bytes_at: str = ""
+    _children: dict[str, subprocess.Popen[Any]] = field(default_factory=dict)
+
+    # What is described
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Passwords and ports, made when there are none yet."""
+        path = self.folder / "settings.json"
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            names = (*ROLES, "admin", "database", "prefect", "session", "s3")
+            made = {
+                "passwords": {name: secrets.token_urlsafe(24) for name in names},
+                "ports": {name: free_port() for name in ("postgres", "mlflow", "prefect", "s3")},
+            }
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+                json.dump(made, file)
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
+
+    def password(self, name: str) -> str:
+        """Return the password of a role, of `admin`, `database`, `prefect`, `session` or `s3`."""
+        return str(self.settings["passwords"][name])
+
+    def url(self, name: str) -> str:
+        """Return the address of a server that speaks HTTP."""
+        return f"http://{LOOPBACK}:{self.settings['ports'][name]}"
+
+    def database(self, name: str, driver: str = "postgresql") -> str:
+        """Return the address of a database, with its password."""
+        return f"{driver}://{OWNER}:{self.password('database')}@{LOOPBACK}:{self.settings['ports']['postgres']}/{name}"
+
+    @property
+    def storage(self) -> dict[str, str]:
+        """The environment of whoever asks S3; that of ours for a bucket of a person's own."""
+        if self.bytes_at != MEMORY:
+            return {}
+        key = {"AWS_ACCESS_KEY_ID": "compactlm", "AWS_SECRET_ACCESS_KEY": self.password("s3"), "AWS_DEFAULT_REGION": "us-east-1"}
+        return {**key, "AWS_ENDPOINT_URL": self.url("s3"), "MLFLOW_S3_ENDPOINT_URL": self.url("s3")}
+
+    def place(self, name: str) -> str:
+        """Return where bytes of a kind are kept: `mlflow` or `dvc`, below the bucket or the folder."""
+        bucket = f"s3://{BUCKET}" if self.bytes_at == MEMORY else self.bytes_at
+        return f"{bucket.rstrip('/')}/{name}" if bucket else str((self.folder / name).absolute())
+
+    def processes(self) -> list[Process]:
+        """Return all of them, in the order in which they start."""
+        port = {name: str(number) for name, number in self.settings["ports"].items()}
+        memory = Process("s3", ("moto.server", "-H", LOOPBACK, "-p", port["s3"]), {}, f"{self.url('s3')}/moto-api/")
+        server = str(postgres_program("postgres"))
+        postgres = Process(
+            "postgres",
+            ("infra.program", "postgres", server, "-D", str(self._data), "-p", port["postgres"], "-h", LOOPBACK, "-k", ""),
+            {},
+            "",
+        )
+        mlflow = Process(
+            "mlflow",
+            (
+                *("mlflow", "server", "--app-name", "basic-auth", "--host", LOOPBACK, "--port", port["mlflow"], "--workers", "1"),
+                *("--artifacts-destination", self.place("mlflow")),
+                *("--allowed-hosts", f"{LOOPBACK}:{port['mlflow']},localhost:{port['mlflow']}"),
+            ),
+            {
+                **QUIET_MLFLOW,
+                **self.storage,
+                "MLFLOW_BACKEND_STORE_URI": self.database("mlflow"),
+                "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "basic_auth.ini"),
+                "MLFLOW_AUTH_ADMIN_PASSWORD": self.password("admin"),
+                "MLFLOW_FLASK_SERVER_SECRET_KEY": self.password("session"),
+                # The webhooks of `compactlm watch` go to a machine of the team's own.
+                "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+                "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+            },
+            f"{self.url('mlflow')}/health",
+        )
+        prefect = Process(
+            "prefect",
+            ("prefect", "server", "start", "--host", LOOPBACK, "--port", port["prefect"]),
+            {
+                **own_page(self.url("prefect")),
+                "PREFECT_HOME": str(self.folder / "prefect"),
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                "PREFECT_SERVER_DATABASE_CONNECTION_URL": self.database("prefect", "postgresql+asyncpg"),
+                "PREFECT_SERVER_API_AUTH_STRING": f"{OWNER}:{self.password('prefect')}",
+            },
+            f"{self.url('prefect')}/api/health",
+        )
+        return [*([memory] if self.bytes_at == MEMORY else []), postgres, mlflow, prefect]
+
+    def environment(self, role: str) -> dict[str, str]:
+        """Return what somebody in a role (or `admin`) sets to work with these servers."""
+        return {
+            "MLFLOW_TRACKING_URI": self.url("mlflow"),
+            "MLFLOW_TRACKING_USERNAME": role,
+            "MLFLOW_TRACKING_PASSWORD": self.password(role),
+            "PREFECT_API_URL": f"{self.url('prefect')}/api",
+            "PREFECT_API_AUTH_STRING": f"{OWNER}:{self.password('prefect')}",
+            **{name: value for name, value in self.storage.items() if name.startswith("AWS_")},
+        }
+
+    # What is done
+
+    def __enter__(self) -> Stack:
+        try:
+            self._prepare()
+            started = {one.name: one for one in self.processes()}
+            for name in BENEATH:
+                if name in started:
+                    self.launch(name)
+                    self.wait(name)
+            self._make_places()
+            for name in ("mlflow", "prefect"):  # side by side: each takes seconds
+                self.launch(name)
+            for name in ("mlflow", "prefect"):
+                self.wait(name)
+            self._make_users()
+        except BaseException:
+            self.stop_all()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop_all()
+
+    def launch(self, name: str) -> None:
+        """Start a process of the description; what it says goes to a log in the folder."""
+        process = next(one for one in self.processes() if one.name == name)
+        others = ("MLFLOW_", "PREFECT_")  # a person's own settings are for clients
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(others)}
+        env = {**kept, "PATH": own_path(), "PYTHONPATH": str(ROOT), **process.env}
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._children[name] = start(process.command, self._grace(name), env=env, stdout=log, stderr=log, cwd=self.folder)
+
+    def wait(self, name: str) -> None:
+        """Wait until a process answers; ResourceError with its last words when it does not."""
+        child, health = self._children[name], next(one for one in self.processes() if one.name == name).health
+        ready = answers(child, health, START_SECONDS) if health else self._database_answers(child)
+        if not ready:
+            words = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise ResourceError(f"{name}: does not answer; {self.folder / name}.log ends with: {' / '.join(words[-3:])}")
+
+    def stop(self, name: str) -> None:
+        """End a process and wait for its end."""
+        end(self._children.pop(name), self._grace(name))
+
+    def stop_all(self) -> None:
+        """End them all, the databases last."""
+        ending, self._children = self._children, {}
+        for name, child in ending.items():
+            if name not in BENEATH and child.stdin is not None:
+                child.stdin.close()  # which its guard sees: so they end side by side
+        with ExitStack() as endings:  # each is ended, whatever happens with another; what is pushed last is called first
+            for name, child in ending.items():
+                endings.callback(end, child, self._grace(name))
+
+    def _grace(self, name: str) -> float:
+        """Return the seconds that a process has to end; none where all it knows is lost in any case."""
+        return 0.0 if self.bytes_at == MEMORY and name != "postgres" else GRACE_SECONDS
+
+    def prepare_project(self, model: str) -> None:
+        """Make experiment and registered model of a project, and give the roles their rights: nobody else sees either."""
+        found = self._ask("POST", "2.0/mlflow/experiments/create", {"name": model})
+        if "experiment_id" not in found:  # it is there already
+            found = self._ask("GET", f"2.0/mlflow/experiments/get-by-name?experiment_name={model}")["experiment"]
+        self._ask("POST", "2.0/mlflow/registered-models/create", {"name": model})
+        for role, rights in GRANTS.items():
+            for kind, right in rights.items():
+                resource = found["experiment_id"] if kind == "experiment" else model
+                grant = {"username": role, "resource_type": kind, "resource_id": resource, "permission": right}
+                self._ask("POST", "3.0/mlflow/users/permissions/grant", grant)
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "postgres"
+
+    def _prepare(self) -> None:
+        """Make what the processes find on disk: a database cluster, and the settings of MLflow's users."""
+        auth = ["[mlflow]", "default_permission = NO_PERMISSIONS", f"database_uri = {self.database('mlflow_auth')}"]
+        auth += ["admin_username = admin", "authorization_function = mlflow.server.auth:authenticate_request_basic_auth"]
+        # A password is hashed for each request otherwise, a run makes hundreds, and a hash takes tenths of a second.
+        auth += ["auth_cache_ttl_seconds = 60", ""]
+        _write_private(self.folder / "basic_auth.ini", "\n".join(auth))
+        if (self._data / "PG_VERSION").exists():
+            return
+        self._data.mkdir(exist_ok=True)
+        told = self.folder / "password"
+        _write_private(told, self.password("database"))
+        if as_user("postgres"):
+            shutil.chown(self._data, "postgres", "postgres")
+            shutil.chown(told, "postgres", "postgres")
+        command = [str(postgres_program("initdb")), "-D", str(self._data), "-U", OWNER, "-A", "scram-sha-256", "-E", "UTF8"]
+        try:
+            _call([*command, "--locale=C", "--no-sync", f"--pwfile={told}"])
+        finally:
+            told.unlink()
+
+    def _database_answers(self, child: subprocess.Popen[Any]) -> bool:
+        where = ["-h", LOOPBACK, "-p", str(self.settings["ports"]["postgres"]), "-d", "postgres", "-t", "1"]
+        for _ in range(int(START_SECONDS)):
+            if child.poll() is not None:
+                return False
+            if subprocess.run([postgres_program("pg_isready"), "-q", *where], check=False).returncode == 0:
+                return True
+        return False
+
+    def _make_places(self) -> None:
+        """Make the databases and the bucket that are not there yet."""
+        port = str(self.settings["ports"]["postgres"])
+        env = {**os.environ, "PGPASSWORD": self.password("database")}
+        where = ["-h", LOOPBACK, "-p", port, "-U", OWNER]
+        known = [str(postgres_program("psql")), *where, "-d", "postgres", "-Atc", "SELECT datname FROM pg_database"]
+        there = subprocess.run(known, env=env, capture_output=True, text=True, check=True).stdout.split()
+        for name in DATABASES:
+            if name not in there:
+                subprocess.run([postgres_program("createdb"), *where, name], env=env, check=True)
+        if self.bytes_at == MEMORY:
+            local_opener.open(urllib.request.Request(f"{self.url('s3')}/{BUCKET}", method="PUT"), timeout=30).close()
+
+    def _make_users(self) -> None:
+        for role in ROLES:
+            self._ask("POST", "2.0/mlflow/users/create", {"username": role, "password": self.password(role)})
+            lines = [f"export {name}='{value}'\n" for name, value in self.environment(role).items()]
+            _write_private(self.folder / f"{role}.env", "".join(lines))
+
+    def _ask(self, method: str, path: str, content: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return what MLflow answers its administrator; nothing for what is there already."""
+        handler = urllib.request.HTTPBasicAuthHandler()
+        handler.add_password("mlflow", self.url("mlflow"), "admin", self.password("admin"))
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), handler)
+        body = json.dumps(content).encode() if content is not None else None
+        request = urllib.request.Request(f"{self.url('mlflow')}/api/{path}", body, {"Content-Type": "application/json"})
+        request.method = method
+        try:
+            with opener.open(request, timeout=60) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except urllib.error.HTTPError as error:
+            with error:
+                words = error.read().decode(errors="replace")
+            if "RESOURCE_ALREADY_EXISTS" in words:
+                return {}
+            raise ResourceError(f"MLflow refuses {method} {path}: {words}") from None
+
+
+def postgres_program(name: str) -> Path:
+    """Return a program of PostgreSQL: of PATH, or the newest in the usual places; ResourceError where there is none."""
+    found = shutil.which(name)
+    if found and name != "psql":  # which may be a wrapper that looks for a cluster
+        return Path(found)
+    for place in PLACES:
+        for path in sorted(place.parent.glob(f"{place.name}*/**/bin/{name}"), reverse=True):
+            return path
+    raise ResourceError(f"{name}: PostgreSQL is not installed here, or its programs are not on PATH")
+
+
+def _call(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **as_user("postgres"))  # type: ignore[call-overload]
+    if done.returncode:
+        raise ResourceError(f"{command[0]}: {done.stderr.strip()}; as root, its folder must be one that `postgres` can reach")
+
+
+def _write_private(path: Path, text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+
+
+def main() -> None:
+    """Start the stack of a folder and keep it until Ctrl-C; see infra/README.md."""
+    words, options = [word for word in sys.argv[1:] if "=" not in word], dict(w.split("=", 1) for w in sys.argv[1:] if "=" in w)
+    if len(words) != 1 or words[0].startswith("-") or options.keys() - {"--bytes", "--project"}:
+        sys.exit("usage: python -m infra.stack FOLDER [--bytes=s3://BUCKET|memory] [--project=MODEL_NAME]")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with Stack(Path(words[0]).absolute(), options.get("--bytes", "")) as stack:
+            if "--project" in options:
+                stack.prepare_project(options["--project"])
+            for name in ("mlflow", "prefect"):
+                sys.stdout.write(f"{name}: {stack.url(name)}\n")
+            sys.stdout.write(f"DVC: dvc remote add --default team {stack.place('dvc')}\n")
+            for role in ROLES:
+                sys.stdout.write(f"as {role}: . {stack.folder / f'{role}.env'}\n")
+            sys.stdout.write("Ctrl-C ends all of them\n")
+            sys.stdout.flush()
+            signal.pause()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

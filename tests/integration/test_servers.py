@@ -1,0 +1,256 @@
+"""It holds on the servers of a team: PostgreSQL, MLflow and Prefect with users, files in S3. One stack for the whole file."""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.stack import Stack
+from tasks.errors import AwayError
+from tasks.files import digest, read_json
+from tasks.git import read_refs
+from tasks.params.file import load_params
+from tasks.promotion.first_champion import settle_champion
+from tasks.registry.live import LEAVE_SECONDS, open_recorder
+from tasks.registry.reading import PREFIX
+from tasks.registry.tracking import FILES_SHA256, Tracker
+from tests.integration import servers
+from tests.integration.servers import Team, named
+from tests.pipeline import conftest as pipeline
+from tests.tiny_project import ROOT, Project, environment
+
+stack, team = servers.stack, servers.team
+tiny_project, finished = pipeline.tiny_project, pipeline.finished
+SECRET = "not%2Fto%40be-shown"
+
+
+@pytest.fixture(scope="module")
+def recorded(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which all stages are up to date, and of which nothing has been recorded anywhere yet."""
+    project = finished.copy(tmp_path_factory.mktemp("team") / "project")
+    shutil.rmtree(project.folder / ".compactlm")
+    (project.folder / "decisions.jsonl").unlink()
+    for name in project.shell("git", "for-each-ref", "--format=%(refname)", "refs/compactlm").split():
+        project.shell("git", "update-ref", "-d", name)
+    project.set("promotion.gates=[{metric: accuracy, set: test, versus: champion, max_drop: 1.0}, {check: lineage}]")
+    return project.folder
+
+
+def experiments(stack: Stack) -> set[str]:
+    found = stack._ask("POST", "2.0/mlflow/experiments/search", {"max_results": "100"})
+    return {one["name"] for one in found["experiments"]}
+
+
+def test_the_first_run_of_all_is_recorded_promoted_and_taken_back(recorded: Path, team: Team) -> None:
+    before = experiments(team.stack)
+    looked = team.run("reader", recorded, "models", "--json")
+    assert (looked.code, looked.json) == (0, [])
+    assert experiments(team.stack) == before  # who reads makes nothing, and so owns nothing
+    team.stack.prepare_project("tiny")
+
+    ran = team.run("runner", recorded, "run", "--json")
+    assert (ran.code, ran.json["exit_code"]) == (0, 0), ran.err
+    tracker = Tracker(recorded, "tiny")
+    assert [entry.version for entry in tracker.versions("tiny")] == ["1", "2", "3"]
+    assert tracker.aliases("tiny") == {"champion": "3", "challenger": "3"}, ran.err
+    again = team.run("runner", recorded, "run", "--json")
+    assert (again.code, len(tracker.versions("tiny"))) == (0, 3)
+
+    promoted = team.run("promoter", recorded, "promote", "1", "--json")
+    assert promoted.json["outcome"] == "done", promoted.err
+    assert team.run("promoter", recorded, "rollback", "--reason", "try", "--json").json["outcome"] == "done"
+    assert team.run("reader", recorded, "history", "--check", "--json").json["differences"] == []
+    assert tracker.aliases("tiny") == {"champion": "3", "previous": "1", "challenger": "3"}
+
+
+def test_what_is_downloaded_is_what_was_recorded_and_keeps_its_path(recorded: Path, team: Team, tmp_path: Path) -> None:
+    team.become("reader")
+    tracker = Tracker(recorded, "tiny")
+    entry = tracker.versions("tiny")[0]
+    tags = {key.removeprefix(PREFIX): value for key, value in entry.tags.items()}
+    for folder in (tracker.model_files(tags["model_id"], tmp_path), tracker.local_model(tags["model_id"])):
+        assert folder is not None
+        assert digest(folder)["sha256"] == tracker.model_tags(tags["model_id"])[FILES_SHA256]
+    for name in ("evidence/quality.json", "receipts/evaluate@r1.json", "predictions/test.parquet"):
+        assert tracker.run_files(tags["run_id"], name, tmp_path) == tmp_path / "runs" / tags["run_id"] / name
+
+
+def test_another_project_is_listed_by_name_alone_and_nothing_of_it_is_fetched(recorded: Path, built: Path, team: Team) -> None:
+    other = named(built, "beta")
+    team.stack.prepare_project("beta")
+    assert [row["name"] for row in team.run("reader", other, "models", "--all", "--json").json] == ["tiny"] * 3
+    assert not (other / ".compactlm" / "models").exists()
+    assert not (other / ".compactlm" / "runs").exists()
+    rows = team.run("reader", recorded, "models", "--json").json
+    assert {row["name"] for row in rows} == {"tiny"}
+    assert all((Path(row["path"]) / "model.safetensors").exists() for row in rows)
+    assert team.run("reader", other, "models").out.startswith("no model is registered yet")
+
+
+def test_who_lacks_a_right_is_told_which_server_refuses_whom_and_what_is_missing(recorded: Path, team: Team, built: Path) -> None:
+    where = team.stack.url("mlflow")
+    refused = team.run("reader", recorded, "promote", "2", "--json")
+    assert refused.code == 2
+    assert refused.json["error"].startswith(
+        f"{where} refuses the user 'reader': EDIT on the registered model tiny is missing; ask whoever manages that server"
+    )
+    stranger = {"MLFLOW_TRACKING_USERNAME": "nobody", "MLFLOW_TRACKING_PASSWORD": "wrong"}
+    unknown = team.run("reader", recorded, "models", "--json", **stranger)
+    assert unknown.code == 2
+    assert unknown.json["error"].startswith(f"{where} does not know the user 'nobody', or the password is another one; ")
+
+
+def test_servers_are_asked_before_a_run_and_all_that_is_wrong_is_said_at_once(recorded: Path, team: Team) -> None:
+    mlflow, prefect = team.stack.url("mlflow"), f"{team.stack.url('prefect')}/api"
+    faults = team.run("reader", recorded, "check", "--json", PREFECT_API_AUTH_STRING="compactlm:wrong").json["faults"]
+    for words in (
+        f"{mlflow} refuses the user 'reader': EDIT on the experiment tiny is missing",
+        f"{mlflow} refuses the user 'reader': EDIT on the registered model tiny is missing",
+        f"PREFECT_API_URL: {prefect} does not take the user and password of PREFECT_API_AUTH_STRING",
+    ):
+        assert any(words in fault for fault in faults), (words, faults)
+    other = team.stack.url("s3")
+    faults = team.run("runner", recorded, "check", "--json", PREFECT_API_URL=other, MLFLOW_TRACKING_URI=other).json["faults"]
+    for words in ("is no API of Prefect", "is no server of MLflow"):
+        assert any(words in fault for fault in faults), faults
+    honest = team.run("runner", recorded, "check", "--json").json["faults"]
+    assert not any(fault.startswith(("MLFLOW", "PREFECT")) for fault in honest), honest
+
+
+def test_a_password_in_an_address_comes_out_nowhere(built: Path, team: Team) -> None:
+    project = named(built, "gamma")
+    team.stack.prepare_project("gamma")
+    address = team.stack.url("mlflow").replace("http://", f"http://runner:{team.stack.password('runner')}@")
+    ran = team.run("runner", project, "run", "--json", MLFLOW_TRACKING_URI=address, MLFLOW_TRACKING_PASSWORD="other")
+    assert ran.code == 0, ran.err
+    wrong = team.stack.url("mlflow").replace("http://", f"http://runner:{SECRET}@")
+    failed = team.run("runner", project, "models", "--json", MLFLOW_TRACKING_URI=wrong)
+    away = team.run("runner", project, "models", "--json", MLFLOW_TRACKING_URI=f"http://runner:{SECRET}@127.0.0.1:9")
+    assert (failed.code, away.code) == (2, 2)
+    assert "127.0.0.1:9 does not answer" in away.json["error"]
+    said = [ran, failed, away]
+    texts = [text for told in said for text in (told.out, told.err)] + [*read_refs(project, "refs/compactlm").values()]
+    texts += [path.read_bytes().decode(errors="replace") for path in project.rglob("*") if path.is_file()]
+    for secret in (team.stack.password("runner"), SECRET, "not/to@be-shown"):
+        assert not any(secret in str(text) for text in texts)
+
+
+def test_an_outage_costs_a_training_nothing_and_loses_no_metric(built: Path, team: Team) -> None:
+    project = named(built, "delta")
+    team.stack.prepare_project("delta")
+    team.become("runner")
+    recorder, _ = open_recorder(project, load_params(project / "params.yaml"), settle_champion)
+    scratch = project / ".compactlm/scratch/distill@r1"
+    scratch.mkdir(parents=True, exist_ok=True)
+    lines = (project / "artifacts/rounds/r1/trained/steps.jsonl").read_text(encoding="utf-8")
+    with recorder.follow("distill@r1"):
+        (scratch / "steps.jsonl").write_text(lines[: len(lines) // 2], encoding="utf-8")
+    told: list[tuple[str, list[str]]] = []
+    events: queue.Queue[str] = queue.Queue()
+    watching = threading.Thread(target=_watch, args=(project, events, told), daemon=True)
+    watching.start()
+    _until(lambda: len(told) == 1)
+
+    team.stack.stop("mlflow")
+    began = time.monotonic()
+    with recorder.follow("distill@r1"):
+        (scratch / "steps.jsonl").write_text(lines, encoding="utf-8")
+    assert time.monotonic() - began < LEAVE_SECONDS + 1
+    with pytest.raises(AwayError, match=r"does not answer .*nothing is lost: `compactlm publish` records it"):
+        recorder.finish({})
+    recorder.fail()  # says nothing worse than that
+    assert time.monotonic() - began < LEAVE_SECONDS + 5
+    refused = team.run("runner", project, "run", "--json")
+    assert (refused.code, "cannot be reached" in refused.json["error"]) == (2, True)
+    events.put("asked")
+    _until(lambda: len(told) == 2)
+    assert told[1][1][0].startswith("the registry cannot be asked: ")
+
+    team.stack.launch("mlflow")
+    team.stack.wait("mlflow")
+    assert team.run("runner", project, "publish", "--json").code == 0
+    tracker = Tracker(project, "delta")
+    [run] = tracker.find_runs({"kind": "round", "round": "r1", "parent_inputs": recorder._open().inputs})
+    assert [step for _, step in sorted(tracker.run_points(run)["loss"], key=lambda point: point[1])] == [10, 20, 30, 40]
+    events.put("asked")
+    _until(lambda: len(told) == 3)
+    assert told[2] == ("MLflow answers again", [])
+    watching.join(30)
+
+
+@pytest.mark.slow
+def test_an_honest_audit_on_the_servers_has_no_fail(recorded: Path, team: Team) -> None:
+    report = team.run("reader", recorded, "audit", "tiny@champion", "--json")
+    assert (report.code, report.json["result"], report.json["counts"]["FAIL"]) == (0, "PASS", 0), report.err
+
+
+@pytest.mark.slow
+def test_the_index_is_made_again_on_the_servers(recorded: Path, team: Team) -> None:
+    before = [(row["model_sha256"], row["aliases"]) for row in team.run("reader", recorded, "models", "--json").json]
+    experiment = team.stack._ask("GET", "2.0/mlflow/experiments/get-by-name?experiment_name=tiny")["experiment"]
+    renamed = {"experiment_id": experiment["experiment_id"], "new_name": "former"}
+    team.stack._ask("POST", "2.0/mlflow/experiments/update", renamed)
+    team.stack._ask("POST", "2.0/mlflow/registered-models/rename", {"name": "tiny", "new_name": "former"})
+    team.stack.prepare_project("tiny")
+    again = team.run("runner", recorded, "publish", "--rebuild", "--json")
+    assert (again.code, again.json["lost"], again.json["faults"]) == (0, [], []), again.err
+    rows = team.run("reader", recorded, "models", "--json").json
+    assert [row["model_sha256"] for row in rows] == [sha256 for sha256, _ in before]
+    assert [[alias for alias in row["aliases"] if alias != "challenger"] for row in rows] == [
+        [alias for alias in aliases if alias != "challenger"] for _, aliases in before
+    ]
+
+
+@pytest.mark.slow
+def test_a_run_whose_mlflow_goes_away_is_done_and_says_what_delivers_it(fresh: Path, team: Team) -> None:
+    project = named(fresh, "epsilon")
+    team.stack.prepare_project("epsilon")
+    command = [sys.executable, "-c", "from tasks.cli.app import main; main()", "run", "--json"]
+    env = {**environment(), **team.stack.environment("runner"), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=project, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert running.stdout is not None
+        said = ""
+        for line in running.stderr:
+            said += line
+            if line.startswith("distill@r1 executed"):
+                team.stack.stop("mlflow")
+        record = json.loads(running.stdout.read())
+    assert (running.wait(), record["exit_code"], record["state"]) == (4, 4, "not recorded"), said
+    assert record["result"]["next"] == "compactlm publish"
+    assert "`compactlm publish` records it" in record["undelivered"]
+    assert {row["state"] for row in record["stages"]} == {"executed"}
+    assert read_json(project / ".compactlm/last_run.json")["state"] == "not recorded"
+    team.stack.launch("mlflow")
+    team.stack.wait("mlflow")
+    assert team.run("runner", project, "publish", "--json").code == 0
+    assert sorted(Tracker(project, "epsilon").numbers("epsilon").values()) == ["1", "2", "3"]
+
+
+def _watch(project: Path, events: queue.Queue[str], told: list[tuple[str, list[str]]]) -> None:
+    from flows.watch import watch
+    from tasks.promotion.webhook import Receiver
+
+    def tell(because: str, faults: list[str]) -> None:
+        told.append((because, faults))
+        if len(told) == 3:
+            raise SystemExit  # which ends this thread alone
+
+    with Receiver("127.0.0.1", 0, "a secret of the test, long enough", events.put) as receiver:
+        watch(project, receiver, events, 600, False, tell)
+
+
+def _until(done: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
