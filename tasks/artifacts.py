@@ -6,6 +6,7 @@ Stages get their paths from dvc.yaml as arguments; whoever reads a run afterward
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
@@ -53,13 +54,26 @@ class SetQuality(TypedDict):
     variants: NotRequired[dict[str, dict[str, Any]]]
 
 
+class UnlabelledQuality(TypedDict):
+    """One set without labels: slice -> metric -> Interval (and `support`), and what became of the pieces of its texts.
+
+    The metrics are those of `tasks.measuring.unlabelled.unlike`.
+    """
+
+    rows: int
+    rows_sha256: str
+    slices: dict[str, dict[str, Any]]
+    pieces: dict[str, float]
+
+
 class Quality(TypedDict):
-    """quality.json of a round."""
+    """quality.json of a round; `unlabelled` has the sets on which it is compared with its teacher alone."""
 
     round: str
     model_sha256: str
     confidence: float
     sets: dict[str, SetQuality]
+    unlabelled: NotRequired[dict[str, UnlabelledQuality]]
 
 
 class Latency(TypedDict):
@@ -170,3 +184,8 @@ def drop_leftovers(search: Path, candidates: int, keep: int) -> None:
         for folder in (search / kind).glob("*"):
             if folder.name not in allowed:
                 shutil.rmtree(folder)
+
+
+def every_set(quality: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sets of quality.json, those with labels and those without."""
+    return {**quality["sets"], **quality.get("unlabelled", {})}
