@@ -29,6 +29,10 @@ REPORT: Final = f"{ROOT}/report.html"
 TRIED: Final = "tried"  # folder of the short trainings below `search`, by the candidate's number
 FINISHED: Final = "finished"  # folder of the full ones, by the place at which the candidate ranked
 
+NO_LABEL: Final = -1  # in the column `label` of rows without one
+STRESS: Final = "stress_"  # before the name of a set of texts of another subject or style, which have no labels
+AS_WRITTEN: Final = "none"  # the `source` of rows of a changed set that are as they were; of others it is the kind of change
+
 # The stages behind one evaluated round; the teacher's evaluation is round r0.
 TEACHER_STAGES: Final = ("teacher", "export_teacher", "evaluate_teacher")
 ROUND_STAGES: Final = ("prune@{}", "distill@{}", "export@{}", "evaluate@{}", "gate@{}")
@@ -184,6 +188,16 @@ def drop_leftovers(search: Path, candidates: int, keep: int) -> None:
         for folder in (search / kind).glob("*"):
             if folder.name not in allowed:
                 shutil.rmtree(folder)
+
+
+def changed_name(of: str) -> str:
+    """Return the name of the set that holds a set's rows and their changed copies."""
+    return f"changed_{of}"
+
+
+def original_of(row: str) -> str:
+    """Return the row_id of the row of which a row of a changed set is a copy, its own where it is none."""
+    return row.partition(":")[0]
 
 
 def every_set(quality: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from tasks.artifacts import AS_WRITTEN, STRESS, changed_name
 from tasks.data.frames import COLUMNS, NO_LABEL, in_hash_order
 from tasks.data.near import near_held
 from tasks.data.surface import FORMS, changed, form_shares, plain_words
@@ -17,14 +18,7 @@ from tasks.errors import DataError
 
 # `stress` is the section data.stress of params.yaml as plain values, or None.
 Values = Mapping[str, Any]
-PREFIX: Final = "stress_"  # before the name of a set of texts
-AS_WRITTEN: Final = "none"  # the `source` of rows of a changed set that are as they were
 MOST_UNEQUAL: Final = 5.0  # times as many texts of a stress set as of the transfer set show a form: then it is said
-
-
-def changed_name(of: str) -> str:
-    """Return the name of the set that holds a set's rows and their changed copies."""
-    return f"changed_{of}"
 
 
 def text_sets(
@@ -38,7 +32,7 @@ def text_sets(
     sets: dict[str, pd.DataFrame] = {}
     for name, wanted in stress["sets"].items():
         rows = [(row, text, NO_LABEL, name) for row, text in candidates[name].items() if row not in taken]
-        frame = in_hash_order(pd.DataFrame(rows, columns=list(COLUMNS)), PREFIX + name)
+        frame = in_hash_order(pd.DataFrame(rows, columns=list(COLUMNS)), STRESS + name)
         some = frame.head(wanted["rows"] + wanted["rows"] // 10)  # comparing all would take long, and most are not wanted
         near = near_held(some["text"].tolist(), labelled, threshold)
         kept = some[[place not in near for place in range(len(some))]].head(wanted["rows"])
@@ -47,7 +41,7 @@ def text_sets(
                 f"data.stress.sets.{name}.rows: {wanted['rows']} asked; {len(kept)} texts were found that are none of the task's "
                 f"own, nor nearly equal to one. Ask for at most {len(kept)}, or give a larger source."
             )
-        sets[PREFIX + name] = kept.astype({"label": "int64"})
+        sets[STRESS + name] = kept.astype({"label": "int64"})
         taken = taken | set(kept["row_id"])
     return sets
 
@@ -75,7 +69,7 @@ def with_changed_set(sets: Mapping[str, pd.DataFrame], stress: Values | None) ->
 
 def forms_of(sets: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
     """Return for transfer, test and each stress set of texts the share of its texts that show each form."""
-    names = ["transfer", "test", *(name for name in sets if name.startswith(PREFIX))]
+    names = ["transfer", "test", *(name for name in sets if name.startswith(STRESS))]
     return {name: {form: round(share, 6) for form, share in form_shares(sets[name]["text"].tolist()).items()} for name in names}
 
 
@@ -87,13 +81,8 @@ def form_lines(shares: Mapping[str, Mapping[str, float]]) -> list[str]:
         unseen = [
             f"{form.words} ({100 * shares[name][key]:.1f} % against {100 * shares['transfer'][key]:.2f} %)"
             for key, form in FORMS.items()
-            if name.startswith(PREFIX) and shares[name][key] > max(0.02, MOST_UNEQUAL * shares["transfer"][key])
+            if name.startswith(STRESS) and shares[name][key] > max(0.02, MOST_UNEQUAL * shares["transfer"][key])
         ]
         if unseen:
             lines.append(f"{name}: transfer rows hardly show {', '.join(unseen)}; see data.transfer.surface")
     return lines
-
-
-def original_of(row: str) -> str:
-    """Return the row_id of the row of which a row of a changed set is a copy, its own where it is none."""
-    return row.partition(":")[0]

@@ -18,6 +18,7 @@ from tasks.errors import DataError, SourceError
 # `wanted` is the entry of a source in params.yaml as plain values: `tasks.params.unlabelled.Texts`.
 Values = Mapping[str, Any]
 HOW: Final = "column: NAME for a table, pattern: REGULAR EXPRESSION, or words: true"
+NO_TEXT: Final = "no text was found there as it is to be read: docs/robust.md tells how"
 BEFORE_END: Final = re.compile(r"\s+(?=(?:n't|'(?:s|m|re|ve|d|ll)|[.,!?;:\u2026]+)(?:\s|$))")
 
 
@@ -28,28 +29,35 @@ def read_texts(place: Path, wanted: Values, key: str) -> dict[str, str]:
     where the source cannot be read so, or has no text.
     """
     found: dict[str, str] = {}
-    limits = wanted["sentences"]
-    for raw in _raw(place, wanted, key):
-        text = clean_text(raw)
-        parts = [text] if limits is None else sentences(text)
-        for part in parts:
-            if part and (limits is None or limits["min_words"] <= len(part.split()) <= limits["max_words"]):
-                row = row_id(part)
-                found[row] = min(found.get(row, part), part)
+    for text in _texts(place, wanted, key):
+        row = row_id(text)
+        found[row] = min(found.get(row, text), text)
     if not found:
-        raise DataError(f"{key}: no text was found in {place.name}; see how it is read: docs/robust.md")
+        raise DataError(f"{key}: {NO_TEXT}")
     return {row: found[row] for row in sorted(found)}
 
 
 def text_faults(place: Path, wanted: Values, key: str) -> list[str]:
-    """Return a sentence for each fault of a source of texts at `place`, the file or folder that `key` names."""
+    """Return a sentence for each fault of a source of texts at `place`, the file or folder that `key` names.
+
+    It is read up to its first text.
+    """
     try:
-        read_texts(place, wanted, key)
+        return [] if next(_texts(place, wanted, key), None) else [f"{key}: {place}: {NO_TEXT}"]
     except (DataError, SourceError) as error:
         return str(error).splitlines()
     except OSError as error:
         return [f"{key}: {place} cannot be read: {error.strerror or error}; see its permissions"]
-    return []
+
+
+def _texts(place: Path, wanted: Values, key: str) -> Iterator[str]:
+    limits = wanted["sentences"]
+    for raw in _raw(place, wanted, key):
+        text = clean_text(raw)
+        if limits is None:
+            yield from [text] if text else []
+            continue
+        yield from (part for part in sentences(text) if limits["min_words"] <= len(part.split()) <= limits["max_words"])
 
 
 def _raw(place: Path, wanted: Values, key: str) -> Iterator[str]:
@@ -64,7 +72,7 @@ def _raw(place: Path, wanted: Values, key: str) -> Iterator[str]:
         raw = file.read_bytes()
         text = decoded(file.name, gzip.decompress(raw) if file.suffix == ".gz" else raw)
         if wanted["pattern"] is not None:
-            yield from re.findall(wanted["pattern"], text, re.MULTILINE)
+            yield from (match[1] or "" for match in re.finditer(wanted["pattern"], text, re.MULTILINE))
         elif wanted["words"]:
             yield from _of_words(text)
         else:

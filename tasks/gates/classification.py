@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.data.frames import NO_LABEL
-from tasks.data.stress import original_of
+from tasks.artifacts import NO_LABEL, original_of
 from tasks.gates.evidence import Gathered, Model, Reading, disagreement, gather_from
 from tasks.gates.judge import Paired
 from tasks.gates.paired import count_pairs

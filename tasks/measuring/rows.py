@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tasks.artifacts import Interval, SetQuality
+from tasks.artifacts import Interval, SetQuality, original_of
 from tasks.data.frames import rows_sha256
-from tasks.data.stress import original_of
 from tasks.errors import StageError
 from tasks.measuring.predictions import read_rows
 from tasks.measuring.quality import Draws, Floats, Ints, interval_of_mean, intervals_of_sums, measure_slices

@@ -14,8 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.artifacts import Interval
-from tasks.data.stress import AS_WRITTEN, original_of
+from tasks.artifacts import Interval, original_of
 from tasks.measuring.quality import DIGITS, Bools, Draws, Floats, Ints, interval, log_softmax, resample_counts
 from tasks.measuring.shares import share_interval
 
@@ -170,8 +169,3 @@ def calibrating_temperature(logits_NC: Logits, labels: Ints) -> float:
 def slices_of_changes(sources: Sequence[str]) -> list[list[str]]:
     """Return for each row of a set of changed copies the name of its one slice, `change:none` of a row as it was written."""
     return [[f"change:{source}"] for source in sources]
-
-
-def is_change(slice_name: str) -> bool:
-    """Return whether a slice is of changed copies."""
-    return slice_name.startswith("change:") and slice_name != f"change:{AS_WRITTEN}"

@@ -55,15 +55,18 @@ class Columns(Section):
 
 
 class Transfer(Section):
-    """Unlabelled text on which the student imitates the teacher: sentences of `sources`, spliced training rows, broad text."""
+    """Unlabelled text on which the student imitates the teacher: sentences of `sources`, spliced training rows, broad text.
+
+    `broad` and `surface` alone may be left out: then there is no broad text, and rows stay as they are.
+    """
 
     sources: list[str]
     min_words: Positive
     max_words: Positive
     rows: Count
     spliced_rows: Count
-    broad: dict[Name, Texts] | None
-    surface: Surface | None
+    broad: dict[Name, Texts] | None = None
+    surface: Surface | None = None
 
     @property
     def all_rows(self) -> int:

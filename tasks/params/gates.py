@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tasks.data.stress import PREFIX
+from tasks.artifacts import STRESS
 from tasks.gates.rules import (
     BOUNDS,
     CHECKS,
@@ -110,8 +110,8 @@ class Gate(Section):
             raise ValueError(f"with `confidence` {self.metric} takes {'min' if self.metric == 'agreement' else 'max'} alone")
         if self.metric in OF_CHANGES and not (self.slices or self.slice or "").startswith("change:"):
             raise ValueError(f'{self.metric} is of a kind of change: give slices: "change:*", or slice: change:NAME')
-        if self.set is not None and "*" in self.set and (self.min_support is None or not self.set.startswith(PREFIX)):
-            raise ValueError(f"a `set` with a star is of sets without labels, {PREFIX}*, and needs `min_support`")
+        if self.set is not None and "*" in self.set and (self.min_support is None or not self.set.startswith(STRESS)):
+            raise ValueError(f"a `set` with a star is of sets without labels, {STRESS}*, and needs `min_support`")
         if self.test is not None:
             self._check_test()
         if self.confidence is not None and self.metric not in PAIRED:
@@ -219,7 +219,7 @@ def _set_faults(where: str, gate: Gate, sets: Sequence[str], unlabelled: Sequenc
     if name in sets and metric in ONLY_UNLABELLED:
         others = f"name one of {', '.join(unlabelled)}" if unlabelled else "make one with data.stress"
         yield f"{where}.set: {metric} is measured on sets without labels; {others}"
-    is_of_copies = name in unlabelled and not name.startswith(PREFIX)
+    is_of_copies = name in unlabelled and not name.startswith(STRESS)
     if metric in OF_CHANGES and not is_of_copies and (is_pattern or name in unlabelled):
         yield f"{where}.set: {metric} is of changed copies, and {name} has none; name the set that data.stress.changed makes"
     if is_of_copies and not (gate.slices or gate.slice or "").startswith("change:"):

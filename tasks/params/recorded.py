@@ -37,9 +37,6 @@ def recorded_params(values: object) -> Params:
     else:
         added["prune"]["vocabulary_prior"] = None
         added["data"] = {"stress": None}
-        data = whole.get("data")
-        if isinstance(data, Mapping) and isinstance(data.get("transfer"), Mapping):
-            whole["data"] = {**data, "transfer": {"broad": None, "surface": None, **data["transfer"]}}
     for name, missing in added.items():
         if isinstance(whole.get(name), Mapping):
             whole[name] = {**missing, **whole[name]}

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tasks.data.stress import PREFIX, changed_name
+from tasks.artifacts import STRESS, changed_name
 from tasks.data.surface import CHANGES
 from tasks.params.parts import Name, PartOf, Positive, Section, Source, did_you_mean
 
@@ -84,7 +84,7 @@ class Stress(Section):
     @property
     def set_names(self) -> list[str]:
         """Return the names of the sets: `stress_NAME`, then `changed_SET`."""
-        return [*(PREFIX + name for name in self.sets), *([changed_name(self.changed.of)] if self.changed else [])]
+        return [*(STRESS + name for name in self.sets), *([changed_name(self.changed.of)] if self.changed else [])]
 
 
 class Surface(Section):
