@@ -31,7 +31,9 @@ FINISHED: Final = "finished"  # folder of the full ones, by the place at which t
 
 NO_LABEL: Final = -1  # in the column `label` of rows without one
 STRESS: Final = "stress_"  # before the name of a set of texts of another subject or style, which have no labels
-AS_WRITTEN: Final = "none"  # the `source` of rows of a changed set that are as they were; of others it is the kind of change
+AS_WRITTEN: Final = (
+    "as_written"  # the `source` of rows of a changed set that are as they were; of others it is the kind of change
+)
 
 # The stages behind one evaluated round; the teacher's evaluation is round r0.
 TEACHER_STAGES: Final = ("teacher", "export_teacher", "evaluate_teacher")

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.artifacts import Interval, original_of
+from tasks.artifacts import AS_WRITTEN, Interval, original_of
 from tasks.measuring.quality import DIGITS, Bools, Draws, Floats, Ints, interval, log_softmax, resample_counts
 from tasks.measuring.shares import share_interval
 
@@ -167,5 +167,5 @@ def calibrating_temperature(logits_NC: Logits, labels: Ints) -> float:
 
 
 def slices_of_changes(sources: Sequence[str]) -> list[list[str]]:
-    """Return for each row of a set of changed copies the name of its one slice, `change:none` of a row as it was written."""
-    return [[f"change:{source}"] for source in sources]
+    """Return for each row of a set of changed copies the name of its one slice, `as_written` of a row that is no copy."""
+    return [[AS_WRITTEN if source == AS_WRITTEN else f"change:{source}"] for source in sources]
