@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 PREFIX = "##"
 SPECIAL: Final = ("bos", "eos", "pad", "sep", "cls", "mask", "unk", "decoder_start")
-NO_PRIOR: Final = (
-    "params.yaml: prune.vocabulary_prior is for WordPiece; of byte-level BPE those tokens stay that occur most often: write null"
-)
 MANDELBROT: Final = 2.7  # so that the first few pieces do not weigh more than they do in text
 SPECIAL_IDS: Final = tuple(f"{name}_token_id" for name in SPECIAL)  # as a config.json calls them
 
@@ -98,6 +95,15 @@ def check_prunable(tokenizer: Mapping[str, Any], size: int) -> None:
         )
 
 
+def check_prior(tokenizer: Mapping[str, Any]) -> None:
+    """Raise ParamsError where the order of a tokenizer's pieces says nothing that `worth_of` reads."""
+    if not is_wordpiece(tokenizer):
+        raise ParamsError(
+            "params.yaml: prune.vocabulary_prior is for WordPiece; of another tokenizer those tokens stay that occur most often: "
+            "write null"
+        )
+
+
 def kept_ids(
     tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, config: Mapping[str, Any], prior: float | None = None
 ) -> list[int]:
@@ -118,7 +124,7 @@ def kept_ids(
         worth = None if prior is None else worth_of(pieces, special, counts, prior)
         return choose_pieces(pieces, special, counts, size, worth)
     if prior is not None:
-        raise ParamsError(NO_PRIOR)
+        check_prior(tokenizer)
     return choose_tokens(tokenizer, counts, size, needed)
 
 
