@@ -57,7 +57,7 @@ def transfer_set(
     `rest` are the rows no labelled set uses, `held` the held-out texts, `broad` is name -> row_id -> text of other sources.
     Raises DataError if there is no sentence.
     """
-    surface = wanted["surface"] or {"share": 0.0, "kinds": ()}
+    surface = wanted.get("surface") or {"share": 0.0, "kinds": ()}
     dress = Dress(surface["share"], surface["kinds"], plain_words(train["text"]) if surface["kinds"] else ())
     pieces = sorted({piece for text in held for piece in (text, *sentences(text))})
     taken = set(train["row_id"])
@@ -78,7 +78,7 @@ def transfer_set(
 
 def too_few(transfer: pd.DataFrame, wanted: Mapping[str, Any]) -> list[str]:
     """Return a line for each kind of transfer rows of which there are fewer than `wanted`."""
-    broad, counts = wanted["broad"] or {}, transfer["source"].value_counts()
+    broad, counts = wanted.get("broad") or {}, transfer["source"].value_counts()
     of_sources = {"spliced_rows": (int(counts.get(SPLICED, 0)), wanted["spliced_rows"])}
     of_sources |= {f"broad.{name}.rows": (int(counts.get(name, 0)), entry["rows"]) for name, entry in broad.items()}
     sentences_left = len(transfer) - sum(rows for rows, _ in of_sources.values())
