@@ -12,11 +12,10 @@ from typing import Final
 import numpy as np
 
 from tasks.gates.paired import Estimate
-from tasks.measuring.quality import Floats
+from tasks.measuring.quality import Floats, resample_counts
 from tasks.measuring.shares import chance_of_fewer, chance_of_more, share_interval
 
 ROUNDING: Final = 1e-12
-CHUNK: Final = 2_000_000  # rows drawn at once, so that memory does not grow with resamples
 FEWEST: Final = 30  # rows of which a resampled mean says something
 
 
@@ -82,13 +81,8 @@ def of_mean(values: Values, most: float, confidence: float, resamples: int, seed
 
 def _resampled(values_NK: Floats, resamples: int, seed: int) -> Floats:
     """Return the means of drawn rows, shape (R, K)."""
-    rng, rows = np.random.default_rng(seed), len(values_NK)
-    size = max(1, CHUNK // rows)
-    parts = []
-    for start in range(0, resamples, size):
-        drawn = rng.integers(0, rows, (min(size, resamples - start), rows))
-        parts.append(values_NK[drawn].mean(axis=1))
-    return np.concatenate(parts)
+    rows = len(values_NK)
+    return np.concatenate([counts_RN @ values_NK / rows for counts_RN in resample_counts(rows, resamples, seed)])
 
 
 def _inside(share: float) -> float:
