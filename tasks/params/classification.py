@@ -201,6 +201,15 @@ class Distill(AnyDistill):
     relations: Relations | None
     batch_rows: Positive
     average: Annotated[float, Field(gt=0.0, lt=1.0)] | None
+    piece_dropout: PartOf | None  # share of longer pieces that are spelled with shorter ones
+
+    @model_validator(mode="after")
+    def _relations_need_the_teachers_tokens(self) -> Self:
+        if self.piece_dropout is not None and self.relations is not None:
+            raise ValueError(
+                "piece_dropout: relations compares tokens with the teacher's, one by one; set one of the two to null"
+            )
+        return self
 
 
 class Evaluate(AnyEvaluate):

@@ -37,6 +37,7 @@ def recorded_params(values: object) -> Params:
     else:
         added["prune"]["vocabulary_prior"] = None
         added["data"] = {"stress": None}
+        added["distill"]["piece_dropout"] = None
     for name, missing in added.items():
         if isinstance(whole.get(name), Mapping):
             whole[name] = {**missing, **whole[name]}
