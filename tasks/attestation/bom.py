@@ -133,7 +133,7 @@ def _metric(metric: str, slice_: str, value: Mapping[str, float]) -> dict[str, A
 
 def _outside(source: Source) -> dict[str, Any]:
     files = [{"type": "file", "name": name, "hashes": _hashes(sha256)} for name, sha256 in sorted(source.files.items())]
-    kind, ref = "data" if source.role == "data" else MODEL_TYPE, f"source:{source.role}"
+    kind, ref = MODEL_TYPE if source.role == "teacher" else "data", f"source:{source.role}"
     return {"type": kind, "bom-ref": ref, "name": source.text, "components": files, **_purl(source)}
 
 
