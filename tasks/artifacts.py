@@ -6,6 +6,7 @@ Stages get their paths from dvc.yaml as arguments; whoever reads a run afterward
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
@@ -27,6 +28,12 @@ REPORT: Final = f"{ROOT}/report.html"
 
 TRIED: Final = "tried"  # folder of the short trainings below `search`, by the candidate's number
 FINISHED: Final = "finished"  # folder of the full ones, by the place at which the candidate ranked
+
+NO_LABEL: Final = -1  # in the column `label` of rows without one
+STRESS: Final = "stress_"  # before the name of a set of texts of another subject or style, which have no labels
+AS_WRITTEN: Final = (
+    "as_written"  # the `source` of rows of a changed set that are as they were; of others it is the kind of change
+)
 
 # The stages behind one evaluated round; the teacher's evaluation is round r0.
 TEACHER_STAGES: Final = ("teacher", "export_teacher", "evaluate_teacher")
@@ -53,13 +60,26 @@ class SetQuality(TypedDict):
     variants: NotRequired[dict[str, dict[str, Any]]]
 
 
+class UnlabelledQuality(TypedDict):
+    """One set without labels: slice -> metric -> Interval (and `support`), and what became of the pieces of its texts.
+
+    The metrics are those of `tasks.measuring.unlabelled.unlike`.
+    """
+
+    rows: int
+    rows_sha256: str
+    slices: dict[str, dict[str, Any]]
+    pieces: dict[str, float]
+
+
 class Quality(TypedDict):
-    """quality.json of a round."""
+    """quality.json of a round; `unlabelled` has the sets on which it is compared with its teacher alone."""
 
     round: str
     model_sha256: str
     confidence: float
     sets: dict[str, SetQuality]
+    unlabelled: NotRequired[dict[str, UnlabelledQuality]]
 
 
 class Latency(TypedDict):
@@ -170,3 +190,18 @@ def drop_leftovers(search: Path, candidates: int, keep: int) -> None:
         for folder in (search / kind).glob("*"):
             if folder.name not in allowed:
                 shutil.rmtree(folder)
+
+
+def changed_name(of: str) -> str:
+    """Return the name of the set that holds a set's rows and their changed copies."""
+    return f"changed_{of}"
+
+
+def original_of(row: str) -> str:
+    """Return the row_id of the row of which a row of a changed set is a copy, its own where it is none."""
+    return row.partition(":")[0]
+
+
+def every_set(quality: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sets of quality.json, those with labels and those without."""
+    return {**quality["sets"], **quality.get("unlabelled", {})}

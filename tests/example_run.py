@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.artifacts import SetQuality
-from tasks.files import write_json
+from tasks.artifacts import AS_WRITTEN, NO_LABEL, SetQuality
+from tasks.files import read_json, write_json
 from tasks.measuring.quality import Draws, interval_of_mean, measure_slices
+from tasks.measuring.slices import masks_of
+from tasks.measuring.unlabelled import calibrating_temperature, measure_unlike, unlike
 from tests.quality_builder import quality, quality_set, rivals_quality
 
 ROWS = {"test": 964, "imdb": 300, "validation": 380, "test_typos": 964}
@@ -30,6 +32,10 @@ MODELS: dict[str, tuple[dict[str, float], int, int, float, tuple[float, float]]]
     "r3": ({"test": 0.865, "imdb": 0.77, "validation": 0.85, "test_typos": 0.81}, 2_861_570, 1_635_072, 1.6e8, (1.9, 31.0)),
 }
 TFIDF = {"test": 0.78, "imdb": 0.79, "validation": 0.79, "test_typos": 0.75}
+STRESS = {"stress_posts": 600, "stress_business": 600, "stress_sport": 600, "stress_talk": 600}
+CHANGED = "changed_validation"
+KINDS = ("handles", "emails", "links")
+FROM_TEACHER = {"teacher": 0.0, "r1": 0.05, "r2": 0.1, "r3": 0.2}  # logits by which each answers otherwise elsewhere
 PARENTS = {"r1": "teacher", "r2": "r1", "r3": "r2"}
 SLICES = ["class:negative", "class:positive", "length:short", "length:long", "tokens:rare", "negation", "source:home"]
 
@@ -39,6 +45,7 @@ def build_run(folder: Path) -> Path:
     for name, (right, params, embeddings, flops, latency) in MODELS.items():
         place = folder / "rounds" / name
         _evaluate(place / "evaluated", name, right, has_agreement=True)
+        _elsewhere(place / "evaluated", name)
         _cost(place / "evaluated" / "cost.json", name, params, embeddings, flops, latency)
         _train(place / "trained", right["validation"], len(name))
         write_json(
@@ -116,8 +123,14 @@ def _data(folder: Path) -> None:
     """Write the ids of what was learnt from, and the summary of the prepared sets."""
     sets = {name: {"rows": len(_rows(name)[0]), "rows_sha256": _ids_sha256(_rows(name)[0])} for name in ROWS}
     sets["train"] = {"rows": 6539, "tokens": 177_312}
-    write_json(folder / "summary.json", {"file": "reviews.csv", "sha256": "ab" * 32, "sets": sets})
+    unlabelled = {name: _unlabelled_rows(name)[0] for name in (*STRESS, CHANGED)}
+    sets |= {name: {"rows": len(ids), "rows_sha256": _ids_sha256(ids)} for name, ids in unlabelled.items()}
+    forms = {name: {"handle": share, "digit": 0.25} for name, share in (("transfer", 0.2), ("test", 0.0), ("stress_posts", 0.4))}
+    write_json(folder / "summary.json", {"file": "reviews.csv", "sha256": "ab" * 32, "sets": sets, "forms": forms})
     (folder / "sets").mkdir()
+    for name, ids in unlabelled.items():
+        texts = [f"text <{place}> of {name}" for place in range(len(ids))]
+        pd.DataFrame({"row_id": ids, "text": texts}).to_parquet(folder / "sets" / f"{name}.parquet", index=False)
     for name in ("train", "transfer", "calibration"):
         ids = [hashlib.sha256(f"{name}{i}".encode()).hexdigest()[:16] for i in range(50)]
         pd.DataFrame({"row_id": ids}).to_parquet(folder / "sets" / f"{name}.parquet", index=False)
@@ -170,6 +183,42 @@ def _evaluate(place: Path, who: str, right: dict[str, float], *, has_agreement: 
             sets[name]["variants"] = {"onnx_int8": {"accuracy": _int8(frame)}}
     is_rival, digest = who == "tfidf_logistic", hashlib.sha256(who.encode()).hexdigest()
     write_json(place / "quality.json", rivals_quality(who, sets) if is_rival else quality(who, sets, digest))
+
+
+def _unlabelled_rows(name: str) -> tuple[list[str], list[list[str]]]:
+    ids = [hashlib.sha256(f"{name}{i}".encode()).hexdigest()[:16] for i in range(STRESS.get(name, 200))]
+    if name != CHANGED:
+        return ids, [["teacher:positive" if i % 2 else "teacher:negative"] for i in range(len(ids))]
+    slices = [[AS_WRITTEN]] * len(ids) + [[f"change:{kind}"] for kind in KINDS for _ in ids]
+    return [*ids, *(f"{row}:{kind}" for kind in KINDS for row in ids)], slices
+
+
+def unlabelled_predictions(who: str, name: str) -> pd.DataFrame:
+    """Return what a model says of a set without labels: what the teacher says, and a little noise."""
+    ids, slices = _unlabelled_rows(name)
+    margin = _rng("elsewhere", name).normal(0, 2.0, len(ids)) + _rng(who, name).normal(0, 1.0, len(ids)) * FROM_TEACHER[who]
+    logits = np.stack([-margin / 2.0, margin / 2.0], axis=1).astype(np.float32)
+    frame = pd.DataFrame({"row_id": ids, "label": NO_LABEL, "prediction": logits.argmax(axis=1)})
+    return frame.assign(logit_0=logits[:, 0], logit_1=logits[:, 1], slices=slices)
+
+
+def _elsewhere(place: Path, who: str) -> None:
+    """Write the predictions of a model on the sets without labels, and what its quality.json says of them."""
+    validation = predictions("teacher", "validation", MODELS["teacher"][0]["validation"])
+    columns, entries = ["logit_0", "logit_1"], {}
+    temperature = calibrating_temperature(validation[columns].to_numpy(), validation["label"].to_numpy())
+    for name in (*STRESS, CHANGED):
+        frame, teacher = unlabelled_predictions(who, name), unlabelled_predictions("teacher", name)
+        frame.to_parquet(place / "predictions" / f"{name}.parquet", index=False)
+        ids, names = frame["row_id"].tolist(), sorted({part for row in frame["slices"] for part in row})
+        copies = ids if name == CHANGED else ()
+        compared = unlike(frame[columns].to_numpy(), teacher[columns].to_numpy(), temperature, copies)
+        masks = masks_of(frame["slices"], names if copies else ["overall", *names])
+        slices = measure_unlike(compared, masks, Draws(100, 0.95, 0))
+        pieces = {"pieces_lost": 0.1 * FROM_TEACHER[who], "tokens_ratio": 1.0 + 0.1 * FROM_TEACHER[who]}
+        entries[name] = {"rows": len(ids), "rows_sha256": _ids_sha256(ids), "slices": slices, "pieces": pieces}
+    content = read_json(place / "quality.json")
+    write_json(place / "quality.json", {**content, "unlabelled": entries})
 
 
 def described(frame: pd.DataFrame, agree_on: str | None) -> SetQuality:

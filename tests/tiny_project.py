@@ -28,6 +28,8 @@ SMALL = [
     "data.transfer={sources: [away], min_words: 3, max_words: 12, rows: 120, spliced_rows: 30}",
     "data.evaluation_sets={abroad: {sources: [away], rows: 40}}",
     "data.typos={of: abroad, word_share: 0.3}",
+    "data.stress={sets: {chat: {about: lines of chat, source: 'path:CHAT', pattern: '^- (.+)$', rows: 24}}, "
+    "changed: {of: abroad, rows: 12, kinds: [handles, emails]}}",
     "data.calibration_rows=40",
     "data.max_tokens=32",
     "validate_data.min_rows_per_class=20",
@@ -50,9 +52,12 @@ SMALL = [
     "evaluate.latency_repeats=3",
     "gates=[{metric: params_total, versus: teacher, max_ratio: 0.99}, {metric: onnx_max_difference, max: 1.0e-3}, "
     "{metric: golden_max_difference, max: 1.0e-3}, {check: data_validated}, {check: no_overlap}, "
-    "{metric: accuracy, set: abroad_typos, versus: parent, max_drop: 1.0}]",
+    "{metric: accuracy, set: abroad_typos, versus: parent, max_drop: 1.0}, "
+    "{metric: agreement, set: 'stress_*', min: 0.0, confidence: 0.95, min_support: 20}, "
+    "{metric: response_gap, set: changed_abroad, slices: 'change:*', max: 99.0, min_support: 10}]",
     "promotion.gates=[{metric: accuracy, set: test, versus: champion, max_drop: 0.04, test: paired_bootstrap, "
     "confidence: 0.95, min_support: 200}, {check: lineage}, {check: clean_git, severity: warn}]",
+    "prune.vocabulary_prior=null",
     "registry.model_name=tiny",
     "runtime.device=cpu",
     "runtime.threads=1",
@@ -69,6 +74,13 @@ def labelled_rows() -> list[dict[str, Any]]:
         text = " ".join(" ".join(sentence).capitalize() + "." for sentence in words)
         found.append({"text": text, "label": label, "source": "home" if home else "away"})
     return found
+
+
+def write_chat(path: Path) -> None:
+    """Write lines of chat in the words of the rows: texts of another source, without labels."""
+    rng = random.Random(1)
+    lines = [f"- {rng.choice(OPINIONS[i % 2])} {' '.join(rng.sample(FILLERS, 4))}, {rng.choice(FILLERS)}" for i in range(40)]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -167,7 +179,9 @@ def make_project(folder: Path, teacher: Path) -> Project:
             shutil.copyfile(ROOT / name, project.folder / name)
     shutil.copytree(teacher, folder / "teacher")
     write_rows(folder / "rows.csv", labelled_rows())
-    project.set(f"data.source=path:{folder / 'rows.csv'}", f"teacher.model=path:{folder / 'teacher'}", *SMALL)
+    write_chat(folder / "chat.md")
+    small = [each.replace("CHAT", str(folder / "chat.md")) for each in SMALL]
+    project.set(f"data.source=path:{folder / 'rows.csv'}", f"teacher.model=path:{folder / 'teacher'}", *small)
     project.shell("git", "init", "-q", "-b", "main")
     project.dvc("init", "-q")
     shutil.copyfile(ROOT / ".dvcignore", project.folder / ".dvcignore")

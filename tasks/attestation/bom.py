@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tasks.artifacts import WEIGHTS
+from tasks.artifacts import WEIGHTS, every_set
 from tasks.attestation.facts import Facts, Source, ancestry, data_sets, ended, packages, sources, stable_uuid
 from tasks.attestation.limits import limits, tradeoffs
 
@@ -133,7 +133,7 @@ def _metric(metric: str, slice_: str, value: Mapping[str, float]) -> dict[str, A
 
 def _outside(source: Source) -> dict[str, Any]:
     files = [{"type": "file", "name": name, "hashes": _hashes(sha256)} for name, sha256 in sorted(source.files.items())]
-    kind, ref = "data" if source.role == "data" else MODEL_TYPE, f"source:{source.role}"
+    kind, ref = MODEL_TYPE if source.role == "teacher" else "data", f"source:{source.role}"
     return {"type": kind, "bom-ref": ref, "name": source.text, "components": files, **_purl(source)}
 
 
@@ -142,7 +142,7 @@ def _purl(source: Source) -> dict[str, str]:
 
 
 def _set(facts: Facts, name: str, sha256: str) -> dict[str, Any]:
-    purpose = "measured" if name in facts.quality["sets"] else "trained or calibrated"
+    purpose = "measured" if name in every_set(facts.quality) else "trained or calibrated"
     description = {"type": "dataset", "name": name, "description": f"rows the model was {purpose} on"}
     hashes = _hashes(sha256)
     return {"type": "data", "bom-ref": f"set:{name}", "name": f"{name} set", "hashes": hashes, "data": [description]}

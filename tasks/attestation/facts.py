@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from tasks.artifacts import FETCHED_DATA, FETCHED_TEACHER, SETS, TEACHER, Digest, RoundPaths
+from tasks.data.sources import texts_wanted
 from tasks.lineage.chain import Receipt, Receipts, files_of, producers, written
 
 URN: Final = "urn:compactlm"
@@ -73,7 +74,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Source:
-    """Data or a teacher from outside: what params.yaml calls it, its package URL if it has one, and its files."""
+    """Data, texts or a teacher from outside: what params.yaml calls it, its package URL if it has one, and its files."""
 
     role: str
     text: str
@@ -111,15 +112,21 @@ def exported_files(receipts: Receipts, name: str) -> dict[str, str]:
 
 
 def sources(facts: Facts) -> list[Source]:
-    """Return the data and the teacher that came from outside, with the digests that `fetch` recorded."""
+    """Return the data and the teacher that came from outside, with the digests that `fetch` recorded.
+
+    Texts without labels have roles of their own: `stress/NAME`, `broad/NAME`.
+    """
     fetch = facts.receipts["fetch"]
-    texts = {"data": fetch["params"]["data"]["source"], "teacher": fetch["params"]["teacher"]["model"]}
-    packages = fetch["environment"].get("packages", {})
+    data, packages = fetch["params"]["data"], fetch["environment"].get("packages", {})
+    others = {role: str(entry["source"]) for role, (_, entry) in texts_wanted({"stress": None, **data}).items()}
+    texts = {"data": data["source"], "teacher": fetch["params"]["teacher"]["model"], **others}
     folders = {"data": f"{FETCHED_DATA}/", "teacher": f"{FETCHED_TEACHER}/"}
-    return [
-        Source(role, text, package_url(text, packages), hub_name(text), _below(fetch, folders[role]))
-        for role, text in texts.items()
-    ]
+    folders |= {role: f"{FETCHED_DATA}/{role}/" for role in others}
+    found = {role: _below(fetch, folders[role]) for role in texts}
+    found["data"] = {
+        name: sha256 for name, sha256 in found["data"].items() if not name.startswith(tuple(f"{role}/" for role in others))
+    }
+    return [Source(role, text, package_url(text, packages), hub_name(text), found[role]) for role, text in texts.items()]
 
 
 def _below(receipt: Receipt, folder: str) -> dict[str, str]:

@@ -52,7 +52,7 @@ def limits(facts: Facts) -> list[str]:
     errors = {name: sets[name]["slices"]["overall"]["calibration_error"] for name in sorted(sets)}
     shown = ", ".join(f"{interval(error)} on {name}" for name, error in errors.items())
     sentences = [
-        f"Texts of another language, subject or style than those of the sets {', '.join(errors)}: nothing else was measured.",
+        _elsewhere(facts, list(errors)),
         f"Questions with other answers than {', '.join(facts.labels)}: the model always chooses one of these.",
         f"Texts of more than {longest} tokens: training and evaluation cut them there.",
         "Decisions about people, such as credit, work, health or law: no measurement here compares groups of people.",
@@ -65,6 +65,20 @@ def limits(facts: Facts) -> list[str]:
     if any(name.endswith(".int8.onnx") for name in facts.files):
         sentences.append("The int8 file where its accuracy is not measured: the gates judged the float model.")
     return sentences
+
+
+def _elsewhere(facts: Facts, sets: list[str]) -> str:
+    """Return what is known of other texts: nothing, or how often the model answers there as its teacher."""
+    start = f"Texts of another language, subject or style than those of the sets {', '.join(sets)}: nothing else was measured"
+    agreements = {
+        name: entry["slices"]["overall"]["agreement"]
+        for name, entry in sorted(facts.quality.get("unlabelled", {}).items())
+        if "overall" in entry["slices"]
+    }
+    if not agreements:
+        return f"{start}."
+    shown = ", ".join(f"{interval(agreement)} on {name}" for name, agreement in agreements.items())
+    return f"{start} with labels. Without labels it was compared with its teacher; the share of the same answers is {shown}."
 
 
 def tradeoffs(facts: Facts) -> list[str]:

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from tasks.artifacts import FINISHED, SETS, TEACHER, TRIED, RoundPaths
+from tasks.artifacts import FINISHED, SETS, TEACHER, TRIED, RoundPaths, original_of
 from tasks.audit.rederive import differences, draws_of, follows, measured_sets, same_rows
 from tasks.files import file_sha256, read_json, read_json_lines
 from tasks.lineage.checks import Finding, compare
+from tasks.measuring.pieces import pieces_of
 from tasks.measuring.predictions import INT8_COLUMN
-from tasks.measuring.quality import measure_slices
-from tasks.measuring.rows import measure_int8
+from tasks.measuring.quality import Draws, measure_slices
+from tasks.measuring.rows import measure_int8, temperature_of
+from tasks.measuring.slices import masks_of
+from tasks.measuring.unlabelled import measure_unlike, unlike
 from tasks.pruning.shapes import Plan
 
 
@@ -84,6 +87,24 @@ def measured(view: Path, params: Mapping[str, Any], name: str) -> list[Finding]:
         if "agreement" in entry["variants"].get("onnx_int8", {}):
             answers = rows["label"], rows[INT8_COLUMN], rows["prediction"], teacher[INT8_COLUMN]
             findings += differences(subject, {"onnx_int8": measure_int8(*answers, draws)}, entry["variants"])
+    return findings + _without_labels(view, name, draws)
+
+
+def _without_labels(view: Path, name: str, draws: Draws) -> list[Finding]:
+    """Return where what is reported of sets without labels does not follow from both models' predictions, and from the texts."""
+    paths, teacher_paths = RoundPaths(view, name), RoundPaths(view, TEACHER)
+    findings: list[Finding] = []
+    for set_name, entry in read_json(paths.quality).get("unlabelled", {}).items():
+        subject, file = f"{name}: {set_name}", f"{set_name}.parquet"
+        rows, teacher = (_predictions(place.predictions / file) for place in (paths, teacher_paths))
+        findings += _rows(subject, rows, entry["rows_sha256"], view / SETS / file)
+        ids = rows["row_id"] if any(row != original_of(row) for row in rows["row_id"]) else ()
+        compared = unlike(rows["logits"], teacher["logits"], temperature_of(teacher_paths.evaluated), ids)
+        again = measure_unlike(compared, masks_of(rows["slices"], entry["slices"]), draws)
+        findings += differences(subject, again, entry["slices"])
+        texts = pq.read_table(view / SETS / file, columns=["text"])["text"].to_pylist()
+        pieces = pieces_of(texts, *(place.model / "tokenizer.json" for place in (paths, teacher_paths)))
+        findings += differences(f"{subject}: pieces", pieces, entry["pieces"])
     return findings
 
 

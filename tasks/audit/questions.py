@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from tasks.artifacts import SETS
 from tasks.audit.dossier import Dossier, find_dossier, require_store
+from tasks.data.sources import texts_wanted
 from tasks.errors import UserError
 from tasks.files import file_sha256, parse_json
 from tasks.lineage.chain import Receipt, Receipts, ancestors, edges, files_of, parse, plain
@@ -138,7 +139,9 @@ def uses(receipts: Receipts, last: str, thing: str) -> list[str]:
         commit = str(receipt["git"]["commit"])
         if begins(commit):
             reasons.append(f"{stage}: commit {commit}")
-        if thing in (receipt["params"]["data"]["source"], receipt["params"]["teacher"]["model"]):
+        data = {"stress": None, **receipt["params"]["data"]}
+        others = [entry["source"] for _, entry in texts_wanted(data).values()] if "transfer" in data else []
+        if thing in (data["source"], receipt["params"]["teacher"]["model"], *others):
             reasons.append(f"{stage}: source {thing}")
     return list(dict.fromkeys(reasons))
 

@@ -15,11 +15,13 @@ from tasks.data.clean import markup_in
 from tasks.data.faults import shorten, texts_are
 from tasks.data.frames import cleaned_rows, rows_sha256
 from tasks.data.near import near_held
-from tasks.data.sources import data_file
-from tasks.data.splits import SPLITS, make_sets, repeated_over_splits, split_texts, task_rows, unknown_splits
+from tasks.data.sources import rows_file, texts_wanted
+from tasks.data.splits import SPLITS, Unlabelled, make_sets, repeated_over_splits, split_texts, task_rows, unknown_splits
+from tasks.data.stress import with_changed_set
 from tasks.data.tables import EXAMPLES, Table, read_table
 from tasks.data.tokens import save_tokens, tokenize
 from tasks.data.typos import with_typo_set
+from tasks.data.unlabelled import read_texts
 from tasks.errors import DataError
 from tasks.files import file_sha256
 from tasks.progress import say
@@ -30,7 +32,17 @@ Values = Mapping[str, Any]
 
 def sets_of(fetched: Path, data: Values) -> dict[str, pd.DataFrame]:
     """Return the sets of rows that follow from the fetched file."""
-    return with_typo_set(make_sets(read.read_rows(data_file(fetched), data), data), data)
+    sets = make_sets(read.read_rows(rows_file(fetched), data), data, unlabelled_of(fetched, data))
+    return with_changed_set(with_typo_set(sets, data), data["stress"])
+
+
+def unlabelled_of(fetched: Path, data: Values) -> Unlabelled:
+    """Return the fetched texts of other sources; DataError where one cannot be read as params.yaml says."""
+    found: dict[str, dict[str, dict[str, str]]] = {"stress": {}, "broad": {}}
+    for folder, (key, entry) in texts_wanted(data).items():
+        kind, _, name = folder.partition("/")
+        found[kind][name] = read_texts(fetched / folder, entry, f"params.yaml: {key}")
+    return Unlabelled(**found)
 
 
 def save_set_tokens(
@@ -53,7 +65,7 @@ def save_set_tokens(
 
 def checked(fetched: Path, data: Values, limits: Values) -> Checked:
     """Return what is checked of the fetched file; later suites need the earlier ones to hold."""
-    file = data_file(fetched)
+    file = rows_file(fetched)
     table = read_table(file, data["columns"])
     suites: dict[str, tuple[pd.DataFrame, list[Expectation]]] = {}
     so_far = partial(Checked, file.name, file_sha256(file), suites)
@@ -76,7 +88,7 @@ def checked(fetched: Path, data: Values, limits: Values) -> Checked:
     if checks.fails(suites):
         return so_far()
     try:
-        sets = make_sets(raw, data)
+        sets = make_sets(raw, data, unlabelled_of(fetched, data))
     except DataError as error:
         return so_far(problems=[str(error)])
     members = _member_frame(sets, data["near_duplicate_similarity"])

@@ -33,7 +33,8 @@ def read_documents(place: Path, columns: Mapping[str, Any] | None, key: str) -> 
     if is_text_folder(place):
         if columns is not None:
             raise DataError(f"{key}.columns: {place} holds .txt files, which have no columns; write columns: null")
-        rows = [(_decoded(file), Path(name).parent.as_posix()) for name, file in text_files(place, key).items()]
+        files = text_files(place, key).items()
+        rows = [(decoded(file.name, file.read_bytes()), Path(name).parent.as_posix()) for name, file in files]
         table = pd.DataFrame(rows, columns=["text", "source"])
         return table.assign(text=table["text"].map(tidy))
     file = data_file(place)
@@ -48,16 +49,16 @@ def read_documents(place: Path, columns: Mapping[str, Any] | None, key: str) -> 
     return pd.DataFrame({"text": table[columns["text"]].map(tidy), "source": source})
 
 
-def _decoded(file: Path) -> str:
-    raw = file.read_bytes()
+def decoded(name: str, raw: bytes) -> str:
+    """Return the text of a file of this name: UTF-8, UTF-16 with its mark, or else as old newspaper archives were written."""
     if raw.startswith(UTF16):
         return raw.decode("utf-16", errors="replace")
     if b"\0" in raw:
-        raise DataError(f"{file.name} holds NUL bytes: it is no text, or UTF-16 without a byte order mark; save it as UTF-8")
+        raise DataError(f"{name} holds NUL bytes: it is no text, or UTF-16 without a byte order mark; save it as UTF-8")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return raw.decode("cp1252", errors="replace")  # what old newspaper archives were written in
+        return raw.decode("cp1252", errors="replace")
 
 
 def tidy(text: str) -> str:

@@ -9,10 +9,10 @@ from typing import Final
 
 import pandas as pd
 
+from tasks.artifacts import NO_LABEL as NO_LABEL
 from tasks.data.clean import clean_text, hash_order, row_id
 
 COLUMNS: Final = ("row_id", "text", "label", "source")
-NO_LABEL: Final = -1
 SETS_WITHOUT_CALIBRATION: Final = ("train", "validation", "test", "transfer")
 
 

@@ -11,14 +11,16 @@ import importlib.util
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tasks.errors import SourceError
 from tasks.files import file_sha256, project_of, read_json, write_json
 
 PICKLED: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 WEIGHTS: Final = (".safetensors", ".gguf")
+UNLABELLED: Final = ("data.stress.", "data.transfer.")  # keys of texts that may stand in a file that is no table
 MAIN: Final = "documents"  # the folder of the main source below fetched documents; others are called as their sets
 TABLES: Final = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")  # in any case; all but Parquet may be compressed by gzip
 OTHERS: Final = {  # ending -> what to do with a file that may be data and is not read
@@ -196,6 +198,27 @@ def data_file(place: Path, key: str = "data.source") -> Path:
     )
 
 
+def texts_wanted(data: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Return folder below the fetched data -> key and entry of each source of unlabelled texts that `data` names."""
+    stress, broad = (data["stress"] or {}).get("sets") or {}, data["transfer"].get("broad") or {}
+    wanted = {f"stress/{name}": (f"data.stress.sets.{name}.source", entry) for name, entry in stress.items()}
+    return wanted | {f"broad/{name}": (f"data.transfer.broad.{name}.source", entry) for name, entry in broad.items()}
+
+
+def unlabelled_files(place: Path) -> dict[str, Path]:
+    """Return relative name -> path of the files of texts at a place: the file, or of a folder its .txt files, or all it has."""
+    if place.is_file():
+        return {place.name: place}
+    only_text = is_text_folder(place)
+    files = [path for path in _files(place) if not only_text or path.suffix.lower() == ".txt"]
+    return {path.relative_to(place).as_posix(): path for path in files}
+
+
+def rows_file(fetched: Path) -> Path:
+    """Return the table of rows that `fetch` left; other texts lie in folders beside it."""
+    return next(path for path in sorted(fetched.iterdir()) if path.is_file() and kind_of(path))
+
+
 def _files(place: Path) -> list[Path]:
     """Return the files below a folder; the `._` shadows that macOS writes on foreign disks are none."""
     return sorted(path for path in place.rglob("*") if path.is_file() and not path.name.startswith("._"))
@@ -231,9 +254,12 @@ def decoder_files(place: Path, key: str = "teacher.model") -> list[Path]:
 def source_digest(source: str, key: str) -> str:
     """Return the sha256 over what `fetch` would copy of a source: names and bytes, of one table the bytes alone."""
     place, is_data = locate(source, key), key.startswith("data.")
-    if is_data and not is_text_folder(place):
+    if is_data and key.startswith(UNLABELLED):
+        files = unlabelled_files(place)
+    elif is_data and not is_text_folder(place):
         return file_sha256(data_file(place, key))
-    files = text_files(place, key) if is_data else {file.name: file for file in decoder_files(place)}
+    else:
+        files = text_files(place, key) if is_data else {file.name: file for file in decoder_files(place)}
     listing = {name: file_sha256(file) for name, file in files.items()}
     return hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
 

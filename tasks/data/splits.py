@@ -8,6 +8,7 @@ Sets of a fixed size (evaluation, transfer, calibration) take the first rows in 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pandas as pd
@@ -16,18 +17,28 @@ from tasks.data.faults import did_you_mean, texts_are
 from tasks.data.frames import COLUMNS, NO_LABEL, cleaned_rows, in_hash_order
 from tasks.data.near import clusters, near_held
 from tasks.data.read import examples
+from tasks.data.stress import text_sets
 from tasks.data.transfer import transfer_set
 from tasks.errors import DataError
 
 SPLITS: Final = ("train", "validation", "test")
 
 
-def make_sets(raw: pd.DataFrame, data: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+@dataclass(frozen=True)
+class Unlabelled:
+    """Texts of other sources than the rows, each name -> row_id -> text: to measure on, and to learn from."""
+
+    stress: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    broad: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def make_sets(raw: pd.DataFrame, data: Mapping[str, Any], others: Unlabelled | None = None) -> dict[str, pd.DataFrame]:
     """Return the sets of a run by name, each with columns row_id, text, label, source, sorted by row_id.
 
     `raw` comes from `tasks.data.read.read_rows`, `data` is the section `data` of params.yaml as plain values. Raises
     DataError if a set cannot be filled.
     """
+    others = others or Unlabelled()
     rows, threshold = unique_rows(raw), data["near_duplicate_similarity"]
     _check_sources(rows, data)
     evaluation = _evaluation_sets(rows, data)
@@ -45,8 +56,14 @@ def make_sets(raw: pd.DataFrame, data: Mapping[str, Any]) -> dict[str, pd.DataFr
     held = pd.concat([sets["validation"], sets["test"], *evaluation.values()])
     foreign = [text for chosen in evaluation.values() for text in chosen["text"]]
     sets["train"] = _without_near(sets["train"], foreign, threshold)
+    held_texts = held["text"].tolist()
+    if others.stress:
+        labelled = [*sets["train"]["text"], *held_texts]
+        stress = text_sets(others.stress, data["stress"], set(rows["row_id"]), labelled, threshold)
+        sets |= stress
+        held_texts += [text for chosen in stress.values() for text in chosen["text"]]
     rest = rows[~rows["row_id"].isin(taken | set(task["row_id"]))]
-    sets["transfer"] = transfer_set(rest, sets["train"], held["text"].tolist(), data["transfer"], threshold)
+    sets["transfer"] = transfer_set(rest, sets["train"], held_texts, data["transfer"], threshold, others.broad)
     sets["calibration"] = _calibration(sets["train"], data["calibration_rows"])
     return {name: rows[list(COLUMNS)].sort_values("row_id", ignore_index=True) for name, rows in sets.items()}
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PREFIX = "##"
 SPECIAL: Final = ("bos", "eos", "pad", "sep", "cls", "mask", "unk", "decoder_start")
+MANDELBROT: Final = 2.7  # so that the first few pieces do not weigh more than they do in text
 SPECIAL_IDS: Final = tuple(f"{name}_token_id" for name in SPECIAL)  # as a config.json calls them
 
 PHRASES: Final = ("bad_words_ids", "force_words_ids")  # of generation_config.json: lists of token ids that follow each other
@@ -36,11 +37,14 @@ def count_pieces(ids: NDArray[np.int32], size: int) -> NDArray[np.int64]:
     return np.bincount(ids, minlength=size).astype(np.int64)
 
 
-def choose_pieces(pieces: Sequence[str], special: set[str], counts: NDArray[np.int64], size: int) -> list[int]:
+def choose_pieces(
+    pieces: Sequence[str], special: set[str], counts: NDArray[np.int64], size: int, worth: NDArray[np.float64] | None = None
+) -> list[int]:
     """Return the ids to keep, ascending: special tokens, single characters that were seen or are ASCII, then by count.
 
-    Ties go to the lower id; pieces that do not occur are none of them, so the ids may be fewer than `size`. Raises ParamsError
-    when the must-keep pieces alone are more than `size`.
+    With `worth` the rest is by that instead. Ties go to the lower id; as many are kept as occur, so the ids may be fewer than
+    `size`, and without `worth` none is kept that does not occur. Raises ParamsError when the must-keep pieces alone are more than
+    `size`.
     """
     must = [i for i, piece in enumerate(pieces) if piece in special or _is_needed_character(piece, int(counts[i]))]
     if len(must) > size:
@@ -48,9 +52,29 @@ def choose_pieces(pieces: Sequence[str], special: set[str], counts: NDArray[np.i
             f"params.yaml: rounds: vocabulary = {size} is too small: special tokens and single characters "
             f"alone are {len(must)} pieces"
         )
-    taken = set(must)
-    by_count = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i] > 0 and int(i) not in taken]
-    return sorted(must + by_count[: size - len(must)])
+    taken, order = set(must), counts if worth is None else worth
+    best = [int(i) for i in np.argsort(-order, kind="stable") if order[i] > 0 and int(i) not in taken]
+    occurring = sum(int(i) not in taken for i in np.flatnonzero(counts > 0))
+    return sorted(must + best[: min(size - len(must), occurring)])
+
+
+def worth_of(pieces: Sequence[str], special: set[str], counts: NDArray[np.int64], prior: float) -> NDArray[np.float64]:
+    """Return what each piece is worth: its share of the counts, mixed with weight `prior` with what its place says.
+
+    Pieces were learnt in order of frequency from much text of every kind, so the one in place r (from 0) is taken to occur like
+    1 / (r + 2.7), the law of Zipf and Mandelbrot. Special pieces, single characters and reserved ones ([unused1]) have no place.
+    """
+    ranked = [i for i, piece in enumerate(pieces) if len(piece.removeprefix(PREFIX)) > 1 and not _is_reserved(piece, special)]
+    expected = np.zeros(len(counts))
+    expected[ranked] = 1.0 / (np.arange(len(ranked)) + MANDELBROT)
+    shares: NDArray[np.float64] = (1.0 - prior) * counts / max(1, int(counts.sum())) + prior * expected / max(
+        1e-12, expected.sum()
+    )
+    return shares
+
+
+def _is_reserved(piece: str, special: set[str]) -> bool:
+    return piece in special or (piece.startswith("[") and piece.endswith("]"))
 
 
 def _is_needed_character(piece: str, count: int) -> bool:
@@ -71,12 +95,24 @@ def check_prunable(tokenizer: Mapping[str, Any], size: int) -> None:
         )
 
 
-def kept_ids(tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, config: Mapping[str, Any]) -> list[int]:
+def check_prior(tokenizer: Mapping[str, Any]) -> None:
+    """Raise ParamsError where the order of a tokenizer's pieces says nothing that `worth_of` reads."""
+    if not is_wordpiece(tokenizer):
+        raise ParamsError(
+            "params.yaml: prune.vocabulary_prior is for WordPiece; of another tokenizer those tokens stay that occur most often: "
+            "write null"
+        )
+
+
+def kept_ids(
+    tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int, config: Mapping[str, Any], prior: float | None = None
+) -> list[int]:
     """Return the ids to keep, ascending, at most `size`, of a model whose tokens were counted; `config` names its special ids.
 
     They are fewer where no more occur, are special, or are needed to spell every text: what the data never have goes, and so do
-    rows of the embedding that are no token, such as those that pad it to a round number. Raises ParamsError when the tokenizer is
-    of another kind, or `size` beyond what it can be.
+    rows of the embedding that are no token, such as those that pad it to a round number. With a `prior` which ones stay follows
+    from `worth_of`, and as many as without. Raises ParamsError when the tokenizer is of another kind, or `size` beyond what it
+    can be.
     """
     check_prunable(tokenizer, size)
     needed = special_ids(config)
@@ -84,7 +120,11 @@ def kept_ids(tokenizer: Mapping[str, Any], counts: NDArray[np.int64], size: int,
         needed += range(int(config["pad_token_id"]))
     size = min(size, len(ids_of(tokenizer)))
     if is_wordpiece(tokenizer):
-        return choose_pieces(pieces_in_order(tokenizer), special_pieces(tokenizer), counts, size)
+        pieces, special = pieces_in_order(tokenizer), special_pieces(tokenizer)
+        worth = None if prior is None else worth_of(pieces, special, counts, prior)
+        return choose_pieces(pieces, special, counts, size, worth)
+    if prior is not None:
+        check_prior(tokenizer)
     return choose_tokens(tokenizer, counts, size, needed)
 
 

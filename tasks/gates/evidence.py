@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,18 +62,20 @@ def gather_from(rules: Iterable[Rule | Asked], models: Mapping[str, Model], read
     evidence: dict[Key, Measurement] = {}
     pairs: dict[PairKey, Paired] = {}
     names: dict[str, Sequence[str]] = {}
+    sides = [models[who].sets for who in ("student", "teacher") if who in models]
     for rule in rules:
         if isinstance(rule, Asked) or rule.set is None or not METRICS[rule.metric]:
             continue
-        if rule.set not in names:
-            sides = [models[who].sets.get(rule.set, {}) for who in ("student", "teacher") if who in models]
-            names[rule.set] = reading.slices(sides)
-        for part in rule.of_slices(names[rule.set]):
+        # a set that one side leaves out is missing, not absent
+        sets = [name for side in sides for name in side if fnmatchcase(name, rule.set)] if rule.is_of_many_sets else [rule.set]
+        for name in sets:
+            names.setdefault(name, reading.slices([side.get(name, {}) for side in sides]))
+        for part in rule.parts(names):
             if part.metric != "churn":
                 for who in ("student", *([part.versus] if part.versus else [])):
                     evidence[who, part.metric, part.set, part.slice] = _measurement(models, who, part, reading)
-            if part.is_paired and part.versus is not None:
-                pairs[part.versus, rule.set, part.slice] = _pair(models, part.versus, part, reading)
+            if part.is_paired:
+                pairs[part.paired_by] = _pair(models, part.versus or "teacher", part, reading)
     return evidence, pairs, names
 
 

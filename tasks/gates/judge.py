@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import Any, Final
 
-from tasks.gates.paired import BlockPairs, Pairs
-from tasks.gates.proof import Finding, decide, describe, find
+from tasks.gates.paired import Pairs
+from tasks.gates.proof import Finding, Known, decide, describe, find
 from tasks.gates.rules import (
     COUNTS,
     SHARES,
@@ -29,9 +29,11 @@ from tasks.gates.rules import (
     possessive,
     subject,
 )
+from tasks.gates.unlike import Hits
 
 PairKey = tuple[str, str, str]  # (versus, set, slice)
-Paired = Pairs | BlockPairs | str  # what two models say of the same rows or blocks, or why that is not known
+Paired = Known | str  # what two models say of the same rows or blocks, or why that is not known
+NOTHING_MEASURED: Final = "nothing of another subject was measured; name texts in data.stress.sets: docs/robust.md"
 _WORST: Final = ("pass", "hold", "fail")
 _WORDS: Final = {"pass": "kept", "fail": "broken", "hold": "undecided"}
 
@@ -82,9 +84,7 @@ def judge(
     """
     known = _Evidence(evidence, pairs or {}, seed)
     judged = [
-        _judge_check(rule, (answers or {}).get(rule.name))
-        if isinstance(rule, Asked)
-        else _judge_slices(rule, known, (slices or {}).get(rule.set or "", ()))
+        _judge_check(rule, (answers or {}).get(rule.name)) if isinstance(rule, Asked) else _judge_parts(rule, known, slices or {})
         for rule in rules
     ]
     results = [rule["result"] for rule in judged if rule["severity"] == "block"]
@@ -114,24 +114,27 @@ def _judge_check(check: Asked, answer: Answer | None) -> dict[str, Any]:
     return {**identity(check), "result": answer.result, "sentence": f"{check.name}: {answer.sentence}"}
 
 
-def _judge_slices(rule: Rule, known: _Evidence, names: Sequence[str]) -> dict[str, Any]:
-    """Return the result of a rule; over a pattern of slices that of the worst one, with every slice's below `slices`."""
-    parts = rule.of_slices(names)
+def _judge_parts(rule: Rule, known: _Evidence, names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return the result of a rule; over a pattern of sets or slices that of the worst, with every one's below `slices`."""
+    parts = rule.parts(names)
     if not parts:
-        words = f"{subject(rule)}: cannot be decided: no slice is called {rule.slices!r}"
-        return {**identity(rule), **asdict(_Outcome("hold", words))}
+        why = NOTHING_MEASURED if rule.is_of_many_sets else f"no slice is called {rule.slices!r}"
+        return {**identity(rule), **asdict(_Outcome("hold", f"{subject(rule)}: cannot be decided: {why}"))}
     outcomes = _judge_pairs(parts, known) if rule.is_paired else [_judge_rule(part, known) for part in parts]
-    if rule.slices is None:
+    if rule.slices is None and not rule.is_of_many_sets:
         return {**identity(rule), **asdict(outcomes[0])}
-    judged = [{"slice": part.slice, **asdict(outcome)} for part, outcome in zip(parts, outcomes, strict=True)]
+    of_sets: Mapping[Any, dict[str, Any]] = {part: {"set": part.set} if rule.is_of_many_sets else {} for part in parts}
+    judged = [{**of_sets[part], "slice": part.slice, **asdict(outcome)} for part, outcome in zip(parts, outcomes, strict=True)]
     worst = max(judged, key=lambda each: (_WORST.index(each["result"]), _excess(rule, each["value"])))
     counts = _counted([each["result"] for each in judged])
-    keys = ("slice", "value", "low", "high", "support", "p_value", "result", "sentence")
+    keys = (*of_sets[parts[0]], "slice", "value", "low", "high", "support", "p_value", "result", "sentence")
+    what = f"slices {rule.slices!r}" if rule.slices else f"sets {rule.set!r}"
     return {
         **worst,
         **identity(rule),
+        **({"worst_set": worst["set"]} if rule.is_of_many_sets else {}),
         "worst_slice": worst["slice"],
-        "sentence": f"{counts} of {len(parts)} slices {rule.slices!r}; worst: {worst['sentence']}",
+        "sentence": f"{counts} of {len(parts)} {what}; worst: {worst['sentence']}",
         "slices": [{key: each[key] for key in keys} for each in judged],
     }
 
@@ -160,11 +163,11 @@ def _judge_pairs(rules: list[Rule], known: _Evidence) -> list[_Outcome]:
 
 def _finding(rule: Rule, known: _Evidence) -> Finding | str:
     """Return what two models say of the same rows, or why it proves nothing: a metric must be sound before its difference is."""
-    pairs = known.pairs.get((rule.versus or "", rule.set or "", rule.slice), "there are no predictions to pair")
+    pairs = known.pairs.get(rule.paired_by, "there are no predictions to pair")
     trouble = _bound_trouble(rule)
     if trouble is not None or isinstance(pairs, str):
         return trouble or str(pairs)
-    if isinstance(pairs, Pairs) and not pairs.possible:
+    if isinstance(pairs, Pairs | Hits) and not pairs.possible:
         return f"{pairs} cannot be counts of rows"
     if pairs.rows < max(1, rule.min_support):
         return f"{pairs.rows} rows are too few; at least {rule.min_support} are asked"

@@ -15,10 +15,11 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, betaincinv
+from scipy.special import bdtr
 
 from tasks.measuring.perplexity import exponential
 from tasks.measuring.quality import Floats
+from tasks.measuring.shares import least, most
 
 ROUNDING: Final = 1e-12  # 0.83 - 0.80 is a little less than 0.03 in floating point
 
@@ -95,8 +96,8 @@ def exact_mcnemar(pairs: Pairs, margin: float, confidence: float, _resamples: in
     if differing == 0:
         return _guarded(pairs, margin, confidence, 0.0, 0.0, 0.0, 0.0)
     scale = differing / pairs.rows
-    low = scale * (2.0 * _least(pairs.gained, differing, confidence) - 1.0)
-    high = scale * (2.0 * _most(pairs.gained, differing, confidence) - 1.0)
+    low = scale * (2.0 * least(pairs.gained, differing, confidence) - 1.0)
+    high = scale * (2.0 * most(pairs.gained, differing, confidence) - 1.0)
     gained_share = min(1.0, max(0.0, (1.0 - margin / scale) / 2.0))
     # P(at least as many gained) and P(at most as many gained) at the margin
     kept = 1.0 - float(bdtr(pairs.gained - 1, differing, gained_share)) if pairs.gained else 1.0
@@ -112,8 +113,8 @@ def _guarded(pairs: Pairs, margin: float, confidence: float, low: float, high: f
     row no resample loses any); there, and only there, the exact binomial bound with the gained rows held fixed is wider.
     """
     lost, gained = pairs.lost / pairs.rows, pairs.gained / pairs.rows
-    low = min(low, gained - _most(pairs.lost, pairs.rows, confidence))
-    high = max(high, _most(pairs.gained, pairs.rows, confidence) - lost)
+    low = min(low, gained - most(pairs.lost, pairs.rows, confidence))
+    high = max(high, most(pairs.gained, pairs.rows, confidence) - lost)
     kept = max(kept, float(bdtr(pairs.lost, pairs.rows, min(1.0, max(0.0, gained + margin)))))
     broken = max(broken, float(bdtr(pairs.gained, pairs.rows, min(1.0, max(0.0, lost - margin)))))
     return Estimate(pairs.difference, low, high, kept, broken)
@@ -124,11 +125,6 @@ TESTS: Final[dict[str, Callable[[Pairs, float, float, int, int], Estimate]]] = {
     "paired_bootstrap": paired_bootstrap,
     "mcnemar": exact_mcnemar,
 }
-
-
-def share_interval(count: int, rows: int, confidence: float) -> tuple[float, float]:
-    """Return the exact (Clopper-Pearson) lower and upper bound of a share, each with one-sided `confidence`."""
-    return _least(count, rows, confidence), _most(count, rows, confidence)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -142,14 +138,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = largest
     return adjusted
-
-
-def _least(count: int, rows: int, confidence: float) -> float:
-    return float(betaincinv(count, rows - count + 1, 1.0 - confidence)) if count else 0.0
-
-
-def _most(count: int, rows: int, confidence: float) -> float:
-    return float(betaincinv(count + 1, rows - count, confidence)) if count < rows else 1.0
 
 
 MIN_BLOCKS: Final = 30  # fewer say little of how blocks vary, and the bootstrap would be too sure

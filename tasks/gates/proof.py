@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from tasks.gates.paired import TESTS, BlockPairs, Pairs, holm, perplexity_ratio, share_interval
+from tasks.gates.paired import TESTS, BlockPairs, Estimate, Pairs, holm, perplexity_ratio
 from tasks.gates.rules import Rule, formatted, keeps, points, possessive, subject
+from tasks.gates.unlike import Hits, Values, of_mean, of_share
+from tasks.measuring.shares import share_interval
 
 REPORTED_CONFIDENCE: Final = 0.95  # of the interval that is shown where the rule asks for none
+
+
+Known = Pairs | BlockPairs | Hits | Values
 
 
 @dataclass(frozen=True)
@@ -19,21 +24,20 @@ class Finding:
     low: float
     high: float
     p_value: float | None
-    pairs: Pairs | BlockPairs
+    pairs: Known
 
 
-def find(rule: Rule, pairs: Pairs | BlockPairs, seed: int) -> Finding | str:
+def find(rule: Rule, pairs: Known, seed: int) -> Finding | str:
     """Return what the pairs say, or why they prove nothing.
 
     `value` is what the bound is about: a drop, a gain, a share of flipped rows, or a ratio of perplexities.
     """
     confidence = rule.confidence or REPORTED_CONFIDENCE
-    if isinstance(pairs, BlockPairs):
-        ratio = perplexity_ratio(pairs, rule.threshold, confidence, rule.resamples, seed)
-        if isinstance(ratio, str):
-            return ratio
-        p_value = ratio.p_value if rule.prove == "kept" else ratio.p_broken
-        return Finding(ratio.value, ratio.low, ratio.high, p_value, pairs)
+    if not isinstance(pairs, Pairs):
+        found = _estimate(rule, pairs, confidence, seed)
+        if isinstance(found, str):
+            return found
+        return Finding(found.value, found.low, found.high, found.p_value if rule.prove == "kept" else found.p_broken, pairs)
     if rule.metric == "churn":
         low, high = share_interval(pairs.flipped, pairs.rows, confidence)
         return Finding(pairs.flipped / pairs.rows, low, high, None, pairs)
@@ -44,6 +48,14 @@ def find(rule: Rule, pairs: Pairs | BlockPairs, seed: int) -> Finding | str:
     low, high = sorted((sign * difference.low, sign * difference.high))
     p_value = difference.p_value if rule.prove == "kept" else difference.p_broken
     return Finding(sign * difference.value, low, high, p_value, pairs)
+
+
+def _estimate(rule: Rule, pairs: BlockPairs | Hits | Values, confidence: float, seed: int) -> Estimate | str:
+    if isinstance(pairs, BlockPairs):
+        return perplexity_ratio(pairs, rule.threshold, confidence, rule.resamples, seed)
+    if isinstance(pairs, Hits):
+        return of_share(pairs, rule.threshold, rule.bound == "min", confidence)
+    return of_mean(pairs, rule.threshold, confidence, rule.resamples, seed)
 
 
 def decide(rules: list[Rule], findings: list[Finding | str]) -> list[tuple[str, float | None]]:
@@ -77,6 +89,8 @@ def describe(rule: Rule, finding: Finding, measured: float, reference: float, re
         return _describe_churn(rule, finding, pairs, result)
     assert rule.confidence is not None  # the schema asks for it
     sure, broken = f"with {100 * rule.confidence:g} % confidence", rule.prove == "broken"
+    if isinstance(pairs, Hits | Values):
+        return _describe_unlike(rule, finding, pairs, f"{sure} at", result)
     start, other = f"{subject(rule)}: {formatted(rule.metric, measured)}", formatted(rule.metric, reference)
     if isinstance(pairs, BlockPairs):
         end = f"least {100 * finding.low:.1f} %" if broken else f"most {100 * finding.high:.1f} %"
@@ -97,6 +111,14 @@ def describe(rule: Rule, finding: Finding, measured: float, reference: float, re
         f"{start}, {points(sign * finding.value)} {possessive(rule.versus)} {other} on {pairs.rows} rows "
         f"({pairs.lost} lost, {pairs.gained} gained); {sure} no {end}{tail}"
     )
+
+
+def _describe_unlike(rule: Rule, finding: Finding, pairs: Hits | Values, sure: str, result: str) -> str:
+    lowest = (rule.bound == "min") == (rule.prove == "kept")
+    end = f"least {formatted(rule.metric, finding.low)}" if lowest else f"most {formatted(rule.metric, finding.high)}"
+    asked = f"at {'least' if rule.bound == 'min' else 'most'} {formatted(rule.metric, rule.threshold)} is asked"
+    more = ", which is not shown: more rows or a better model would" if result == "hold" else ""
+    return f"{subject(rule)}: {formatted(rule.metric, finding.value)} on {pairs.rows} rows; {sure} {end}; {asked}{more}"
 
 
 def _describe_churn(rule: Rule, finding: Finding, pairs: Pairs, result: str) -> str:

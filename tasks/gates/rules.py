@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Final, Literal, NamedTuple
 
 BOUNDS: Final = ("min", "max", "min_ratio", "max_ratio", "min_gain", "max_drop")
 
-PAIRED: Final = ("accuracy", "churn", "perplexity")  # what is decided row by row or block by block, and so has tests
+# What is decided row by row or block by block, and so can be shown. Shares of rows have an exact bound and take no `test`.
+EXACT: Final = ("agreement", "churn", "confident_disagreement", "flips")
+SPREAD: Final = ("expected_drop", "kl_nats_per_example", "prior_gap", "response_gap")  # means over rows of numbers
+PAIRED: Final = ("accuracy", "perplexity", *EXACT, *SPREAD)
+OF_CHANGES: Final = ("flips", "response_gap")  # what a row and its changed copy say together
 
 
 class Metric(NamedTuple):
@@ -30,6 +34,13 @@ _METRICS: Final[dict[str, Metric]] = {
     "nll_nats_per_example": Metric("negative log-likelihood (nats per example)", "level", "c"),
     "calibration_error": Metric("calibration error", "share", "c"),
     "agreement": Metric("agreement", "share", "cl"),
+    "kl_nats_per_example": Metric("KL from the teacher (nats per example)", "level", "c"),
+    "prior_gap": Metric("prior gap (mean probability of a class, teacher less student)", "share", "c"),
+    "expected_drop": Metric("expected drop of accuracy by the calibrated teacher", "share", "c"),
+    "confident_disagreement": Metric("disagreement where the teacher is sure", "share", "c"),
+    "probability_loyalty": Metric("probability loyalty", "share", "c"),
+    "response_gap": Metric("response gap (logits that a change moves the student more than the teacher)", "level", "c"),
+    "flips": Metric("flips (share of rows whose prediction a change flips, and not the teacher's)", "share", "c"),
     "churn": Metric("churn (share of rows with another prediction)", "share", "c"),
     "nll_nats_per_token": Metric("negative log-likelihood (nats per token)", "level", "l"),
     "nll_nats_per_byte": Metric("negative log-likelihood (nats per UTF-8 byte)", "level", "l"),
@@ -51,6 +62,9 @@ _METRICS: Final[dict[str, Metric]] = {
 METRICS: Final = {name: metric.kind in ("share", "level") for name, metric in _METRICS.items()}
 ONLY_CAUSAL_LM: Final = frozenset(name for name, metric in _METRICS.items() if metric.tasks == "l")
 OF_CAUSAL_LM: Final = frozenset(name for name, metric in _METRICS.items() if "l" in metric.tasks)
+# Metrics that need no labels: the first are measured on sets without labels alone.
+ONLY_UNLABELLED: Final = frozenset((*SPREAD, *OF_CHANGES, "confident_disagreement", "probability_loyalty"))
+UNLABELLED: Final = ONLY_UNLABELLED | {"agreement", "churn"}
 SHARES: Final = frozenset(name for name, metric in _METRICS.items() if metric.kind == "share")
 COUNTS: Final = frozenset(name for name, metric in _METRICS.items() if metric.kind == "count")
 ROUNDING: Final = 1e-12  # 0.83 - 0.80 is a little less than 0.03 in floating point
@@ -86,8 +100,8 @@ Key = tuple[str, str, str | None, str]  # (who, metric, set, slice); who: studen
 class Rule:
     """One rule of params.yaml: a metric, what it is compared with, one bound, and whether it blocks or warns.
 
-    `slices` is a pattern: the rule is asked of every slice that matches. With `confidence` the bound must be shown, not
-    only measured: `prove` says which of the two needs the proof, that it is kept or that it is broken.
+    `slices` is a pattern: the rule is asked of every slice that matches; so is a `set` with a star. With `confidence` the bound
+    must be shown, not only measured: `prove` says which of the two needs the proof, that it is kept or that it is broken.
     """
 
     metric: str
@@ -108,6 +122,21 @@ class Rule:
     def is_paired(self) -> bool:
         """Return whether the rule is decided on counts of rows that two models predict differently."""
         return self.metric == "churn" or self.confidence is not None
+
+    @property
+    def is_of_many_sets(self) -> bool:
+        """Return whether `set` is a pattern."""
+        return self.set is not None and "*" in self.set
+
+    @property
+    def paired_by(self) -> tuple[str, str, str]:
+        """Return under which name its rows are paired: with which model, or by a metric that compares with the teacher itself."""
+        return self.versus or self.metric, self.set or "", self.slice
+
+    def parts(self, slices: Mapping[str, Sequence[str]]) -> list[Rule]:
+        """Return one rule for each set and slice that the patterns match; the rule itself without a pattern."""
+        sets = sorted(name for name in slices if fnmatchcase(name, self.set or "")) if self.is_of_many_sets else [self.set]
+        return [part for name in sets for part in replace(self, set=name).of_slices(slices.get(name or "", ()))]
 
     def of_slices(self, names: Sequence[str]) -> list[Rule]:
         """Return one rule for each slice of `names` that matches the pattern; the rule itself without a pattern."""

@@ -8,15 +8,16 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from tasks.artifacts import Cost, Quality, SetQuality
-from tasks.data.frames import read_sets
+from tasks.artifacts import Cost, Quality, SetQuality, UnlabelledQuality
+from tasks.data.frames import read_sets, rows_sha256
 from tasks.data.tokens import TokenSet, load_tokens, tokenize
 from tasks.exports.onnx import FP32_FILE, INT8_FILE, ONNX_FILES, OnnxClassifier
 from tasks.measuring.cost import cost_of
 from tasks.measuring.latency import compare_latencies
-from tasks.measuring.predictions import INT8_COLUMN, of_teacher, write_predictions
+from tasks.measuring.pieces import pieces_of
+from tasks.measuring.predictions import INT8_COLUMN, logits_of, of_teacher, write_predictions
 from tasks.measuring.quality import Ints
-from tasks.measuring.rows import learnt_words, measure, measure_int8
+from tasks.measuring.rows import learnt_words, measure, measure_int8, measure_unlabelled, temperature_of
 from tasks.measuring.subject import RowSettings, Subject, Teacher, quality_of
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import load_classifier
@@ -49,7 +50,33 @@ def measure_sets(subject: Subject, teacher: Teacher, settings: RowSettings, out:
                 labels = frame["label"].to_numpy(dtype=np.int64)
                 entries[name]["variants"]["onnx_int8"] = measure_int8(labels, int8, chosen, teachers, settings.draws)
         write_predictions(predictions, out / "predictions", name)
-    return quality_of(subject, settings.draws.confidence, entries)
+    return quality_of(subject, settings.draws.confidence, entries, _without_labels(subject, teacher, settings, out, device))
+
+
+def _without_labels(
+    subject: Subject, teacher: Teacher, settings: RowSettings, out: Path, device: Device
+) -> dict[str, UnlabelledQuality]:
+    """Return the entry of each set without labels; the teacher is compared with itself."""
+    if not settings.unlabelled:
+        return {}
+    learnt = learnt_words(read_sets(subject.sets, ["train", "transfer"]).values())
+    evaluated = teacher.evaluated or out
+    temperature, entries = temperature_of(evaluated), {}
+    files = [folder / "tokenizer.json" for folder in (subject.folder, teacher.folder)]
+    for name, frame in read_sets(subject.sets, settings.unlabelled).items():
+        tokens = _tokens_of(subject, name, frame, settings.max_tokens)
+        progress = Progress(f"evaluate@{subject.round} {name}", len(tokens), "rows")
+        logits = predict_logits(subject.model, tokens, BATCH_ROWS, device, progress.update)
+        others = logits if teacher.evaluated is None else logits_of(teacher.evaluated, name, frame, len(settings.labels))
+        slices, predictions = measure_unlabelled(frame, (logits, others, temperature), learnt, settings)
+        write_predictions(predictions, out / "predictions", name)
+        entries[name] = UnlabelledQuality(
+            rows=len(frame),
+            rows_sha256=rows_sha256(frame["row_id"]),
+            slices=slices,
+            pieces=pieces_of(frame["text"].tolist(), *files),
+        )
+    return entries
 
 
 def measure_cost(subject: Subject, teacher: Teacher, settings: RowSettings) -> Cost:

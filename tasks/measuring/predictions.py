@@ -63,6 +63,12 @@ def of_teacher(evaluated: Path, name: str, rows: pd.DataFrame, columns: Sequence
     return table
 
 
+def logits_of(evaluated: Path, name: str, rows: pd.DataFrame, classes: int) -> NDArray[np.float32]:
+    """Return the teacher's logits (rows x classes) on the same rows; StageError as `of_teacher` raises it."""
+    columns = [f"logit_{number}" for number in range(classes)]
+    return of_teacher(evaluated, name, rows, ("row_id", *columns))[columns].to_numpy(dtype=np.float32)
+
+
 def agreed_pieces(rows: pd.DataFrame, teacher: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return for each block how often student and teacher hold the same piece most likely, and of how many pieces."""
     others = rows[TEACHERS] if TEACHERS in rows else teacher["choices"]

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tasks.artifacts import Interval, SetQuality
+from tasks.artifacts import Interval, SetQuality, original_of
 from tasks.data.frames import rows_sha256
+from tasks.errors import StageError
+from tasks.measuring.predictions import read_rows
 from tasks.measuring.quality import Draws, Floats, Ints, interval_of_mean, intervals_of_sums, measure_slices
 from tasks.measuring.slices import document_frequency, masks_of, slice_names, slices_of
 from tasks.measuring.subject import RowSettings
+from tasks.measuring.unlabelled import calibrating_temperature, measure_unlike, slices_of_changes, unlike
+
+CALIBRATED_ON: Final = "validation"
+Floats32 = NDArray[np.float32]
 
 
 def learnt_words(learnt_from: Iterable[pd.DataFrame]) -> Mapping[str, int]:
@@ -50,6 +57,49 @@ def measure(
         "slices": rows,
     }
     return entry, pd.DataFrame(columns)
+
+
+def temperature_of(evaluated: Path) -> float:
+    """Return the temperature at which the teacher's probabilities fit the labels of validation, from its stored predictions."""
+    rows = read_rows(evaluated / "predictions" / f"{CALIBRATED_ON}.parquet")
+    if rows is None:
+        raise StageError("evaluate", f"{evaluated} has no predictions on {CALIBRATED_ON}; evaluate the teacher again")
+    return calibrating_temperature(rows["logits"], rows["label"])
+
+
+def measure_unlabelled(
+    frame: pd.DataFrame, answers: tuple[Floats32, Floats32, float], learnt: Mapping[str, int], how: RowSettings
+) -> tuple[dict[str, dict[str, Any]], pd.DataFrame]:
+    """Return the slices of a set without labels and its predictions.
+
+    `answers` are the logits of student and teacher (N, C), in the order of `frame`, and the teacher's temperature. Rows of a set
+    of changed copies have one slice each; others are sliced as labelled ones, by what the teacher chose in place of the class.
+    """
+    logits, teachers, temperature = answers
+    ids, sources = frame["row_id"].tolist(), frame["source"].astype(str).tolist()
+    copies = any(row != original_of(row) for row in ids)
+    if copies:
+        rows = slices_of_changes(sources)
+        names = sorted({name for row in rows for name in row})
+    else:
+        chosen, classes = teachers.argmax(axis=1).tolist(), [how.labels[i] for i in sorted(how.labels)]
+        found = slices_of(frame["text"].tolist(), chosen, sources, classes, learnt, how.rare_share)
+        rows = [[renamed(name) for name in row if not name.startswith("source:")] for row in found]
+        names = [renamed(name) for name in slice_names(classes, [])]
+    compared = unlike(logits, teachers, temperature, ids if copies else ())
+    columns: dict[str, Any] = {
+        "row_id": ids,
+        "label": frame["label"].to_numpy(dtype=np.int64),
+        "prediction": logits.argmax(axis=1).astype(np.int64),
+        **{f"logit_{c}": logits[:, c].astype(np.float32) for c in range(logits.shape[1])},
+        "slices": rows,
+    }
+    return measure_unlike(compared, masks_of(rows, names), how.draws), pd.DataFrame(columns)
+
+
+def renamed(name: str) -> str:
+    """Return the name of a slice of rows without labels: that of a class is of those that the teacher puts there."""
+    return name.replace("class:", "teacher:", 1) if name.startswith("class:") else name
 
 
 def measure_int8(labels: Ints, chosen: Ints, chosen_fp32: Ints, teachers: Ints, draws: Draws) -> dict[str, Interval]:

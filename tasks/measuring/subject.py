@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts import WEIGHTS, Quality, SetQuality
+from tasks.artifacts import WEIGHTS, Quality, SetQuality, UnlabelledQuality
 from tasks.files import file_sha256
 from tasks.measuring.quality import Draws
 
@@ -47,9 +47,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class RowSettings:
-    """How a classifier is measured: on which sets, in which slices and bins of confidence; `labels` are class -> name."""
+    """How a classifier is measured: on which sets, with labels and without, in which slices; `labels` are class -> name."""
 
     sets: Sequence[str]
+    unlabelled: Sequence[str]
     labels: Mapping[int, str]
     max_tokens: int
     rare_share: float
@@ -71,7 +72,12 @@ class BlockSettings:
     timing: Timing
 
 
-def quality_of(subject: Subject, confidence: float, sets: dict[str, SetQuality]) -> Quality:
+def quality_of(
+    subject: Subject, confidence: float, sets: dict[str, SetQuality], unlabelled: dict[str, UnlabelledQuality] | None = None
+) -> Quality:
     """Return the content of quality.json."""
     sha256 = file_sha256(subject.folder / WEIGHTS)
-    return {"round": subject.round, "model_sha256": sha256, "confidence": confidence, "sets": sets}
+    quality: Quality = {"round": subject.round, "model_sha256": sha256, "confidence": confidence, "sets": sets}
+    if unlabelled:
+        quality["unlabelled"] = unlabelled
+    return quality

@@ -95,6 +95,12 @@ class Baselines(Section):
     random_init: list[str]
 
 
+class Report(Section):
+    """What the report shows: so many texts on which a round and its teacher disagree most surely."""
+
+    examples: Count
+
+
 class Registry(Section):
     """Name of the registered model in MLflow."""
 
@@ -142,6 +148,7 @@ class Params(Section):
     baselines: Baselines
     gates: list[Gate]
     promotion: Promotion
+    report: Report
     registry: Registry
     runtime: Runtime
 
@@ -152,6 +159,10 @@ class Params(Section):
     @abstractmethod
     def measured_sets(self) -> list[str]:
         """Return the names of the sets on which every model is measured."""
+
+    def unlabelled_sets(self) -> list[str]:
+        """Return the names of the sets on which students are compared with their teacher without labels."""
+        return []
 
     @abstractmethod
     def needing_whole_weights(self) -> Iterable[str]:
@@ -182,7 +193,7 @@ class Params(Section):
         ]
 
     def _gate_faults(self) -> Iterable[str]:
-        return gate_faults(self.task, self.gates, self.promotion.gates, self.measured_sets())
+        return gate_faults(self.task, (self.gates, self.promotion.gates), self.measured_sets(), self.unlabelled_sets())
 
     def _share_faults(self) -> Iterator[str]:
         for key in self.needing_whole_weights() if self.runtime.sharded else ():

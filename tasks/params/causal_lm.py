@@ -183,7 +183,16 @@ class CausalLMParams(Params):
 
     def checks(self) -> Checks:
         """Return the checks of every task, and those of language models."""
-        return [*super().checks(), (("rounds", "distill"), self._training_faults), (("evaluate", "data"), self._sample_faults)]
+        return [
+            *super().checks(),
+            (("rounds", "distill"), self._training_faults),
+            (("evaluate", "data"), self._sample_faults),
+            (("report",), self._report_faults),
+        ]
+
+    def _report_faults(self) -> Iterator[str]:
+        if self.report.examples:
+            yield "report.examples: the report of a language model shows no texts; write report: {examples: 0}"
 
     def _training_faults(self) -> Iterator[str]:
         cache = self.distill.cache

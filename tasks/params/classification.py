@@ -8,9 +8,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, Checks, ExtraLoss, Params, Splits
+from tasks.data.sources import texts_wanted
+from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, Checks, ExtraLoss, Params, Prune, Splits
 from tasks.params.parts import Count, LearningRate, Name, PartOf, Positive, Section, Share, Source, did_you_mean
 from tasks.params.rounds import Round, Search, row_faults
+from tasks.params.unlabelled import Stress, Surface, Texts
 
 SETS = ("train", "validation", "test", "transfer", "calibration")
 
@@ -53,13 +55,23 @@ class Columns(Section):
 
 
 class Transfer(Section):
-    """Unlabelled text on which the student imitates the teacher: sentences of `sources`, and spliced training rows."""
+    """Unlabelled text on which the student imitates the teacher: sentences of `sources`, spliced training rows, broad text.
+
+    `broad` and `surface` alone may be left out: then there is no broad text, and rows stay as they are.
+    """
 
     sources: list[str]
     min_words: Positive
     max_words: Positive
     rows: Count
     spliced_rows: Count
+    broad: dict[Name, Texts] | None = None
+    surface: Surface | None = None
+
+    @property
+    def all_rows(self) -> int:
+        """Return how many rows are asked for in all."""
+        return self.rows + self.spliced_rows + sum(texts.rows for texts in (self.broad or {}).values())
 
 
 class EvaluationSet(Section):
@@ -88,6 +100,7 @@ class Data(Section):
     transfer: Transfer
     evaluation_sets: dict[Name, EvaluationSet]
     typos: Typos | None
+    stress: Stress | None
     calibration_rows: Positive
     max_tokens: Annotated[int, Field(ge=8)]
 
@@ -107,6 +120,27 @@ class Data(Section):
         if self.typos is not None and f"{self.typos.of}_typos" in sets:
             raise ValueError(f"evaluation_sets: {self.typos.of}_typos is the name of the set that `typos` makes")
         return self
+
+    @model_validator(mode="after")
+    def _stress_is_apart(self) -> Self:
+        stress, sets = self.stress, ["validation", "test", *self.further_sets]
+        if stress is None:
+            return self
+        if stress.changed is not None and stress.changed.of not in sets:
+            hint = did_you_mean(stress.changed.of, sets)
+            raise ValueError(f"stress.changed.of: {stress.changed.of!r} is not one of {', '.join(sets)}{hint}")
+        if taken := sorted(set(stress.set_names) & {*SETS, *sets}):
+            raise ValueError(f"evaluation_sets: {taken[0]} is the name of a set that `stress` makes")
+        learnt = {self.source, *(texts.source for texts in (self.transfer.broad or {}).values())}
+        for name, texts in stress.sets.items():
+            if texts.source in learnt:
+                raise ValueError(f"stress.sets.{name}.source: {texts.source} is learnt from too; what is learnt measures nothing")
+        return self
+
+    @property
+    def unlabelled_sets(self) -> list[str]:
+        """Return the names of the sets on which every student is compared with its teacher without labels."""
+        return self.stress.set_names if self.stress else []
 
     @property
     def further_sets(self) -> list[str]:
@@ -153,6 +187,12 @@ class Relations(ExtraLoss):
     heads: Positive
 
 
+class RowPrune(Prune):
+    """How a classifier's structures, and the pieces of its vocabulary, are chosen."""
+
+    vocabulary_prior: Annotated[float, Field(gt=0.0, lt=1.0)] | None  # weight of the tokenizer's own order beside counts
+
+
 class Distill(AnyDistill):
     """How the student learns from the teacher; the budgets of a round stand in `rounds`."""
 
@@ -161,6 +201,15 @@ class Distill(AnyDistill):
     relations: Relations | None
     batch_rows: Positive
     average: Annotated[float, Field(gt=0.0, lt=1.0)] | None
+    piece_dropout: PartOf | None  # share of longer pieces that are spelled with shorter ones
+
+    @model_validator(mode="after")
+    def _relations_need_the_teachers_tokens(self) -> Self:
+        if self.piece_dropout is not None and self.relations is not None:
+            raise ValueError(
+                "piece_dropout: relations compares tokens with the teacher's, one by one; set one of the two to null"
+            )
+        return self
 
 
 class Evaluate(AnyEvaluate):
@@ -177,13 +226,19 @@ class ClassificationParams(Params):
     data: Data
     validate_data: ValidateData
     teacher: Teacher
+    prune: RowPrune
     distill: Distill
     rounds: dict[Name, Round]
     evaluate: Evaluate
 
     def sources(self) -> dict[str, str]:
         """Return key -> source of everything that is fetched and pinned in sources.lock."""
-        return {"data.source": self.data.source, "teacher.model": self.teacher.model}
+        texts = {key: entry["source"] for key, entry in texts_wanted(self.data.model_dump()).values()}
+        return {"data.source": self.data.source, **texts, "teacher.model": self.teacher.model}
+
+    def unlabelled_sets(self) -> list[str]:
+        """Return the names of the sets on which every student is compared with its teacher without labels."""
+        return self.data.unlabelled_sets
 
     def measured_sets(self) -> list[str]:
         """Return the names of the sets on which every model is measured."""
@@ -217,7 +272,7 @@ class ClassificationParams(Params):
 
     def _training_faults(self) -> Iterator[str]:
         for name, target in self.rounds.items():
-            yield from row_faults(f"rounds.{name}", target, self.data.transfer.rows + self.data.transfer.spliced_rows)
+            yield from row_faults(f"rounds.{name}", target, self.data.transfer.all_rows)
             if target.search is not None and self.runtime.launcher is not None:
                 yield f"rounds.{name}.search trains each candidate in one process; set runtime.launcher: null"
 

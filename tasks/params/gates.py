@@ -8,15 +8,21 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from tasks.artifacts import STRESS
 from tasks.gates.rules import (
     BOUNDS,
     CHECKS,
     CHECKS_OF_CAUSAL_LM,
     COUNTS,
+    EXACT,
     METRICS,
     OF_CAUSAL_LM,
+    OF_CHANGES,
     ONLY_CAUSAL_LM,
+    ONLY_UNLABELLED,
     PAIRED,
+    SPREAD,
+    UNLABELLED,
     Asked,
     Rule,
 )
@@ -96,14 +102,26 @@ class Gate(Section):
             raise ValueError("`slice` names one slice and `slices` is a pattern of several; give one of them")
         if (self.confidence is not None or self.slices is not None) and self.min_support is None:
             raise ValueError("`min_support` is needed with `confidence` or `slices`: fewer rows than it prove nothing")
-        if (self.test is not None) != (self.confidence is not None and self.metric != "churn"):
-            raise ValueError("`test` and `confidence` need each other (churn has an exact bound and takes no `test`)")
+        if (self.test is not None) != (self.confidence is not None and self.metric not in EXACT):
+            raise ValueError(f"`test` and `confidence` need each other ({', '.join(EXACT)} have exact bounds and take no `test`)")
+        if (
+            self.confidence is not None
+            and self.metric in EXACT
+            and self.bound != ("min" if self.metric == "agreement" else "max")
+        ):
+            raise ValueError(f"with `confidence` {self.metric} takes {'min' if self.metric == 'agreement' else 'max'} alone")
+        if self.metric in OF_CHANGES and not (self.slices or self.slice or "").startswith("change:"):
+            raise ValueError(f'{self.metric} is of a kind of change: give slices: "change:*", or slice: change:NAME')
+        if self.set is not None and "*" in self.set and (self.min_support is None or not self.set.startswith(STRESS)):
+            raise ValueError(f"a `set` with a star is of sets without labels, {STRESS}*, and needs `min_support`")
         if self.test is not None:
             self._check_test()
         if self.confidence is not None and self.metric not in PAIRED:
             raise ValueError(f"`confidence` is for {', '.join(PAIRED)}")
-        if self.prove is not None and self.test is None:
-            raise ValueError("`prove` says what a `test` has to show; without `test` it changes nothing")
+        if self.prove is not None and self.confidence is None:
+            raise ValueError("`prove` says what has to be shown; without `confidence` it changes nothing")
+        if self.prove is not None and self.metric == "churn":
+            raise ValueError("churn is shown to be kept by its exact bound; it takes no `prove`")
         if self.resamples is not None and self.test != "paired_bootstrap":
             raise ValueError("`resamples` belongs to test: paired_bootstrap")
         return self
@@ -113,6 +131,10 @@ class Gate(Section):
         if self.metric == "perplexity":
             if self.bound != "max_ratio" or self.test != "paired_bootstrap":
                 raise ValueError("perplexities are compared by test: paired_bootstrap and max_ratio")
+            return
+        if self.metric in SPREAD:
+            if self.bound != "max" or self.test != "paired_bootstrap":
+                raise ValueError(f"{self.metric} is shown by test: paired_bootstrap and max")
             return
         if self.metric != "accuracy" or self.bound not in ("max_drop", "min_gain"):
             raise ValueError(
@@ -148,13 +170,23 @@ class Promotion(Section):
     remote: Annotated[str, Field(pattern=REMOTE)] | None  # of Git, where the decisions of all clones come together
 
 
-def gate_faults(task: str, gates: Sequence[Gate], of_promotion: Sequence[Gate], sets: Sequence[str]) -> Iterator[str]:
-    """Return a sentence for each rule that asks for what is not measured, or is asked where nothing can answer it."""
+def gate_faults(
+    task: str, both: tuple[Sequence[Gate], Sequence[Gate]], sets: Sequence[str], unlabelled: Sequence[str]
+) -> Iterator[str]:
+    """Return a sentence for each rule that asks for what is not measured, or is asked where nothing can answer it.
+
+    `both` are the rules of `gates` and of `promotion.gates`; `sets` have labels, those in `unlabelled` have none.
+    """
+    gates, of_promotion = both
     for where, asked in (("gates", gates), ("promotion.gates", of_promotion)):
         for place, gate in enumerate(asked):
-            yield from _faults_of_gate(task, f"{where}.{place}", gate, sets)
+            yield from _faults_of_gate(task, f"{where}.{place}", gate, sets, unlabelled)
             if gate.check is not None and CHECKS[gate.check] != where:
                 yield f"{where}.{place}.check: {gate.check} is asked in {CHECKS[gate.check]}"
+    if any(gate.set is not None and "*" in gate.set for gate in of_promotion):
+        yield "promotion.gates: a `set` with a star is asked in gates; here name each set"
+    if any(gate.metric == "expected_drop" for gate in of_promotion):
+        yield "promotion.gates: expected_drop is asked in gates, where the teacher is calibrated"
     if any(gate.versus == "champion" for gate in gates):
         yield "gates: who is champion is known to the registry only; ask `versus: champion` in promotion.gates"
     if any(gate.versus in ("tfidf_logistic", "parent") for gate in of_promotion):
@@ -163,7 +195,7 @@ def gate_faults(task: str, gates: Sequence[Gate], of_promotion: Sequence[Gate], 
         yield f"promotion.gates: differences of exports are asked in gates; here {', '.join(sorted(COUNTS))}"
 
 
-def _faults_of_gate(task: str, where: str, gate: Gate, sets: Sequence[str]) -> Iterator[str]:
+def _faults_of_gate(task: str, where: str, gate: Gate, sets: Sequence[str], unlabelled: Sequence[str]) -> Iterator[str]:
     if gate.check is not None and gate.check not in ANSWERED[task]:
         yield f"{where}.check: {gate.check} cannot be answered of {MODELS[task]}; allowed: {', '.join(ANSWERED[task])}"
     if gate.metric is not None and gate.metric not in MEASURED[task]:
@@ -172,8 +204,29 @@ def _faults_of_gate(task: str, where: str, gate: Gate, sets: Sequence[str]) -> I
     no_slices = refusal(task, "slices")
     if no_slices and (gate.versus == "tfidf_logistic" or gate.slice or gate.slices):
         yield f"{where}: {no_slices}"
-    if gate.set is not None and gate.set not in sets:
-        yield f"{where}.set: {gate.set!r} is not one of {', '.join(sets)}{did_you_mean(gate.set, sets)}"
+    if gate.metric == "agreement" and gate.confidence is not None and task == CAUSAL_LM:
+        yield f"{where}: agreement of language models is of tokens, which are not drawn one by one: it takes no confidence"
+    if gate.set is not None and gate.metric in MEASURED[task]:
+        yield from _set_faults(where, gate, sets, unlabelled)
+
+
+def _set_faults(where: str, gate: Gate, sets: Sequence[str], unlabelled: Sequence[str]) -> Iterator[str]:
+    """Return what is wrong with the set of a rule: none of that name, or not with what the metric needs."""
+    name, metric = str(gate.set), str(gate.metric)
+    is_pattern, every = "*" in name, [*sets, *unlabelled]
+    if not is_pattern and name not in every:
+        yield f"{where}.set: {name!r} is not one of {', '.join(every)}{did_you_mean(name, every)}"
+        return
+    if (is_pattern or name in unlabelled) and metric not in UNLABELLED:
+        yield f"{where}.set: {name} has no labels, so {metric} is not measured; allowed: {', '.join(sorted(UNLABELLED))}"
+    if name in sets and metric in ONLY_UNLABELLED:
+        others = f"name one of {', '.join(unlabelled)}" if unlabelled else "make one with data.stress"
+        yield f"{where}.set: {metric} is measured on sets without labels; {others}"
+    is_of_copies = name in unlabelled and not name.startswith(STRESS)
+    if metric in OF_CHANGES and not is_of_copies and (is_pattern or name in unlabelled):
+        yield f"{where}.set: {metric} is of changed copies, and {name} has none; name the set that data.stress.changed makes"
+    if is_of_copies and not (gate.slices or gate.slice or "").startswith("change:"):
+        yield f'{where}: the rows of {name} are copies of each other; give slices: "change:*", or slice: change:NAME'
 
 
 def rule_of(gate: Gate) -> Rule | Asked:

@@ -15,7 +15,7 @@ from tasks.params.classification import ClassificationParams
 def row_settings(params: ClassificationParams) -> RowSettings:
     """Return how a classifier is measured."""
     data, how = params.data, params.evaluate
-    rows = (data.measured_sets, data.labels, data.max_tokens, how.rare_token_share, how.calibration_bins)
+    rows = (data.measured_sets, data.unlabelled_sets, data.labels, data.max_tokens, how.rare_token_share, how.calibration_bins)
     return RowSettings(*rows, *_shared(params))
 
 

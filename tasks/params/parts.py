@@ -15,14 +15,21 @@ CAUSAL_LM: Final = "causal_lm"
 CANNOT: Final[Mapping[str, Mapping[str, str]]] = {
     CLASSIFICATION: {"cache": "of a classifier all logits are cached; write cache: null"},
     CAUSAL_LM: {
+        "broad": "a language model learns from blocks of its own text",
         "compare": "compare shows accuracies of classifiers; a language model's rounds stand side by side in the report",
         "export": "export describes classifiers; a language model's folder is the `path` that `compactlm models --json` shows",
         "granularity": "masks are for classifiers; a round of a language model gives axes or a budget",
+        "piece_dropout": "a language model predicts its pieces, so they stay as they are",
         "search": "rounds of a language model do not search",
         "shapes": (
             "shapes is for classifiers; the rounds of a language model are solved when its run starts, and the plan.json of "
             "each says how"
         ),
+        "stress": (
+            "sets without labels are for classifiers; a language model's perplexity on other text is measured by evaluation_sets"
+        ),
+        "surface": "only rows of a classifier are dressed",
+        "vocabulary_prior": "of a language model's pieces those that occur most often stay",
         "slices": "language models have neither slices nor the rival tfidf_logistic",
         "speedup": "shapes of language models are not measured; give params_total, ratio or flops_per_token",
     },

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
 from tasks.params.file import SCHEMAS
 from tasks.params.rounds import trials_of
+
+NO_REPORT: Final = {"report": {"examples": 0}}
 
 
 def recorded_params(values: object) -> Params:
@@ -19,11 +21,12 @@ def recorded_params(values: object) -> Params:
     language model without `accumulate` was trained on whole batches, and a record without `distill.cache` has none. One
     without `prune.depth` chose layers by the harm of doing without them, and one without `prune.merge_heads` merged none.
     One without `promotion.remote` was decided on in its clone alone. One without `trials` trained the candidates of a search in
-    one stage; it has those that its rounds tell of.
+    one stage; it has those that its rounds tell of. One without `data.stress` was not compared with its teacher on other text,
+    and learnt from rows as they are; its report showed no texts.
     """
     if not isinstance(values, Mapping):
         return SCHEMAS[CLASSIFICATION].model_validate(values)
-    whole: dict[str, Any] = {"task": CLASSIFICATION, "trials": _recorded_trials(values.get("rounds")), **values}
+    whole: dict[str, Any] = {"task": CLASSIFICATION, "trials": _recorded_trials(values.get("rounds")), **NO_REPORT, **values}
     added: dict[str, dict[str, Any]] = {
         "runtime": {"launcher": None, "compile": False},
         "prune": {"depth": "harm", "merge_heads": False},
@@ -33,6 +36,10 @@ def recorded_params(values: object) -> Params:
     if whole["task"] == CAUSAL_LM:
         added["teacher"] = {"accumulate": 1}
         added["distill"]["accumulate"] = 1
+    else:
+        added["prune"]["vocabulary_prior"] = None
+        added["data"] = {"stress": None}
+        added["distill"]["piece_dropout"] = None
     for name, missing in added.items():
         if isinstance(whole.get(name), Mapping):
             whole[name] = {**missing, **whole[name]}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.artifacts import WEIGHTS
+from tasks.artifacts import WEIGHTS, every_set
 from tasks.files import read_json
 from tasks.gates.evidence import Model
 from tasks.lineage.merkle import RECEIPTS_ROOT
@@ -32,7 +32,7 @@ class Evaluation:
         """Return the evaluation as gates read it, None without a report of quality."""
         if "quality.json" not in self.evidence:
             return None
-        return Model(who, self.read("quality.json")["sets"], self.evidence["quality.json"].parents[1] / "predictions")
+        return Model(who, every_set(self.read("quality.json")), self.evidence["quality.json"].parents[1] / "predictions")
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,10 @@ class ClassifierCutter(Cutter):
         return student_from_plan(self.origin.parent, plan)
 
     def pieces(self, size: int) -> list[int]:
-        """Return the ids to keep by how often they occur in the rows that students learn from."""
+        """Return the ids to keep by how often they occur in the rows that students learn from, and by the tokenizer's order."""
         config: dict[str, Any] = self.model.config.to_dict()
         tokenizer = read_json(self.origin.parent / "tokenizer.json")
-        return kept_ids(tokenizer, occurrences(self.origin, config), size, config)
+        return kept_ids(tokenizer, occurrences(self.origin, config), size, config, self.ranking.prior)
 
     def blocks(self, num_kept: int) -> list[set[int]]:
         return blocks(num_layers(self.model), num_kept)
@@ -78,9 +78,10 @@ def prune(params: ClassificationParams, round_name: str, origin: Origin, out: Pa
     rows, labels = load_tokens(origin.tokens / "calibration"), calibration_labels(origin.sets)
     statistics = WeightCalibration(model, rows, labels, device, params.seed, could_go, f"prune@{round_name}")
     scores = CRITERIA[criterion](statistics)
-    ranking = Ranking(criterion, scores, statistics.influences, "layer_block_influence")
+    missed, key = (statistics.influences, "layer_block_influence")
     if by_harm:
-        ranking = Ranking(criterion, scores, statistics.harms, "layer_block_harm_nats_per_row")
+        missed, key = (statistics.harms, "layer_block_harm_nats_per_row")
+    ranking = Ranking(criterion, scores, missed, key, params.prune.vocabulary_prior)
     cutter = ClassifierCutter(round_name, origin, out, model, measure, ranking, params.prune.merge_heads)
     if section.search:
         return _cut_candidates(cutter, searched, section, section.search.keep)

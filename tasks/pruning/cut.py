@@ -52,12 +52,16 @@ class Pruned:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What a criterion says of a parent: its scores, and how much each block of layers is missed, as plan.json names it."""
+    """What a criterion says of a parent: its scores, and how much each block of layers is missed, as plan.json names it.
+
+    Of a vocabulary `prior` is the weight of the tokenizer's own order beside how often pieces occur, None for none.
+    """
 
     criterion: str
     scores: Scores
     missed: Missed
     missed_key: str
+    prior: float | None = None
 
 
 @dataclass(frozen=True)

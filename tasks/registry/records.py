@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.artifacts import SETS, TEACHER, Cost, RoundPaths, receipt_path
+from tasks.artifacts import SETS, TEACHER, Cost, RoundPaths, every_set, receipt_path
 from tasks.files import file_sha256, read_json, read_json_lines
 from tasks.training.metrics import MEASURED
 
@@ -125,7 +125,7 @@ def flatten_random_start(quality: Mapping[str, Any]) -> dict[str, float]:
 def flatten_quality(quality: Mapping[str, Any]) -> dict[str, float]:
     """Return `test/accuracy`, its bounds `test/accuracy_low` and `_high`, and `test/class_negative/accuracy` alike."""
     numbers: dict[str, float] = {}
-    for name, content in quality["sets"].items():
+    for name, content in every_set(quality).items():
         for slice_name, values in content["slices"].items():
             prefix = name if slice_name == "overall" else f"{name}/{slice_key(slice_name)}"
             for metric, value in values.items():
@@ -133,6 +133,7 @@ def flatten_quality(quality: Mapping[str, Any]) -> dict[str, float]:
         for variant, values in content.get("variants", {}).items():
             for metric, value in values.items():
                 numbers.update(_interval(f"{name}/{variant}/{metric}", value, bounds=False))
+        numbers |= {f"{name}/{metric}": float(value) for metric, value in content.get("pieces", {}).items()}
     return numbers
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from tasks.report import page
+from tasks.report import elsewhere, page
 from tasks.report.charts import Point, front
 from tasks.report.page import MAIN_SET
 from tasks.report.parts import (
@@ -48,6 +48,7 @@ def render(story: Story) -> str:
     student, teacher = (share(story.overall(name, MAIN_SET, "accuracy")) for name in (story.focus, "teacher"))
     sections = [
         page.header(story, title, (f"Accuracy on {MAIN_SET}", student, teacher), "Latency, batch 1"),
+        elsewhere.section(story),
         _front(story),
         _rounds(story, sets),
         searches({name: model["search"] for name, model in story.models.items()}),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from tasks.artifacts import Cost, Quality, Verdict
@@ -22,6 +22,24 @@ class ModelRecord(TypedDict):
     search: dict[str, Any] | None
 
 
+class Example(TypedDict):
+    """A text on which a round and its teacher disagree, both answers, and by how many logits the teacher prefers its own."""
+
+    set: str
+    text: str
+    teacher: str
+    student: str
+    margin: float
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What a report tells of sets without labels beside their numbers: what each is (set -> a line), and single texts."""
+
+    about: Mapping[str, str] = field(default_factory=dict)
+    examples: Sequence[Example] = ()
+
+
 @dataclass(frozen=True)
 class Story:
     """The models of a run by name, teacher first, then the rounds in order; `random_init` is of rounds trained from random
@@ -37,6 +55,7 @@ class Story:
     validation: Mapping[str, Any]
     data: Mapping[str, Any]
     receipts: list[dict[str, Any]]
+    elsewhere: Elsewhere = field(default_factory=Elsewhere)
 
     @property
     def verdicts(self) -> dict[str, Verdict]:

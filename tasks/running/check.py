@@ -13,14 +13,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from tasks.data.gguf_header import check_gguf
 from tasks.data.look import documents_faults, table_faults
-from tasks.data.sources import WEIGHTS, decoder_files, locate, model_files
+from tasks.data.sources import UNLABELLED, WEIGHTS, decoder_files, locate, model_files
+from tasks.data.unlabelled import text_faults
 from tasks.errors import DataError, Faults, ParamsError, ResourceError, SourceError
 from tasks.models.folder import TeacherWanted, teacher_faults
 from tasks.params.base import CAUSAL_LM, Params
 from tasks.params.causal_lm import CausalLMParams
 from tasks.params.file import check_params, parse_yaml
+from tasks.params.unlabelled import Texts
 from tasks.running.preflight import check_disk, check_fit, check_new
 from tasks.running.surroundings import remote_faults, surroundings_faults, surroundings_remarks
 
@@ -29,6 +33,7 @@ NEEDS_GGUF: Final = (
     "params.yaml: teacher.model: reading a .gguf file needs the package gguf; "
     "install it with the extra: pip install 'compactlm[decoder]'"
 )
+TEXTS: Final = ("data.stress.sets", "data.transfer.broad")
 UNPACKED: Final = 8  # bytes of fp32 for each of a .gguf file's, at four bits a weight
 
 
@@ -95,6 +100,9 @@ def _sources(values: Any) -> Iterator[tuple[str, str]]:
     keys = ["data.source", TEACHER]
     sets = _at(values, "data.evaluation_sets") if _at(values, "task") == CAUSAL_LM else None
     keys += [f"data.evaluation_sets.{name}.source" for name in sets or {}]
+    for section in TEXTS:
+        texts = _at(values, section)
+        keys += [f"{section}.{name}.source" for name in texts] if isinstance(texts, Mapping) else []
     for key in keys:
         source = _at(values, key)
         if isinstance(source, str) and source.partition(":")[0] in ("pkg", "path", "hub"):
@@ -134,6 +142,8 @@ def wanted_of(values: Any) -> TeacherWanted:
 
 def _data_faults(values: Any, place: Path, key: str) -> list[str]:
     """Return what is wrong with the table of a classifier, or the documents of a language model."""
+    if key.startswith(UNLABELLED):
+        return _text_faults(place, _at(values, key.removesuffix(".source")), key)
     columns, labels = _at(values, key.removesuffix("source") + "columns"), _at(values, "data.labels")
     if isinstance(columns, Mapping):
         named = {role: name for role, name in columns.items() if name is not None}
@@ -144,6 +154,15 @@ def _data_faults(values: Any, place: Path, key: str) -> list[str]:
     if not isinstance(columns, Mapping) or "label" not in named or not _are_labels(labels):
         return []
     return table_faults(place, key, columns, labels)
+
+
+def _text_faults(place: Path, entry: Any, key: str) -> list[str]:
+    """Return what is wrong with texts without labels, where the schema finds nothing wrong with how they are to be read."""
+    try:
+        wanted = Texts.model_validate({name: entry[name] for name in entry if name != "about"})
+    except ValidationError:
+        return []
+    return text_faults(place, wanted.model_dump(), key)
 
 
 def _are_labels(labels: Any) -> bool:

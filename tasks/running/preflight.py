@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.data.vocabulary import check_prunable
+from tasks.data.vocabulary import check_prior, check_prunable
 from tasks.errors import Faults, ParamsError, ResourceError, SourceError
 from tasks.files import read_json
 from tasks.models.architectures import adapter_of, relation_widths
@@ -78,6 +78,9 @@ def check_fit(params: Params, folder: Path) -> None:
     shapes = SHAPES[params.task](params, config)
     if (folder / "tokenizer.json").exists():  # that of a new language model is made to measure
         check_tokenizer(folder, adapter_of(config).shape(config), shapes)
+        smaller = any(shape["vocabulary"] != adapter_of(config).shape(config)["vocabulary"] for shape in shapes.values())
+        if smaller and isinstance(params, ClassificationParams) and params.prune.vocabulary_prior is not None:
+            check_prior(read_json(folder / "tokenizer.json"))
 
 
 def _check_rounds(

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.data.gguf_header import check_gguf
-from tasks.data.sources import MAIN, check_lock, data_file, decoder_files, locate, model_files, pickles_in, text_files
+from tasks.data.sources import (
+    MAIN,
+    check_lock,
+    data_file,
+    decoder_files,
+    locate,
+    model_files,
+    pickles_in,
+    text_files,
+    texts_wanted,
+    unlabelled_files,
+)
 from tasks.files import write_json
 from tasks.models.causal_lm import new_config
 from tasks.models.checkpoint import unpack_gguf
@@ -32,7 +43,10 @@ def _rows_and_classifier(params: ClassificationParams, data: Path, teacher: Path
     rows = data_file(locate(params.data.source, "data.source"))
     model = model_files(locate(params.teacher.model, "teacher.model"))
     _say_left_out(model)
-    return _copy({rows.name: rows}, data) + _copy({file.name: file for file in model}, teacher)
+    copied = _copy({rows.name: rows}, data) + _copy({file.name: file for file in model}, teacher)
+    for folder, (key, entry) in texts_wanted(params.data.model_dump()).items():
+        copied += _copy(unlabelled_files(locate(entry["source"], key)), data / folder)
+    return copied
 
 
 def _documents_and_decoder(params: CausalLMParams, data: Path, teacher: Path) -> int:

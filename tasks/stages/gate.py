@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pyarrow.parquet as pq
 
+from tasks.artifacts import every_set
 from tasks.files import read_json, write_json
 from tasks.gates.causal_lm import gather_blocks
 from tasks.gates.classification import gather
@@ -46,7 +47,7 @@ def run(
     rules = [rule_of(gate) for gate in params.gates]
     folders = {"student": evaluated, "teacher": teacher, "parent": parent}
     models = {
-        who: Model(who, read_json(folder / "quality.json")["sets"], folder / "predictions") for who, folder in folders.items()
+        who: Model(who, every_set(read_json(folder / "quality.json")), folder / "predictions") for who, folder in folders.items()
     }
     for rival, entry in read_json(baselines / "quality.json")["rivals"].items():
         models[rival] = Model(rival, entry["sets"], baselines / "predictions" / rival)

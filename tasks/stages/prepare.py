@@ -13,7 +13,8 @@ from tasks.data import causal_lm, classification
 from tasks.data.blocks import pack_sets
 from tasks.data.bpe import train_tokenizer
 from tasks.data.frames import write_sets
-from tasks.data.sources import data_file
+from tasks.data.sources import rows_file
+from tasks.data.stress import form_lines, forms_of
 from tasks.data.transfer import too_few
 from tasks.errors import DataError
 from tasks.files import digest, file_sha256, read_json, write_json
@@ -37,13 +38,14 @@ def run(
 
 
 def _rows(params: ClassificationParams, data: Path, teacher: Path, sets: Path, tokens: Path) -> dict[str, Any]:
-    file, section = data_file(data), params.data.model_dump()
+    file, section = rows_file(data), params.data.model_dump()
     frames = classification.sets_of(data, section)
     write_sets(frames, sets)
-    for line in too_few(frames["transfer"], section["transfer"]):
+    shares = forms_of(frames)
+    for line in (*too_few(frames["transfer"], section["transfer"]), *form_lines(shares)):
         say(line)
     described = classification.save_set_tokens(frames, teacher / "tokenizer.json", params.data.max_tokens, tokens)
-    return {"file": file.name, "sha256": file_sha256(file), "sets": described}
+    return {"file": file.name, "sha256": file_sha256(file), "sets": described, "forms": shares}
 
 
 def _documents(params: CausalLMParams, data: Path, teacher: Path, sets: Path, tokens: Path) -> dict[str, Any]:

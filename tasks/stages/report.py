@@ -6,16 +6,23 @@ Receipts hold times, so they are shown but are no dependency.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
 from tasks.files import read_json, read_json_lines
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
+from tasks.params.classification import ClassificationParams
 from tasks.report import causal_lm, classification
-from tasks.report.story import ModelRecord, Story
+from tasks.report.story import Elsewhere, Example, ModelRecord, Story
 from tasks.running.stage import InPath, OutPath
 
 RENDER: Final[dict[str, Callable[[Story], str]]] = {CLASSIFICATION: classification.render, CAUSAL_LM: causal_lm.render}
+LONGEST: Final = 280  # characters of a text that is shown
 HEADLINE: Final[dict[str, Callable[[Story], str]]] = {CLASSIFICATION: classification.headline, CAUSAL_LM: causal_lm.headline}
 
 
@@ -27,6 +34,7 @@ def run(
     validation: InPath,
     selection: InPath,
     data: InPath,
+    sets: InPath,
     out: OutPath,
     receipts: str | None = None,
 ) -> dict[str, Any]:
@@ -44,9 +52,43 @@ def run(
         data=read_json(data),
         receipts=read_receipts(Path(receipts) if receipts else None, names),
     )
+    if isinstance(params, ClassificationParams) and params.data.stress is not None:
+        story = replace(story, elsewhere=read_elsewhere(params, rounds, sets, story.focus))
     page = RENDER[params.task](story)
     out.write_text(page, encoding="utf-8")
     return {"headline": HEADLINE[params.task](story), "page_bytes": len(page.encode())}
+
+
+def read_elsewhere(params: ClassificationParams, rounds: Path, sets: Path, name: str) -> Elsewhere:
+    """Return what each set of texts is, and the texts on which a round and the teacher disagree, surest teacher first."""
+    stress = params.data.stress
+    assert stress is not None  # looked at before
+    about = {set_name: texts.about for set_name, texts in zip(stress.set_names, stress.sets.values(), strict=False)}
+    found: list[Example] = []
+    for set_name in about if params.report.examples else ():
+        own, other = (_logits(rounds / who / "evaluated/predictions" / f"{set_name}.parquet") for who in (name, "teacher"))
+        texts = pq.read_table(sets / f"{set_name}.parquet", columns=["text"])["text"].to_pylist()
+        ordered = np.sort(other, axis=1)
+        margins, chosen, teachers = ordered[:, -1] - ordered[:, -2], own.argmax(axis=1), other.argmax(axis=1)
+        found += [
+            Example(
+                set=set_name,
+                text=texts[row] if len(texts[row]) <= LONGEST else texts[row][: LONGEST - 1] + "\u2026",
+                teacher=params.data.labels[int(teachers[row])],
+                student=params.data.labels[int(chosen[row])],
+                margin=float(margins[row]),
+            )
+            for row in np.flatnonzero(chosen != teachers)
+        ]
+    found.sort(key=lambda each: (-each["margin"], each["set"], each["text"]))
+    return Elsewhere(about, found[: params.report.examples])
+
+
+def _logits(path: Path) -> NDArray[np.float32]:
+    """Return the logits of a model's predictions on a set, rows x classes."""
+    table = pq.read_table(path)
+    columns = sum(name.startswith("logit_") for name in table.column_names)
+    return np.stack([table[f"logit_{number}"].to_numpy() for number in range(columns)], axis=1)
 
 
 def read_model(folder: Path) -> ModelRecord:

@@ -6,7 +6,7 @@ Rows of a student are numbered through: first the training set, then the transfe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from tasks.data.frames import read_sets
+from tasks.data.respelled import respelled, spellings_of
 from tasks.data.tokens import TokenSet, collate, load_tokens, rows_of, shuffled_buckets
-from tasks.files import file_sha256
+from tasks.files import file_sha256, read_json
 from tasks.models.architectures import freeze, leave_out_unread, num_layers
 from tasks.models.checkpoint import attend_plainly, load_classifier, load_teacher, pad_id, save_classifier
 from tasks.models.devices import Device, pick
@@ -119,8 +120,9 @@ def distil(params: ClassificationParams, round_name: str, student: Student, less
     section, budget, model, device = params.distill, params.rounds[round_name], student.model, job.device
     frames = read_sets(lesson.sets, CACHED_SETS)
     taught = _taught_rows(lesson, frames)
+    spelled = _spelled(params, student, taught)
     epochs = budget.labelled_epochs, budget.transfer_epochs
-    batches = plan_batches(taught.tokens.lengths, len(frames["train"]), *epochs, section.batch_rows, params.seed)
+    batches = plan_batches(spelled.tokens.lengths, len(frames["train"]), *epochs, section.batch_rows, params.seed)
     learnt = spread_rows(batches, LEARNT_ROWS)
     inputs = (student.folder, lesson.tokens, lesson.sets, lesson.logits, lesson.teacher)
     scratch = job.scratch(inputs, seed=params.seed, distill=section.model_dump(), round=budget.model_dump())
@@ -138,17 +140,17 @@ def distil(params: ClassificationParams, round_name: str, student: Student, less
     if not read and device.processes.shares is None:  # what it changes does not outlive a copy
         leave_out_unread(model, device.device)
     masker = None if budget.schedule is None else Masker(model, budget.schedule, budget.sparsity or 0.0)
-    extras = make_extras(section, student, taught.tokens, frames, lesson, device)
+    extras = make_extras(section, student, spelled.tokens, frames, lesson, device)
 
     def begin(share: float) -> None:
         extras.begin(share)
         if masker is not None:
             masker.begin(share)
 
-    loss = rows_loss(params, taught, device, extras)
+    loss = rows_loss(params, spelled, device, extras)
     update = (lambda: None) if masker is None else masker.apply
     course = Course(batches, loss, distil_schedule(params, round_name), extras.module, begin, update)
-    return job.train(model, course, keeper, student.folder, _count(taught.tokens, batches))
+    return job.train(model, course, keeper, student.folder, _count(spelled.tokens, batches))
 
 
 def distil_schedule(params: ClassificationParams, round_name: str) -> Schedule:
@@ -177,6 +179,15 @@ def _taught_rows(lesson: Lesson, frames: dict[str, Any]) -> TaughtRows:
     tokens = joined(*(load_tokens(lesson.tokens / name) for name in LEARNT_SETS))
     labels = np.concatenate([frames[name]["label"] for name in LEARNT_SETS]).astype(np.int64)
     return TaughtRows(tokens, load_logits(lesson.logits, frames), labels)
+
+
+def _spelled(params: ClassificationParams, student: Student, taught: TaughtRows) -> TaughtRows:
+    """Return the rows as they are learnt from: with `distill.piece_dropout` some of their words in shorter pieces."""
+    share = params.distill.piece_dropout
+    if share is None:
+        return taught
+    spellings = spellings_of(read_json(student.folder / "tokenizer.json"))
+    return replace(taught, tokens=respelled(taught.tokens, spellings, share, params.data.max_tokens, params.seed))
 
 
 def rows_loss(params: ClassificationParams, taught: TaughtRows, device: Device, extras: Extras) -> BatchLoss:

@@ -130,3 +130,21 @@ def test_baselines_learn_and_repeat(place):
     assert np.exp(rows[["logit_0", "logit_1"]].to_numpy()).sum(axis=1) == pytest.approx(1.0, abs=1e-5)
     baselines.run(tiny_params(), sets=place / "sets", out=place / "again_baselines")
     assert file_sha256(place / "baselines" / "quality.json") == file_sha256(place / "again_baselines" / "quality.json")
+
+
+def test_sets_without_labels_are_measured_beside_the_teacher(place):
+    teacher, found = (read_json(place / name / "quality.json")["unlabelled"] for name in ("teacher", "r1"))
+    assert set(found) == {"stress_posts", "changed_validation"}
+    posts, changed = found["stress_posts"]["slices"], found["changed_validation"]["slices"]
+    assert {"overall", "teacher:negative", "length:short", "tokens:rare"} <= set(posts)
+    assert set(changed) == {"as_written", "change:handles", "change:emails"}
+    assert posts["overall"]["agreement"]["value"] == 1.0  # the student is the teacher
+    assert posts["overall"]["agreement"]["low"] == pytest.approx(0.025 ** (1 / 30), abs=1e-6)
+    assert changed["change:handles"]["response_gap"]["value"] == pytest.approx(0.0, abs=1e-6)
+    assert "response_gap" not in changed["as_written"]
+    assert found["stress_posts"]["pieces"] == {"pieces_lost": 0.0, "tokens_ratio": 1.0}
+    assert found == teacher
+    for name, entry in found.items():
+        frame = pd.read_parquet(place / "sets" / f"{name}.parquet")
+        assert (entry["rows"], entry["rows_sha256"]) == (len(frame), rows_sha256(frame["row_id"]))
+        assert pd.read_parquet(place / "r1/predictions" / f"{name}.parquet")["row_id"].tolist() == frame["row_id"].tolist()

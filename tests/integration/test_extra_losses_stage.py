@@ -98,6 +98,9 @@ def test_a_student_learns_from_more_than_logits_and_goes_on_after_a_kill(
 
     distill.run(params, round="r1", logits=logits, out=tmp_path / "whole", **paths)
     distill.run(plain, round="r1", logits=logits, out=tmp_path / "plain", **paths)
+    distill.run(params_of(piece_dropout=0.5), round="r1", logits=logits, out=tmp_path / "spelled", **paths)
+    tokens_read = {out: read_json(tmp_path / out / "summary.json")["tokens"] for out in ("plain", "spelled")}
+    assert tokens_read["spelled"] > tokens_read["plain"]  # the same rows in shorter pieces
     whole, without = (load_file(tmp_path / out / "model/model.safetensors") for out in ("whole", "plain"))
     assert set(whole) == set(without), "what trained beside the student is thrown away"
     assert any(not torch.equal(whole[name], without[name]) for name in whole)
@@ -164,6 +167,7 @@ def test_a_students_pieces_are_found_in_the_teachers_vocabulary(tiny_families: P
     [
         ({"hidden": {**HIDDEN, "weight": 0}}, "distill.hidden.weight: got 0; dynamic"),
         ({"hidden": {**HIDDEN, "losses": 1}}, "distill.hidden.losses: unknown key; did you mean 'loss'?"),
+        ({"piece_dropout": 0.1, "relations": RELATIONS}, "piece_dropout: relations compares tokens with the teacher's"),
         ({"hidden": HIDDEN, "accumulate": 2}, "hidden.weight: dynamic would be another ratio"),
     ],
 )

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -60,6 +61,8 @@ def _finish(artifacts: Path, described: Path = ROOT / "params.yaml") -> str:
                 selection,
                 "--data",
                 str(artifacts / "data/summary.json"),
+                "--sets",
+                str(artifacts / "data/sets"),
                 "--out",
                 str(out),
                 "--receipts",
@@ -272,3 +275,41 @@ def test_the_headline_is_the_verdict(artifacts: Path) -> None:
     models = {name: {"cost": {}, "quality": {}, "verdict": {"verdict": "pass"}} for name in ("teacher", "r1")}
     story = Story("toy", 0, models, {}, {}, {"selected": "r1"}, {}, {}, [])
     assert headline(story) == "r1 passes its gates."
+
+
+def test_a_round_that_answers_otherwise_elsewhere_is_refused(artifacts: Path) -> None:
+    place = artifacts / "rounds/r3/evaluated"
+    path = place / "predictions/stress_posts.parquet"
+    frame = pd.read_parquet(path)
+    frame[["logit_0", "logit_1"]] += np.array([1.0, -1.0], dtype=np.float32)
+    frame.assign(prediction=(frame["logit_1"] > frame["logit_0"]).astype("int64")).to_parquet(path, index=False)
+    verdict = _gate(artifacts, "r3")
+    assert verdict["verdict"] == "hold"  # the report says another number than these predictions
+    rule = next(one for one in verdict["rules"] if one["metric"] == "agreement")
+    assert rule["worst_set"] == "stress_posts"
+    assert "says" in rule["sentence"]
+
+
+def test_the_report_begins_with_where_it_may_fail(artifacts: Path, tmp_path: Path) -> None:
+    page = _finish(artifacts)
+    assert page.index("Where it may fail") < page.index("Teacher and rounds")
+    for words in (
+        "short public posts with handles, links and hashtags",
+        "answers as the teacher",
+        "handles",
+        "Texts on which r3",
+    ):
+        assert words in page
+    assert "text &lt;" in page  # texts are shown as text
+    hidden = tmp_path / "params.yaml"
+    shown = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    hidden.write_text(apply_overrides(shown, ["report.examples=0"], "params.yaml"), encoding="utf-8")
+    assert "text &lt;" not in _finish(artifacts, hidden)
+
+
+def test_a_report_without_sets_elsewhere_says_so(artifacts: Path) -> None:
+    for path in artifacts.glob("rounds/*/evaluated/quality.json"):
+        _change(path, lambda quality: quality.pop("unlabelled"))
+    page = _finish(artifacts)
+    assert "Nothing of another subject or style was measured" in page
+    assert _gate(artifacts, "r3")["verdict"] == "hold"

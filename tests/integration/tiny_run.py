@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tasks.data.frames import write_sets
+from tasks.data.stress import with_changed_set
 from tasks.data.tokens import save_tokens, tokenize
 from tasks.data.typos import typo_set
 from tasks.params.classification import ClassificationParams
 from tasks.params.file import check_params, read_yaml
 
+STRESS: dict[str, Any] = {
+    "sets": {"posts": {"about": "short posts", "source": "path:posts", "rows": 30}},
+    "changed": {"of": "validation", "rows": 20, "kinds": ["handles", "emails"]},
+}
 FAMILIES = ("bert", "gpt2", "llama")
 GOOD, BAD, REST = ["great", "good", "fine"], ["dull", "bad", "slow"], ["film", "plot", "act", "not", "a", "the"]
 
@@ -22,6 +28,9 @@ def tiny_params(**evaluate: object) -> ClassificationParams:
     """Return the shipped params with short texts and few repeats."""
     values = read_yaml(Path(__file__).parents[2] / "params.yaml")
     values["data"]["max_tokens"] = 32
+    values["data"]["transfer"] |= {"broad": None, "surface": None}
+    values["data"]["stress"] = STRESS
+    values["prune"]["vocabulary_prior"] = None
     values["runtime"]["threads"] = 1
     values["evaluate"] |= {"bootstrap_resamples": 200, "latency_batches": [1, 4], "latency_tokens": 8}
     values["evaluate"] |= {"latency_repeats": 12, **evaluate}
@@ -51,6 +60,8 @@ def write_tiny_sets(folder: Path) -> None:
     sizes = {"train": 200, "validation": 80, "test": 60, "imdb": 40}
     sets = {name: tiny_set(rows, seed) for seed, (name, rows) in enumerate(sizes.items())}
     sets["test_typos"] = typo_set(sets["test"], 0.3)
+    sets = with_changed_set(sets, STRESS)
+    sets["stress_posts"] = tiny_set(30, 11, labelled=False).assign(source="posts")
     write_sets({**sets, "transfer": tiny_set(100, 9, labelled=False)}, folder)
 
 

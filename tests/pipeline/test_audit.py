@@ -140,8 +140,14 @@ def test_numbers_that_do_not_follow_from_the_predictions_are_found(view: Path) -
     path = view / ROUNDS / "r3/evaluated/quality.json"
     quality = read_json(path)
     quality["sets"]["test"]["slices"]["overall"]["accuracy"]["low"] += 0.01
+    quality["unlabelled"]["stress_chat"]["slices"]["overall"]["prior_gap"]["high"] += 0.01
+    quality["unlabelled"]["changed_abroad"]["pieces"]["tokens_ratio"] += 0.01
     path.write_text(json.dumps(quality), encoding="utf-8")
-    assert [finding.subject for finding in classification.measured(view, params, "r3")] == ["r3: test: overall: accuracy: low"]
+    assert [finding.subject for finding in classification.measured(view, params, "r3")] == [
+        "r3: test: overall: accuracy: low",
+        "r3: changed_abroad: pieces: tokens_ratio",
+        "r3: stress_chat: overall: prior_gap: high",
+    ]
 
 
 def test_a_verdict_that_the_rules_do_not_give_is_found(view: Path) -> None:

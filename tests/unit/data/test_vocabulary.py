@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from tasks.data.byte_pairs import ids_of
 from tasks.data.vocabulary import (
+    check_prior,
     choose_pieces,
     count_pieces,
     kept_ids,
@@ -21,6 +22,7 @@ from tasks.data.vocabulary import (
     pieces_in_order,
     smaller_tokenizer,
     special_pieces,
+    worth_of,
 )
 from tasks.errors import ParamsError
 from tests.conftest import tiny_tokenizer
@@ -110,3 +112,29 @@ def test_ids_that_are_skipped_are_refused() -> None:
 def test_other_tokenizers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="is not WordPiece"):
         pieces_in_order({"model": {"type": "BPE", "vocab": {}}, "added_tokens": []})
+
+
+def test_a_prior_keeps_as_many_pieces_and_others() -> None:
+    pieces = ["[PAD]", "[UNK]", "[unused1]", "a", "##a", "the", "of", "film", "plot", "software", "##ing"]
+    counts = np.array([0, 0, 0, 9, 9, 40, 30, 20, 3, 0, 2])
+    special = {"[PAD]", "[UNK]"}
+    plain = choose_pieces(pieces, special, counts, 8)
+    mixed = choose_pieces(pieces, special, counts, 8, worth_of(pieces, special, counts, 0.3))
+    assert len(mixed) == len(plain) == 8
+    worth = worth_of(pieces, special, counts, 0.3)
+    assert worth.sum() == pytest.approx(1.0)
+    assert worth[2] == 0.0  # reserved, and never seen
+    place = pieces.index("software")
+    expected = np.array([1.0 / (rank + 2.7) for rank in range(6)])
+    assert worth[place] == pytest.approx(0.3 * expected[4] / expected.sum())
+    assert pieces.index("plot") not in choose_pieces(pieces, special, counts * 100, 7)
+    # as many stay as occur, one of them a piece that the data never had
+    every = choose_pieces(pieces, special, counts, 11, worth_of(pieces, special, counts, 0.9))
+    assert len(every) == len(choose_pieces(pieces, special, counts, 11))
+    assert place in every
+
+
+def test_a_prior_is_refused_where_the_order_of_pieces_says_nothing() -> None:
+    with pytest.raises(ParamsError, match="vocabulary_prior is for WordPiece"):
+        check_prior({"model": {"type": "BPE"}})
+    assert kept_ids(FULL, count_pieces(np.arange(4, dtype=np.int32), len(PIECES)), 200, {}, 0.3)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from tasks.gates.paired import TESTS, Pairs, count_pairs, exact_mcnemar, holm, paired_bootstrap, share_interval
+from tasks.gates.paired import TESTS, Pairs, count_pairs, exact_mcnemar, holm, paired_bootstrap
+from tasks.measuring.shares import share_interval
 from tasks.params.gates import Gate
 from tests.bench.gates import share_passing
 
