@@ -17,6 +17,7 @@ from tasks.cli.approvals import approve, reject
 from tasks.cli.check import check
 from tasks.cli.console import answers, answers_alone, err, print_json, shown
 from tasks.cli.export import export
+from tasks.cli.init import init
 from tasks.cli.lineage import audit, diff, lineage, publish
 from tasks.cli.promotion import compare, gate, history, promote, rollback
 from tasks.cli.run import run, undo
@@ -38,6 +39,7 @@ from tasks.errors import (
 from tasks.running.servers import settle_credentials
 
 COMMANDS: Final[dict[Callable[..., None], str]] = {
+    init: "compactlm init reviews.csv --ratio 5",
     gate: "compactlm gate compactlm-sentiment@challenger",
     promote: "compactlm promote compactlm-sentiment/2",
     approve: "compactlm approve compactlm-sentiment@challenger --key ~/.ssh/id_ed25519",
