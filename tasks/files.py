@@ -14,6 +14,16 @@ READ_BYTES: Final = 1 << 20
 LARGEST_JSON_BYTES: Final = 1 << 28  # of a file that is read whole; the largest honest ones are tokenizers of some 30 MB
 
 
+class UnreadableError(json.JSONDecodeError):
+    """JSON that the library takes, or could take on a larger machine, and we do not; it has no line to be named."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words, "", 0)
+
+    def __str__(self) -> str:
+        return self.msg
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as sorted JSON, whole or not at all; NaN and infinity are refused with ValueError."""
     text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
@@ -28,14 +38,14 @@ def parse_json(content: str | bytes) -> Any:
     try:
         return json.loads(content)
     except RecursionError:
-        raise json.JSONDecodeError("nested too deeply", "", 0) from None
+        raise UnreadableError("it is nested too deeply to be read") from None
 
 
 def parse_object(content: str | bytes) -> dict[str, Any]:
     """Return a JSON object; ValueError where it is none."""
     value = parse_json(content)
     if not isinstance(value, dict):
-        raise json.JSONDecodeError("a JSON object is needed", "", 0)
+        raise UnreadableError("a JSON object is needed")
     return value
 
 
@@ -43,7 +53,7 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file; ValueError, which notes the path, where it is none, or far too large."""
     try:
         if (size := path.stat().st_size) > LARGEST_JSON_BYTES:
-            raise json.JSONDecodeError(f"{size:,} bytes are too many", "", 0)
+            raise UnreadableError(f"{size:,} bytes are too many")
         return parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         error.add_note(str(path))

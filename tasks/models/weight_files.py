@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tasks.errors import SourceError
-from tasks.files import parse_object, read_json
+from tasks.files import UnreadableError, parse_object, read_json
 
 WHOLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
@@ -32,6 +32,8 @@ def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file; SourceError where there is none, or one nested too deep to be read."""
     try:
         content = read_json(path)
+    except UnreadableError as error:
+        raise SourceError(f"{path}: {error}; give the file that save_pretrained writes") from None
     except (ValueError, OSError) as error:
         raise SourceError(f"{path}: not readable as JSON: {error}") from None
     if not isinstance(content, dict):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import UserError
+from tasks.files import read_json
 from tasks.git import git
-from tasks.lineage.chain import parse
 from tasks.params.gates import Approval
 from tasks.promotion.decisions import VersionRecord
 from tasks.promotion.keys import public_key
@@ -64,11 +64,11 @@ def authors_of(tracker: Reader, candidate: VersionRecord) -> list[str]:
     """Return names and addresses of the authors of the commits at which a version's stages ran; empty if one is unknown."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = tracker.run_files(candidate["run_id"], "receipts", Path(scratch)) if candidate["run_id"] else None
+        receipts = sorted(folder.glob("*.json")) if folder else []
         try:
-            receipts = [parse(path.stem, path.read_bytes()) for path in sorted(folder.glob("*.json"))] if folder else []
-        except ValueError:
+            commits = {str(read_json(path)["git"]["commit"]) for path in receipts}
+        except (ValueError, TypeError, KeyError):  # a receipt that is none
             return []
-    commits = {str(receipt["git"]["commit"]) for receipt in receipts}
     authors: set[str] = set()
     for commit in commits:
         done = git(tracker.workspace, "log", "-1", "--format=%an%n%ae", commit, "--")

@@ -12,7 +12,8 @@ from typing import Final
 
 from tasks.progress import visible
 
-ACTIVE: Final = re.compile(r"[\\`*_\[\]<>|~&@$]|:(?=//)|(?<=www)\.", re.IGNORECASE)
+# `_` inside a word emphasises nothing, and `@` makes an address where a name with a dot follows.
+ACTIVE: Final = re.compile(r"[\\`*\[\]<>|~&$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|@(?=[\w-]*\.)|:(?=//)|(?<=www)\.", re.IGNORECASE)
 LEADING: Final = re.compile(r"^(\d*)(?=[-+=#:.)](?!\d))")  # what begins a list, a heading or a line below one
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import logging
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from tasks.promotion.decision_page import as_markdown
 from tasks.report.markdown import bullets, code, plain, table
 from tests.unit.promotion.test_decision_page import decision
 
+ROOT = Path(__file__).resolve().parents[2]
 FRAGMENTS = [
     *("\n", "\r", "\r\n", "\n\n", "\t", "    ", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"),
     *("\x1b[31m", "\x1b]8;;http://x\x07", "\x9b31m", "\x07", "\x08", "\x7f", "\x00", "\u202e", "\u2066", "\u200f", "\ud800"),
@@ -206,3 +209,49 @@ def test_visible_text_names_what_it_held() -> None:
     assert visible("a\nb\tc\x1b", kept="\n\t") == "a\nb\tc\\x1b"
     for text in ("Grüße, 你好, नमस्ते", "\u0645\u06cc\u200c\u062e", "\u3000x\u00a0y", "👩\u200d🔬"):
         assert visible(text) == text
+
+
+# Who prints past the console: JSON, which escapes by itself, and markdown, which is escaped already.
+PRINTING = {
+    "tasks/cli/approvals.py": {"sys.stdout.write(json.dumps(signed"},
+    "tasks/cli/console.py": {"sys.stdout.write(json.dumps(value"},
+    "tasks/cli/promotion.py": {"sys.stdout.write('\\n'.join((as_markdown(entry)"},
+    "tasks/cli/watch.py": {"sys.stdout.write(json.dumps({"},
+    "tasks/progress.py": {"print(visible(line"},
+}
+
+
+def calls(path: Path) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+
+
+def test_nothing_is_printed_past_the_helpers() -> None:
+    found: dict[str, set[str]] = {}
+    for path in sorted(path for folder in ("flows", "tasks") for path in (ROOT / folder).rglob("*.py")):
+        for call in calls(path):
+            if ast.unparse(call.func) in ("print", "Console", "rich.print", "sys.stdout.write", "sys.stderr.write"):
+                found.setdefault(path.relative_to(ROOT).as_posix(), set()).add(ast.unparse(call))
+    assert found.keys() == PRINTING.keys()
+    for path, starts in PRINTING.items():
+        assert all(any(said.startswith(start) for start in starts) for said in found[path]), found[path]
+
+
+SHOWING = ("create_markdown_artifact", "create_progress_artifact", "update_progress_artifact", "with_initial_data")
+HELPERS = ("plain", "code", "bullets", "table", "as_markdown", "_markdown")
+
+
+def bare_values(node: ast.AST) -> list[str]:
+    """Return what a text is filled with that is no answer of a helper; a local's name is looked at where it is made."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in HELPERS:
+        return []
+    own = [ast.unparse(node.value)] if isinstance(node, ast.FormattedValue) and not isinstance(node.value, ast.Name) else []
+    below = [node.value] if isinstance(node, ast.FormattedValue) else list(ast.iter_child_nodes(node))
+    if own and isinstance(node.value, ast.Call) and ast.unparse(node.value.func) in HELPERS:  # type: ignore[attr-defined]
+        return []
+    return own + [value for child in below for value in bare_values(child)]
+
+
+def test_what_flows_show_is_made_by_the_helpers() -> None:
+    shown = [call for path in (ROOT / "flows").glob("*.py") for call in calls(path) if ast.unparse(call.func).endswith(SHOWING)]
+    assert len(shown) >= 7
+    assert [values for call in shown if (values := bare_values(call))] == []
