@@ -153,15 +153,15 @@ def aliases(dossier: Dossier, receipts: Receipts, chosen: str | None) -> list[Fi
     """
     if not dossier.in_git or dossier.log_fault is not None:
         return []  # the checks of the log say so
-    if dossier.stale is not None:
-        if dossier.stale.forked:
-            return [failed("alias", dossier.name, "one log of decisions", "two", dossier.stale.sentence)]
+    if dossier.stale is not None and not dossier.stale.forked:
         return [unknown("alias", dossier.name, dossier.stale.sentence)]
     expected = dict(dossier.decided)
     if chosen is not None:
         known = {tags.get("model_sha256"): number for number, tags in dossier.versions.items()}
         expected["challenger"] = known.get(weights_of(receipts, chosen))
     checks = [_alias(dossier, alias, number, expected) for alias, number in dossier.aliases.items()]
+    if dossier.stale is not None:
+        checks.append(failed("alias", dossier.name, "one log of decisions", "two", dossier.stale.sentence))
     return checks + [
         failed("alias", alias, f"version {number}", "no alias", "the alias was taken away")
         for alias, number in expected.items()

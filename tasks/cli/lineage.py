@@ -138,11 +138,15 @@ def _publish(workspace: Path) -> dict[str, Any]:
 def _rebuild(workspace: Path, say: Callable[[str], None], give_up: bool) -> dict[str, Any]:
     from tasks.git import has_git
     from tasks.promotion.first_champion import DECIDED
-    from tasks.promotion.remote import fetched_log
+    from tasks.promotion.remote import fetched_log, remote_of
     from tasks.registry.rebuild import rebuild
+    from tasks.registry.shared_runs import share_runs
 
     if has_git(workspace):
         fetched_log(workspace)
+        remote = remote_of(workspace)
+        if remote is not None and (trouble := share_runs(workspace, remote)):
+            raise UserError(f"records of runs may be missing here, so nothing is recorded: {trouble}")
     return rebuild(workspace, DECIDED, say, give_up=give_up)
 
 

@@ -90,13 +90,14 @@ def history(
         raise UserError("--drop is a word to --repair: compactlm history --repair --drop DIGEST")
     workspace = find_project()
     name = params_of(workspace).registry.model_name
-    log = [entry for entry in read_log(workspace) if entry["model"] == name]
-    facts: dict[str, Any] = {"decisions": log}
+    facts: dict[str, Any] = {}
     if repair:
         facts["repaired"] = reconcile(open_registry().tracker, name, repair=True, drop=drop)
     if check:
         drift = registry_drift(open_registry().tracker, name)
         facts["differences"] = drift.faults
+    # After the others, which may have fetched some.
+    log = facts["decisions"] = [entry for entry in read_log(workspace) if entry["model"] == name]
     if as_json:
         print_json(facts)
     elif markdown:

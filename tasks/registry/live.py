@@ -18,7 +18,7 @@ from typing import Any, Final
 from tasks.artifacts import TEACHER, receipt_path
 from tasks.errors import AwayError, RightsError, StageError, UserError, explained, outside_errors, without_passwords
 from tasks.files import read_json_lines
-from tasks.git import git_facts
+from tasks.git import git_facts, has_git
 from tasks.lineage.loaded import changed_since_import
 from tasks.lineage.merkle import RECEIPTS_ROOT, receipts_root
 from tasks.params.base import Params
@@ -27,6 +27,7 @@ from tasks.registry.publish import Publication, Settle, deciding_files, inputs_d
 from tasks.registry.reading import default_uri
 from tasks.registry.records import RoundFiles, step_points
 from tasks.registry.runs import record_run
+from tasks.registry.shared_runs import share_runs
 from tasks.registry.tracking import Tracker
 from tasks.running.dvc import Stage, read_state, stage_digests
 from tasks.running.servers import away
@@ -121,6 +122,7 @@ class Recorder:
                 root = record_receipts(publication.tracker, publication.parent(), self.workspace, self._stages)
                 runs = publication.finish(stage_digests(self.workspace), outcomes, self._settle)
                 record_run(self.workspace, self._description(publication, outcomes, root))
+                self._share()
                 return runs
         except (AwayError, RightsError) as error:
             raise type(error)(f"{error}; {LATER}") from error
@@ -154,6 +156,12 @@ class Recorder:
             self._told_away = True
             words = str(error) if isinstance(error, UserError) else explained(error)
             console.warning("MLflow: %s. The run goes on; what is missing there is recorded later", words)
+
+    def _share(self) -> None:
+        """Bring the records of runs to the remote where params.yaml names one; what stands in the way is told."""
+        remote = self.params.promotion.remote
+        if remote is not None and has_git(self.workspace) and (trouble := share_runs(self.workspace, remote)):
+            console.warning("the records of runs are in this clone alone: %s; the next run brings them there", trouble)
 
     def finish_unchanged(self) -> dict[str, str]:
         """Record what is not recorded yet of a run in which every stage was up to date, and say so; return round -> run id."""

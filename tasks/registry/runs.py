@@ -2,7 +2,8 @@
 
 The ref `refs/compactlm/runs/<number>` points at a blob with dvc.lock (so every file of the run can be found in the DVC cache),
 params, what identifies the run, the Merkle root of its receipts, and the number of every version by the sha256 of its weights.
-Git makes such a ref only where there is none; `git push origin 'refs/compactlm/*:refs/compactlm/*'` shares them.
+Git makes such a ref only where there is none; `git push origin 'refs/compactlm/*:refs/compactlm/*'` shares them, or a run itself
+where params.yaml names a remote (tasks/registry/shared_runs.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final
 from tasks.errors import UserError
 from tasks.files import parse_object
 from tasks.git import create_ref, has_git, read_refs
+from tasks.running.identity import workspace_id
 
 REFS: Final = "refs/compactlm/runs"
 ATTEMPTS: Final = 100
@@ -38,24 +40,31 @@ def read_runs(workspace: Path, model: str | None = None) -> list[Run]:
 
 
 def record_run(workspace: Path, run: Mapping[str, Any]) -> bool:
-    """Record a run unless the newest record says the same; return whether one was made."""
+    """Record a run unless the newest record of this workspace says the same; return whether one was made."""
     if not has_git(workspace):
         return False
+    own = workspace_id(workspace)
     for _ in range(ATTEMPTS):
         known = read_runs(workspace)
-        if known and _lasting(known[-1]) == _lasting(run):
+        made_here = [old for old in known if old.get("workspace", own) == own]  # records of former versions do not say
+        if made_here and _lasting(made_here[-1]) == _lasting(run):
             return False
-        number = max((int(old["ref"].rpartition("/")[2]) for old in known), default=0) + 1
-        if create_ref(workspace, f"{REFS}/{number:08d}", json.dumps(run, sort_keys=True)):
+        number = max((number_of(old["ref"]) for old in known), default=0) + 1
+        if create_ref(workspace, f"{REFS}/{number:08d}", json.dumps({**run, "workspace": own}, sort_keys=True)):
             return True
     console.warning("the run is not recorded below %s: Git makes no ref there", REFS)
     return False
 
 
+def number_of(ref: str) -> int:
+    """Return the number in the name of a record."""
+    return int(ref.rpartition("/")[2])
+
+
 def _lasting(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a record says besides how this run brought its stages up to date."""
+    """Return what a record says besides where, and how this run brought its stages up to date."""
     whole = json.loads(json.dumps(run))
-    return {key: value for key, value in whole.items() if key not in ("outcomes", "facts", "ref")}
+    return {key: value for key, value in whole.items() if key not in ("outcomes", "facts", "ref", "workspace")}
 
 
 def numbers(runs: Sequence[Mapping[str, Any]], log: Sequence[Mapping[str, Any]], model: str) -> dict[str, str]:

@@ -165,8 +165,7 @@ def _in_order(stages: Mapping[str, Stage]) -> list[Stage]:
 
 def read_lock(workspace: Path) -> dict[str, Any]:
     """Return the content of dvc.lock, empty when there is none."""
-    lock = workspace / "dvc.lock"
-    return dict(read_yaml(lock)) if lock.exists() else {}
+    return dict(read_yaml(lock)) if (lock := workspace / "dvc.lock").exists() else {}
 
 
 def cache_folder(workspace: Path) -> Path:
@@ -181,13 +180,13 @@ def fetch_objects(workspace: Path, names: Iterable[str]) -> str:
     from dvc_data.hashfile.hash_info import HashInfo
 
     with _open(workspace) as repo:
-        if not (known := [*repo.config["remote"]]):
-            return "no DVC remote is configured"
+        known = [*repo.config["remote"]]
         try:
-            repo.cloud.pull([HashInfo("md5", name) for name in names], remote=known[0] if len(known) == 1 else None)
-            return ""
+            if known:
+                repo.cloud.pull([HashInfo("md5", name) for name in names], remote=known[0] if len(known) == 1 else None)
         except (DvcException, OSError) as error:
             return f"the DVC remote: {next(iter(str(error).splitlines()), type(error).__name__)}"
+    return "" if known else "no DVC remote is configured"
 
 
 def stage_digests(workspace: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import ConcurrencyLimitConfig
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, DeploymentStatus
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running
@@ -110,11 +111,14 @@ def test_a_server_of_flows_that_ends_pauses_its_own_alone(
     others = apply(bob)
     code = f"from pathlib import Path; from flows.deploy import serve; serve(Path({str(ada)!r}), '0 2 * * *', {server!r})"
     env = {**os.environ, API: server, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-c", code], env=env, cwd=ada, stderr=subprocess.PIPE, text=True) as serving:
-        try:
-            own = wait_for(lambda: [entry for entry in client.read_deployments() if entry.parameters["workspace"] == str(ada)])
-            wait_for(lambda: not client.read_deployment(own[0].id).paused)
+    with subprocess.Popen([sys.executable, "-c", code], env=env, cwd=ada) as serving:
+        try:  # a deployment is ready once somebody asks for its runs
+            own = wait_for(lambda: [entry for entry in client.read_deployments() if _is_ready(entry, ada)])
         finally:
-            serving.terminate()
-    wait_for(lambda: all(client.read_deployment(entry.id).paused for entry in own))
+            serving.send_signal(signal.SIGINT)
+    assert all(client.read_deployment(entry.id).paused for entry in own)
     assert [client.read_deployment(each).paused for each in others] == [False] * len(others)
+
+
+def _is_ready(entry: Any, project: Path) -> bool:
+    return bool(entry.parameters["workspace"] == str(project) and entry.status == DeploymentStatus.READY)
