@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import shutil
@@ -122,12 +123,13 @@ def test_another_project_is_listed_by_name_alone_and_nothing_of_it_is_fetched(re
 
 
 def test_who_lacks_a_right_is_told_which_server_refuses_whom_and_what_is_missing(recorded: Path, team: Team, built: Path) -> None:
-    where = team.stack.url("mlflow")
+    where, log = team.stack.url("mlflow"), (recorded / "decisions.jsonl").read_bytes()
     refused = team.run("reader", recorded, "promote", "2", "--json")
     assert refused.code == 2
     assert refused.json["error"].startswith(
         f"{where} refuses the user 'reader': EDIT on the registered model tiny is missing; ask whoever manages that server"
     )
+    assert (recorded / "decisions.jsonl").read_bytes() == log  # what cannot be done is not decided
     stranger = {"MLFLOW_TRACKING_USERNAME": "nobody", "MLFLOW_TRACKING_PASSWORD": "wrong"}
     unknown = team.run("reader", recorded, "models", "--json", **stranger)
     assert unknown.code == 2
@@ -245,9 +247,10 @@ def _watch(project: Path, events: queue.Queue[str], told: list[tuple[str, list[s
     def tell(because: str, faults: list[str]) -> None:
         told.append((because, faults))
         if len(told) == 3:
-            raise SystemExit  # which ends this thread alone
+            raise InterruptedError
 
-    with Receiver("127.0.0.1", 0, "a secret of the test, long enough", events.put) as receiver:
+    receiving = Receiver("127.0.0.1", 0, "a secret of the test, long enough", events.put)
+    with receiving as receiver, contextlib.suppress(InterruptedError):
         watch(project, receiver, events, 600, False, tell)
 
 
