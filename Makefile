@@ -26,8 +26,8 @@ test-slow: setup ## run the tests on real models
 	$(BIN)/pytest -m slow --override-ini addopts="--strict-markers -ra"
 
 lint: setup ## ruff, mypy, import contracts
-	$(BIN)/ruff check flows tasks tests
-	$(BIN)/ruff format --check flows tasks tests
+	$(BIN)/ruff check flows infra tasks tests
+	$(BIN)/ruff format --check flows infra tasks tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -67,9 +67,14 @@ def _look(workspace: Path, name: str) -> tuple[str, list[str]]:
         return "", registry_faults(Tracker(workspace), name)
     except RightsError:
         raise  # which no waiting mends
-    except (UserError, *outside_errors()) as error:
+    except _mendable() as error:
         words = str(error) if isinstance(error, UserError) else explained(error)
         return f"the registry cannot be asked: {words}", []
+
+
+def _mendable() -> tuple[type[BaseException], ...]:
+    """Return the errors of which a person can be told; only what is imported by now can have raised one."""
+    return (UserError, *outside_errors())
 
 
 def _tell_server(workspace: Path, tell: Tell) -> None:

@@ -91,6 +91,7 @@ def decide(tracker: Tracker, name: str, request: Request, judge: Judge) -> Decis
             log = read_log(workspace)
             candidate = describe(tracker, name, request.version)
             check_request(request, candidate, log, name)
+            tracker.require_update(name)
             verdict = judge(candidate, state_of(log, name)["champion"])
             decision = content(name, request, candidate, verdict, log)
             if changed := changed_since_import():

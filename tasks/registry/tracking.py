@@ -288,6 +288,14 @@ class Tracker(Reader):
         """Set one of our tags of a registered model."""
         self.client.set_registered_model_tag(name, PREFIX + key, value)
 
+    def require_update(self, name: str) -> None:
+        """Raise RightsError unless our user may change a registered model: who may not leaves no decision about it.
+
+        A server tells by a write alone; this one says the same each time.
+        """
+        if is_shared():
+            self.set_model_tag(name, "decided_here", "yes")
+
     def set_description(self, name: str, number: str, text: str) -> None:
         """Set what the page of a version says about it, unless it does already."""
         if self.client.get_model_version(name, number).description != text:

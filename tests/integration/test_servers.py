@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import shutil
@@ -24,7 +25,7 @@ from tasks.registry.live import LEAVE_SECONDS, open_recorder
 from tasks.registry.reading import PREFIX
 from tasks.registry.tracking import FILES_SHA256, Tracker
 from tests.integration import servers
-from tests.integration.servers import Team, named
+from tests.integration.servers import Team, Told, named
 from tests.pipeline import conftest as pipeline
 from tests.tiny_project import ROOT, Project, environment
 
@@ -50,26 +51,51 @@ def experiments(stack: Stack) -> set[str]:
     return {one["name"] for one in found["experiments"]}
 
 
-def test_the_first_run_of_all_is_recorded_promoted_and_taken_back(recorded: Path, team: Team) -> None:
+def test_an_outage_costs_a_training_nothing_and_the_first_record_of_all_lacks_nothing(recorded: Path, team: Team) -> None:
     before = experiments(team.stack)
     looked = team.run("reader", recorded, "models", "--json")
     assert (looked.code, looked.json) == (0, [])
     assert experiments(team.stack) == before  # who reads makes nothing, and so owns nothing
     team.stack.prepare_project("tiny")
 
-    ran = team.run("runner", recorded, "run", "--json")
+    team.become("runner")
+    recorder, _ = open_recorder(recorded, load_params(recorded / "params.yaml"), settle_champion)
+    steps = recorded / ".compactlm/scratch/distill@r1/steps.jsonl"
+    steps.parent.mkdir(parents=True)
+    lines = (recorded / "artifacts/rounds/r1/trained/steps.jsonl").read_text(encoding="utf-8")
+    with recorder.follow("distill@r1"):
+        steps.write_text(lines.partition("\n")[0] + "\n", encoding="utf-8")
+    team.stack.stop("mlflow")
+    began = time.monotonic()
+    with recorder.follow("distill@r1"):
+        steps.write_text(lines, encoding="utf-8")
+    with pytest.raises(AwayError, match=r"does not answer .*nothing is lost: `compactlm publish` records it"):
+        recorder.finish({})
+    recorder.fail()  # says nothing worse than that
+    assert time.monotonic() - began < LEAVE_SECONDS + 5
+    refused = team.run("runner", recorded, "run", "--json")
+    assert (refused.code, "cannot be reached" in refused.json["error"]) == (2, True)
+    team.stack.launch("mlflow")
+    team.stack.wait("mlflow")
+
+    address = team.stack.url("mlflow").replace("http://", f"http://runner:{team.stack.password('runner')}@")
+    ran = team.run("runner", recorded, "run", "--json", MLFLOW_TRACKING_URI=address, MLFLOW_TRACKING_PASSWORD="another")
     assert (ran.code, ran.json["exit_code"]) == (0, 0), ran.err
     tracker = Tracker(recorded, "tiny")
     assert [entry.version for entry in tracker.versions("tiny")] == ["1", "2", "3"]
     assert tracker.aliases("tiny") == {"champion": "3", "challenger": "3"}, ran.err
-    again = team.run("runner", recorded, "run", "--json")
-    assert (again.code, len(tracker.versions("tiny"))) == (0, 3)
+    [run] = tracker.find_runs({"kind": "round", "round": "r1"})
+    wanted = [(line["loss"], line["step"]) for line in map(json.loads, lines.splitlines()) if "loss" in line]
+    assert sorted(tracker.run_points(run)["loss"], key=lambda point: point[1]) == wanted
+    _is_nowhere(team.stack.password("runner"), recorded, ran)
 
+
+def test_a_version_is_promoted_and_taken_back(recorded: Path, team: Team) -> None:
     promoted = team.run("promoter", recorded, "promote", "1", "--json")
     assert promoted.json["outcome"] == "done", promoted.err
     assert team.run("promoter", recorded, "rollback", "--reason", "try", "--json").json["outcome"] == "done"
     assert team.run("reader", recorded, "history", "--check", "--json").json["differences"] == []
-    assert tracker.aliases("tiny") == {"champion": "3", "previous": "1", "challenger": "3"}
+    assert Tracker(recorded, "tiny").aliases("tiny") == {"champion": "3", "previous": "1", "challenger": "3"}
 
 
 def test_what_is_downloaded_is_what_was_recorded_and_keeps_its_path(recorded: Path, team: Team, tmp_path: Path) -> None:
@@ -97,12 +123,13 @@ def test_another_project_is_listed_by_name_alone_and_nothing_of_it_is_fetched(re
 
 
 def test_who_lacks_a_right_is_told_which_server_refuses_whom_and_what_is_missing(recorded: Path, team: Team, built: Path) -> None:
-    where = team.stack.url("mlflow")
+    where, log = team.stack.url("mlflow"), (recorded / "decisions.jsonl").read_bytes()
     refused = team.run("reader", recorded, "promote", "2", "--json")
     assert refused.code == 2
     assert refused.json["error"].startswith(
         f"{where} refuses the user 'reader': EDIT on the registered model tiny is missing; ask whoever manages that server"
     )
+    assert (recorded / "decisions.jsonl").read_bytes() == log  # what cannot be done is not decided
     stranger = {"MLFLOW_TRACKING_USERNAME": "nobody", "MLFLOW_TRACKING_PASSWORD": "wrong"}
     unknown = team.run("reader", recorded, "models", "--json", **stranger)
     assert unknown.code == 2
@@ -126,61 +153,38 @@ def test_servers_are_asked_before_a_run_and_all_that_is_wrong_is_said_at_once(re
     assert not any(fault.startswith(("MLFLOW", "PREFECT")) for fault in honest), honest
 
 
-def test_a_password_in_an_address_comes_out_nowhere(built: Path, team: Team) -> None:
-    project = named(built, "gamma")
-    team.stack.prepare_project("gamma")
-    address = team.stack.url("mlflow").replace("http://", f"http://runner:{team.stack.password('runner')}@")
-    ran = team.run("runner", project, "run", "--json", MLFLOW_TRACKING_URI=address, MLFLOW_TRACKING_PASSWORD="other")
-    assert ran.code == 0, ran.err
+def test_a_password_in_an_address_comes_out_nowhere(recorded: Path, team: Team) -> None:
     wrong = team.stack.url("mlflow").replace("http://", f"http://runner:{SECRET}@")
-    failed = team.run("runner", project, "models", "--json", MLFLOW_TRACKING_URI=wrong)
-    away = team.run("runner", project, "models", "--json", MLFLOW_TRACKING_URI=f"http://runner:{SECRET}@127.0.0.1:9")
+    failed = team.run("runner", recorded, "models", "--json", MLFLOW_TRACKING_URI=wrong)
+    faster = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    away = team.run("runner", recorded, "models", "--json", MLFLOW_TRACKING_URI=f"http://runner:{SECRET}@127.0.0.1:9", **faster)
     assert (failed.code, away.code) == (2, 2)
     assert "127.0.0.1:9 does not answer" in away.json["error"]
-    said = [ran, failed, away]
-    texts = [text for told in said for text in (told.out, told.err)] + [*read_refs(project, "refs/compactlm").values()]
+    for secret in (SECRET, "not/to@be-shown"):
+        _is_nowhere(secret, recorded, failed, away)
+
+
+def _is_nowhere(secret: str, project: Path, *said: Told) -> None:
+    """Assert that a password is in nothing that commands said, in no record in Git and in no file of a project."""
+    texts = [text for told in said for text in (told.out, told.err)]
+    texts += [str(text) for text in read_refs(project, "refs/compactlm").values()]
     texts += [path.read_bytes().decode(errors="replace") for path in project.rglob("*") if path.is_file()]
-    for secret in (team.stack.password("runner"), SECRET, "not/to@be-shown"):
-        assert not any(secret in str(text) for text in texts)
+    assert not any(secret in text for text in texts)
 
 
-def test_an_outage_costs_a_training_nothing_and_loses_no_metric(built: Path, team: Team) -> None:
-    project = named(built, "delta")
-    team.stack.prepare_project("delta")
-    team.become("runner")
-    recorder, _ = open_recorder(project, load_params(project / "params.yaml"), settle_champion)
-    scratch = project / ".compactlm/scratch/distill@r1"
-    scratch.mkdir(parents=True, exist_ok=True)
-    lines = (project / "artifacts/rounds/r1/trained/steps.jsonl").read_text(encoding="utf-8")
-    with recorder.follow("distill@r1"):
-        (scratch / "steps.jsonl").write_text(lines[: len(lines) // 2], encoding="utf-8")
+def test_watch_goes_on_after_a_restart_and_says_so(recorded: Path, team: Team) -> None:
     told: list[tuple[str, list[str]]] = []
     events: queue.Queue[str] = queue.Queue()
-    watching = threading.Thread(target=_watch, args=(project, events, told), daemon=True)
+    team.become("reader", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+    watching = threading.Thread(target=_watch, args=(recorded, events, told), daemon=True)
     watching.start()
     _until(lambda: len(told) == 1)
-
     team.stack.stop("mlflow")
-    began = time.monotonic()
-    with recorder.follow("distill@r1"):
-        (scratch / "steps.jsonl").write_text(lines, encoding="utf-8")
-    assert time.monotonic() - began < LEAVE_SECONDS + 1
-    with pytest.raises(AwayError, match=r"does not answer .*nothing is lost: `compactlm publish` records it"):
-        recorder.finish({})
-    recorder.fail()  # says nothing worse than that
-    assert time.monotonic() - began < LEAVE_SECONDS + 5
-    refused = team.run("runner", project, "run", "--json")
-    assert (refused.code, "cannot be reached" in refused.json["error"]) == (2, True)
     events.put("asked")
     _until(lambda: len(told) == 2)
-    assert told[1][1][0].startswith("the registry cannot be asked: ")
-
+    assert told[1][1][0].startswith(f"the registry cannot be asked: {team.stack.url('mlflow')} does not answer")
     team.stack.launch("mlflow")
     team.stack.wait("mlflow")
-    assert team.run("runner", project, "publish", "--json").code == 0
-    tracker = Tracker(project, "delta")
-    [run] = tracker.find_runs({"kind": "round", "round": "r1", "parent_inputs": recorder._open().inputs})
-    assert [step for _, step in sorted(tracker.run_points(run)["loss"], key=lambda point: point[1])] == [10, 20, 30, 40]
     events.put("asked")
     _until(lambda: len(told) == 3)
     assert told[2] == ("MLflow answers again", [])
@@ -243,9 +247,10 @@ def _watch(project: Path, events: queue.Queue[str], told: list[tuple[str, list[s
     def tell(because: str, faults: list[str]) -> None:
         told.append((because, faults))
         if len(told) == 3:
-            raise SystemExit  # which ends this thread alone
+            raise InterruptedError
 
-    with Receiver("127.0.0.1", 0, "a secret of the test, long enough", events.put) as receiver:
+    receiving = Receiver("127.0.0.1", 0, "a secret of the test, long enough", events.put)
+    with receiving as receiver, contextlib.suppress(InterruptedError):
         watch(project, receiver, events, 600, False, tell)
 
 

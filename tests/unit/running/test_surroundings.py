@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -29,10 +32,27 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
+class Versions(BaseHTTPRequestHandler):
+    """Says the versions of servers as MLflow and Prefect do; `said` may be changed by a test."""
+
+    said: ClassVar[dict[str, str]] = {"/version": "3.17.2", "/api/admin/version": '"3.8.8"'}
+
+    def do_GET(self) -> None:
+        words = self.said.get(self.path, "")
+        self.send_response(200 if words else 404)
+        self.end_headers()
+        self.wfile.write(words.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 @pytest.fixture
 def listening() -> Iterator[int]:
-    with socket.create_server((LOOPBACK, 0)) as server:
-        yield server.getsockname()[1]
+    with ThreadingHTTPServer((LOOPBACK, 0), Versions) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
 
 
 def test_an_honest_project_has_no_fault(project: Path, listening: int, tmp_path: Path) -> None:
@@ -45,6 +65,28 @@ def test_an_honest_project_has_no_fault(project: Path, listening: int, tmp_path:
     }
     assert surroundings_faults(project, environ) == []
     assert surroundings_faults(project, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "mlflow", "prefect"),
+    [
+        (
+            {"/version": "2.22.0", "/api/admin/version": '"3.4.1"'},
+            "runs MLflow 2.22.0; 3.17 or newer",
+            "runs Prefect 3.4.1; 3.8 or",
+        ),
+        ({"/version": "<html>", "/api/admin/version": "{}"}, "is no server of MLflow", "is no API of Prefect"),
+        ({}, "is no server of MLflow", "is no API of Prefect"),
+    ],
+)
+def test_a_server_that_is_too_old_or_another_one_is_said(
+    project: Path, listening: int, said: dict[str, str], mlflow: str, prefect: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Versions, "said", said)
+    where = f"http://{LOOPBACK}:{listening}"
+    first, second = surroundings_faults(project, {"MLFLOW_TRACKING_URI": where, "PREFECT_API_URL": f"{where}/api"})
+    assert first.startswith(f"MLFLOW_TRACKING_URI: {where} {mlflow}")
+    assert second.startswith(f"PREFECT_API_URL: {where}/api {prefect}")
 
 
 @pytest.mark.parametrize("name", [".dvc/config", "params.yaml", "dvc.yaml", "dvc.lock", "sources.lock", "decisions.jsonl"])
