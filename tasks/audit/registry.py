@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from tasks.artifacts import TEACHER, RoundPaths
 from tasks.audit.dossier import Dossier, RoundRecord
 from tasks.lineage.chain import Receipts, sha256_of, written
 from tasks.lineage.checks import Finding, compare, failed, passed, unknown, whole
 from tasks.params.edit import flatten_params
+from tasks.params.recorded import recorded_params
 from tasks.registry.records import RANDOM_INIT, flatten_numbers, flatten_quality, flatten_random_start, flatten_search, former_key
 
 RANDOM_START: Final = f"{RANDOM_INIT}/quality.json"
@@ -110,20 +113,38 @@ def _served_files(record: RoundRecord, outputs: Mapping[str, str], subject: str)
 
 
 def params(record: RoundRecord, receipts: Receipts) -> list[Finding]:
-    """Return whether the params MLflow shows of a round are those its training stage read."""
+    """Return whether the params MLflow shows of a round are those its training stage read.
+
+    An index that was made again by a later version also shows the keys that it has since, as it reads a record without them.
+    """
     values = receipts[RoundPaths(Path(), record.name).training_stage]["params"]
-    chosen: dict[str, Any] = (
-        {"teacher": values["teacher"]}
-        if record.name == TEACHER
-        else {"prune": values["prune"], "distill": values["distill"], "rounds": values["rounds"][record.name]}
-    )
-    expected = {"seed": str(values["seed"]), **flatten_params("", chosen)}
+    expected, filled = _of_training(record.name, values), _of_training(record.name, _filled(values))
     sentence = "MLflow shows another value than the stage read"
     findings: list[Finding] = []
     for key in sorted({*expected, *record.params}):
         shown = record.params.get(key)
+        if key not in expected and shown is not None and shown == filled.get(key):
+            continue
         findings += compare("mlflow params", f"{record.name}: {key}", expected.get(key), shown, sentence)
     return whole("mlflow params", record.name, findings, f"{len(expected)} params are those of the receipt")
+
+
+def _filled(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return params with the keys that this version has; as they are where it cannot read them."""
+    try:
+        return recorded_params(values).model_dump(mode="json")
+    except ValidationError:
+        return values
+
+
+def _of_training(name: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the params of a round's training by their dotted names, as MLflow shows them."""
+    chosen: dict[str, Any] = (
+        {"teacher": values["teacher"]}
+        if name == TEACHER
+        else {"prune": values["prune"], "distill": values["distill"], "rounds": values["rounds"][name]}
+    )
+    return {"seed": str(values["seed"]), **flatten_params("", chosen)}
 
 
 def metrics(record: RoundRecord) -> list[Finding]:

@@ -19,6 +19,9 @@ OVERRIDES = [
     "data.task_sources=[home]",
     "data.transfer.sources=[away]",
     "data.transfer.rows=30",
+    "data.transfer.broad=null",
+    "data.stress={sets: {posts: {about: chat, source: 'path:chat.md', pattern: '^- (.+)$', rows: 6}}, "
+    "changed: {of: validation, rows: 8, kinds: [handles]}}",
     "data.evaluation_sets.imdb.rows=10",
     "data.evaluation_sets.imdb.sources=[away]",
     "data.calibration_rows=20",
@@ -49,6 +52,9 @@ def _arguments(folder: Path, rows: pd.DataFrame | bytes, *more: str) -> list[str
     data.mkdir(exist_ok=True)
     raw = rows if isinstance(rows, bytes) else rows.to_csv(index=False).encode()
     (data / "rows.csv").write_bytes(raw)
+    (data / "stress/posts").mkdir(parents=True, exist_ok=True)
+    chat = "".join(f"- hello there number {number}, how are {number} friends\n" for number in range(9))
+    (data / "stress/posts/chat.md").write_text(chat, encoding="utf-8")
     params = _params(folder, *more)
     out = folder / "validation"
     return ["validate_data", "--data", str(data), "--out", str(out), "--params", str(params)]
