@@ -14,6 +14,7 @@ from tasks.data.tokens import encoded, load_tokenizer
 from tasks.drafting.table import Prepared
 from tasks.models.architectures import adapter_of
 from tasks.models.head import class_names, rows_by_name
+from tasks.models.tokenizer_files import read_tokenizer
 from tasks.models.weight_files import read_object
 
 SAMPLE: Final = 4000  # texts whose tokens are counted
@@ -21,12 +22,16 @@ SAMPLE: Final = 4000  # texts whose tokens are counted
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """A teacher's source and config, the tokens it can read (None: any number), and whether it answers these classes already."""
+    """A teacher's source and config, the tokens it can read (None: any number), whether it answers these classes already.
+
+    `is_wordpiece`: its tokenizer keeps its pieces in the order of their frequency.
+    """
 
     source: str
     config: Mapping[str, Any]
     positions: int | None
     answers: bool
+    is_wordpiece: bool
     millions: float
 
     @property
@@ -73,7 +78,9 @@ def teacher_facts(folder: Path, source: str, classes: Sequence[str]) -> TeacherF
     names = class_names(config)
     answers = names is not None and rows_by_name(names, dict(enumerate(classes))) is not None
     total = family.count_parameters(config, family.shape(config), max(2, len(classes)))["total"]
-    return TeacherFacts(source, config, family.positions(config), answers, total / 1e6)
+    tokenizer, _ = read_tokenizer(folder)
+    is_wordpiece = tokenizer["model"].get("type") == "WordPiece"
+    return TeacherFacts(source, config, family.positions(config), answers, is_wordpiece, total / 1e6)
 
 
 def row_facts(prepared: Prepared, tokenizer_file: Path) -> RowFacts:

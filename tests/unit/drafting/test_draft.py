@@ -17,7 +17,7 @@ from tasks.drafting.written import flow, text_of
 from tasks.params.file import load_text
 from tests.conftest import tiny_config
 
-TEACHER = TeacherFacts("path:teacher", tiny_config(200), 64, False, 0.03)
+TEACHER = TeacherFacts("path:teacher", tiny_config(200), 64, False, True, 0.03)
 WANTED = Wanted("path:rows.csv", {"text": "text", "label": "label", "source": None, "split": None}, "rows", 5.0)
 
 
