@@ -79,7 +79,8 @@ def _structured(place: Path) -> Raw:
     """Return a Parquet or JSON lines file, column by column: one that holds no single values is named as unusable."""
     columns: Cells = {}
     unusable: dict[str, str] = {}
-    rows, classes = 0, ()
+    rows = 0
+    classes: tuple[str, ...] = ()
     for name in scan_table(place, {}).names:
         try:
             table: Table = scan_table(place, {"label": name})
