@@ -18,7 +18,7 @@ from tasks.params.file import load_params
 from tasks.promotion.drift import Drift, registry_drift, registry_faults
 from tasks.promotion.webhook import Receiver
 from tasks.registry.tracking import Tracker, store_exists
-from tasks.report.markdown import bullets
+from tasks.report.markdown import bullets, plain
 
 EVENT = "compactlm.registry.drift"
 AGAIN_SECONDS = 30.0  # until a server that was away is asked again
@@ -33,7 +33,7 @@ def check_registry(workspace: str = ".") -> None:
     drift = registry_drift(Tracker(folder), name) if store_exists(folder) and has_git(folder) else Drift([], "")
     if drift.faults:
         emit_event(EVENT, resource={"prefect.resource.id": f"compactlm.model.{name}"}, payload={"differences": drift.faults})
-        create_markdown_artifact(f"{bullets(drift.faults)}\n{drift.advice}{'.' if drift.advice else ''}\n", key="drift")
+        create_markdown_artifact(f"{bullets(drift.faults)}\n{plain(drift.advice)}\n", key="drift")
         raise UserError(drift.sentence(name))
 
 

@@ -38,7 +38,7 @@ def receipt(stage: str) -> dict[str, Any]:
         "stage": stage,
         "command": [stage],
         "params": {},
-        "started_at": "",
+        "started_at": "2026-11-23T04:00:00Z",
         "compute_seconds": 1.0,
         "inputs": {path: {"sha256": sha256(path)} for path in inputs},
         "outputs": {path: {"sha256": sha256(path)} for path in outputs},

@@ -200,7 +200,7 @@ def data_file(place: Path, key: str = "data.source") -> Path:
 
 def texts_wanted(data: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:
     """Return folder below the fetched data -> key and entry of each source of unlabelled texts that `data` names."""
-    stress, broad = (data["stress"] or {}).get("sets") or {}, data["transfer"].get("broad") or {}
+    stress, broad = (data.get("stress") or {}).get("sets") or {}, (data.get("transfer") or {}).get("broad") or {}
     wanted = {f"stress/{name}": (f"data.stress.sets.{name}.source", entry) for name, entry in stress.items()}
     return wanted | {f"broad/{name}": (f"data.transfer.broad.{name}.source", entry) for name, entry in broad.items()}
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 MIN_LETTERS: Final = 3  # in a shorter word a slip makes another word rather than a misspelt one
 WORD: Final = re.compile(rf"[^\W\d_]{{{MIN_LETTERS},}}")

@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote, urlparse
 from tasks.errors import without_passwords
 from tasks.registry.downloads import is_whole, whole_file, whole_folder
 from tasks.registry.store import (
+    AT_ONCE,
     OWN,
     STORED,
     ClientStore,
@@ -104,7 +105,7 @@ class Reader(ABC):
     @cached_property
     def _store(self) -> Store:
         own = self._database if not os.environ.get(REGISTRY) else None
-        return (open_sqlite(own) if own else None) or ClientStore(self.client)
+        return (open_sqlite(own) if own else None) or ClientStore(self.client, AT_ONCE if self.uri.startswith("http") else 1)
 
     def _read_run(self, run_id: str) -> Run:
         run = self._store.run(run_id)

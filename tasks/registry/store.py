@@ -18,7 +18,7 @@ SQLITE: Final = "sqlite:///"
 SCHEMA: Final = "dc11669786a5"  # of MLflow 3.17; a store of another one is read by MLflow itself
 STATUSES: Final = ("UNSPECIFIED", "PENDING", "READY", "FAILED")  # of a logged model, by MLflow's numbers
 WAIT_SECONDS: Final = 60.0  # for one who writes
-AT_ONCE: Final = 8  # requests on their way to a server
+AT_ONCE: Final = 8  # requests on their way to a server; a database is asked by one thread
 OWN: Final = ".compactlm/mlflow"  # the store of a workspace
 STORED: Final = f"{OWN}/artifacts"  # where it keeps files
 # table -> its column with the absolute address of files
@@ -74,8 +74,8 @@ class RegisteredModel:
 class ClientStore:
     """Any store, asked through MLflow's client; `tags` are looked for with their whole names and values."""
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, client: Any, at_once: int = 1) -> None:
+        self._client, self._at_once = client, at_once
 
     def experiment(self, name: str) -> str | None:
         """Return the id of an experiment, None when there is none."""
@@ -106,7 +106,7 @@ class ClientStore:
         if not wanted:
             return {}
         # MLflow tells the history of one metric a request, and a run has hundreds: most of that is waiting.
-        with ThreadPoolExecutor(AT_ONCE) as several:
+        with ThreadPoolExecutor(self._at_once) as several:
             histories = several.map(lambda key: self._client.get_metric_history(run_id, key), wanted)
             found = [[(point.value, point.step) for point in history] for history in histories]
         return dict(zip(wanted, found, strict=True))

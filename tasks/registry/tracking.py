@@ -6,6 +6,7 @@ to be written, or kept where it cannot be read otherwise (`tasks.registry.store`
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -37,6 +38,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 
 MAX_BATCH: Final = 900  # MLflow takes 1,000 metrics a batch
 MAX_PARAMS: Final = 100
+MAX_PARAM: Final = 6000  # characters that MLflow keeps of one
 REQUIREMENTS: Final = ("mlflow", "transformers", "torch", "tokenizers", "safetensors", "pandas")
 
 
@@ -137,7 +139,8 @@ class Tracker(Reader):
     def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
         """Record params; the same ones again change nothing."""
         known = self._run(run_id).params
-        new = {key: value for key, value in params.items() if known.get(key) != value}
+        kept = {key: _as_kept(value) for key, value in params.items()}
+        new = {key: value for key, value in kept.items() if known.get(key) != value}
         if new:
             from mlflow.entities import Param
 
@@ -307,6 +310,14 @@ class Tracker(Reader):
             if page.name == name:
                 self.client.delete_webhook(page.webhook_id)
         self.client.create_webhook(name, url, events, secret=secret)
+
+
+def _as_kept(param: str) -> str:
+    """Return a param as MLflow can keep it whole: of one that is too long the start, and the digest of all of it."""
+    if len(param) <= MAX_PARAM:
+        return param
+    end = f"... sha256 {hashlib.sha256(param.encode()).hexdigest()}"
+    return param[: MAX_PARAM - len(end)] + end
 
 
 def _save_servable(folder: Path, files: Served, scratch: Path) -> None:

@@ -230,7 +230,7 @@ def test_bill_of_materials(exported: Path, finished: Project) -> None:
     assert float(shown["value"]) == pytest.approx(quality["value"], rel=1e-5)
     assert float(shown["confidenceInterval"]["lowerBound"]) == pytest.approx(quality["low"], rel=1e-5)
     kinds = [component["type"] for component in bom["components"]]
-    assert kinds.count("data") == 1 + len(list((finished.folder / "artifacts/data/sets").glob("*.parquet")))
+    assert kinds.count("data") == 2 + len(list((finished.folder / "artifacts/data/sets").glob("*.parquet")))
     assert any(
         component["purl"].startswith("pkg:pypi/torch@") for component in bom["components"] if component["type"] == "library"
     )

@@ -214,9 +214,7 @@ def test_visible_text_names_what_it_held() -> None:
 # Who prints past the console: JSON, which escapes by itself, and markdown, which is escaped already.
 PRINTING = {
     "tasks/cli/approvals.py": {"sys.stdout.write(json.dumps(signed"},
-    "tasks/cli/console.py": {"sys.stdout.write(json.dumps(value"},
     "tasks/cli/promotion.py": {"sys.stdout.write('\\n'.join((as_markdown(entry)"},
-    "tasks/cli/watch.py": {"sys.stdout.write(json.dumps({"},
     "tasks/progress.py": {"print(visible(line"},
 }
 
