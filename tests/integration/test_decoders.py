@@ -58,7 +58,8 @@ def params_of(name: str, criterion: str, vocabulary: int = BYTES) -> Classificat
 
 
 # A Llama's way through the stages, without ONNX, is a part of test_causal_stages.
-@pytest.mark.parametrize(("name", "criterion"), [("gpt2", "taylor"), pytest.param("llama", "wanda", marks=pytest.mark.slow)])
+@pytest.mark.slow  # quick: test_causal_stages
+@pytest.mark.parametrize(("name", "criterion"), [("gpt2", "taylor"), ("llama", "wanda")])
 def test_a_decoder_goes_through_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, criterion: str) -> None:
     monkeypatch.chdir(tmp_path)  # scratches of unfinished training stand below the workspace
     params = params_of(name, criterion)

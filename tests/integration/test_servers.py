@@ -110,6 +110,7 @@ def test_what_is_downloaded_is_what_was_recorded_and_keeps_its_path(recorded: Pa
         assert tracker.run_files(tags["run_id"], name, tmp_path) == tmp_path / "runs" / tags["run_id"] / name
 
 
+@pytest.mark.slow
 def test_another_project_is_listed_by_name_alone_and_nothing_of_it_is_fetched(recorded: Path, built: Path, team: Team) -> None:
     other = named(built, "beta")
     team.stack.prepare_project("beta")
@@ -172,6 +173,7 @@ def _is_nowhere(secret: str, project: Path, *said: Told) -> None:
     assert not any(secret in text for text in texts)
 
 
+@pytest.mark.slow
 def test_watch_goes_on_after_a_restart_and_says_so(recorded: Path, team: Team) -> None:
     told: list[tuple[str, list[str]]] = []
     events: queue.Queue[str] = queue.Queue()

@@ -383,7 +383,7 @@ TABLE: list[tuple[str, Callable[[], Case], str, str]] = [
         "1 of 4 stages ran on files that differ from commit 01234567, e.g. distill@r1",
     ),
     ("outside of Git", records("clean_git", lambda of: of.receipts["fetch"]["git"].update(commit=None)), "hold", "not in Git"),
-    ("Git not told", records("clean_git", lambda of: of.receipts["fetch"].update(git=None)), "hold", "not in Git"),
+    ("Git not told", records("clean_git", lambda of: of.receipts["fetch"].update(git=None)), "hold", "git is no object"),
     ("clean by a word", records("clean_git", lambda of: of.receipts["fetch"]["git"].update(dirty="no")), "hold", "not in Git"),
     ("no receipts", records("clean_git", lambda of: of.receipts.clear()), "hold", "no receipt of gate@r1"),
     ("complete lineage", lambda: honest(ASKED["lineage"]), "pass", "4 receipts lead from the data to the model"),
