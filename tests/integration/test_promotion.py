@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -394,24 +395,24 @@ def test_code_that_is_no_longer_there_decides_nothing(tracker: Tracker, monkeypa
     assert read_log(tracker.workspace) == []
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def no_room() -> Iterator[None]:
-    """No process from here may write a byte to a file, as on a full disk."""
+    """Let no process from here write a byte to a file, as on a full disk; whoever writes down results can again after it."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_is_told_and_leaves_the_log_whole(
-    tracker: Tracker, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_a_full_disk_is_told_and_leaves_the_log_whole(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = promote(tracker, "1")
     (tracker.workspace / decisions.LOG).unlink()
     monkeypatch.setattr(decisions, "PATIENCE_SECONDS", 0.0)
-    request.getfixturevalue("no_room")
-    with pytest.raises(ResourceError, match=r"decisions.jsonl: cannot be written .*; Git has the decisions"):
-        decisions.mirror(tracker.workspace, [entry])
-    with pytest.raises(ResourceError, match="not decided: Git cannot make refs/compactlm/decisions/00000002"):
-        decisions.commit(tracker.workspace, sealed({"model": NAME}, [entry]))
+    with no_room():
+        with pytest.raises(ResourceError, match=r"decisions.jsonl: cannot be written .*; Git has the decisions"):
+            decisions.mirror(tracker.workspace, [entry])
+        with pytest.raises(ResourceError, match="not decided: Git cannot make refs/compactlm/decisions/00000002"):
+            decisions.commit(tracker.workspace, sealed({"model": NAME}, [entry]))
     assert read_refs(tracker.workspace) == [entry]
