@@ -15,10 +15,11 @@ SPEND: Final = {"first": 750_000, "between": 1_500_000, "last": 3_500_000}  # to
 TRANSFER_TOKENS: Final = 2_500_000
 DISAGREEMENT: Final = 0.08  # share of rows on which two equally good models answer differently, roughly
 FOREIGN: Final = 2.2  # tokens a word from which a teacher hardly knows a language
-SURFACE: Final = 0.35  # of the transfer rows get another outside, as in the default run: docs/robust.md
-ALSO_MEASURED: Final = ("handles", "links", "hashtags", "emoticons", "end_marks", "entities", "numbers", "typos")
-DRESSED: Final = (*ALSO_MEASURED, "retweet", "laughs", "stretched", "quotes", "lists")
-MEASURED_ALONE: Final = ("emails", "titles", "names", "negation")  # what no row is dressed in, so that something is measured
+# Kinds of change in the outside of a text: docs/robust.md.
+CHANGES: Final = (
+    *("handles", "links", "hashtags", "emoticons", "end_marks", "entities", "numbers", "typos"),
+    *("emails", "titles", "names", "negation"),
+)
 STEPS: Final = 500  # that a teacher is fine-tuned for, at least, unless texts are so long that this takes too long:
 TEACHER_TOKENS: Final = 1_200_000  # twice what the default run trains its teacher on
 
@@ -143,16 +144,11 @@ def _max_tokens(rows: RowFacts, teacher: TeacherFacts, warnings: list[str]) -> i
 
 def _transfer(rows: RowFacts, spliced: int) -> dict[str, Any]:
     low, high = rows.words
-    surface = {"share": SURFACE, "kinds": list(DRESSED)}
-    return {"sources": [], "min_words": low, "max_words": max(high, low), "rows": 0, "spliced_rows": spliced, "surface": surface}
+    return {"sources": [], "min_words": low, "max_words": max(high, low), "rows": 0, "spliced_rows": spliced, "surface": None}
 
 
 def _stress(rows: RowFacts) -> dict[str, Any]:
-    changed = {
-        "of": "validation",
-        "rows": max(1, min(400, rows.of_set("validation"))),
-        "kinds": [*MEASURED_ALONE, *ALSO_MEASURED],
-    }
+    changed = {"of": "validation", "rows": max(1, min(400, rows.of_set("validation"))), "kinds": list(CHANGES)}
     return {"sets": {}, "changed": changed}
 
 
