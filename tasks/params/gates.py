@@ -167,7 +167,7 @@ class Promotion(Section):
 
     gates: list[Gate]
     approval: Approval | None
-    remote: Annotated[str, Field(pattern=REMOTE)] | None  # of Git, where the decisions of all clones come together
+    remote: Annotated[str, Field(pattern=REMOTE)] | None = None  # of Git, where the decisions of all clones come together
 
 
 def gate_faults(

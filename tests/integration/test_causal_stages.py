@@ -185,6 +185,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             validation=at / "validation/summary.json",
             selection=at / "selection.json",
             data=at / "data/summary.json",
+            sets=made.sets,
             out=at / "report.html",
         )
     return made
