@@ -162,15 +162,15 @@ def settle(tracker: Tracker, name: str, drop: str = "") -> None:
 
 def _log_of_registry(tracker: Tracker, name: str, drop: str) -> list[Decision]:
     """Return the log with the decision by which the aliases stand; StaleError where it is neither here nor at a remote."""
-    log = read_log(tracker.workspace)
-    try:
-        refuse_stale(tracker, name, log, drop)
-    except StaleError:
-        if not exchange(tracker.workspace):
-            raise
+    while True:
         log = read_log(tracker.workspace)
-        refuse_stale(tracker, name, log, drop)
-    return log
+        try:
+            refuse_stale(tracker, name, log, drop)
+        except StaleError:
+            if not exchange(tracker.workspace):  # what others decide reaches the remote first, so it is there by now
+                raise
+        else:
+            return log
 
 
 def describe_newest(tracker: Tracker, name: str, entry: Decision) -> None:
@@ -239,7 +239,7 @@ def reconcile_locked(tracker: Tracker, name: str, *, repair: bool = False, drop:
     log = read_log(tracker.workspace)
     if missing := mirror(tracker.workspace, log):
         done.append(f"{missing} decision{'s' if missing > 1 else ''} written to the other copy of the log")
-    refuse_stale(tracker, name, log, drop)
+    log = _log_of_registry(tracker, name, drop)  # others may have decided since the remote was asked
     last = newest(log, name)
     if last is None:
         return done
