@@ -242,7 +242,7 @@ def has_header(rows: Sequence[Sequence[str]]) -> bool:
     """Return whether the first row names the columns: short words, each once, none a number nor a value of its own column."""
     first, body = [cell.strip() for cell in rows[0]], rows[1:]
     named = [cell for cell in first if cell]
-    if not named or len(set(named)) < len(named) or any(len(cell) > LONG_NAME or _is_number(cell) for cell in named):
+    if not named or len(set(named)) < len(named) or any(len(cell) > LONG_NAME or is_number(cell) for cell in named):
         return False
     for at, cell in enumerate(first):
         values = [row[at].strip() for row in body if at < len(row)]
@@ -251,7 +251,8 @@ def has_header(rows: Sequence[Sequence[str]]) -> bool:
     return True
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Return whether a cell is a number."""
     try:
         float(cell)
     except ValueError:

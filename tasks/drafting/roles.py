@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Final
 
 from tasks.data.faults import PAIRS, did_you_mean, tidy_label
-from tasks.drafting.raw import SPLITS, Raw
+from tasks.drafting.raw import SPLITS, Raw, is_number
 from tasks.errors import DataError
 
 TEXT_NAMES: Final = (
@@ -85,7 +85,7 @@ def _column(name: str, cells: Sequence[str]) -> Column:
         characters=fmean(map(len, filled)) if filled else 0.0,
         distinct=len(set(filled)),
         filled=len(filled) / max(1, len(cells)),
-        numeric=bool(filled) and all(map(_is_number, filled)),
+        numeric=bool(filled) and all(map(is_number, filled)),
     )
 
 
@@ -175,14 +175,6 @@ def _unusable(raw: Raw) -> str:
     return "".join(f"; {name}: {why}" for name, why in raw.unusable.items())
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
 def classes_of(cells: Sequence[str]) -> tuple[dict[str, str], Counter[str]]:
     """Return how each label is written -> its one name, and how many rows each name has, in the order of numbers or letters.
 
@@ -190,7 +182,7 @@ def classes_of(cells: Sequence[str]) -> tuple[dict[str, str], Counter[str]]:
     are numbers. Empty cells are no class.
     """
     written = Counter(cell for cell in cells if tidy_label(cell))
-    whole = all(_is_number(cell) and float(cell) % 1 == 0 for cell in written)
+    whole = all(is_number(cell) and float(cell) % 1 == 0 for cell in written)
     groups: dict[str, Counter[str]] = {}
     for cell, count in written.items():
         name = str(int(float(cell))) if whole else " ".join(tidy_label(cell).split())
