@@ -18,8 +18,15 @@ ASKED = {"metric": "agreement", "set": "stress_*", "min": 0.8, "min_support": 10
 GAP = {"metric": "response_gap", "set": "changed_validation", "slices": "change:*", "max": 0.2, "min_support": 100}
 
 
+PRACTISED = ["handles", "retweet", "links", "hashtags", "emoticons", "end_marks", "entities", "numbers", "typos"]
+GLOSSES = {"source": "path:glosses.txt", "pattern": "^(.+)$", "rows": 30_000}
+
+
 def values() -> dict[str, Any]:
+    """Return params.yaml with text of other subjects to learn from, and dressed rows."""
     found: dict[str, Any] = read_yaml(ROOT / "params.yaml")
+    transfer = {"rows": 54_000, "spliced_rows": 40_000, "broad": {"glosses": GLOSSES}}
+    found["data"]["transfer"] |= {**transfer, "surface": {"share": 0.35, "kinds": PRACTISED}}
     return found
 
 
