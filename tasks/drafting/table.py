@@ -82,8 +82,11 @@ def prepare(raw: Raw, roles: Roles) -> Prepared:
         notes.append(f"{len(left_out)} {words}: {_some(sorted(left_out))}")
     if moved:
         notes.append(f"texts were moved between sets so that each class stands in all three: {_some(sorted(moved))}")
-    must_copy = must_copy or bool(left_out or moved)
     frame = frame.assign(set=placed)
+    if given and (parted := int(((frame["split"] != "") & (frame["set"] != frame["split"])).sum())) and not moved:
+        notes.append(f"{parted:,} texts are equal, or nearly, to one in another of the file's own sets, and go with it")
+        must_copy = True
+    must_copy = must_copy or bool(left_out or moved)
     frame = frame[~frame["label"].isin(left_out)]
     order = list(classes_of(frame["label"].tolist())[1])
     if set(order) <= set(raw.classes):

@@ -53,5 +53,6 @@ def flow(value: Any) -> str:
         plain = PLAIN.fullmatch(value) and value.lower() not in RESERVED
         return value if plain else json.dumps(value, ensure_ascii=False)
     if isinstance(value, float):
-        return f"{value:.1e}" if 0 < abs(value) < 0.001 else repr(value)  # YAML takes 1e-05 for a string
+        mantissa, e, exponent = repr(value).partition("e")
+        return repr(value) if "." in mantissa or not e else f"{mantissa}.0e{exponent}"  # YAML takes 1e-05 for a string
     return json.dumps(value)

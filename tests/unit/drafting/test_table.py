@@ -61,3 +61,14 @@ def test_rows_without_text_or_label_are_left_out_and_said() -> None:
     made = prepared([*texts("a", 100), "", *texts("b", 100)], [*["x"] * 100, "x", *["y"] * 99, ""])
     assert len(made.texts) == 199
     assert any("2 of 201 rows" in note for note in made.notes)
+
+
+def test_a_text_that_stands_in_two_of_the_files_sets_goes_into_one() -> None:
+    splits = [("train", "validation", "test", "train")[i % 4] for i in range(400)]
+    rows, labels = texts("a", 200) + texts("b", 200), ["x"] * 200 + ["y"] * 200
+    assert not prepared(rows, labels, splits).must_copy
+    rows[1] = f"{rows[0]}!"  # train and validation
+    made = prepared(rows, labels, splits)
+    assert made.must_copy
+    assert made.sets[0] == made.sets[1]
+    assert any("1 texts are equal, or nearly" in note for note in made.notes)
