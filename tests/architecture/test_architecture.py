@@ -285,7 +285,9 @@ def _check(words: list[str]) -> None:
 def _check_compactlm(arguments: list[str]) -> None:
     """Raise unless `compactlm ARGUMENTS` is a command whose options exist and whose overrides params.yaml takes."""
     name, *rest = [word for word in arguments if word != "--help"] or [""]
-    if name:
+    if name and not rest:  # prose names the command without what it is given
+        assert name in COMPACTLM.commands
+    elif name:
         with COMPACTLM.commands[name].make_context(name, rest) as context:
             overrides = context.params.get("set_") or []
             apply_overrides((ROOT / "params.yaml").read_text(encoding="utf-8"), overrides, "params.yaml")
