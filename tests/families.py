@@ -13,7 +13,7 @@ from tasks.models.checkpoint import classifier_from_config
 from tests.conftest import tiny_config, tiny_tokenizer, write_tokenizer_files
 
 END = "<|endoftext|>"
-ENCODERS = ("bert", "distilbert", "roberta")
+ENCODERS = ("bert", "distilbert", "roberta", "mpnet")
 HEADS, FFN, LAYERS, HEAD_SIZE = 4, 48, 3, 8
 
 
@@ -59,6 +59,20 @@ def roberta_tokenizer() -> dict[str, Any]:
     return tokenizer
 
 
+def mpnet_tokenizer() -> dict[str, Any]:
+    """Return a WordPiece tokenizer.json with MPNet's special tokens, and its post-processor; [UNK] stands among the pieces."""
+    tokenizer = tiny_tokenizer()
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    pieces = [*specials, *(piece for piece in tokenizer["model"]["vocab"] if piece not in ("[CLS]", "[SEP]", "[MASK]")), "<mask>"]
+    tokenizer["model"]["vocab"] = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer["added_tokens"] = [
+        {**tokenizer["added_tokens"][0], "id": pieces.index(token), "content": token} for token in (*specials, "[UNK]", "<mask>")
+    ]
+    ends = {"sep": ["</s>", 2], "cls": ["<s>", 0]}
+    tokenizer["post_processor"] = {"type": "RobertaProcessing", **ends, "trim_offsets": True, "add_prefix_space": False}
+    return tokenizer
+
+
 BYTES = 258
 DISTILBERT = {
     "model_type": "distilbert",
@@ -80,6 +94,19 @@ ROBERTA = {
     "vocab_size": len(roberta_tokenizer()["model"]["vocab"]),
     "max_position_embeddings": 66,
     "type_vocab_size": 1,
+    "hidden_size": HEADS * HEAD_SIZE,
+    "num_attention_heads": HEADS,
+    "intermediate_size": FFN,
+    "num_hidden_layers": LAYERS,
+}
+MPNET = {
+    "model_type": "mpnet",
+    "architectures": ["MPNetForSequenceClassification"],
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "vocab_size": len(mpnet_tokenizer()["model"]["vocab"]),
+    "max_position_embeddings": 66,
     "hidden_size": HEADS * HEAD_SIZE,
     "num_attention_heads": HEADS,
     "intermediate_size": FFN,
@@ -115,6 +142,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "bert": tiny_config(len(tiny_tokenizer()["model"]["vocab"])),
     "distilbert": DISTILBERT,
     "roberta": ROBERTA,
+    "mpnet": MPNET,
     "gpt2": GPT2,
     "llama": LLAMA,
     "llama_one_group": {**LLAMA, "num_key_value_heads": 1},
@@ -133,6 +161,11 @@ def write_family(name: str, folder: Path) -> Path:
         (folder / "tokenizer.json").write_text(json.dumps(roberta_tokenizer()))
         settings = {"tokenizer_class": "RobertaTokenizer", "model_max_length": 64, "add_prefix_space": False}
         (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    elif name == "mpnet":
+        names = {"bos": "<s>", "eos": "</s>", "sep": "</s>", "cls": "<s>", "unk": "[UNK]", "pad": "<pad>", "mask": "<mask>"}
+        settings = {f"{role}_token": token for role, token in names.items()} | {"do_lower_case": True, "model_max_length": 64}
+        write_tokenizer_files(mpnet_tokenizer(), folder)
+        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "MPNetTokenizer", **settings}))
     elif name in ENCODERS:
         write_tokenizer_files(tiny_tokenizer(), folder)
     else:

@@ -115,12 +115,13 @@ def kept_ids(
     can be.
     """
     check_prunable(tokenizer, size)
-    needed = special_ids(config)
-    if config.get("model_type") == "roberta":  # which counts positions from its padding id on, so that may not move
-        needed += range(int(config["pad_token_id"]))
+    counts_from_padding = config.get("model_type") in ("roberta", "mpnet")  # positions are, so that may not move
+    below = list(range(int(config["pad_token_id"]) + 1)) if counts_from_padding else []
+    needed = special_ids(config) + below
     size = min(size, len(ids_of(tokenizer)))
     if is_wordpiece(tokenizer):
-        pieces, special = pieces_in_order(tokenizer), special_pieces(tokenizer)
+        pieces = pieces_in_order(tokenizer)
+        special = special_pieces(tokenizer) | {pieces[i] for i in below}
         worth = None if prior is None else worth_of(pieces, special, counts, prior)
         return choose_pieces(pieces, special, counts, size, worth)
     if prior is not None:

@@ -271,8 +271,14 @@ def save_causal_lm(model: Any, tokenizer_folder: Path, out: Path) -> None:
 def bound_length(folder: Path) -> None:
     """Let the tokenizer of a teacher cut texts at the positions that the model has, where it names no length or a greater one.
 
-    Stock pipelines ask it alone, and a longer text would end them. Students have their teacher's settings.
+    Stock pipelines ask it alone, and a longer text would end them. What tokenizer.json itself cuts and pads goes: stock classes
+    overrule it, and whoever reads it alone would get every text as long as its makers' batches. Students have their teacher's
+    settings.
     """
+    tokenizer = read_json(folder / "tokenizer.json")
+    if tokenizer.get("padding") or tokenizer.get("truncation"):
+        bare = {**tokenizer, "padding": None, "truncation": None}
+        (folder / "tokenizer.json").write_text(json.dumps(bare, ensure_ascii=False, indent=1), encoding="utf-8")
     config, settings_file = read_config(folder), folder / "tokenizer_config.json"
     most = adapter_of(config).positions(config)
     settings = read_json(settings_file) if settings_file.exists() else None

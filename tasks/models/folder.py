@@ -46,7 +46,8 @@ def teacher_faults(folder: Path, task: str, wanted: TeacherWanted) -> list[str]:
         return faults.lines
     where = folder / "config.json"
     other_form = list(_form_faults(where, config))
-    faults.add([*other_form, *_length_faults(config, family, wanted.tokens)], SourceError)
+    overruled = [f"{where}: {words}" for words in family.overruled(config)]
+    faults.add([*other_form, *overruled, *_length_faults(config, family, wanted.tokens)], SourceError)
     with faults.gathered():
         tokenizer, settings = read_tokenizer(folder)
         faults.add(list(tokenizer_faults(folder, task, config, tokenizer, settings)), SourceError)
@@ -162,7 +163,7 @@ def _body(config: Config, layout: Layout, layers: int) -> Iterator[str]:
 def _sizes(config: Config, family: Family) -> dict[str, int]:
     shape = family.shape(config)
     widths = family.widths(config, shape)
-    return {**shape, "heads": widths.A, "qkv": FUSED * widths.A, "pooler": shape["hidden"]}
+    return {**shape, "each_head": shape["heads"], "heads": widths.A, "qkv": FUSED * widths.A, "pooler": shape["hidden"]}
 
 
 def _some(names: list[str]) -> str:

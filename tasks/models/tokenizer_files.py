@@ -13,10 +13,15 @@ from tasks.models.architectures import adapter_of
 from tasks.models.architectures.family import Config
 from tasks.models.weight_files import read_object
 
-USUAL_CLASS: Final = {"bert": "BertTokenizer", "distilbert": "BertTokenizer", "roberta": "RobertaTokenizer"}
+USUAL_CLASS: Final = {
+    **dict.fromkeys(("bert", "distilbert"), "BertTokenizer"),
+    "mpnet": "MPNetTokenizer",
+    "roberta": "RobertaTokenizer",
+}
 OVERRIDING: Final = {  # tokenizer_class -> settings that change a part of tokenizer.json, and what they are if left out
     "BertTokenizer": [("do_lower_case", True, "normalizer")],
     "DistilBertTokenizer": [("do_lower_case", True, "normalizer")],
+    "MPNetTokenizer": [("do_lower_case", True, "normalizer")],
     "RobertaTokenizer": [("add_prefix_space", False, "pre_tokenizer")],
 }
 
@@ -58,7 +63,7 @@ def padding_id(where: Path, config: Config, tokenizer: Mapping[str, Any], settin
     if not reads_last:
         if given is not None and not sound:
             raise SourceError(f"{where}: pad_token_id: {given} is none of the {rows} rows of the embedding; give the tokenizer's")
-        if config["model_type"] == "roberta" and named is not None and named != (1 if given is None else given):
+        if adapter_of(config).reserved(config) and named is not None and named != (1 if given is None else given):
             raise SourceError(
                 f"{where}: pad_token_id: {given}, and the tokenizer pads with {named}; positions are counted from it"
             )
@@ -106,7 +111,7 @@ def tokenizer_faults(
         ("padding", "its positions are counted from the first token, so that an answer would depend on the batch"),
     ):
         stored = tokenizer.get(what)
-        rotary = adapter_of(config).positions(config) is None or config["model_type"] == "roberta"
+        rotary = adapter_of(config).positions(config) is None or adapter_of(config).reserved(config)
         if task != "classification" or (what == "padding" and rotary):
             continue
         side = settings.get(f"{what}_side") or (stored.get("direction") if isinstance(stored, dict) else None)

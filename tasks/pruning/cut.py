@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -117,7 +117,8 @@ class Cutter(ABC):
         if count not in self.chosen:
             self.chosen[count] = choose_layers(num_layers(self.model), self.blocks(count), self.ranking.missed)
         layers, missed = self.chosen[count]
-        plan = make_plan(self.ranking.scores, layers, target, pieces, adapter.head_groups(config), self.merge)
+        scores = with_shared_heads(self.ranking.scores, layers) if adapter.same_heads else self.ranking.scores
+        plan = make_plan(scores, layers, target, pieces, adapter.head_groups(config), self.merge)
         student = self.student(plan)
         more |= change(student)
         self.save(student, parent, folder / "model")
@@ -146,6 +147,12 @@ def choose_layers(total: int, candidates: list[set[int]], missed: Missed) -> tup
     least = candidates[min(range(len(candidates)), key=losses.__getitem__)]
     named = {",".join(map(str, sorted(block))): loss for block, loss in zip(candidates, losses, strict=True)}
     return [layer for layer in range(total) if layer not in least], named
+
+
+def with_shared_heads(scores: Scores, layers: list[int]) -> Scores:
+    """Return the scores with those of a head summed over the layers that stay, for families whose layers keep the same heads."""
+    total_H = scores.heads_LH[layers].double().sum(dim=0).float()
+    return replace(scores, heads_LH=total_H.expand_as(scores.heads_LH))
 
 
 def make_plan(
@@ -179,6 +186,11 @@ def student_of(parent: Path, plan: Plan, from_config: Callable[[dict[str, Any]],
     """Return the pruned model that follows from the parent's folder and a plan, bit for bit; `from_config` makes its class."""
     config = read_config(parent)
     adapter = adapter_of(config)
+    if adapter.same_heads and any(heads != plan.heads[0] for heads in plan.heads):
+        raise ParamsError(
+            f"plan.json: keep.heads: layers keep other heads, and a stock {config['model_type']} model has one table for the "
+            "heads of all layers; keep the same ones in each"
+        )
     weights = load_file(parent / "model.safetensors")
     student = from_config(renumbered(adapter.resized(config, plan.shape(), plan.layers), plan.vocabulary))
     load_weights(student, slice_weights(weights, adapter.layout(config), plan, adapter.head_size(config)))

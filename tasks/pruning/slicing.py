@@ -31,7 +31,9 @@ def slice_weights(weights: Mapping[str, Tensor], layout: Layout, plan: Plan, hea
 def _kept(plan: Plan, child: int | None, head_size: int) -> dict[str, Tensor]:
     """Return the kept indices along each dimension, inside the student's layer `child` or outside the layers."""
     kept = {"hidden": plan.hidden, "vocabulary": plan.vocabulary, "pooler": plan.pooler}
-    if child is not None:
+    if child is None:
+        kept["each_head"] = plan.heads[0]  # where a family has such a weight, all layers keep the same heads
+    else:
         kept["ffn"] = plan.ffn[child]
         kept["heads"] = [head * head_size + offset for head in plan.heads[child] for offset in range(head_size)]
     return {axis: torch.tensor(indices, dtype=torch.int64) for axis, indices in kept.items()}

@@ -84,7 +84,8 @@ class MaskGradient:
 def weight_sums(weights: Mapping[str, Tensor], layout: Layout, num_heads: int, power: int) -> Scores:
     """Return for each structure the sum of |w|**power over all weights that go when it goes, biases included; fp32.
 
-    The embeddings count for the hidden width. Summed in fp64, so that the order of the weights does not matter.
+    The embeddings count for the hidden width, and a weight that has an entry a head outside the layers for the heads of the
+    first layer, which always stays. Summed in fp64, so that the order of the weights does not matter.
     """
     sums: dict[tuple[str, int], Tensor] = {}
     for name, weight in weights.items():
@@ -93,9 +94,12 @@ def weight_sums(weights: Mapping[str, Tensor], layout: Layout, num_heads: int, p
             key = (axis, layer if layer is not None and axis != "hidden" else 0)
             sums[key] = sums[key] + values if key in sums else values
     layers = sorted(layer for axis, layer in sums if axis == "ffn")
+    heads_LH = torch.stack([sums["heads", i].reshape(num_heads, -1).sum(dim=1) for i in layers])
+    if ("each_head", 0) in sums:
+        heads_LH[0] += sums["each_head", 0]
     return Scores(
         ffn_LF=torch.stack([sums["ffn", layer] for layer in layers]).float(),
-        heads_LH=torch.stack([sums["heads", i].reshape(num_heads, -1).sum(dim=1) for i in layers]).float(),
+        heads_LH=heads_LH.float(),
         hidden_D=sums["hidden", 0].float(),
         pooler_D=sums.get(("pooler", 0), torch.zeros(0)).float(),
     )

@@ -29,7 +29,7 @@ class TextClassifier(PythonModel):  # type: ignore[misc]
 
         config = self.model.config
         length = int(config.max_position_embeddings)
-        if config.model_type == "roberta":  # which counts positions from its padding id on
+        if config.model_type in ("roberta", "mpnet"):  # which count positions from their padding id on
             length -= int(config.pad_token_id) + 1
         tokens = self.tokenizer(list(model_input), padding=True, truncation=True, max_length=length, return_tensors="pt")
         with torch.no_grad():

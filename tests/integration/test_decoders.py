@@ -7,7 +7,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from tasks.data.byte_pairs import ids_of
 from tasks.data.frames import write_sets
@@ -25,13 +28,14 @@ from tasks.pruning.classification import student_from_plan
 from tasks.pruning.shapes import Plan
 from tasks.running.preflight import check_tokenizer
 from tasks.stages import distill, export, prune, teacher, teacher_logits
-from tests.families import BYTES, END, roberta_tokenizer, write_family
+from tests.families import BYTES, END, mpnet_tokenizer, roberta_tokenizer, write_family
 from tests.integration.tiny_run import tiny_params, tiny_set, write_tiny_sets
 
 SHAPES = {
     "gpt2": {"hidden": 16, "heads": 2, "ffn": 20, "layers": 2},
     "llama": {"hidden": 24, "heads": 2, "ffn": 20, "layers": 2},
     "roberta": {"hidden": 16, "heads": 2, "ffn": 20, "layers": 2},
+    "mpnet": {"hidden": 16, "heads": 2, "ffn": 20, "layers": 2},
 }
 
 
@@ -110,6 +114,41 @@ def test_a_decoder_goes_through_the_stages(tmp_path: Path, monkeypatch: pytest.M
     found = measure_cost(subject, Teacher(parent, exported / "teacher", None), row_settings(params))
     assert found["params_total"] == facts["params_total"]
     assert set(found["latency"]) == {"torch", "onnx", "onnx_int8"}
+
+
+@pytest.mark.slow
+def test_an_mpnet_is_cut_exported_and_read_by_stock_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    size = len(ids_of(mpnet_tokenizer()))
+    params = params_of("mpnet", "activation", size - 8)
+    base, sets, tokens = write_family("mpnet", tmp_path / "base"), tmp_path / "sets", tmp_path / "tokens"
+    write_prepared(sets, tokens, base, params)
+    pruned, student_tokens = tmp_path / "pruned", tmp_path / "student_tokens"
+    prune.run(
+        params,
+        round="r1",
+        parent=base,
+        tokens=tokens,
+        sets=sets,
+        teacher=base,
+        out=pruned,
+        planned=tmp_path / "search/planned.json",
+        student_tokens=student_tokens,
+    )
+    heads = read_json(pruned / "plan.json")["keep"]["heads"]
+    assert all(kept == heads[0] for kept in heads)
+    table = load_file(pruned / "model/model.safetensors")["mpnet.encoder.relative_attention_bias.weight"]
+    whole = load_file(base / "model.safetensors")["mpnet.encoder.relative_attention_bias.weight"]
+    assert torch.equal(table, whole[:, heads[0]])
+    ids = ids_of(read_json(pruned / "model/tokenizer.json"))
+    assert [ids[token] for token in ("<s>", "<pad>", "</s>", "<unk>")] == [0, 1, 2, 3], "positions are counted from id 1"
+    stock = AutoTokenizer.from_pretrained(pruned / "model")
+    text = "a plain text of words"
+    assert stock(text)["input_ids"] == Tokenizer.from_file(str(pruned / "model/tokenizer.json")).encode(text).ids
+    parity = export.run(params, model=pruned / "model", sets=sets, out=tmp_path / "exported")
+    assert parity["load_back_max_difference"] <= 1e-5
+    assert parity["golden_max_difference"] <= 1e-4
+    assert parity["onnx_max_difference"] <= 1e-4, "distances and positions are computed in the ONNX file too"
 
 
 @pytest.mark.slow

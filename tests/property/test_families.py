@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tasks.data.tokens import TokenSet
-from tasks.errors import SourceError
+from tasks.errors import ParamsError, SourceError
 from tasks.files import write_json
 from tasks.measuring import cost
 from tasks.models.architectures import adapter_of, freeze, leave_out_unread, without_layers
@@ -30,7 +31,7 @@ from tasks.models.predict import predict_logits
 from tasks.pruning.calibration import Calibration
 from tasks.pruning.classification import student_from_plan
 from tasks.pruning.criteria import CRITERIA, keep_best
-from tasks.pruning.cut import make_plan
+from tasks.pruning.cut import make_plan, with_shared_heads
 from tasks.pruning.shapes import Plan
 from tasks.registry.served_model import TextClassifier
 from tests.families import CONFIGS, ENCODERS, FFN, HEADS, LAYERS, write_family
@@ -199,6 +200,8 @@ def test_the_student_has_the_promised_parameters_and_loads_with_the_stock_class(
     labels = np.arange(6) % 2
     scores = CRITERIA["activation"](Calibration(model, rows(), labels, CPU, 0))
     pieces = list(range(target["vocabulary"]))
+    if adapter.same_heads:
+        scores = with_shared_heads(scores, list(range(layers)))
     plan = make_plan(scores, list(range(layers)), target, pieces, adapter.head_groups(config))
     student = student_from_plan(folders[name], plan)
     student.config.pad_token_id = model.config.pad_token_id
@@ -284,7 +287,7 @@ def test_what_no_classifier_reads_can_be_left_out(folders: dict[str, Path], name
         torch.testing.assert_close(dict(short.named_parameters())[key].grad, parameter.grad, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "mpnet"])
 def test_the_last_layer_computes_one_token(folders: dict[str, Path], name: str) -> None:
     model = load_classifier(folders[name])
     attend_plainly(model, CPU.device)
@@ -349,8 +352,37 @@ torch.save(found, f"{sys.argv[1]}/logits.pt")
         assert torch.equal(found[name], mine), name
 
 
-def test_roberta_counts_positions_from_its_padding_id_and_is_served_so(folders: dict[str, Path]) -> None:
-    folder = folders["roberta"]
+def test_heads_that_share_a_table_are_the_same_in_all_layers(folders: dict[str, Path]) -> None:
+    with pytest.raises(ParamsError, match="a stock mpnet model has one table for the heads of all layers"):
+        student_of(folders["mpnet"], heads=[[0, 1], [0, 1], [1, 2]], hidden=list(range(16)), pooler=list(range(16)))
+    config = read_config(folders["mpnet"])
+    scores = Calibration(load_classifier(folders["mpnet"]), rows(), np.arange(6) % 2, CPU, 0).weight_sums(1)
+    loud = scores.heads_LH.clone()
+    loud[:, :] = torch.tensor([[3.0, 2.0, 1.0, 0.0], [0.0, 9.0, 0.0, 4.0], [0.0, 0.0, 5.0, 0.0]])
+    target = {**adapter_of(config).shape(config), "heads": 2, "hidden": 16}
+    kept = {}
+    for layers in ([0, 1], [0, 2]):
+        shared = with_shared_heads(replace(scores, heads_LH=loud), layers)
+        kept[tuple(layers)] = make_plan(shared, layers, target, list(range(target["vocabulary"])), 1).heads
+    assert kept == {(0, 1): [[1, 3]] * 2, (0, 2): [[0, 2]] * 2}, "summed over the layers that stay"
+    assert make_plan(shared, [0, 2], target, [0], 1, merge=True).merged == [[[0, 1], [2, 3]]] * 2, "the same pairs, too"
+
+
+def test_a_table_of_distances_counts_for_its_heads(folders: dict[str, Path]) -> None:
+    model = load_classifier(folders["mpnet"])
+    calibration = Calibration(model, rows(), np.arange(6) % 2, CPU, 0)
+    before = calibration.weight_sums(1).heads_LH
+    table = model.mpnet.encoder.relative_attention_bias.weight
+    expected = table.detach().abs().sum(dim=0)
+    with torch.no_grad():
+        table.zero_()
+    torch.testing.assert_close(before[0] - calibration.weight_sums(1).heads_LH[0], expected)
+    assert torch.equal(before[1:], calibration.weight_sums(1).heads_LH[1:])
+
+
+@pytest.mark.parametrize("name", ["roberta", "mpnet"])
+def test_who_counts_positions_from_the_padding_id_is_served_so(folders: dict[str, Path], name: str) -> None:
+    folder = folders[name]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer("th!")["input_ids"] == Tokenizer.from_file(str(folder / "tokenizer.json")).encode("th!").ids
     served = TextClassifier()
@@ -378,7 +410,7 @@ def test_layers_that_attend_by_their_number_attend_so_in_the_student(
 
 
 def test_an_unknown_architecture_is_refused_with_those_that_are_supported() -> None:
-    with pytest.raises(SourceError, match="'gemma' is not supported; allowed: bert, distilbert, roberta, gpt2, llama"):
+    with pytest.raises(SourceError, match="'gemma' is not supported; allowed: bert, distilbert, roberta, mpnet, gpt2, llama"):
         adapter_of({"model_type": "gemma"})
 
 

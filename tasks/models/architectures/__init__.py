@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from tasks.errors import SourceError
-from tasks.models.architectures import bert, distilbert, gpt2, llama, roberta
+from tasks.models.architectures import bert, distilbert, gpt2, llama, mpnet, roberta
 from tasks.models.architectures.family import Config, Family
 from tasks.models.architectures.layout import Layout
 
@@ -22,6 +22,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "bert": bert.FAMILY,
     "distilbert": distilbert.FAMILY,
     "roberta": roberta.FAMILY,
+    "mpnet": mpnet.FAMILY,
     "gpt2": gpt2.FAMILY,
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), llama.FAMILY),
 }

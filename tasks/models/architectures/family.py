@@ -5,7 +5,7 @@ Letters: V vocabulary, D hidden, A channels of all query heads, K of all key hea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -59,12 +59,15 @@ class Family:
     byte_pairs: bool  # whether tokenizers are byte-pair encodings, which write every text with 256 bytes
     reserved: Callable[[Config], int] = lambda _: 0  # rows of the table of positions that are none
     one_width: bool = True  # whether stock classes need hidden = heads x head size, so that those two shrink together
+    same_heads: bool = False  # whether a weight outside the layers has an entry a head, so that all layers keep the same ones
     gated: bool = False  # whether the feed-forward part has a third product, which gates the neurons
     norm_weights: int = 2  # of a norm, for each channel: its weight and its bias
     extras: Callable[[Config, Widths], int] = biases  # parameters of a layer besides products and norms
+    tabled: Callable[[Shape], int] = lambda _: 0  # parameters of tables that are not as wide as the model
     filled: Callable[[Config], Config] = lambda config: config  # with the sizes that a config may leave out
     follows: Callable[[Config, Config], Config] = lambda _config, resized: resized  # what else changes with the sizes
     own_refusal: Callable[[Config, Shape], str | None] = lambda _config, _shape: None
+    overruled: Callable[[Config], Iterable[str]] = lambda _: ()  # what config.json says and stock classes do not follow
     first_token_alone: Callable[[Any], None] | None = None  # makes a model's last layer compute no other token
 
     def shape(self, config: Config) -> dict[str, int]:
@@ -122,7 +125,7 @@ class Family:
         head = D * D + D + num_labels * (D + 1) if self.READS == "first" else num_labels * D
         non_embedding = new_shape["layers"] * layer + norm + head
         rows = new_shape["vocabulary"] + sum(int(config[key]) for key in self.tables)
-        return {"total": rows * D + non_embedding, "non_embedding": non_embedding}
+        return {"total": rows * D + self.tabled(new_shape) + non_embedding, "non_embedding": non_embedding}
 
     def flops_per_example(self, config: Config, tokens: int, classes: int) -> int:
         """Return the FLOPs of the matrix products of one forward pass over T tokens, two for each multiply-add.

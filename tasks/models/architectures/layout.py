@@ -1,7 +1,8 @@
 """Where the weights and the channels of a family's models are: tables of names, and what can be read off them.
 
 Names of dimensions: `vocabulary`, `hidden`, `heads` (the channels of the heads, side by side), `qkv` (query, key and value
-channels one after the other in one weight), `ffn`, `pooler`; None is never cut.
+channels one after the other in one weight), `each_head` (one entry a head, for the heads of all layers), `ffn`, `pooler`; None
+is never cut.
 """
 
 from __future__ import annotations
