@@ -84,7 +84,7 @@ class Asked:
                 cert=self.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"),
             )
         except requests.RequestException as error:
-            self.fault = f"does not answer ({_reason(error)})"
+            self.fault = f"does not answer ({reason(str(error))})"
             return 0, None
         with suppress(ValueError):
             return answer.status_code, answer.json()
@@ -231,12 +231,12 @@ def _dotted(version: tuple[int, int]) -> str:
     return ".".join(map(str, version))
 
 
-def _reason(error: Exception) -> str:
-    """Return in a few words why a request had no answer."""
-    words = without_passwords(str(error))
+def reason(said: str) -> str:
+    """Return in a few words why a request had no answer, by what a library says of it."""
+    words = without_passwords(said)
     if "timed out" in words:
-        return f"no answer within {ASK_SECONDS:.0f} s"
-    known = re.search(r"\[Errno -?\d+\] ([^'\")]+)|(certificate verify failed[^'\")]*)", words)
+        return "no answer in time"
+    known = REASONS.search(words)
     return next((part for part in known.groups() if part), "") if known else words[:120]
 
 
