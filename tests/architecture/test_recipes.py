@@ -99,6 +99,7 @@ def run(folder: Path, *tests: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_criterion_and_a_loss_by_their_recipes(copied: Path) -> None:
     criteria, _, schema = steps("Add a criterion")
     edit(copied / criteria, "Criterion = Callable[", CRITERION.lstrip("\n") + "Criterion = Callable[")

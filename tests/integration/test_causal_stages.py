@@ -509,6 +509,7 @@ def test_a_teacher_cut_to_the_tokens_that_its_text_uses_is_as_good_as_before(run
     assert float(loss.detach()) == pytest.approx(0.0, abs=1e-6), "the loss of a student that equals its teacher"
 
 
+@pytest.mark.slow
 def test_a_llama_is_taken_as_it_is_and_loses_heads_of_each_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its embedding is padded above its 258 tokens, and its makers chose how it generates."""
     monkeypatch.chdir(tmp_path)

@@ -357,6 +357,7 @@ def test_logs_that_parted_before_they_had_a_remote_are_shown_and_left(together: 
     assert (team.here.aliases(NAME), at_remote(team), read_log(team.there.workspace)) == before
 
 
+@pytest.mark.slow
 def test_of_ten_promotions_at_once_in_two_clones_none_is_lost_and_no_number_is_given_twice(together: Team) -> None:
     team = together
     nursery = story.Nursery({"MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]})

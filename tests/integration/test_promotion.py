@@ -31,6 +31,7 @@ from tasks.promotion.keys import own_public_key
 from tasks.registry.tracking import Tracker
 from tests.integration.conftest import shell
 from tests.integration.promotions import STEPS
+from tests.marks import quick
 from tests.signers import make_key
 
 NAME = "toy"
@@ -171,7 +172,7 @@ KILLS += [
 ]
 
 
-@pytest.mark.parametrize(("step", "when", "call"), KILLS, ids=" ".join)
+@pytest.mark.parametrize(("step", "when", "call"), quick(KILLS, [(step, "after", "1") for step in STEPS]))
 def test_a_kill_at_any_step_leaves_the_old_champion_or_the_new_one(
     tracker: Tracker, nursery: Nursery, step: str, when: str, call: str
 ) -> None:
@@ -224,7 +225,7 @@ def approve(tracker: Tracker, key: Path) -> None:
     keep_answer(tracker.workspace, signed_answer(proposal, "approve", "", key))
 
 
-@pytest.mark.parametrize("step", ["content", "commit", "point", "mark"])
+@pytest.mark.parametrize("step", quick(["content", "commit", "point", "mark"], ["commit"]))
 def test_a_kill_at_a_step_of_an_approved_promotion(tracker: Tracker, nursery: Nursery, tmp_path: Path, step: str) -> None:
     promote(tracker, "1")
     key = make_key(tmp_path / "ada")

@@ -28,6 +28,8 @@ from tests.integration.test_serve import wait_for
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = ConcurrencyLimitConfig(limit=1)
 
+pytestmark = pytest.mark.slow  # a server of its own for each
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -14,6 +14,7 @@ import pytest
 from tasks.audit.walk import audit
 from tasks.promotion.decisions import read_refs
 from tasks.promotion.keys import own_public_key
+from tests.marks import quick
 from tests.pipeline.attacks import git_object
 from tests.pipeline.conftest import Command
 from tests.pipeline.forgery import forge_log
@@ -118,7 +119,7 @@ TAMPERED: dict[str, tuple[Callable[[Path], contextlib.AbstractContextManager[Non
 }
 
 
-@pytest.mark.parametrize("what", TAMPERED)
+@pytest.mark.parametrize("what", quick(TAMPERED, ["approval", "approvers at the commit"]))
 def test_a_change_of_what_people_signed_is_found_and_named(approved: Project, what: str) -> None:
     attack, check, subject = TAMPERED[what]
     with attack(approved.folder):
@@ -127,7 +128,7 @@ def test_a_change_of_what_people_signed_is_found_and_named(approved: Project, wh
     assert [failure for failure in failures if failure[0] == check and failure[1].startswith(subject)], failures
 
 
-@pytest.mark.parametrize("what", FORGERIES)
+@pytest.mark.parametrize("what", quick(FORGERIES, ["signature", "who may approve"]))
 def test_a_forged_approval_is_found_and_named(approved: Project, what: str) -> None:
     before = copy.deepcopy(read_refs(approved.folder))
     forge_log(approved.folder, FORGERIES[what])

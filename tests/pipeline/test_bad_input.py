@@ -195,6 +195,7 @@ def test_a_column_that_is_not_there(fresh: Project, tmp_path: Path) -> None:
     assert "bad.csv: no column 'label', which data.columns.label names; did you mean 'labels'?" in said
 
 
+@pytest.mark.slow
 def test_bad_data_stops_before_any_training(project: Project, tmp_path: Path) -> None:
     """What only a look at all rows shows."""
     write_rows(tmp_path / "bad.csv", _in_two_splits(labelled_rows()))

@@ -106,6 +106,7 @@ def without_file(project: Project, name: str) -> contextlib.ExitStack:
 ONNX = "artifacts/rounds/r2/exported/model.onnx"
 
 
+@pytest.mark.slow
 def test_a_version_that_is_lost_stops_a_rebuild_before_another_takes_its_number(
     finished: Project, command: Command, tmp_path: Path
 ) -> None:

@@ -46,6 +46,7 @@ def test_pruning_replays_bit_for_bit_and_leaves_nothing(finished: Project, comma
     assert not list((finished.folder / ".compactlm").glob("audit-*"))
 
 
+@pytest.mark.slow
 def test_a_stage_whose_recorded_result_does_not_follow_is_found(project: Project) -> None:
     """A forger who has changed result, receipt and every digest alike cannot change what the stage does."""
     from tests.pipeline.forgery import forge_output
