@@ -32,6 +32,7 @@ LAST_LINES: Final = 30
 # DVC ignores the interrupt while its command runs, so the command ends first and DVC still releases its locks.
 STOP_SECONDS: Final = 10.0
 BUSY: Final = ("Unable to acquire lock", "is busy", "has been locked")
+SWEPT: Final = "Auto removed it from the lock file"  # what DVC says, stage by stage, after a run that was killed
 NETWORK: Final = ("Connection reset", "Connection refused", "timed out", "Temporary failure in name resolution")
 # DVC runs a stage by a person's shell, which may be none at all; and the code of a stage is that of the workspace.
 PLAIN: Final = {"SHELL": "/bin/sh", "PYTHONSAFEPATH": ""}
@@ -272,7 +273,7 @@ def _follow(name: str, child: subprocess.Popen[str], on_line: Callable[[str], No
     assert child.stdout is not None
     for raw in child.stdout:
         line = raw.rstrip()
-        if not line:
+        if not line or line.endswith((SWEPT, f"{SWEPT}.")):
             continue
         if line.startswith(f"Running stage '{name}'"):
             outcome = "executed"

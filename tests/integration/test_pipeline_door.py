@@ -195,3 +195,16 @@ def test_locks_are_worth_another_try(line: str) -> None:
     assert isinstance(_fault("prepare", 255, ["x", line]), BusyError)
     assert not isinstance(_fault("prepare", 1, ["Connection reset"]), BusyError)
     assert isinstance(_fault("fetch", 1, ["Connection reset by peer"]), BusyError)
+
+
+def test_what_dvc_tells_of_a_run_that_was_killed_is_no_line_of_a_stage(built: Path) -> None:
+    gone = {"pid": 2**22 + 1, "cmd": "dvc repro"}  # above the highest number that a process gets
+    held = {"read": {}, "write": {str(built / "artifacts/selection.json"): gone}}
+    (built / ".dvc/tmp").mkdir(exist_ok=True)
+    (built / ".dvc/tmp/rwlock").write_text(json.dumps(held), encoding="utf-8")
+    (built / "artifacts/selection.json").unlink()
+    told: list[str] = []
+    with StageRunner(built) as runner:
+        assert runner.run("select", told.append) != "skipped"
+    assert [line for line in told if "RWLock" in line or "killed" in line] == []
+    assert str(gone["pid"]) not in (built / ".dvc/tmp/rwlock").read_text(encoding="utf-8")
