@@ -19,6 +19,7 @@ from tasks.cli.console import answers, answers_alone, err, print_json, shown
 from tasks.cli.export import export
 from tasks.cli.init import init
 from tasks.cli.lineage import audit, diff, lineage, publish
+from tasks.cli.predict import predict
 from tasks.cli.promotion import compare, gate, history, promote, rollback
 from tasks.cli.run import run, undo
 from tasks.cli.serve import serve, ui
@@ -55,6 +56,7 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     export: "compactlm export compactlm-sentiment@champion --out exported --key signer.pem",
     shapes: "compactlm shapes --json",
     measure: "compactlm measure r3",
+    predict: "compactlm predict champion reviews.csv --out answers.csv",
     check: "compactlm check --set data.source=path:rows.csv",
     run: "compactlm run --set rounds.r3.layers=2",
     undo: "compactlm undo",
