@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from tasks.cli.approvals import approve, reject
 from tasks.cli.check import check
 from tasks.cli.console import answers, answers_alone, err, print_json, shown
+from tasks.cli.doctor import doctor
 from tasks.cli.export import export
 from tasks.cli.init import init
 from tasks.cli.lineage import audit, diff, lineage, publish
@@ -57,6 +58,7 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     shapes: "compactlm shapes --json",
     measure: "compactlm measure r3",
     predict: "compactlm predict champion reviews.csv --out answers.csv",
+    doctor: "compactlm doctor --json",
     check: "compactlm check --set data.source=path:rows.csv",
     run: "compactlm run --set rounds.r3.layers=2",
     undo: "compactlm undo",
