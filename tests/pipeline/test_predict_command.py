@@ -1,4 +1,4 @@
-"""`compactlm predict` on a real run: version, alias, round and exported folder are one model, in each of its forms."""
+"""`compactlm predict` on a real run: version, alias and round are one model, in each of its forms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tasks.attestation.export import ExportRequest, export_model
 from tests.pipeline.conftest import Command
 from tests.tiny_project import Project
 
@@ -19,27 +18,18 @@ def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-@pytest.fixture(scope="module")
-def exported(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("exported") / "model"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        export_model(finished.folder, "tiny/3", ExportRequest(out, None, None, None))
-    return out
-
-
 def asked(command: Command, project: Project, *arguments: str) -> list[dict[str, str]]:
     code, printed, said = command(project, "predict", *arguments, "--json")
     assert code == 0, said
     return [json.loads(line) for line in printed.splitlines()]
 
 
-def test_every_name_of_a_model_leads_to_its_files(finished: Project, exported: Path, command: Command, tmp_path: Path) -> None:
+def test_every_name_of_a_model_leads_to_its_files(finished: Project, command: Command, tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("A fine film.\nBad, slow and dull.\nGreat!\n")
     plain: list[dict[str, str]] = []
     for form in ([], ["--onnx"], ["--int8"]):
-        first, *others = (asked(command, finished, name, str(texts), *form) for name in ("tiny/3", "3", "r3", str(exported)))
+        first, *others = (asked(command, finished, name, str(texts), *form) for name in ("tiny/3", "3", "r3"))
         assert all(other == first for other in others)
         assert [set(row) for row in first] == [{"text", "label", "score"}] * 3
         plain = plain or first

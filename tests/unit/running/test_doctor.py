@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -46,11 +47,10 @@ def states(found: Iterator[Finding] | list[Finding]) -> dict[str, str]:
     return {finding.about: finding.state for finding in found}
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A committed project with Git and DVC in which nothing has run."""
-    folder = tmp_path / "project"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("template")
     (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     (folder / "dvc.yaml").write_text("stages: {}\n")
     for command in (
@@ -61,6 +61,11 @@ def project(tmp_path: Path) -> Path:
     ):
         subprocess.run(command, cwd=folder, check=True)
     return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, template: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "project"))
 
 
 @pytest.fixture
@@ -86,7 +91,7 @@ def of_project(project: Path, seconds: float = SECONDS, **environ: str) -> list[
 
 def test_an_honest_project_has_nothing_wrong(project: Path, listening: int) -> None:
     address = f"http://{LOOPBACK}:{listening}"
-    subprocess.run([sys.executable, "-m", "dvc", "remote", "add", "team", str(project.parent / "store")], cwd=project, check=True)
+    (project / ".dvc/config").write_text(f"['remote \"team\"']\n    url = {project.parent / 'store'}\n")
     found = of_project(project, 30, MLFLOW_TRACKING_URI=f"{address}", PREFECT_API_URL=f"{address}/api")
     assert "wrong" not in states(found).values(), found
     says = {finding.about: finding.says for finding in found}
@@ -181,23 +186,22 @@ def test_a_torch_that_is_broken_or_slow_is_told() -> None:
     assert (found.state, found.about) == ("warning", "device")
 
 
-def test_the_command(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def run(folder: Path, *arguments: str) -> tuple[int, str]:
-        monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "argv", ["compactlm", "doctor", *arguments])
-        with pytest.raises(SystemExit) as leave:
-            cli.main()
-        return int(leave.value.code or 0), capsys.readouterr().out
+def test_outside_of_a_project_the_machine_is_looked_at() -> None:
+    with torch_says() as torch:
+        found = list(examine(None, {}, torch, time.monotonic() + 30))
+    assert [finding.says for finding in found if finding.about == "project"] == ["no dvc.yaml and params.yaml here or above"]
+    assert {"python", "cores", "git", "device"} < states(found).keys()
 
-    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
-        monkeypatch.delenv(name, raising=False)
+
+def test_the_command(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("HOME", str(project.parent))
-    code, printed = run(project.parent)
-    assert code == 0
-    assert "warning  project: no dvc.yaml and params.yaml here or above" in printed
     monkeypatch.setenv("PREFECT_API_URL", f"http://{LOOPBACK}:{free_port()}/api")
-    code, printed = run(project, "--json")
-    told = json.loads(printed)
-    assert (code, told["wrong"]) == (1, 1)
-    assert {"about", "state", "says", "do"} == set(told["findings"][0])
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "argv", ["compactlm", "doctor", "--json"])
+    with pytest.raises(SystemExit) as leave:
+        cli.main()
+    told = json.loads(capsys.readouterr().out)
+    assert (leave.value.code, told["wrong"]) == (1, 1)
+    assert set(told["findings"][0]) == {"about", "state", "says", "do"}
     assert {finding["about"] for finding in told["findings"]} > {"python", "cores", "memory", "git", "device", "Prefect"}
