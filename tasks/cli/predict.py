@@ -36,11 +36,11 @@ def predict(
 
     The answers are those of stock transformers. A text is cut where the model reads no further, and such texts are counted.
     """
+    started = time.perf_counter()
     from tasks.using.model import INT8, ONNX, TORCH, find_model
     from tasks.using.texts import open_texts
     from tasks.using.write import format_of, own_columns, whole_or_absent, write
 
-    started = time.perf_counter()
     kind, form = format_of(out, as_json), TORCH if onnx is None else ONNX if onnx else INT8
     named = _column(column)
     found = find_model(model, Path.cwd())
@@ -48,7 +48,7 @@ def predict(
     with open_texts(file, named, found.column) as texts:
         for note in texts.notes:
             err.print(f"note: {texts.name}: {note}")
-        from tasks.using.answers import answered, load
+        from tasks.using.answers import answered, load  # torch: only once the texts are known to be fine
 
         classifier = load(found, form)
         own = own_columns(texts.columns, classifier.labels, all_)

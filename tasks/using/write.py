@@ -8,11 +8,13 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from tasks.errors import UserError
-from tasks.using.answers import Answer
 from tasks.using.texts import Row
+
+if TYPE_CHECKING:
+    from tasks.using.answers import Answer  # which loads torch
 
 SEPARATORS: Final = {"csv": ",", "tsv": "\t"}
 ENDINGS: Final = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "csv", "": "csv"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -32,7 +34,7 @@ Predict = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def exported(tiny_model: Path, tiny_exported: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny classifier as `compactlm export` lays it out, its classes named."""
-    folder = tmp_path_factory.mktemp("exported") / "model"
+    folder = tmp_path_factory.mktemp("folder") / "exported"
     shutil.copytree(tiny_model, folder)
     config = read_json(folder / "config.json")
     names = {"0": "negative", "1": "positive"}
@@ -213,6 +215,20 @@ def test_a_round_of_the_project_is_a_model(built: Path, exported: Path) -> None:
     shutil.rmtree(paths.model)
     with pytest.raises(UserError, match=r"r1: is not trained in .*`compactlm run` makes it"):
         find_model("r1", built)
+
+
+def test_the_code_of_the_documents_works(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[2] / "docs/use.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    monkeypatch.chdir(exported.parent)
+    for block in blocks:
+        exec(compile(block, "docs/use.md", "exec"), {})
+    first, second = map(ast.literal_eval, capsys.readouterr().out.splitlines())
+    assert first[0]["label"] == max(second, key=second.__getitem__)
+    assert first[0]["score"] == pytest.approx(max(second.values()), abs=1e-5)
 
 
 def test_the_files_are_called_as_the_export_calls_them() -> None:
