@@ -22,7 +22,7 @@ from tasks.params.file import load_params
 from tasks.running import machine
 from tasks.running.dvc import ask_remote, cache_folder, remote_addresses
 from tasks.running.machine import Finding
-from tasks.running.servers import PREFECT, REGISTRY, TRACKING, ask_mlflow, who_asks
+from tasks.running.servers import PREFECT, REGISTRY, TOKEN, TRACKING, ask_mlflow, mlflow_login, who_asks
 from tasks.running.surroundings import place_faults, remote_faults, server_faults, surroundings_remarks
 
 SECONDS: Final = 4.0  # of all, from the start of the command
@@ -109,7 +109,8 @@ def _git(workspace: Path | None) -> Iterator[Finding]:
         return
     branch = git(workspace, "symbolic-ref", "--short", "HEAD").stdout.decode().strip() or "no branch"
     changed = len(git(workspace, "status", "--porcelain").stdout.splitlines())
-    words = f", {changed} files differ from the commit, which a run records" if changed else ", nothing uncommitted"
+    files = "1 file differs" if changed == 1 else f"{changed} files differ"
+    words = f", {files} from the commit, which a run records" if changed else ", nothing uncommitted"
     yield Finding("git", "fine", f"{version}, on {branch}{words}")
 
 
@@ -160,8 +161,16 @@ def _server(variable: str, about: str, environ: Mapping[str, str], model: str | 
         kind = "answers" if urlsplit(address).hostname else "is there"
         return [Finding(about, "fine", f"{address} {kind}")]
     _, version = ask_mlflow(address, environ).get("version")
-    subject = f"experiment and model {model}" if model else "what it holds"
-    return [Finding(about, "fine", f"{address} answers, MLflow {version}; {who_asks(environ)} may write {subject}")]
+    return [Finding(about, "fine", f"{address} answers, MLflow {version}; {_rights(environ, model)}")]
+
+
+def _rights(environ: Mapping[str, str], model: str | None) -> str:
+    """Return what our user may do at a server of MLflow that found nothing to refuse."""
+    if mlflow_login(environ)[0]:
+        return f"{who_asks(environ)} may write {f'experiment and model {model}' if model else 'there'}"
+    if environ.get(TOKEN):
+        return f"it takes {who_asks(environ)}; whether that may write, the first run shows"
+    return "it asks for no user"
 
 
 def _without_servers(workspace: Path | None, environ: Mapping[str, str]) -> Iterator[Finding]:

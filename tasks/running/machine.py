@@ -23,7 +23,7 @@ NEWEST_TRIED: Final = (3, 13)
 LITTLE_MEMORY: Final = 2e9  # bytes; the default run takes about so much
 LITTLE_DISK: Final = 5e9
 LEAST_DISK: Final = 200e6  # which no run does without, however small its model
-SHOWN: Final = ("torch", "transformers", "mlflow", "prefect", "dvc", "onnxruntime", "great-expectations")
+SHOWN: Final = ("torch", "transformers", "mlflow", "prefect", "dvc")
 DEFAULT_RUN: Final = "the run of the shipped params.yaml reads it; for your own data it is not needed"
 
 # In a process of its own: torch takes seconds to load, and one that is broken may end whoever loads it.

@@ -95,10 +95,10 @@ def test_an_honest_project_has_nothing_wrong(project: Path, listening: int) -> N
     found = of_project(project, 30, MLFLOW_TRACKING_URI=f"{address}", PREFECT_API_URL=f"{address}/api")
     assert "wrong" not in states(found).values(), found
     says = {finding.about: finding.says for finding in found}
-    assert says["MLflow"].startswith(f"{address} answers, MLflow 3.17.2; ")
+    assert says["MLflow"].startswith(f"{address} answers, MLflow 3.17.2; it asks for no user")
     assert says["Prefect"] == f"{address}/api answers"
     assert says["DVC remote team"].endswith("can be read and written, and holds nothing yet")
-    assert "on main, 1 files differ" in says["git"]
+    assert "on main, 1 file differs" in says["git"]
     assert says["params.yaml"] == "describes a run (classification, 3 rounds)"
     of_others = {finding.about: finding.says for finding in of_project(project, 30)}
     assert "is not set: a database in the project" in of_others["MLflow"]
