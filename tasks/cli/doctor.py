@@ -21,7 +21,8 @@ def doctor(as_json: Json = False) -> None:
     """
     from tasks.running.machine import ask_torch
 
-    started, found = time.monotonic(), []
+    started = time.monotonic()
+    found = []
     with ask_torch() as torch:  # which loads while the rest is looked at
         from tasks.running.doctor import examine
 

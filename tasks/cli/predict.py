@@ -68,7 +68,8 @@ def predict(
         have = "has" if tally.empty == 1 else "have"
         err.print(f"{tally.empty:,} of {tally.rows:,} rows {have} no text, and no answer")
     where = f" into {out}" if out else ""
-    err.print(f"{tally.rows:,} rows answered by {found.words} ({form}){where} in {time.perf_counter() - started:.1f} s")
+    rows = "1 row" if tally.rows == 1 else f"{tally.rows:,} rows"
+    err.print(f"{rows} answered by {found.words} ({form}){where} in {time.perf_counter() - started:.1f} s")
 
 
 def _column(given: str | None) -> str | None:

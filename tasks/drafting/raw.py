@@ -23,6 +23,7 @@ from tasks.errors import DataError
 SEPARATORS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 DELIMITED: Final = (".csv", ".tsv", ".txt", ".data", ".dat")
 TRIED_LINES: Final = 500
+FEW_ROWS: Final = 20  # of which each value may be the only one of its kind
 LONG_NAME: Final = 60  # characters; what is longer is no name of a column
 SPLITS: Final = {  # how a folder or a cell names one of the three sets
     **dict.fromkeys(("train", "training"), "train"),
@@ -268,7 +269,8 @@ def has_header(rows: Sequence[Sequence[str]]) -> bool:
         return False
     for at, cell in enumerate(first):
         values = [row[at].strip() for row in body if at < len(row)]
-        if cell and cell in values and len(set(values)) * 2 <= len(values):  # a value that repeats, such as a label
+        repeats = len(set(values)) * 2 <= len(values) or len(values) < FEW_ROWS
+        if cell and cell in values and repeats:  # a value of many rows, such as a label
             return False
     return True
 

@@ -37,7 +37,11 @@ def format_of(out: Path | None, as_json: bool) -> str:
 def own_columns(columns: Sequence[str], labels: Sequence[str], all_scores: bool) -> list[str]:
     """Return what our columns are called: label, score, and a score a class; `predicted_` before a name that the file has."""
     wanted = ["label", "score", *([f"score_{name}" for name in labels] if all_scores else [])]
-    return [f"predicted_{name}" if name in columns else name for name in wanted]
+    return [_free(name, columns) for name in wanted]
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    return _free(f"predicted_{name}", taken) if name in taken else name
 
 
 def write(

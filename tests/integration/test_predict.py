@@ -156,6 +156,11 @@ def test_a_file_with_labels_and_blank_texts(exported: Path, predict: Predict, tm
     assert rows[1][2] in ("negative", "positive")
     for words in ("has such a column already", "1 of 3 rows has no text", "into answers.tsv"):
         assert words in said
+    (tmp_path / "again.csv").write_text("text,label,predicted_label\na film,1,positive\n")
+    code, printed, said = predict(exported, "again.csv")
+    assert printed.splitlines()[0] == "text,label,predicted_label,predicted_predicted_label,score"
+    assert "1 row answered" in said
+    (tmp_path / "again.csv").unlink()
     code, printed, _ = predict(exported, "rows.csv", "--out", "answers.jsonl", "--json")
     assert json.loads(printed)["rows"] == 3
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 3
@@ -165,9 +170,9 @@ def test_a_file_with_labels_and_blank_texts(exported: Path, predict: Predict, tm
 def test_what_takes_long_tells_how_far_it_is(
     exported: Path, file: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "progress" not in predict(exported, file)[2]
-    monkeypatch.setattr(answers, "INTERVAL_SECONDS", 0.0)
-    assert "progress: predict 33/33 rows 100%" in predict(exported, file)[2]
+    for seconds, told in ((600.0, False), (0.0, True)):
+        monkeypatch.setattr(answers, "INTERVAL_SECONDS", seconds)
+        assert ("progress: predict 33/33 rows 100%" in predict(exported, file)[2]) is told
 
 
 def test_faults_are_sentences(exported: Path, tiny_model: Path, file: Path, predict: Predict, tmp_path: Path) -> None:

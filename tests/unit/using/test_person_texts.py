@@ -42,6 +42,7 @@ def written(path: Path, content: str, encoding: str = "utf-8") -> Path:
         ("a.csv", "text,stars\nein schöner Film,5\n", "utf-16", ["ein schöner Film"]),
         ("a.csv", "sep=|\ntext|stars\na film|5\n", "utf-8", ["a film"]),
         ("a.txt", "ham\tGo now\nspam\tWin cash\n" * 3, "utf-8", ["Go now", "Win cash"] * 3),
+        ("a.txt", "ham\tGo now, please\nspam\tWin a lot\nham\tSee you", "utf-8", ["Go now, please", "Win a lot", "See you"]),
         ("a.txt", "A film, really.\n\nNo film, no plot.\r\n", "utf-8", ["A film, really.", "", "No film, no plot."]),
         ("a.txt", "text\na film\n", "utf-8", ["a film"]),
         ("a.jsonl", '{"text": "a"}\n\n{"text": null, "more": [1]}\n', "utf-8", ["a", ""]),
