@@ -22,6 +22,7 @@ from tasks.cli import app as cli
 from tasks.errors import UserError
 from tasks.exports import onnx as door
 from tasks.files import read_json, write_json
+from tasks.report.use import snippets
 from tasks.using import answers
 from tasks.using.model import ONNX_FILES, find_model, longest_text
 from tests.integration.tiny_run import TEXTS
@@ -227,7 +228,8 @@ def test_the_code_of_the_documents_works(
 ) -> None:
     text = (Path(__file__).parents[2] / "docs/use.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2
+    shown = snippets("exported", "exported/onnx/model.onnx", "exported")  # as card and report show it
+    assert blocks == [each.code for each in shown if each.language == "python"]
     monkeypatch.chdir(exported.parent)
     for block in blocks:
         exec(compile(block, "docs/use.md", "exec"), {})
