@@ -17,6 +17,7 @@ from tasks.attestation.instructions import CARD, rendered
 from tasks.attestation.limits import interval, limits, teacher_slice, tradeoffs
 from tasks.progress import visible
 from tasks.report.markdown import Markdown, code
+from tasks.report.use import snippets
 
 HUB_METRICS: Final = {"accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro F1")}
 TASK: Final = {"type": "text-classification", "name": "Text classification"}
@@ -33,6 +34,7 @@ def card(facts: Facts) -> str:
         front_matter=Markdown(_yaml(_front_matter(facts, by_role))),
         teacher=code(by_role["teacher"].text),
         root=code(facts.root),
+        snippets=[each._replace(code=Markdown(each.code)) for each in snippets(".", "onnx/model.onnx", ".")],
         commit=code(facts.commit) if facts.commit else "in no Git repository",
         changes=facts.receipts["teacher"]["facts"].get("changes", []),
         share=_share(facts),

@@ -16,9 +16,11 @@ from typer.exceptions import TyperException
 from tasks.cli.approvals import approve, reject
 from tasks.cli.check import check
 from tasks.cli.console import answers, answers_alone, err, print_json, shown
+from tasks.cli.doctor import doctor
 from tasks.cli.export import export
 from tasks.cli.init import init
 from tasks.cli.lineage import audit, diff, lineage, publish
+from tasks.cli.predict import predict
 from tasks.cli.promotion import compare, gate, history, promote, rollback
 from tasks.cli.run import run, undo
 from tasks.cli.serve import serve, ui
@@ -55,6 +57,8 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     export: "compactlm export compactlm-sentiment@champion --out exported --key signer.pem",
     shapes: "compactlm shapes --json",
     measure: "compactlm measure r3",
+    predict: "compactlm predict champion reviews.csv --out answers.csv",
+    doctor: "compactlm doctor --json",
     check: "compactlm check --set data.source=path:rows.csv",
     run: "compactlm run --set rounds.r3.layers=2",
     undo: "compactlm undo",

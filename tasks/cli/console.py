@@ -69,9 +69,19 @@ def answers_alone() -> Iterator[None]:
 def print_json(value: Any, indent: int | None = 1) -> None:
     """Print one JSON value for programs, at once."""
     answers.append(value)
-    place = _kept[-1] if _kept else sys.stdout
+    place = _standard_output()
     place.write(json.dumps(value, indent=indent, sort_keys=True) + "\n")
     place.flush()
+
+
+def answers_file() -> TextIO:
+    """Return standard output for rows of answers, which programs then have in place of one JSON value."""
+    answers.append(None)
+    return _standard_output()
+
+
+def _standard_output() -> TextIO:
+    return _kept[-1] if _kept else sys.stdout
 
 
 def show(value: Any, as_json: bool, *lines: str) -> None:

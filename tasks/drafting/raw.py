@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tasks.data.sources import OTHERS, data_file, is_text_folder, kind_of
 from tasks.data.tables import UTF16, Table, scan_table
@@ -23,6 +23,7 @@ from tasks.errors import DataError
 SEPARATORS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 DELIMITED: Final = (".csv", ".tsv", ".txt", ".data", ".dat")
 TRIED_LINES: Final = 500
+FEW_ROWS: Final = 20  # of which each value may be the only one of its kind
 LONG_NAME: Final = 60  # characters; what is longer is no name of a column
 SPLITS: Final = {  # how a folder or a cell names one of the three sets
     **dict.fromkeys(("train", "training"), "train"),
@@ -96,7 +97,17 @@ def _structured(place: Path) -> Raw:
 
 
 def _json_array(place: Path) -> Raw:
-    """Return a .json file that is a list of objects, or an object with one such list."""
+    """Return a .json file as a table: what it nests is named as unusable."""
+    records = json_records(place)
+    names = list(dict.fromkeys(name for record in records for name in record))
+    nested = {name for record in records for name, cell in record.items() if isinstance(cell, list | dict)}
+    columns = {name: [_text(record.get(name)) for record in records] for name in names if name not in nested}
+    unusable = dict.fromkeys(sorted(nested), "holds lists or objects")
+    return Raw(columns, len(records), ("a list of objects, which a run reads as rows of a table",), False, unusable)
+
+
+def json_records(place: Path) -> list[dict[str, Any]]:
+    """Return the objects of a .json file that is a list of them, or an object with one such list; DataError otherwise."""
     try:
         value = json.loads(place.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -105,11 +116,7 @@ def _json_array(place: Path) -> Raw:
     records = lists[0] if len(lists) == 1 else None
     if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
         raise DataError(f"{place}: a list of objects is needed; write one object a line in a .jsonl file")
-    names = list(dict.fromkeys(name for record in records for name in record))
-    nested = {name for record in records for name, cell in record.items() if isinstance(cell, list | dict)}
-    columns = {name: [_text(record.get(name)) for record in records] for name in names if name not in nested}
-    unusable = dict.fromkeys(sorted(nested), "holds lists or objects")
-    return Raw(columns, len(records), ("a list of objects, which a run reads as rows of a table",), False, unusable)
+    return records
 
 
 def _text(value: Any) -> str:
@@ -156,17 +163,11 @@ def _delimited(place: Path) -> Raw:
     text, encoding = _decoded(content)
     notes = [] if encoding == "UTF-8" else [f"encoding {encoding}, not UTF-8"]
     separator = separator_of(text)
-    rows = _rows(text, separator)
+    rows = read_rows(text, separator).rows
     if not rows:
         raise DataError(f"{place}: is empty; give a table with texts and labels")
-    width = Counter(map(len, rows)).most_common(1)[0][0]
-    named = has_header(rows)
-    if named and len(rows[0]) > width:  # rows end in empty cells that nobody wrote
-        width = len(rows[0])
-    names = [name.strip() or f"column_{number}" for number, name in enumerate(rows[0], 1)] if named else []
-    names = [*names, *(f"column_{number}" for number in range(len(names) + 1, width + 1))]
-    if len(set(names)) < len(names):
-        names = [f"{name}_{number}" if names.count(name) > 1 else name for number, name in enumerate(names, 1)]
+    names, named = names_of(rows)
+    width = len(names)
     body = rows[1:] if named else rows
     wrong = sum(len(row) > width for row in body)
     if not named:
@@ -211,20 +212,29 @@ def separator_of(text: str) -> str:
     head = "".join(io.StringIO(text, newline="").readlines()[:TRIED_LINES])
 
     def score(separator: str) -> tuple[float, int]:
-        widths = Counter(map(len, _rows(head, separator)))
+        widths = Counter(map(len, read_rows(head, separator).rows))
         width, count = widths.most_common(1)[0] if widths else (1, 0)
         return (count / widths.total() if width > 1 else 0.0, -width)
 
     return max(SEPARATORS, key=score)
 
 
-def _rows(text: str, separator: str) -> list[list[str]]:
+class Rows(NamedTuple):
+    """Rows of separated values, and how quote marks were read: `csv.QUOTE_MINIMAL` or, as signs of the text, `csv.QUOTE_NONE`."""
+
+    rows: list[list[str]]
+    quoting: Any
+
+
+def read_rows(text: str, separator: str) -> Rows:
+    """Return the rows of a text but for those without any sign; quote marks are signs of the text where that makes even rows."""
     csv.field_size_limit(sys.maxsize)
     quoted = _read(text, separator, csv.QUOTE_MINIMAL)
     if '"' not in text or separator == ",":
-        return quoted
+        return Rows(quoted, csv.QUOTE_MINIMAL)
     plain = _read(text, separator, csv.QUOTE_NONE)
-    return plain if _raggedness(plain) < _raggedness(quoted) else quoted
+    even = _raggedness(plain) < _raggedness(quoted)
+    return Rows(plain, csv.QUOTE_NONE) if even else Rows(quoted, csv.QUOTE_MINIMAL)
 
 
 def _read(text: str, separator: str, quoting: Any) -> list[list[str]]:
@@ -238,6 +248,19 @@ def _raggedness(rows: Sequence[Sequence[str]]) -> float:
     return sum(len(row) != width or any("\n" in cell for cell in row) for row in rows) / max(1, len(rows))
 
 
+def names_of(rows: Sequence[Sequence[str]]) -> tuple[list[str], bool]:
+    """Return the names of the columns, each once, and whether the first row names them; else they are column_1, column_2, ..."""
+    width = Counter(map(len, rows)).most_common(1)[0][0]
+    named = has_header(rows)
+    if named and len(rows[0]) > width:  # rows end in empty cells that nobody wrote
+        width = len(rows[0])
+    names = [name.strip() or f"column_{number}" for number, name in enumerate(rows[0], 1)] if named else []
+    names = [*names, *(f"column_{number}" for number in range(len(names) + 1, width + 1))]
+    if len(set(names)) < len(names):
+        names = [f"{name}_{number}" if names.count(name) > 1 else name for number, name in enumerate(names, 1)]
+    return names, named
+
+
 def has_header(rows: Sequence[Sequence[str]]) -> bool:
     """Return whether the first row names the columns: short words, each once, none a number nor a value of its own column."""
     first, body = [cell.strip() for cell in rows[0]], rows[1:]
@@ -246,7 +269,8 @@ def has_header(rows: Sequence[Sequence[str]]) -> bool:
         return False
     for at, cell in enumerate(first):
         values = [row[at].strip() for row in body if at < len(row)]
-        if cell and cell in values and len(set(values)) * 2 <= len(values):  # a value that repeats, such as a label
+        repeats = len(set(values)) * 2 <= len(values) or len(values) < FEW_ROWS
+        if cell and cell in values and repeats:  # a value of many rows, such as a label
             return False
     return True
 

@@ -89,6 +89,14 @@ def _column(name: str, cells: Sequence[str]) -> Column:
     )
 
 
+def text_columns(raw: Raw) -> list[str]:
+    """Return the columns of a table without labels that may hold its texts, the likeliest first; DataError for pairs of texts."""
+    columns = columns_of(raw)
+    _refuse_pairs(columns)
+    prose = [name for name, column in columns.items() if column.is_prose]
+    return _texts(columns, {_split_column(raw)}) or (prose if len(prose) == 1 else [])
+
+
 def find_roles(raw: Raw, text: str | None = None, label: str | None = None) -> Roles:
     """Return which column is what; `text` and `label` are a person's answers. DataError for a table of another task."""
     columns = columns_of(raw)

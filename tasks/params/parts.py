@@ -19,6 +19,10 @@ CANNOT: Final[Mapping[str, Mapping[str, str]]] = {
         "compare": "compare shows accuracies of classifiers; a language model's rounds stand side by side in the report",
         "export": "export describes classifiers; a language model's folder is the `path` that `compactlm models --json` shows",
         "granularity": "masks are for classifiers; a round of a language model gives axes or a budget",
+        "predict": (
+            "is a language model, which continues texts and gives no labels; its folder loads with AutoModelForCausalLM, and "
+            "`mlflow models serve` continues texts by HTTP"
+        ),
         "piece_dropout": "a language model predicts its pieces, so they stay as they are",
         "search": "rounds of a language model do not search",
         "shapes": (

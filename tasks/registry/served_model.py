@@ -31,6 +31,7 @@ class TextClassifier(PythonModel):  # type: ignore[misc]
         length = int(config.max_position_embeddings)
         if config.model_type in ("roberta", "mpnet"):  # which count positions from their padding id on
             length -= int(config.pad_token_id) + 1
+        length = min(length, self.tokenizer.model_max_length)  # where stock pipelines cut
         tokens = self.tokenizer(list(model_input), padding=True, truncation=True, max_length=length, return_tensors="pt")
         with torch.no_grad():
             probabilities = self.model(**tokens).logits.float().softmax(dim=-1)

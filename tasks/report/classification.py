@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from tasks.report import elsewhere, page
+from tasks.report import elsewhere, page, use
 from tasks.report.charts import Point, front
 from tasks.report.page import MAIN_SET
 from tasks.report.parts import (
@@ -56,6 +56,7 @@ def render(story: Story) -> str:
         _slices(story, story.focus),
         _rivals(story, story.focus, sets),
         _int8(story),
+        use.section(story),
         page.curves(story.models),
         page.data_checks(story),
         page.origin(story),

@@ -175,6 +175,27 @@ def cache_folder(workspace: Path) -> Path:
         return Path(repo.cache.local.path).parents[1]
 
 
+def remote_addresses(workspace: Path) -> dict[str, str]:
+    """Return name -> address of the remotes of DVC's configuration; an address may hold a password."""
+    with _open(workspace) as repo:
+        return {name: str(remote.get("url", "")) for name, remote in repo.config["remote"].items()}
+
+
+def ask_remote(workspace: Path, name: str) -> str:
+    """Return what a remote answers: `there`, `empty` where it has nothing yet, else why it cannot be read."""
+    try:
+        with _open(workspace) as repo:
+            remote = repo.cloud.get_remote(name)
+            remote.fs.info(remote.path)
+    except FileNotFoundError:
+        return "empty"
+    except Exception as error:  # each kind of remote has a library of its own, with errors of its own
+        if type(error).__module__ == "builtins" and not isinstance(error, OSError | ImportError):
+            raise
+        return next(iter(str(error).splitlines()), type(error).__name__)
+    return "there"
+
+
 def fetch_objects(workspace: Path, names: Iterable[str]) -> str:
     """Bring objects by their md5 from the DVC remote into the cache, those that it has; return why it could not be asked."""
     from dvc.exceptions import DvcException

@@ -48,14 +48,24 @@ def surroundings_faults(workspace: Path, environ: Mapping[str, str], model: str 
     """
     probes = _Probes(environ, model)
     checks: list[Callable[[], list[str]]] = [
-        lambda: _name_faults(workspace),
-        lambda: _git_faults(workspace),
-        lambda: [fault for name in MERGED for fault in _file_faults(workspace, name)],
-        lambda: _folder_faults(environ),
+        lambda: place_faults(workspace, environ),
         lambda: [fault for name in MLFLOW for fault in _store_faults(name, environ, probes)],
         lambda: _server_faults(PREFECT, environ, probes),
     ]
     return [fault for check in checks for fault in check()] + probes.faults()
+
+
+def place_faults(workspace: Path, environ: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each thing that is wrong with the project's place: its name, Git, records in it, folders."""
+    of_files = [fault for name in MERGED for fault in _file_faults(workspace, name)]
+    return [*_name_faults(workspace), *_git_faults(workspace), *of_files, *_folder_faults(environ)]
+
+
+def server_faults(variable: str, environ: Mapping[str, str], model: str | None = None) -> list[str]:
+    """Return a sentence for each thing that is wrong with the server that one variable names; it may take some seconds."""
+    probes = _Probes(environ, model)
+    told = (_server_faults if variable == PREFECT else _store_faults)(variable, environ, probes)
+    return told + probes.faults()
 
 
 def surroundings_remarks(workspace: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ from tasks.promotion.first_champion import settle_champion
 from tasks.registry.live import LEAVE_SECONDS, open_recorder
 from tasks.registry.reading import PREFIX
 from tasks.registry.tracking import FILES_SHA256, Tracker
+from tasks.running.doctor import examine
 from tests.integration import servers
 from tests.integration.servers import Team, Told, named
 from tests.pipeline import conftest as pipeline
@@ -152,6 +154,20 @@ def test_servers_are_asked_before_a_run_and_all_that_is_wrong_is_said_at_once(re
         assert any(words in fault for fault in faults), faults
     honest = team.run("runner", recorded, "check", "--json").json["faults"]
     assert not any(fault.startswith(("MLFLOW", "PREFECT")) for fault in honest), honest
+
+
+def test_the_doctor_says_who_may_do_what(recorded: Path, team: Team) -> None:
+    def told(role: str) -> dict[str, tuple[str, str]]:
+        team.become(role)
+        with subprocess.Popen(["true"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as no_torch:
+            found = list(examine(recorded, os.environ, no_torch, time.monotonic() + 60))
+        return {finding.about: (finding.state, finding.says) for finding in found}
+
+    runner, reader = told("runner"), told("reader")
+    assert (runner["MLflow"][0], runner["Prefect"][0]) == ("fine", "fine"), runner
+    assert runner["MLflow"][1].endswith("the user 'runner' may write experiment and model tiny")
+    assert reader["MLflow"][0] == "wrong"
+    assert "refuses the user 'reader': EDIT on the registered model tiny is missing" in reader["MLflow"][1]
 
 
 def test_a_password_in_an_address_comes_out_nowhere(recorded: Path, team: Team) -> None:

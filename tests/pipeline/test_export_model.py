@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import csv
 import hashlib
+import html
+import io
 import json
 import os
 import re
@@ -22,11 +26,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tasks.attestation.endpoint import send
 from tasks.attestation.export import ExportRequest, export_model
+from tasks.children import own_path
 from tasks.errors import UserError
 from tasks.files import digest, file_sha256, read_json
 from tests.pipeline.conftest import Command
 from tests.tampering import moved_away, one_byte
-from tests.tiny_project import Project
+from tests.tiny_project import ROOT, Project
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")
 
@@ -310,6 +315,41 @@ def test_a_model_whose_audit_fails_stays_here(project: Project, command: Command
     assert "artifacts/data/sets/train.parquet" in heard
     assert list(tmp_path.glob("**/README.md")) == []
     assert not (tmp_path / "model").exists()
+
+
+def test_what_the_card_shows_works_when_pasted(exported: Path) -> None:
+    text = (exported / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```(python|sh)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    assert [language for language, _ in shown] == ["python", "python", "sh"]
+    label = pasted(shown, exported)
+    assert label in read_json(exported / "config.json")["id2label"].values()
+
+
+def test_what_the_report_shows_works_when_pasted(finished: Project) -> None:
+    page = (finished.folder / "artifacts/report.html").read_text(encoding="utf-8")
+    chosen = read_json(finished.folder / "artifacts/selection.json")["selected"]
+    shown = [html.unescape(code) for code in re.findall(r"<pre tabindex=\"0\"><code>(.*?)</code></pre>", page, flags=re.DOTALL)]
+    assert len(shown) == (0 if chosen is None else 3)
+    if shown:
+        pasted(list(zip(("python", "python", "sh"), shown, strict=True)), finished.folder)
+
+
+def pasted(shown: list[tuple[str, str]], folder: Path) -> str:
+    """Return the label that code for transformers, ONNX Runtime and the shell gives in a folder; all must give the same."""
+    env = {**os.environ, "PATH": own_path(), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    env.pop("MLFLOW_TRACKING_URI", None)
+    printed = []
+    for language, code in shown:
+        command = ["bash", "-ec", code] if language == "sh" else [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    [answer], scores = ast.literal_eval(printed[0]), ast.literal_eval(printed[1])
+    [row] = csv.DictReader(io.StringIO(printed[2]))
+    assert answer["label"] == max(scores, key=scores.__getitem__) == row["label"]
+    assert answer["score"] == pytest.approx(scores[answer["label"]], abs=1e-5)
+    assert answer["score"] == pytest.approx(float(row["score"]), abs=1e-5)
+    return str(answer["label"])
 
 
 def test_wrong_wishes(finished: Project, command: Command, tmp_path: Path) -> None:

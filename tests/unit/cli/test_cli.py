@@ -134,7 +134,7 @@ def _needed(command: Any) -> list[str]:
     return [word for parameter in needed for word in (*parameter.opts[:1], "r1") if word.startswith("-") or word == "r1"]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "doctor"])  # which looks at any machine
 def test_every_command_answers_in_json_outside_of_a_project(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
