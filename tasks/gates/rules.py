@@ -72,12 +72,14 @@ WHO: Final = {
     "teacher": "the teacher",
     "parent": "the parent round",
     "tfidf_logistic": "TF-IDF + logistic regression",
+    "second_text_alone": "the second text alone",
     "champion": "the champion",
 }
 WHOSE: Final = {
     "teacher": "the teacher's",
     "parent": "its parent's",
     "tfidf_logistic": "the TF-IDF baseline's",
+    "second_text_alone": "the second-text baseline's",
     "champion": "the champion's",
 }
 # What is answered by yes or no, and the section of params.yaml in which it can be asked.

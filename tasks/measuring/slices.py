@@ -10,8 +10,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.pairs import SEPARATOR
+
 OVERALL: Final = "overall"
 LENGTHS: Final = ("length:short", "length:medium", "length:long")
+# Of pairs: how long the second text is, and which share of its words the first one has too.
+SECOND_LENGTHS: Final = ("second:short", "second:medium", "second:long")
+OVERLAPS: Final = ("overlap:low", "overlap:medium", "overlap:high")
 RARE: Final = "tokens:rare"
 NEGATION: Final = "negation"
 NEGATIONS: Final = re.compile(
@@ -32,12 +37,13 @@ def document_frequency(texts: Iterable[str]) -> Counter[str]:
     return Counter(word for text in texts for word in set(words(text)))
 
 
-def slice_names(label_names: Sequence[str], sources: Iterable[str]) -> list[str]:
-    """Return every slice a set can have, `overall` first; also those that turn out to be empty."""
+def slice_names(label_names: Sequence[str], sources: Iterable[str], pairs: bool = False) -> list[str]:
+    """Return every slice a set, or one of pairs, can have, `overall` first; also those that turn out to be empty."""
     return [
         OVERALL,
         *(f"class:{name}" for name in label_names),
         *LENGTHS,
+        *((*SECOND_LENGTHS, *OVERLAPS) if pairs else ()),
         RARE,
         NEGATION,
         *(f"source:{name}" for name in sorted(set(sources))),
@@ -55,18 +61,31 @@ def slices_of(
     """Return for each row the names of its slices, `overall` left out; names as in `slice_names`.
 
     Lengths are the terciles, in words, of the rows given. `tokens:rare` is the share `rare_share` of the rows whose
-    rarest words are rarest by `frequency`.
+    rarest words are rarest by `frequency`. A pair is one text (`tasks.data.pairs`) with the words of both; `negation` is then
+    that in the second.
     """
-    split = [words(text) for text in texts]
+    split, further = [words(text) for text in texts], _of_pairs(texts)
+    negated = split if further is None else [words(text.partition(SEPARATOR)[2]) for text in texts]
     lengths = _terciles([len(row) for row in split])
     rare = _rarest_rows([rarity(row, frequency) for row in split], rare_share)
     rows = []
-    for i, row in enumerate(split):
+    for i in range(len(split)):
         names = [f"class:{label_names[labels[i]]}", LENGTHS[lengths[i]]]
         names += [RARE] if i in rare else []
-        names += [NEGATION] if is_negated(row) else []
+        names += [NEGATION] if is_negated(negated[i]) else []
+        names += further[i] if further is not None else []
         rows.append([*names, f"source:{sources[i]}"])
     return rows
+
+
+def _of_pairs(texts: Sequence[str]) -> list[list[str]] | None:
+    """Return the slices that each pair is in by its second text, terciles of the rows given; None of single texts."""
+    if not any(SEPARATOR in text for text in texts):
+        return None
+    split = [[words(side) for side in text.split(SEPARATOR)] for text in texts]
+    lengths = _terciles([len(second) for _, second in split])
+    shared = [round(1000 * len(set(first) & set(second)) / max(1, len(set(second)))) for first, second in split]
+    return [[SECOND_LENGTHS[length], OVERLAPS[place]] for length, place in zip(lengths, _terciles(shared), strict=True)]
 
 
 def masks_of(rows: Sequence[Sequence[str]], names: Iterable[str]) -> dict[str, NDArray[np.bool_]]:
