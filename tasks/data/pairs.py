@@ -6,16 +6,17 @@ first text share. In a string the texts stand around `SEPARATOR`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from tasks.artifacts import GROUP as GROUP
+from tasks.artifacts import SECOND as SECOND
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Text = str | tuple[str, str]  # as tokenizers take it
 SEPARATOR: Final = "\x1f"  # cleaning takes it for white space, so no cleaned text holds it
-SECOND: Final = "text_pair"
-GROUP: Final = "group"
 PAIR_COLUMNS: Final = (SECOND, GROUP)
 
 
@@ -50,6 +51,18 @@ def joined_texts(frame: pd.DataFrame) -> list[str]:
     """Return the texts of a set in its order, a pair as one string."""
     first: list[str] = frame["text"].tolist()
     return first if not holds_pairs(frame) else [join(*pair) for pair in zip(frame["text"], frame[SECOND], strict=True)]
+
+
+def sets_mark(processor: Any) -> bool:
+    """Return whether the post-processor of a tokenizer.json writes special tokens between the two texts of a pair."""
+    kind = processor.get("type") if isinstance(processor, Mapping) else None
+    if kind == "Sequence":
+        return any(map(sets_mark, processor["processors"]))
+    if kind == "TemplateProcessing":
+        kinds = [(next(iter(step)), next(iter(step.values())).get("id")) for step in processor["pair"]]
+        places = [place for place, entry in enumerate(kinds) if entry in (("Sequence", "A"), ("Sequence", "B"))]
+        return len(places) == 2 and places[1] - places[0] > 1
+    return kind in ("BertProcessing", "RobertaProcessing")
 
 
 def swapped(texts: Sequence[tuple[str, str]]) -> list[Text]:

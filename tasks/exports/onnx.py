@@ -55,7 +55,8 @@ def export_onnx(model: Any, out: Path, types: bool = False) -> None:
     mask = example.clone()
     mask[1, 5:] = 0
     names = [*INPUTS, *([TYPES] if types else [])]
-    examples = (example, mask, mask) if types else (example, mask)
+    # Of one tensor in two places the exporter makes one input.
+    examples = (example, mask, torch.zeros_like(example)) if types else (example, mask)
     fused = model.config._attn_implementation
     model.cpu().set_attn_implementation("eager")
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.artifacts import NO_LABEL, original_of
+from tasks.artifacts import GROUP, NO_LABEL, original_of
 from tasks.gates.evidence import Gathered, Model, Reading, disagreement, gather_from
 from tasks.gates.judge import Paired
 from tasks.gates.paired import count_pairs
@@ -97,7 +97,8 @@ def _pair(temperature: float | None, rule: Rule, rows: Rows, other: Rows) -> Pai
         if rule.metric in compared.gaps:
             return Values(compared.gaps[rule.metric], widest=True)
         return Values(compared.means[rule.metric][:, None], widest=False)
-    return count_pairs(rows["label"][chosen], rows["prediction"][chosen], other["prediction"][chosen])
+    groups = rows[GROUP][chosen] if GROUP in rows else None
+    return count_pairs(rows["label"][chosen], rows["prediction"][chosen], other["prediction"][chosen], groups)
 
 
 def _in_slice(rows: Rows, name: str) -> Any:
@@ -114,6 +115,8 @@ def _doubt(num_classes: int, who: str, rows: Rows, teacher: Rows) -> str | None:
         return f"{who} has not {num_classes} finite logits for each row. Evaluate again"
     if not np.array_equal(rows["prediction"], rows["logits"].argmax(axis=1)):
         return f"the predictions of {who} are not the largest of its logits. Evaluate again"
+    if list(rows.get(GROUP, ())) != list(teacher.get(GROUP, ())):
+        return f"{who} and the teacher have their rows in different groups. Evaluate both again"
     if rows["slices"] != teacher["slices"]:
         return f"{who} and the teacher have their rows in different slices. Evaluate both again"
     return None

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tasks.data.pairs import GROUP
+from tasks.artifacts import GROUP
 from tasks.errors import StageError
 
 INT8_COLUMN: Final = "prediction_int8"  # the class that the int8 file chose

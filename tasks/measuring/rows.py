@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tasks.artifacts import Interval, SetQuality, original_of
 from tasks.data.frames import rows_sha256
-from tasks.data.pairs import GROUP, holds_pairs, joined_texts
+from tasks.data.pairs import GROUP, holds_pairs, joined_texts, texts_of
 from tasks.errors import StageError
 from tasks.measuring.predictions import read_rows
 from tasks.measuring.quality import Draws, Floats, Ints, interval_of_mean, intervals_of_sums, measure_slices
@@ -44,7 +44,7 @@ def measure(
     """
     labels = frame["label"].to_numpy(dtype=np.int64)
     sources, names = frame["source"].astype(str).tolist(), [how.labels[i] for i in sorted(how.labels)]
-    rows = slices_of(joined_texts(frame), labels.tolist(), sources, names, learnt, how.rare_share)
+    rows = slices_of(texts_of(frame), labels.tolist(), sources, names, learnt, how.rare_share)
     masks, pairs = masks_of(rows, slice_names(names, sources, holds_pairs(frame))), holds_pairs(frame)
     entry: SetQuality = {
         "rows": len(frame),

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data.pairs import SEPARATOR
+from tasks.data.pairs import Text
 
 OVERALL: Final = "overall"
 LENGTHS: Final = ("length:short", "length:medium", "length:long")
@@ -51,7 +51,7 @@ def slice_names(label_names: Sequence[str], sources: Iterable[str], pairs: bool 
 
 
 def slices_of(
-    texts: Sequence[str],
+    texts: Sequence[Text],
     labels: Sequence[int],
     sources: Sequence[str],
     label_names: Sequence[str],
@@ -61,28 +61,27 @@ def slices_of(
     """Return for each row the names of its slices, `overall` left out; names as in `slice_names`.
 
     Lengths are the terciles, in words, of the rows given. `tokens:rare` is the share `rare_share` of the rows whose
-    rarest words are rarest by `frequency`. A pair is one text (`tasks.data.pairs`) with the words of both; `negation` is then
-    that in the second.
+    rarest words are rarest by `frequency`. A pair has the words of both its texts; `negation` is then that in the
+    second.
     """
-    split, further = [words(text) for text in texts], _of_pairs(texts)
-    negated = split if further is None else [words(text.partition(SEPARATOR)[2]) for text in texts]
+    sides = [[words(side) for side in ((text,) if isinstance(text, str) else text)] for text in texts]
+    split, further = [[word for side in row for word in side] for row in sides], _of_pairs(sides)
     lengths = _terciles([len(row) for row in split])
     rare = _rarest_rows([rarity(row, frequency) for row in split], rare_share)
     rows = []
     for i in range(len(split)):
         names = [f"class:{label_names[labels[i]]}", LENGTHS[lengths[i]]]
         names += [RARE] if i in rare else []
-        names += [NEGATION] if is_negated(negated[i]) else []
-        names += further[i] if further is not None else []
+        names += [NEGATION] if is_negated(sides[i][-1]) else []
+        names += further[i]
         rows.append([*names, f"source:{sources[i]}"])
     return rows
 
 
-def _of_pairs(texts: Sequence[str]) -> list[list[str]] | None:
-    """Return the slices that each pair is in by its second text, terciles of the rows given; None of single texts."""
-    if not any(SEPARATOR in text for text in texts):
-        return None
-    split = [[words(side) for side in text.split(SEPARATOR)] for text in texts]
+def _of_pairs(split: Sequence[Sequence[Sequence[str]]]) -> list[list[str]]:
+    """Return the slices that each pair is in by its second text, terciles of the rows given; of single texts there are none."""
+    if any(len(sides) == 1 for sides in split):
+        return [[] for _ in split]
     lengths = _terciles([len(second) for _, second in split])
     shared = [round(1000 * len(set(first) & set(second)) / max(1, len(set(second)))) for first, second in split]
     return [[SECOND_LENGTHS[length], OVERLAPS[place]] for length, place in zip(lengths, _terciles(shared), strict=True)]

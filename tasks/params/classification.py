@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from tasks.data.sources import texts_wanted
+from tasks.gates.rules import EXACT
 from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, Checks, ExtraLoss, Params, Prune, Splits
 from tasks.params.parts import Count, LearningRate, Name, PartOf, Positive, Section, Share, Source, did_you_mean
 from tasks.params.rounds import Round, Search, row_faults
@@ -295,7 +296,7 @@ class ClassificationParams(Params):
             *super().checks(),
             (("rounds", "data", "runtime"), self._training_faults),
             (("rounds", "baselines"), self._rival_faults),
-            (("gates", "data"), self._pair_faults),
+            (("gates", "promotion", "data"), self._pair_faults),
         ]
 
     def _training_faults(self) -> Iterator[str]:
@@ -305,9 +306,17 @@ class ClassificationParams(Params):
                 yield f"rounds.{name}.search trains each candidate in one process; set runtime.launcher: null"
 
     def _pair_faults(self) -> Iterator[str]:
-        for place, gate in enumerate(self.gates):
-            if gate.versus == ALONE and self.data.columns.text_pair is None:
-                yield f"gates.{place}.versus: {ALONE} is measured of pairs; name the second text in data.columns.text_pair"
+        pairs = self.data.columns.text_pair is not None
+        for where, asked in (("gates", self.gates), ("promotion.gates", self.promotion.gates)):
+            for place, gate in enumerate(asked):
+                if gate.versus == ALONE and not pairs:
+                    yield f"{where}.{place}.versus: {ALONE} is measured of pairs; name the second text in data.columns.text_pair"
+                if pairs and (gate.test == "mcnemar" or (gate.confidence is not None and gate.metric in EXACT)):
+                    counted = "test: mcnemar" if gate.test else f"{gate.metric} with confidence"
+                    yield (
+                        f"{where}.{place}: {counted} takes rows to be independent, and pairs of one first text are not; allowed "
+                        "with pairs: accuracy with test: paired_bootstrap, which draws them together, or no confidence"
+                    )
 
     def _rival_faults(self) -> Iterator[str]:
         for name, target in self.rounds.items():
