@@ -69,6 +69,7 @@ def save_set_tokens(
             "rows_sha256": rows_sha256(frame["row_id"]),
             "tokens": int(tokens.offsets[-1]),
             "labels": {str(label): int(count) for label, count in labels.items()},
+            **({"groups": int(frame[GROUP].nunique())} if holds_pairs(frame) else {}),
         }
     return facts
 

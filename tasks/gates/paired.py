@@ -89,7 +89,7 @@ def _kinds(
 
 
 def paired_bootstrap(pairs: Pairs, margin: float, confidence: float, resamples: int, seed: int) -> Estimate:
-    """Return the difference by percentile bootstrap over rows, or groups; `margin` is the allowed drop (a gain asked for: below 0).
+    """Return the difference by percentile bootstrap over rows, or groups; `margin` is the allowed drop, of a gain minus it.
 
     Drawing N rows with replacement and counting the lost and gained among them is one multinomial draw; so is drawing groups, of
     which the difference is a ratio of sums. The p-value is (1 + resamples at or beyond the margin) / (1 + resamples), and `low`
