@@ -13,7 +13,7 @@ from tests.tiny_project import write_rows
 OPINIONS = (["dull", "bad", "slow"], ["good", "great", "fine"])
 FILLERS = ["film", "plot", "act", "scene", "music", "end", "cast", "script", "tone", "light"]
 LABELS = {0: "against", 1: "for"}
-PRUNED = {"vocabulary": 84, "hidden": 24, "heads": 3, "ffn": 32, "layers": 2}
+PRUNED = {"vocabulary": 78, "hidden": 24, "heads": 3, "ffn": 32, "layers": 2}
 
 
 def pair_rows(firsts: int = 90, seed: int = 0) -> list[dict[str, Any]]:
