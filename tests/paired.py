@@ -51,7 +51,12 @@ def pair_params(rows: Path, **data: Any) -> ClassificationParams:
     values["validate_data"] |= {"min_rows_per_class": 20, "max_duplicate_share": 0.2, "max_conflicting_share": 0.05}
     values["teacher"] |= {"epochs": 2, "learning_rate": 5.0e-3, "batch_rows": 16, "frozen_layers": None}
     values["prune"]["vocabulary_prior"] = None
-    values["distill"] |= {"batch_rows": 16, "checkpoints": 2, "piece_dropout": 0.2}
+    values["distill"] |= {
+        "batch_rows": 16,
+        "checkpoints": 2,
+        "hidden": {"loss": "mse", "weight": "dynamic", "layers": "uniform", "until_share": 0.6},
+        "relations": {"heads": 4, "weight": "dynamic", "until_share": 0.6},
+    }
     budget = {"parent": "teacher", "labelled_epochs": 2, "transfer_epochs": 1.0, "learning_rate": 5.0e-3}
     values["rounds"] = {"r1": {**PRUNED, **budget}}
     values["evaluate"] |= {"bootstrap_resamples": 50, "latency_batches": [1, 2], "latency_tokens": 8, "latency_repeats": 3}

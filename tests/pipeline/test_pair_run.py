@@ -19,7 +19,7 @@ COLUMNS = "{text: a, text_pair: b, label: label, source: source, split: null, gr
 CHANGES = [
     f"data.columns={COLUMNS}",
     f"data.labels={json.dumps(LABELS)}".replace('"0"', "0").replace('"1"', "1"),
-    "data.splits={validation: 0.15, test: 0.2}",
+    "data.splits={validation: 0.15, test: 0.4}",
     "data.transfer={sources: [away], min_words: 2, max_words: 40, rows: 8, spliced_rows: 60}",
     "data.evaluation_sets={abroad: {sources: [away], rows: 10}}",
     "data.typos={of: test, word_share: 0.3}",
@@ -43,7 +43,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Project:
     """A project of pairs after its first run."""
     folder = tmp_path_factory.mktemp("pairs")
     project = make_project(folder, tiny_model)
-    write_pairs(folder / "rows.csv", firsts=120)
+    write_pairs(folder / "rows.csv", firsts=240)
     project.set(*CHANGES)
     project.shell("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qam", "pairs")
     assert set(project.run().values()) == {"executed"}
