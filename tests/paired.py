@@ -66,6 +66,7 @@ def pair_params(rows: Path, **data: Any) -> ClassificationParams:
         {"metric": "golden_max_difference", "max": 1.0e-4},
         {"metric": "onnx_max_difference", "max": 1.0e-4},
         {"metric": "accuracy", "set": "test", "versus": "second_text_alone", "min_gain": -1.0},
+        {"metric": "order_sensitivity", "set": "test", "max": 1.0},
         {"check": "data_validated"},
         {"check": "no_overlap"},
     ]

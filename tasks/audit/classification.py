@@ -18,7 +18,7 @@ from tasks.files import file_sha256, read_json, read_json_lines
 from tasks.lineage.checks import Finding, compare
 from tasks.measuring.pieces import pieces_of
 from tasks.measuring.predictions import INT8_COLUMN, SWAPPED
-from tasks.measuring.quality import Draws, log_softmax, measure_slices
+from tasks.measuring.quality import Draws, measure_slices
 from tasks.measuring.rows import measure_int8, measure_order, temperature_of
 from tasks.measuring.slices import masks_of
 from tasks.measuring.unlabelled import measure_unlike, unlike
@@ -91,7 +91,7 @@ def measured(view: Path, params: Mapping[str, Any], name: str) -> list[Finding]:
             answers = rows["label"], rows[INT8_COLUMN], rows["prediction"], teacher[INT8_COLUMN]
             variants = {"onnx_int8": measure_int8(*answers, drawn)}
             if SWAPPED in rows:
-                variants["swapped"] = measure_order(rows["prediction"], np.exp(log_softmax(rows["logits"])), rows[SWAPPED], drawn)
+                variants["swapped"] = measure_order(rows["logits"], rows[SWAPPED], drawn)
             findings += differences(subject, variants, entry["variants"])
     return findings + _without_labels(view, name, draws)
 

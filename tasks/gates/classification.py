@@ -12,10 +12,10 @@ from tasks.artifacts import GROUP, NO_LABEL, original_of
 from tasks.gates.evidence import Gathered, Model, Reading, disagreement, gather_from
 from tasks.gates.judge import Paired
 from tasks.gates.paired import count_pairs
-from tasks.gates.rules import ONLY_UNLABELLED, Asked, Measurement, Rule
+from tasks.gates.rules import OF_ORDER, ONLY_UNLABELLED, Asked, Measurement, Rule
 from tasks.gates.unlike import Hits, Values
-from tasks.measuring.predictions import Rows, read_rows
-from tasks.measuring.quality import accuracy, agreement, calibration_error, macro_f1, nll_nats_per_example
+from tasks.measuring.predictions import SWAPPED, Rows, read_rows
+from tasks.measuring.quality import accuracy, agreement, calibration_error, macro_f1, moved_by_order, nll_nats_per_example
 from tasks.measuring.unlabelled import Unlike, calibrating_temperature, unlike
 
 
@@ -49,6 +49,12 @@ def _measure(
     if not support:
         return Measurement(0.0, support=0)
     reported = model.reported(str(rule.set), "slices", rule.slice, rule.metric)
+    if rule.metric == OF_ORDER:
+        if SWAPPED not in rows:
+            return Measurement(None, support, f"set {rule.set!r} has no predictions on pairs with their texts swapped")
+        moved = float(moved_by_order(rows["logits"], rows[SWAPPED])[chosen].mean())
+        reported = model.reported(str(rule.set), "variants", "swapped", OF_ORDER)
+        return Measurement(moved, support, disagreement(model.who, moved, reported))
     if rule.metric in ONLY_UNLABELLED:
         compared = _compared(rule, rows, teacher, temperature)
         if isinstance(compared, str):

@@ -54,8 +54,7 @@ def measure_sets(subject: Subject, teacher: Teacher, settings: RowSettings, out:
                 if holds_pairs(frame):
                     other = _probabilities_swapped(subject, frame, settings, device)
                     predictions = predictions.assign(**{f"{SWAPPED}{c}": other[:, c] for c in range(other.shape[1])})
-                    own = np.exp(log_softmax(logits))
-                    entries[name]["variants"]["swapped"] = measure_order(chosen, own, other, draws)
+                    entries[name]["variants"]["swapped"] = measure_order(logits, other, draws)
         write_predictions(predictions, out / "predictions", name)
     return quality_of(subject, settings.draws.confidence, entries, _without_labels(subject, teacher, settings, out, device))
 

@@ -33,18 +33,22 @@ def write_predictions(predictions: pd.DataFrame, folder: Path, name: str) -> Non
 def read_rows(path: Path) -> Rows | None:
     """Return the columns of a classifier's predictions, logits as one array (rows x classes); None if unreadable.
 
-    Of pairs also the group of each row.
+    Of pairs also the group of each row, and probabilities with their texts swapped where they are known.
     """
     try:
         table = pq.read_table(path)
-        columns = sorted((c for c in table.column_names if c.startswith("logit_")), key=lambda c: int(c.split("_")[1]))
-        logits = [table[column].to_numpy() for column in columns]
+        columns, turned = (
+            sorted((c for c in table.column_names if c.startswith(start)), key=lambda c: int(c.split("_")[1]))
+            for start in ("logit_", SWAPPED)
+        )
+        logits, swapped = ([table[column].to_numpy() for column in names] for names in (columns, turned))
         return {
             "row_id": np.array(table["row_id"].to_pylist(), dtype=object),
             "label": table["label"].to_numpy(),
             "prediction": table["prediction"].to_numpy(),
             "logits": np.stack(logits, axis=1) if logits else np.zeros((len(table), 0), np.float32),
             "slices": table["slices"].to_pylist(),
+            **({SWAPPED: np.stack(swapped, axis=1)} if swapped else {}),
             **({GROUP: np.array(table[GROUP].to_pylist(), dtype=object)} if GROUP in table.column_names else {}),
         }
     except (FileNotFoundError, KeyError, ValueError, pa.ArrowException):

@@ -99,6 +99,15 @@ def calibration_error(logits: NDArray[np.floating], labels: Ints, bins: int) -> 
     return float(np.abs(gaps_NB.sum(axis=0)).sum() / len(labels))
 
 
+def moved_by_order(logits: NDArray[np.floating], swapped: NDArray[np.floating]) -> Floats:
+    """Return how far probabilities move when the two texts of a pair change places, (N,), 0 to 1.
+
+    It is half the sum over classes of |p - p swapped|, with two classes that of either one. `swapped` are probabilities (N, C).
+    """
+    moved: Floats = np.abs(np.exp(log_softmax(logits)) - swapped).sum(axis=1) / 2.0
+    return moved
+
+
 def resample_counts(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
     """Yield chunks (r, N) of how often each row is drawn, `resamples` in all; the same for the same arguments."""
     rng = np.random.default_rng(seed)

@@ -16,12 +16,13 @@ from tasks.data.frames import rows_sha256
 from tasks.data.pairs import GROUP, holds_pairs, joined_texts, texts_of
 from tasks.errors import StageError
 from tasks.measuring.predictions import read_rows
-from tasks.measuring.quality import Draws, Floats, Ints, interval_of_mean, intervals_of_sums, measure_slices
+from tasks.measuring.quality import Draws, Floats, Ints, interval_of_mean, intervals_of_sums, measure_slices, moved_by_order
 from tasks.measuring.slices import document_frequency, masks_of, slice_names, slices_of
 from tasks.measuring.subject import RowSettings
 from tasks.measuring.unlabelled import calibrating_temperature, measure_unlike, slices_of_changes, unlike
 
 CALIBRATED_ON: Final = "validation"
+ORDER: Final = "order_sensitivity"
 Floats32 = NDArray[np.float32]
 
 
@@ -67,16 +68,15 @@ def draws_of(frame: pd.DataFrame, draws: Draws) -> Draws:
     return replace(draws, groups=tuple(frame[GROUP])) if holds_pairs(frame) else draws
 
 
-def measure_order(chosen: Ints, probabilities: Floats, swapped: Floats, draws: Draws) -> dict[str, Interval]:
+def measure_order(logits: NDArray[np.floating[Any]], swapped: Floats, draws: Draws) -> dict[str, Interval]:
     """Return the intervals of a set's `swapped` in quality.json: what the model says when the two texts change places.
 
-    `order_sensitivity` is half the sum over classes of |p - p swapped|, a mean over rows, 0 to 1; with two classes it is the mean
-    |p - p swapped| of one. `agreement` is the share of rows that keep their class. Probabilities are (N, C).
+    `order_sensitivity` is the mean of `moved_by_order`, `agreement` the share of rows that keep their class. `swapped` are
+    probabilities (N, C).
     """
-    moved = np.abs(probabilities - swapped).sum(axis=1) / 2.0
     return {
-        "order_sensitivity": interval_of_mean(moved, draws),
-        "agreement": interval_of_mean(chosen == swapped.argmax(axis=1), draws),
+        ORDER: interval_of_mean(moved_by_order(logits, swapped), draws),
+        "agreement": interval_of_mean(logits.argmax(axis=1) == swapped.argmax(axis=1), draws),
     }
 
 

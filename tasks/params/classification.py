@@ -9,13 +9,14 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from tasks.data.sources import texts_wanted
-from tasks.gates.rules import EXACT
+from tasks.gates.rules import EXACT, OF_ORDER
 from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, Checks, ExtraLoss, Params, Prune, Splits
 from tasks.params.parts import Count, LearningRate, Name, PartOf, Positive, Section, Share, Source, did_you_mean
 from tasks.params.rounds import Round, Search, row_faults
 from tasks.params.unlabelled import Stress, Surface, Texts
 
 ALONE = "second_text_alone"
+SWAPPED_SET = "test"  # on which texts change places: `tasks.measuring.classification.INT8_SET`
 SETS = ("train", "validation", "test", "transfer", "calibration")
 
 
@@ -311,6 +312,11 @@ class ClassificationParams(Params):
             for place, gate in enumerate(asked):
                 if gate.versus == ALONE and not pairs:
                     yield f"{where}.{place}.versus: {ALONE} is measured of pairs; name the second text in data.columns.text_pair"
+                if gate.metric == OF_ORDER and not (pairs and gate.set == SWAPPED_SET and not gate.slice and not gate.slices):
+                    yield (
+                        f"{where}.{place}: {OF_ORDER} is measured of pairs (data.columns.text_pair), on set {SWAPPED_SET} as a "
+                        "whole; allowed: set: test without slice or slices"
+                    )
                 if pairs and (gate.test == "mcnemar" or (gate.confidence is not None and gate.metric in EXACT)):
                     counted = "test: mcnemar" if gate.test else f"{gate.metric} with confidence"
                     yield (

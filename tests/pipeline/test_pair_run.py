@@ -32,6 +32,7 @@ CHANGES = [
     "labelled_epochs: 2, transfer_epochs: 1.0, learning_rate: 5.0e-3}}",
     "gates=[{metric: params_total, versus: teacher, max_ratio: 0.99}, {metric: onnx_max_difference, max: 1.0e-3}, "
     "{metric: golden_max_difference, max: 1.0e-3}, {check: data_validated}, {check: no_overlap}, "
+    "{metric: order_sensitivity, set: test, max: 1.0}, "
     "{metric: accuracy, set: test, versus: teacher, max_drop: 0.9, test: paired_bootstrap, confidence: 0.9, min_support: 20, "
     "severity: warn}, {metric: accuracy, set: test, versus: second_text_alone, min_gain: -1.0}]",
     "promotion.gates=[{check: lineage}, {check: golden}, {check: serves}]",

@@ -86,6 +86,14 @@ def test_proofs_that_count_rows_are_refused(gate: dict[str, Any], words: str) ->
     assert check_params({**values(), "gates": [{**PROOF, "test": "paired_bootstrap"}]}, "params.yaml")
 
 
+@pytest.mark.parametrize("more", [{"set": "validation"}, {"slice": "negation"}])
+def test_order_is_asked_of_the_whole_test_set(more: dict[str, Any]) -> None:
+    gate = {"metric": "order_sensitivity", "set": "test", "max": 0.1}
+    assert check_params({**values(), "gates": [gate]}, "params.yaml")
+    with pytest.raises(ParamsError, match=r"gates.0: order_sensitivity is measured of pairs .*, on set test as a whole"):
+        check_params({**values(), "gates": [{**gate, **more}]}, "params.yaml")
+
+
 def test_the_second_text_alone_is_a_rival_of_pairs() -> None:
     wanted = values()
     wanted["data"]["columns"]["text_pair"] = None
