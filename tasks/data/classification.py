@@ -125,15 +125,15 @@ def _say_what_is_changed(table: Table, name: str, data: Values) -> None:
 def _file_checks(table: Table, columns: Mapping[str, str | None]) -> list[Expectation]:
     """Return a check for each column that must be there."""
     return [
-        Expectation(f"column_{role}", "expect_column_to_exist", {"column": name}, _missing(table, role, name))
+        Expectation(f"column_{role}", "expect_column_to_exist", {"column": name}, _missing(table, role, columns))
         for role, name in columns.items()
         if name is not None
     ]
 
 
-def _missing(table: Table, role: str, name: str) -> list[str]:
-    missing = faults.missing_columns(table.names, {role: name})
-    return missing + (faults.pairs(table.names, {role: name}, missing=True) if missing and role == "text" else [])
+def _missing(table: Table, role: str, columns: Mapping[str, str | None]) -> list[str]:
+    missing = faults.missing_columns(table.names, {role: columns[role]})
+    return missing + (faults.pairs(table.names, columns, missing=True) if missing and role == "text" else [])
 
 
 def _row_frame(table: Table, data: Values) -> pd.DataFrame:
