@@ -30,6 +30,8 @@ TRIED: Final = "tried"  # folder of the short trainings below `search`, by the c
 FINISHED: Final = "finished"  # folder of the full ones, by the place at which the candidate ranked
 
 NO_LABEL: Final = -1  # in the column `label` of rows without one
+SECOND: Final = "text_pair"  # the column of the second text, in sets of pairs
+GROUP: Final = "group"  # the column of what rows of one first text share, in sets of pairs and in predictions on them
 STRESS: Final = "stress_"  # before the name of a set of texts of another subject or style, which have no labels
 AS_WRITTEN: Final = (
     "as_written"  # the `source` of rows of a changed set that are as they were; of others it is the kind of change

@@ -91,7 +91,7 @@ def _ancestors(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _card(facts: Facts) -> dict[str, Any]:
-    classes = ", ".join(facts.labels)
+    classes, things = ", ".join(facts.labels), "pairs of texts" if facts.of_pairs else "texts"
     return {
         "modelParameters": {
             "approach": {"type": "supervised"},
@@ -99,12 +99,12 @@ def _card(facts: Facts) -> dict[str, Any]:
             "architectureFamily": str(facts.config.get("model_type", "")),
             "modelArchitecture": ", ".join(facts.config.get("architectures") or []),
             "datasets": [{"ref": f"set:{name}"} for name in sorted(data_sets(facts))],
-            "inputs": [{"format": "text"}],
+            "inputs": [{"format": "pair of texts" if facts.of_pairs else "text"}],
             "outputs": [{"format": f"one score for each of: {classes}"}],
         },
         "quantitativeAnalysis": {"performanceMetrics": _metrics(facts)},
         "considerations": {
-            "useCases": [f"Sorting texts like those it was measured on into {classes}."],
+            "useCases": [f"Sorting {things} like those it was measured on into {classes}."],
             "technicalLimitations": limits(facts),
             "performanceTradeoffs": tradeoffs(facts),
         },

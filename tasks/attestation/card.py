@@ -34,7 +34,7 @@ def card(facts: Facts) -> str:
         front_matter=Markdown(_yaml(_front_matter(facts, by_role))),
         teacher=code(by_role["teacher"].text),
         root=code(facts.root),
-        snippets=[each._replace(code=Markdown(each.code)) for each in snippets(".", "onnx/model.onnx", ".")],
+        snippets=[each._replace(code=Markdown(each.code)) for each in snippets(".", "onnx/model.onnx", ".", facts.of_pairs)],
         commit=code(facts.commit) if facts.commit else "in no Git repository",
         changes=facts.receipts["teacher"]["facts"].get("changes", []),
         share=_share(facts),

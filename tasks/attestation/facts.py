@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from tasks.artifacts import FETCHED_DATA, FETCHED_TEACHER, SETS, TEACHER, Digest, RoundPaths
+from tasks.artifacts import FETCHED_DATA, FETCHED_TEACHER, SECOND, SETS, TEACHER, Digest, RoundPaths
 from tasks.data.sources import texts_wanted
 from tasks.lineage.chain import Receipt, Receipts, files_of, producers, written
 
@@ -56,6 +56,11 @@ class Facts:
         """Return the names of the classes in order of their numbers."""
         labels = self.params["data"]["labels"]
         return [str(labels[key]) for key in sorted(labels, key=int)]
+
+    @property
+    def of_pairs(self) -> bool:
+        """Return whether the model reads pairs of texts."""
+        return self.params["data"]["columns"].get(SECOND) is not None
 
     @property
     def commit(self) -> str | None:

@@ -54,7 +54,7 @@ def limits(facts: Facts) -> list[str]:
     sentences = [
         _elsewhere(facts, list(errors)),
         f"Questions with other answers than {', '.join(facts.labels)}: the model always chooses one of these.",
-        f"Texts of more than {longest} tokens: training and evaluation cut them there.",
+        f"{'Pairs' if facts.of_pairs else 'Texts'} of more than {longest} tokens: training and evaluation cut them there.",
         "Decisions about people, such as credit, work, health or law: no measurement here compares groups of people.",
         f"Probabilities taken at their word: the calibration error is {shown}.",
     ]

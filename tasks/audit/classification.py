@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import pyarrow.parquet as pq
 
 from tasks.artifacts import FINISHED, SETS, TEACHER, TRIED, RoundPaths, original_of
 from tasks.audit.rederive import differences, draws_of, follows, measured_sets, same_rows
+from tasks.data.pairs import GROUP
 from tasks.files import file_sha256, read_json, read_json_lines
 from tasks.lineage.checks import Finding, compare
 from tasks.measuring.pieces import pieces_of
-from tasks.measuring.predictions import INT8_COLUMN
+from tasks.measuring.predictions import INT8_COLUMN, SWAPPED
 from tasks.measuring.quality import Draws, measure_slices
-from tasks.measuring.rows import measure_int8, temperature_of
+from tasks.measuring.rows import measure_int8, measure_order, temperature_of
 from tasks.measuring.slices import masks_of
 from tasks.measuring.unlabelled import measure_unlike, unlike
 from tasks.pruning.shapes import Plan
@@ -81,12 +83,16 @@ def measured(view: Path, params: Mapping[str, Any], name: str) -> list[Finding]:
             for slice_name in entry["slices"]
         }
         choices = teacher["logits"].argmax(axis=1)
-        again = measure_slices(rows["label"], rows["logits"], choices, slices, bins, draws)
+        drawn = replace(draws, groups=tuple(rows[GROUP])) if GROUP in rows else draws
+        again = measure_slices(rows["label"], rows["logits"], choices, slices, bins, drawn)
         findings += differences(subject, again, entry["slices"])
         # Earlier versions reported the accuracy alone, and kept no choices that it could be derived from.
         if "agreement" in entry["variants"].get("onnx_int8", {}):
             answers = rows["label"], rows[INT8_COLUMN], rows["prediction"], teacher[INT8_COLUMN]
-            findings += differences(subject, {"onnx_int8": measure_int8(*answers, draws)}, entry["variants"])
+            variants = {"onnx_int8": measure_int8(*answers, drawn)}
+            if SWAPPED in rows:
+                variants["swapped"] = measure_order(rows["logits"], rows[SWAPPED], drawn)
+            findings += differences(subject, variants, entry["variants"])
     return findings + _without_labels(view, name, draws)
 
 
@@ -123,9 +129,14 @@ def _predictions(path: Path) -> dict[str, Any]:
     table = pq.read_table(path)
     num_classes = sum(column.startswith("logit_") for column in table.column_names)
     columns = ["label", "prediction", *([INT8_COLUMN] if INT8_COLUMN in table.column_names else [])]
+    swapped = [f"{SWAPPED}{number}" for number in range(num_classes)]
+    of_pairs: dict[str, Any] = {GROUP: table[GROUP].to_pylist()} if GROUP in table.column_names else {}
+    if swapped[0] in table.column_names:
+        of_pairs[SWAPPED] = np.stack([table[column].to_numpy() for column in swapped], axis=1)
     return {
         **{column: table[column].to_numpy() for column in columns},
         **{column: table[column].to_pylist() for column in ("row_id", "slices")},
+        **of_pairs,
         "logits": np.stack([table[f"logit_{number}"].to_numpy() for number in range(num_classes)], axis=1),
     }
 

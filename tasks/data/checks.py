@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from tasks.data.faults import shorten, texts_are
+from tasks.data.pairs import joined_texts, shown
 from tasks.data.read import examples
 from tasks.data.tables import EXAMPLES
 
@@ -66,16 +67,16 @@ def few_copies(rows: pd.DataFrame, most: float, thing: str) -> Expectation:
         times = rows["row_id"].value_counts().sort_index(kind="stable").sort_values(ascending=False, kind="stable")
         text = rows.loc[rows["row_id"] == times.index[0], "text"].iloc[0]
         problems = [
-            f"{again} of {len(rows)} {thing}s ({share:.1%}) repeat an earlier text, e.g. {shorten(text)!r} x "
+            f"{again} of {len(rows)} {thing}s ({share:.1%}) repeat an earlier text, e.g. {shorten(shown(text))!r} x "
             f"{times.iloc[0]}; at most {most:.1%} may (validate_data.max_duplicate_share). Delete the copies."
         ]
     limit = {"column": "row_id", "min_value": 1.0 - most - 1e-9}
     return Expectation("duplicates", "expect_column_proportion_of_unique_values_to_be_between", limit, problems)
 
 
-def unique_texts(name: str, problems: list[str]) -> Expectation:
-    """Return the check that no text stands in a frame twice."""
-    return Expectation(name, "expect_column_values_to_be_unique", {"column": "row_id"}, problems)
+def unique_texts(name: str, problems: list[str], column: str = "row_id") -> Expectation:
+    """Return the check that no text, or nothing else that a column names, stands in a frame twice."""
+    return Expectation(name, "expect_column_values_to_be_unique", {"column": column}, problems)
 
 
 def one_set_each(thing: str, members: pd.DataFrame) -> Expectation:
@@ -86,8 +87,8 @@ def one_set_each(thing: str, members: pd.DataFrame) -> Expectation:
 
 
 def members_of(sets: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return set, row_id and text of every member of every set."""
-    parts = [rows.assign(set=name) for name, rows in sorted(sets.items())]
+    """Return set, row_id and text of every member of every set, a pair as one text."""
+    parts = [rows.assign(set=name, text=joined_texts(rows)) for name, rows in sorted(sets.items())]
     return pd.concat(parts, ignore_index=True)[["set", "row_id", "text"]]
 
 

@@ -15,8 +15,18 @@ from tasks.data.clean import markup_in
 from tasks.data.faults import shorten, texts_are
 from tasks.data.frames import cleaned_rows, rows_sha256
 from tasks.data.near import near_held
+from tasks.data.pairs import GROUP, SECOND, holds_pairs, joined_texts, shown, texts_of
 from tasks.data.sources import rows_file, texts_wanted
-from tasks.data.splits import SPLITS, Unlabelled, make_sets, repeated_over_splits, split_texts, task_rows, unknown_splits
+from tasks.data.splits import (
+    SPLITS,
+    Unlabelled,
+    groups_over_splits,
+    make_sets,
+    repeated_over_splits,
+    split_texts,
+    task_rows,
+    unknown_splits,
+)
 from tasks.data.stress import with_changed_set
 from tasks.data.tables import EXAMPLES, Table, read_table
 from tasks.data.tokens import save_tokens, tokenize
@@ -51,7 +61,7 @@ def save_set_tokens(
     """Write the tokens of every set, and return what there is of each."""
     facts: dict[str, dict[str, Any]] = {}
     for name, frame in sets.items():
-        tokens = tokenize(frame["text"].tolist(), tokenizer_file, max_tokens)
+        tokens = tokenize(texts_of(frame), tokenizer_file, max_tokens)
         save_tokens(tokens, out / name)
         labels = frame["label"].value_counts().sort_index()
         facts[name] = {
@@ -59,6 +69,7 @@ def save_set_tokens(
             "rows_sha256": rows_sha256(frame["row_id"]),
             "tokens": int(tokens.offsets[-1]),
             "labels": {str(label): int(count) for label, count in labels.items()},
+            **({"groups": int(frame[GROUP].nunique())} if holds_pairs(frame) else {}),
         }
     return facts
 
@@ -93,6 +104,10 @@ def checked(fetched: Path, data: Values, limits: Values) -> Checked:
         return so_far(problems=[str(error)])
     members = _member_frame(sets, data["near_duplicate_similarity"])
     suites["5-sets"] = (members, _set_checks(members, data["near_duplicate_similarity"]))
+    if holds_pairs(sets["train"]):
+        groups = _group_frame(sets)
+        suites["6-groups"] = (groups, [checks.unique_texts("one_side_a_group", _divided(groups), GROUP)])
+        _say_what_is_shared(sets, file.name)
     return so_far(sets=checks.described(sets, data["labels"]))
 
 
@@ -101,7 +116,7 @@ def _say_what_is_changed(table: Table, name: str, data: Values) -> None:
     columns = data["columns"]
     for line in faults.labels_read_otherwise(table.cells[columns["label"]], faults.label_codes(data["labels"])):
         say(f"{name}: {line}")
-    marks = markup_in(table.cells[columns["text"]])
+    marks = markup_in(cell for name in faults.text_columns(columns) for cell in table.cells[name])
     if marks:
         kinds = ", ".join(f"{kind} x {count:,}" for kind, count in marks.most_common(5))
         say(f"{name}: markup is cut out of the texts, {marks.total():,} times ({kinds}); other words in angle brackets stay")
@@ -110,27 +125,33 @@ def _say_what_is_changed(table: Table, name: str, data: Values) -> None:
 def _file_checks(table: Table, columns: Mapping[str, str | None]) -> list[Expectation]:
     """Return a check for each column that must be there."""
     return [
-        Expectation(f"column_{role}", "expect_column_to_exist", {"column": name}, _missing(table, role, name))
+        Expectation(f"column_{role}", "expect_column_to_exist", {"column": name}, _missing(table, role, columns))
         for role, name in columns.items()
         if name is not None
     ]
 
 
-def _missing(table: Table, role: str, name: str) -> list[str]:
-    missing = faults.missing_columns(table.names, {role: name})
-    return missing + (faults.pairs(table.names, {role: name}, missing=True) if missing and role == "text" else [])
+def _missing(table: Table, role: str, columns: Mapping[str, str | None]) -> list[str]:
+    missing = faults.missing_columns(table.names, {role: columns[role]})
+    return missing + (faults.pairs(table.names, columns, missing=True) if missing and role == "text" else [])
 
 
 def _row_frame(table: Table, data: Values) -> pd.DataFrame:
     """Return row (from 1), text (cleaned), label (as `data.labels` has it), row_id, characters, conflicting.
 
-    `conflicting` is 1.0 where the text also stands there with another label.
+    `conflicting` is 1.0 where the text also stands there with another label. A pair is one text, and has the characters of the
+    longer one.
     """
     codes, cells = faults.label_codes(data["labels"]), table.cells
     label = pd.Series(faults.read_labels(cells[data["columns"]["label"]], codes), dtype=str)
     text = pd.Series(cells[data["columns"]["text"]], dtype=str)
-    frame = cleaned_rows(pd.DataFrame({"row": range(1, table.rows + 1), "text": text, "label": label}))
-    frame["characters"] = frame["text"].str.len()
+    frame = pd.DataFrame({"row": range(1, table.rows + 1), "text": text, "label": label})
+    if data["columns"].get(SECOND) is not None:
+        frame = frame.assign(**{SECOND: pd.Series(cells[data["columns"][SECOND]], dtype=str), GROUP: ""})
+    frame = cleaned_rows(frame)
+    lengths = [frame[column].str.len() for column in ("text", SECOND) if column in frame]
+    frame["characters"] = pd.concat(lengths, axis=1).max(axis=1)
+    frame["text"] = joined_texts(frame)
     meaning = frame["label"].map(codes).fillna(-1)
     frame["conflicting"] = (meaning.groupby(frame["row_id"]).transform("nunique") > 1).astype(float)
     return frame
@@ -142,9 +163,10 @@ def _row_checks(table: Table, rows: pd.DataFrame, data: Values, limits: Values) 
     allowed = {"column": "label", "value_set": list(faults.label_codes(labels))}
     most = limits["max_conflicting_share"]
     clashing = {"column": "conflicting", "max_value": most}
+    empty = [line for name in faults.text_columns(columns) for line in faults.empty_texts(table.cells, name)]
     return [
         Expectation("labels", "expect_column_values_to_be_in_set", allowed, faults.unknown_labels(table.cells, columns, labels)),
-        checks.values_between("empty_texts", "characters", faults.empty_texts(table.cells, columns), min_value=1),
+        checks.values_between("empty_texts", "characters", empty, min_value=1),
         checks.short_texts(rows, limits["max_characters"], "row"),
         checks.few_copies(rows, limits["max_duplicate_share"], "row"),
         Expectation("conflicting_labels", "expect_column_mean_to_be_between", clashing, _conflicting(rows, most)),
@@ -156,10 +178,10 @@ def _conflicting(rows: pd.DataFrame, limit: float) -> list[str]:
     share = len(clash) / max(1, len(rows))
     if share <= limit:
         return []
-    shown = ", ".join(f"row {row.row} {shorten(row.text)!r} ({row.label})" for row in clash.head(2).itertuples())
+    listed = ", ".join(f"row {row.row} {shorten(shown(row.text))!r} ({row.label})" for row in clash.head(2).itertuples())
     return [
         f"{len(clash)} of {len(rows)} rows ({share:.1%}) have a text that also stands there with another "
-        f"label, e.g. {shown}; at most {limit:.1%} may (validate_data.max_conflicting_share). Correct the labels."
+        f"label, e.g. {listed}; at most {limit:.1%} may (validate_data.max_conflicting_share). Correct the labels."
     ]
 
 
@@ -197,7 +219,7 @@ def _split_checks(raw: pd.DataFrame, data: Values) -> list[Expectation]:
     allowed = {"column": "split", "value_set": list(SPLITS)}
     return [
         Expectation("splits", "expect_column_values_to_be_in_set", allowed, unknown_splits(raw, data)),
-        checks.unique_texts("one_split_a_text", repeated_over_splits(raw, data)),
+        checks.unique_texts("one_split_a_text", repeated_over_splits(raw, data) or groups_over_splits(raw, data)),
     ]
 
 
@@ -214,13 +236,38 @@ def _member_frame(sets: Mapping[str, pd.DataFrame], threshold: float) -> pd.Data
     return members
 
 
+def _group_frame(sets: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return group, side (learnt or measured) and text (a first text of it) of each group on each side that has rows of it."""
+    rows = [
+        frame[[GROUP, "text"]].assign(side="learnt" if name in ("train", "transfer") else "measured")
+        for name, frame in sorted(sets.items())
+        if name != "calibration"  # part of train
+    ]
+    return pd.concat(rows).drop_duplicates([GROUP, "side"], ignore_index=True)
+
+
+def _divided(groups: pd.DataFrame) -> list[str]:
+    """Return a sentence about groups that are learnt from and measured, or nothing."""
+    twice = groups[groups[GROUP].duplicated(keep=False)].sort_values([GROUP, "side"])
+    words = f"{twice[GROUP].nunique()} groups of pairs are learnt from and measured, e.g. {read.examples(twice, 'side')}"
+    return [words] if len(twice) else []
+
+
+def _say_what_is_shared(sets: Mapping[str, pd.DataFrame], name: str) -> None:
+    """Say how many second texts of test stand in train as well: short answers repeat, so that is told and not refused."""
+    second = set(sets["test"][SECOND])
+    shared = len(second & set(sets["train"][SECOND]))
+    say(f"{name}: of the {len(second):,} second texts of test {shared:,} stand in train too, beside other first texts")
+
+
 def _set_checks(members: pd.DataFrame, threshold: float) -> list[Expectation]:
     """Return the checks that no set leaks into another."""
     near = members[members["held_out"] > 0].sort_values("row_id")
-    shown = "; ".join(f"{shorten(row.text)!r} ~ {shorten(row.near)!r}" for row in near.head(EXAMPLES).itertuples())
+    pairs = [(shorten(shown(row.text)), shorten(shown(row.near))) for row in near.head(EXAMPLES).itertuples()]
+    listed = "; ".join(f"{text!r} ~ {other!r}" for text, other in pairs)
     words = (
         f"{texts_are(len(near))} of train or transfer nearly equal to one of validation, test or an "
-        f"evaluation set (at least {threshold:g} of their words shared; data.near_duplicate_similarity): {shown}. "
+        f"evaluation set (at least {threshold:g} of their words shared; data.near_duplicate_similarity): {listed}. "
         "Put both into the same split, or set data.columns.split: null to split by content."
     )
     none = {"column": "held_out", "max_value": 0.0}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from tasks.data.clean import clean_text
-from tasks.data.tables import EXAMPLES, Columns, Table
+from tasks.data.tables import EXAMPLES, TEXT, Columns, Table
 
 _SHOWN: Final = 60
 _NUMBER: Final = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
@@ -94,7 +94,7 @@ def table_problems(table: Table, columns: Columns, labels: Mapping[int, str]) ->
         return ["the table has a header and no row; add rows"]
     if columns["label"] not in table.faults:
         found += unknown_labels(table.cells, columns, labels)
-    return found + ([] if columns["text"] in table.faults else empty_texts(table.cells, columns))
+    return found + [line for name in text_columns(columns) if name not in table.faults for line in empty_texts(table.cells, name)]
 
 
 def missing_columns(names: Sequence[str], columns: Columns) -> list[str]:
@@ -107,14 +107,21 @@ def missing_columns(names: Sequence[str], columns: Columns) -> list[str]:
     ]
 
 
+def text_columns(columns: Columns) -> list[str]:
+    """Return the names of the columns that hold the texts of a row: one, or the two of a pair."""
+    return [name for role in TEXT if (name := columns.get(role)) is not None]
+
+
 def pairs(names: Sequence[str], columns: Columns, *, missing: bool = False) -> list[str]:
     """Return a sentence where a table holds pairs of texts of which data.columns names one, or none that is there."""
+    if len(text_columns(columns)) == len(TEXT):
+        return []
     for pair in PAIRS:
         if pair <= set(names) and (missing or columns["text"] in pair):
             both = " and ".join(sorted(pair))
             return [
-                f"columns {both} are pairs of texts, and classes of pairs are not learnt here: of one text alone a model would "
-                "learn something else. Write both into one column, or rename the column that is not to be read."
+                f"columns {both} are pairs of texts, and of one text alone a model would learn something else: name the other "
+                "one in data.columns.text_pair, or rename the column that is not to be read."
             ]
     return []
 
@@ -169,9 +176,8 @@ def _advice(counts: Mapping[str, int], codes: Mapping[str, int]) -> str:
     return "Correct them, or add the class to data.labels."
 
 
-def empty_texts(cells: Mapping[str, Any], columns: Columns) -> list[str]:
-    """Return a sentence about rows without text once cleaned, or nothing."""
-    column = str(columns["text"])
+def empty_texts(cells: Mapping[str, Any], column: str) -> list[str]:
+    """Return a sentence about rows without text in a column once cleaned, or nothing."""
     bad = [row for row, text in enumerate(cells[column]) if _is_empty(text)]
     if not bad:
         return []

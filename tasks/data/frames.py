@@ -11,15 +11,29 @@ import pandas as pd
 
 from tasks.artifacts import NO_LABEL as NO_LABEL
 from tasks.data.clean import clean_text, hash_order, row_id
+from tasks.data.pairs import GROUP, PAIR_COLUMNS, SECOND, holds_pairs, joined_texts, tied
 
 COLUMNS: Final = ("row_id", "text", "label", "source")
 SETS_WITHOUT_CALIBRATION: Final = ("train", "validation", "test", "transfer")
 
 
 def cleaned_rows(raw: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with their texts cleaned, and named in the column row_id."""
-    text = [clean_text(value) for value in raw["text"]]
-    return raw.assign(text=text, row_id=[row_id(value) for value in text])
+    """Return the rows with their texts cleaned, and named in the column row_id.
+
+    Of pairs the column `group` becomes the name that rows share which have one first text, or are called the same in it.
+    """
+    rows = raw.assign(text=[clean_text(value) for value in raw["text"]])
+    if holds_pairs(raw):
+        rows = rows.assign(**{SECOND: [clean_text(value) for value in raw[SECOND]]})
+        first = [row_id(value) for value in rows["text"]]
+        named = [name or text for name, text in zip(rows[GROUP], first, strict=True)]
+        rows[GROUP] = tied(first, named) if (rows[GROUP] != "").any() else first
+    return rows.assign(row_id=[row_id(value) for value in joined_texts(rows)])
+
+
+def columns_of(frame: pd.DataFrame) -> list[str]:
+    """Return the columns that a set made of such rows has."""
+    return [*COLUMNS, *(PAIR_COLUMNS if holds_pairs(frame) else ())]
 
 
 def in_hash_order(rows: pd.DataFrame, purpose: str) -> pd.DataFrame:

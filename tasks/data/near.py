@@ -12,6 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from tasks.data.pairs import SEPARATOR
+
 _EAST_ASIAN: Final = "\u3040-\u30ff\u3400-\u9fff"  # written without spaces: there each character counts as a word
 _WORD: Final = re.compile(rf"[{_EAST_ASIAN}]|[^\W_{_EAST_ASIAN}]+")
 
@@ -19,8 +21,13 @@ Words = frozenset[str]
 
 
 def words(text: str) -> Words:
-    """Return the set of lower-case words of a text, punctuation left out; the text itself if it has no word."""
-    return frozenset(_WORD.findall(text.lower())) or frozenset([text.lower()])
+    """Return the set of lower-case words of a text, punctuation left out; the text itself if it has no word.
+
+    The words of a pair, which is one string here (`tasks.data.pairs`), are told apart by the text that they stand in.
+    """
+    first, separator, second = text.lower().partition(SEPARATOR)
+    found = _WORD.findall(first) + [separator + word for word in _WORD.findall(second)]
+    return frozenset(found) or frozenset([text.lower()])
 
 
 def similarity(first: str, second: str) -> float:

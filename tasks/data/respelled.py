@@ -75,4 +75,5 @@ def respelled(tokens: TokenSet, spellings: Sequence[Spelling], share: float, lon
     for place, token in zip(places[:-1][chosen], ids[chosen], strict=True):
         spelling = spellings[token]
         made[place : place + len(spelling)] = spelling
-    return TokenSet(made, places[tokens.offsets])
+    types = None if tokens.types is None else np.repeat(np.asarray(tokens.types), counts)
+    return TokenSet(made, places[tokens.offsets], types)

@@ -14,8 +14,10 @@ from typing import Any, Final
 import pandas as pd
 
 from tasks.data.faults import did_you_mean, texts_are
-from tasks.data.frames import COLUMNS, NO_LABEL, cleaned_rows, in_hash_order
+from tasks.data.frames import NO_LABEL, cleaned_rows, columns_of, in_hash_order
 from tasks.data.near import clusters, near_held
+from tasks.data.paired_transfer import paired_transfer
+from tasks.data.pairs import GROUP, holds_pairs, joined_texts, tied
 from tasks.data.read import examples
 from tasks.data.stress import text_sets
 from tasks.data.transfer import transfer_set
@@ -35,6 +37,8 @@ class Unlabelled:
 def make_sets(raw: pd.DataFrame, data: Mapping[str, Any], others: Unlabelled | None = None) -> dict[str, pd.DataFrame]:
     """Return the sets of a run by name, each with columns row_id, text, label, source, sorted by row_id.
 
+    Sets of pairs have `text_pair` and `group` as well, and no group stands in train and in a set that is measured.
+
     `raw` comes from `tasks.data.read.read_rows`, `data` is the section `data` of params.yaml as plain values. Raises
     DataError if a set cannot be filled.
     """
@@ -45,27 +49,29 @@ def make_sets(raw: pd.DataFrame, data: Mapping[str, Any], others: Unlabelled | N
     taken = {row for chosen in evaluation.values() for row in chosen["row_id"]}
     task = task_rows(rows[~rows["row_id"].isin(taken)], data)
     if data["columns"]["split"]:
-        problems = unknown_splits(raw, data) + repeated_over_splits(raw, data)
+        problems = unknown_splits(raw, data) + (repeated_over_splits(raw, data) or groups_over_splits(raw, data))
         if problems:
             raise DataError("\n".join(problems))
     else:
-        split = split_of(task["row_id"].tolist(), task["text"].tolist(), data["splits"], threshold)
-        task = task.assign(split=split)
+        task = task.assign(split=_split(task, data["splits"], threshold))
     sets = {name: task[task["split"] == name] for name in SPLITS} | evaluation
     _check_classes(sets, data["labels"])
     held = pd.concat([sets["validation"], sets["test"], *evaluation.values()])
-    foreign = [text for chosen in evaluation.values() for text in chosen["text"]]
-    sets["train"] = _without_near(sets["train"], foreign, threshold)
-    held_texts = held["text"].tolist()
+    for foreign in evaluation.values():
+        sets["train"] = _without_near(sets["train"], foreign, threshold)
+    held_texts = joined_texts(held)
     if others.stress:
         labelled = [*sets["train"]["text"], *held_texts]
         stress = text_sets(others.stress, data["stress"], set(rows["row_id"]), labelled, threshold)
         sets |= stress
         held_texts += [text for chosen in stress.values() for text in chosen["text"]]
     rest = rows[~rows["row_id"].isin(taken | set(task["row_id"]))]
-    sets["transfer"] = transfer_set(rest, sets["train"], held_texts, data["transfer"], threshold, others.broad)
+    if holds_pairs(rows):
+        sets["transfer"] = paired_transfer(rest, sets["train"], held, data["transfer"], threshold)
+    else:
+        sets["transfer"] = transfer_set(rest, sets["train"], held_texts, data["transfer"], threshold, others.broad)
     sets["calibration"] = _calibration(sets["train"], data["calibration_rows"])
-    return {name: rows[list(COLUMNS)].sort_values("row_id", ignore_index=True) for name, rows in sets.items()}
+    return {name: rows[columns_of(rows)].sort_values("row_id", ignore_index=True) for name, rows in sets.items()}
 
 
 def unique_rows(raw: pd.DataFrame) -> pd.DataFrame:
@@ -73,6 +79,15 @@ def unique_rows(raw: pd.DataFrame) -> pd.DataFrame:
     rows = cleaned_rows(raw)
     rows = rows[rows.groupby("row_id")["label"].transform("nunique") == 1]
     return rows.sort_values(["row_id", "source", "split", "text"]).drop_duplicates("row_id", ignore_index=True)
+
+
+def _split(rows: pd.DataFrame, shares: Mapping[str, float], threshold: float) -> list[str]:
+    """Return train, validation or test for each row; of pairs a group with all that is nearly equal to one of it is in one."""
+    texts = joined_texts(rows)
+    if not holds_pairs(rows):
+        return split_of(rows["row_id"].tolist(), texts, shares, threshold)
+    near = [str(root) for root in clusters(texts, threshold)]
+    return [set_at(group, shares) for group in tied(rows[GROUP].tolist(), near)]
 
 
 def split_of(row_ids: list[str], texts: list[str], shares: Mapping[str, float], threshold: float) -> list[str]:
@@ -138,8 +153,24 @@ def unknown_splits(raw: pd.DataFrame, data: Mapping[str, Any]) -> list[str]:
 
 def split_texts(raw: pd.DataFrame, data: Mapping[str, Any]) -> pd.DataFrame:
     """Return row_id, text and split of the task's rows, one line a text and split of the file's own split column."""
-    rows = cleaned_rows(task_rows(raw, data))[["row_id", "text", "split"]]
+    rows = cleaned_rows(task_rows(raw, data))
+    rows = rows.assign(text=joined_texts(rows))[["row_id", "text", "split"]]
     return rows.drop_duplicates(["row_id", "split"], ignore_index=True)
+
+
+def groups_over_splits(raw: pd.DataFrame, data: Mapping[str, Any]) -> list[str]:
+    """Return a sentence about groups of pairs that the file's split column divides, or nothing."""
+    rows = cleaned_rows(task_rows(raw, data))
+    if not holds_pairs(rows):
+        return []
+    spread = rows.groupby(GROUP).agg(text=("text", "first"), split=("split", lambda names: ", ".join(sorted(set(names)))))
+    divided = spread[spread["split"].str.contains(", ", regex=False)]
+    if divided.empty:
+        return []
+    return [
+        f"{len(divided)} groups of pairs stand in two splits, e.g. {examples(divided, 'split')}. Rows of one first text, or of "
+        "one value of data.columns.group, tell of each other: keep them in one split, or set data.columns.split: null"
+    ]
 
 
 def repeated_over_splits(raw: pd.DataFrame, data: Mapping[str, Any]) -> list[str]:
@@ -170,8 +201,11 @@ def _check_classes(sets: Mapping[str, pd.DataFrame], labels: Mapping[int, str]) 
                 )
 
 
-def _without_near(rows: pd.DataFrame, held: list[str], threshold: float) -> pd.DataFrame:
-    near = near_held(rows["text"].tolist(), held, threshold)
+def _without_near(rows: pd.DataFrame, held: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Return the rows that are not nearly equal to a held-out one; of pairs none of a group that has held-out rows."""
+    if holds_pairs(rows):
+        rows = rows[~rows[GROUP].isin(held[GROUP])]
+    near = near_held(joined_texts(rows), joined_texts(held), threshold)
     return rows[[place not in near for place in range(len(rows))]]
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from tasks.artifacts import AS_WRITTEN, STRESS, changed_name
 from tasks.data.frames import COLUMNS, NO_LABEL, in_hash_order
 from tasks.data.near import near_held
+from tasks.data.pairs import joined_texts
 from tasks.data.surface import FORMS, changed, form_shares, plain_words
 from tasks.errors import DataError
 
@@ -70,7 +71,7 @@ def with_changed_set(sets: Mapping[str, pd.DataFrame], stress: Values | None) ->
 def forms_of(sets: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
     """Return for transfer, test and each stress set of texts the share of its texts that show each form."""
     names = ["transfer", "test", *(name for name in sets if name.startswith(STRESS))]
-    return {name: {form: round(share, 6) for form, share in form_shares(sets[name]["text"].tolist()).items()} for name in names}
+    return {name: {form: round(share, 6) for form, share in form_shares(joined_texts(sets[name])).items()} for name in names}
 
 
 def form_lines(shares: Mapping[str, Mapping[str, float]]) -> list[str]:

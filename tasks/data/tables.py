@@ -18,7 +18,7 @@ from tasks.data.sources import kind_of
 from tasks.errors import DataError
 
 Columns = Mapping[str, str | None]  # what a column is used for -> its name
-TEXT: Final = "text"
+TEXT: Final = ("text", "text_pair")  # the uses of a column whose cells must be strings
 EXAMPLES: Final = 3  # in a message
 UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 CONTENTS: Final = {  # how a file begins that is not what its name says -> what it is, and what to do
@@ -149,7 +149,7 @@ def _cell(value: object, role: str, where: str) -> str:
     """Return a value of JSON or Parquet as text; DataError for what is none, or no label, source or split."""
     if value is None:
         return ""
-    if isinstance(value, list | dict) or (role == TEXT and not isinstance(value, str)):
+    if isinstance(value, list | dict) or (role in TEXT and not isinstance(value, str)):
         raise DataError(f"{where}, which data.columns.{role} names, {_is_what(value, role)}")
     text = str(value)
     try:
@@ -162,7 +162,7 @@ def _cell(value: object, role: str, where: str) -> str:
 
 def _is_what(value: object, role: str) -> str:
     """Return what a value is that cannot be a text, or a label, and what to do."""
-    if role == TEXT:
+    if role in TEXT:
         kinds = {list: "is a list (of tokens, or of several texts)", dict: "is an object", bool: "is true or false"}
         return f"{kinds.get(type(value), 'is a number')}, not a string; write the text itself"
     if role != "label":
@@ -201,10 +201,10 @@ def _type_fault(kind: Any, name: str, role: str) -> str | None:
 
     inner = kind.value_type if types.is_dictionary(kind) else kind
     strings = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary)
-    if any(fits(inner) for fits in (*strings, types.is_null)) if role == TEXT else not types.is_nested(inner):
+    if any(fits(inner) for fits in (*strings, types.is_null)) if role in TEXT else not types.is_nested(inner):
         return None
     several = " A list of labels or tags is another task than one label a text." if types.is_nested(inner) else ""
-    needed = "string" if role == TEXT else "string, integer or boolean"
+    needed = "string" if role in TEXT else "string, integer or boolean"
     return f"column {name!r}, which data.columns.{role} names, is of type {kind}; a column of type {needed} is needed.{several}"
 
 

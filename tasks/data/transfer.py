@@ -110,14 +110,14 @@ def _splices(train: pd.DataFrame, count: int, taken: set[str]) -> Texts:
             break
         order = sorted(words, key=lambda row: hash_order(row, f"splice {turn}"))
         for first, second in pairwise(order):
-            text = _splice(words[first], words[second], hash_order(first + second, f"cut {turn}"))
+            text = splice(words[first], words[second], hash_order(first + second, f"cut {turn}"))
             row = row_id(text)
             if row not in taken:
                 texts.setdefault(row, (text, SPLICED))
     return texts
 
 
-def _splice(first: list[str], second: list[str], cuts: str) -> str:
+def splice(first: list[str], second: list[str], cuts: str) -> str:
     """Return 1 or more first words of one text and none or more last words of the other, as the hex digits `cuts` say."""
     head = 1 + int(cuts[:8], 16) % len(first)
     tail = int(cuts[8:16], 16) % (len(second) + 1)

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from tasks.data.pairs import SECOND, holds_pairs, joined_texts, parts
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -24,8 +26,11 @@ def typo_set(frame: pd.DataFrame, word_share: float) -> pd.DataFrame:
 
     A row keeps its row_id, the name of the text without slips: so its predictions can be set beside that row's.
     """
-    texts = [with_typos(text, word_share, row) for text, row in zip(frame["text"], frame["row_id"], strict=True)]
-    return frame.assign(text=texts)
+    texts = [with_typos(text, word_share, row) for text, row in zip(joined_texts(frame), frame["row_id"], strict=True)]
+    if not holds_pairs(frame):
+        return frame.assign(text=texts)
+    first, second = zip(*map(parts, texts), strict=True) if texts else ((), ())
+    return frame.assign(**{"text": list(first), SECOND: list(second)})
 
 
 def with_typo_set(sets: Mapping[str, pd.DataFrame], data: Mapping[str, Any]) -> dict[str, pd.DataFrame]:

@@ -161,7 +161,8 @@ def _refuse_pairs(columns: Mapping[str, Column]) -> None:
         if pair <= set(columns):
             both = " and ".join(sorted(pair))
             raise DataError(
-                f"columns {both}: this looks like pairs of texts; {NOT_THIS}. --column text=NAME takes one of them alone"
+                f"columns {both}: this looks like pairs of texts, and init drafts single ones; start from params/snli.yaml, "
+                "which names the second text in data.columns.text_pair, or take one of them alone with --column text=NAME"
             )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.pairs import Text
 from tasks.errors import StageError
 
 SECONDS: Final = 600
@@ -34,8 +35,12 @@ model = AutoModelForSequenceClassification.from_pretrained(request["folder"], dt
 tokenizer = AutoTokenizer.from_pretrained(request["folder"])
 
 def logits(texts):
-    batch = tokenizer(texts, truncation=True, max_length=request["max_tokens"], padding=True, return_tensors="pt")
-    return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.numpy()
+    columns = [list(column) for column in zip(*texts)] if texts and isinstance(texts[0], list) else [texts]
+    batch = tokenizer(*columns, truncation=True, max_length=request["max_tokens"], padding=True, return_tensors="pt")
+    names = ["input_ids", "attention_mask"]
+    if len(columns) > 1 and "token_type_ids" in batch and (getattr(model.config, "type_vocab_size", None) or 0) > 1:
+        names.append("token_type_ids")  # which of the two texts a token is of
+    return model(**{name: batch[name] for name in names}).logits.numpy()
 
 with torch.inference_mode():
     together = logits(request["texts"])
@@ -89,18 +94,18 @@ class Answer(NamedTuple):
 class LoadBack:
     """A fresh process at work; it starts at once and is waited for in `logits`, so other work can go on meanwhile.
 
-    It runs `texts` as one batch, and those of `alone` one by one, as users ask. With `new_tokens` the folder is a language
-    model's, which also continues each text: `answers`. With `gguf`, the name of a file and the tokens of each text, the model
-    is that file's, and reads these tokens.
+    It runs `texts`, or pairs of them, as one batch, and those of `alone` one by one, as users ask. With `new_tokens` the folder
+    is a language model's, which also continues each text: `answers`. With `gguf`, the name of a file and the tokens of each text,
+    the model is that file's, and reads these tokens.
     """
 
     def __init__(
         self,
         folder: Path,
-        texts: Sequence[str],
+        texts: Sequence[Text],
         max_tokens: int,
         threads: int,
-        alone: Sequence[str] = (),
+        alone: Sequence[Text] = (),
         new_tokens: int | None = None,
         gguf: tuple[str, list[list[int]]] | None = None,
     ) -> None:

@@ -20,49 +20,55 @@ import torch
 from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from tasks.data.tokens import TokenSet, bucketed, collate
+from tasks.data.tokens import TokenSet, bucketed, collate, collate_types
 from tasks.models.checkpoint import pad_id
 
 FP32_FILE: Final = "model.onnx"
 INT8_FILE: Final = "model.int8.onnx"
 ONNX_FILES: Final = {"onnx": FP32_FILE, "onnx_int8": INT8_FILE}  # format, as in cost.json -> file
 INPUTS: Final = ("input_ids", "attention_mask")
+TYPES: Final = "token_type_ids"  # a third input, of models that read pairs and tell the two texts apart
 OUTPUT: Final = "logits"
 PAD_KEY: Final = "pad_token_id"
 PRE_PROCESSED: Final = ("onnx.quant.pre_process", "onnxruntime.quant")  # the key by which the quantiser recognises it
 
 
 class _Logits(torch.nn.Module):  # type: ignore[misc]
-    """A classifier as a function of ids and mask; token types are left out, so the model fills in zeros."""
+    """A classifier as a function of ids and mask; without token types the model fills in zeros."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None) -> Any:
+        types = {} if token_type_ids is None else {TYPES: token_type_ids}
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
 
 
-def export_onnx(model: Any, out: Path) -> None:
+def export_onnx(model: Any, out: Path, types: bool = False) -> None:
     """Write a classifier as one ONNX file with dynamic batch and sequence; the same bytes for the same weights.
 
-    The eager attention is exported: it has a quarter fewer nodes than the fused one and the same results.
+    With `types` the types of tokens are an input as well; without it they are all 0 in the file. The eager attention is exported:
+    it has a quarter fewer nodes than the fused one and the same results.
     """
     example = torch.ones((2, 8), dtype=torch.int64)
     mask = example.clone()
     mask[1, 5:] = 0
+    names = [*INPUTS, *([TYPES] if types else [])]
+    # Of one tensor in two places the exporter makes one input.
+    examples = (example, mask, torch.zeros_like(example)) if types else (example, mask)
     fused = model.config._attn_implementation
     model.cpu().set_attn_implementation("eager")
     try:
         with _quiet_exporter():
             program = torch.onnx.export(
                 _Logits(model).eval(),
-                (example, mask),
+                examples,
                 dynamo=True,
                 verbose=False,
-                input_names=list(INPUTS),
+                input_names=names,
                 output_names=[OUTPUT],
-                dynamic_shapes={"input_ids": {0: "batch", 1: "tokens"}, "attention_mask": {0: "batch", 1: "tokens"}},
+                dynamic_shapes={name: {0: "batch", 1: "tokens"} for name in names},
             )
     finally:
         model.set_attn_implementation(fused)
@@ -107,19 +113,29 @@ class OnnxClassifier:
         # Idle workers would spin on the cores that the other model of a comparison needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        self.reads_types = TYPES in {each.name for each in self._session.get_inputs()}
         self.pad_id = int(self._session.get_modelmeta().custom_metadata_map.get(PAD_KEY, "0"))
 
-    def logits(self, ids_BT: NDArray[np.int64], mask_BT: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return float32 logits of shape (B, C)."""
+    def logits(
+        self, ids_BT: NDArray[np.int64], mask_BT: NDArray[np.int64], types_BT: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """Return float32 logits of shape (B, C); where the file asks for types, and none are given, they are 0 as in torch."""
+        feed = dict(zip(INPUTS, (ids_BT, mask_BT), strict=True))
+        if self.reads_types:
+            feed[TYPES] = np.zeros_like(ids_BT) if types_BT is None else types_BT
         logits_BC: NDArray[np.float32]
-        (logits_BC,) = self._session.run([OUTPUT], dict(zip(INPUTS, (ids_BT, mask_BT), strict=True)))
+        (logits_BC,) = self._session.run([OUTPUT], feed)
         return logits_BC
+
+    def logits_of(self, tokens: TokenSet, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return float32 logits of shape (B, C) of some rows of a set, run as one batch."""
+        return self.logits(*collate(tokens, rows, self.pad_id), collate_types(tokens, rows))
 
     def predict(self, tokens: TokenSet, batch_rows: int) -> NDArray[np.float32]:
         """Return float32 logits of shape (N, C) in row order, run in batches of similar length."""
         batches = bucketed(tokens.lengths, batch_rows)
         assert batches, "an empty set has no logits"
-        parts = [self.logits(*collate(tokens, rows, self.pad_id)) for rows in batches]
+        parts = [self.logits_of(tokens, rows) for rows in batches]
         order = np.argsort(np.concatenate(batches), kind="stable")
         return np.concatenate(parts)[order]
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from tasks.artifacts import NO_LABEL, original_of
+from tasks.artifacts import GROUP, NO_LABEL, original_of
 from tasks.gates.evidence import Gathered, Model, Reading, disagreement, gather_from
 from tasks.gates.judge import Paired
 from tasks.gates.paired import count_pairs
-from tasks.gates.rules import ONLY_UNLABELLED, Asked, Measurement, Rule
+from tasks.gates.rules import OF_ORDER, ONLY_UNLABELLED, Asked, Measurement, Rule
 from tasks.gates.unlike import Hits, Values
-from tasks.measuring.predictions import Rows, read_rows
-from tasks.measuring.quality import accuracy, agreement, calibration_error, macro_f1, nll_nats_per_example
+from tasks.measuring.predictions import SWAPPED, Rows, read_rows
+from tasks.measuring.quality import accuracy, agreement, calibration_error, macro_f1, moved_by_order, nll_nats_per_example
 from tasks.measuring.unlabelled import Unlike, calibrating_temperature, unlike
 
 
@@ -49,6 +49,12 @@ def _measure(
     if not support:
         return Measurement(0.0, support=0)
     reported = model.reported(str(rule.set), "slices", rule.slice, rule.metric)
+    if rule.metric == OF_ORDER:
+        if SWAPPED not in rows:
+            return Measurement(None, support, f"set {rule.set!r} has no predictions on pairs with their texts swapped")
+        moved = float(moved_by_order(rows["logits"], rows[SWAPPED])[chosen].mean())
+        reported = model.reported(str(rule.set), "variants", "swapped", OF_ORDER)
+        return Measurement(moved, support, disagreement(model.who, moved, reported))
     if rule.metric in ONLY_UNLABELLED:
         compared = _compared(rule, rows, teacher, temperature)
         if isinstance(compared, str):
@@ -97,7 +103,8 @@ def _pair(temperature: float | None, rule: Rule, rows: Rows, other: Rows) -> Pai
         if rule.metric in compared.gaps:
             return Values(compared.gaps[rule.metric], widest=True)
         return Values(compared.means[rule.metric][:, None], widest=False)
-    return count_pairs(rows["label"][chosen], rows["prediction"][chosen], other["prediction"][chosen])
+    groups = rows[GROUP][chosen] if GROUP in rows else None
+    return count_pairs(rows["label"][chosen], rows["prediction"][chosen], other["prediction"][chosen], groups)
 
 
 def _in_slice(rows: Rows, name: str) -> Any:
@@ -114,6 +121,8 @@ def _doubt(num_classes: int, who: str, rows: Rows, teacher: Rows) -> str | None:
         return f"{who} has not {num_classes} finite logits for each row. Evaluate again"
     if not np.array_equal(rows["prediction"], rows["logits"].argmax(axis=1)):
         return f"the predictions of {who} are not the largest of its logits. Evaluate again"
+    if list(rows.get(GROUP, ())) != list(teacher.get(GROUP, ())):
+        return f"{who} and the teacher have their rows in different groups. Evaluate both again"
     if rows["slices"] != teacher["slices"]:
         return f"{who} and the teacher have their rows in different slices. Evaluate both again"
     return None

@@ -26,12 +26,22 @@ ROUNDING: Final = 1e-12  # 0.83 - 0.80 is a little less than 0.03 in floating po
 
 @dataclass(frozen=True)
 class Pairs:
-    """Counts over the rows of one slice: all, lost, gained, and flipped (another class is predicted, right or wrong)."""
+    """Counts over the rows of one slice: all, lost, gained, and flipped (another class is predicted, right or wrong).
+
+    Of rows that share texts `groups` has, for each kind of group there is, how many there are and the rows, lost and gained rows
+    in each; whole groups are drawn then. Without it each row is drawn by itself.
+    """
 
     rows: int
     lost: int
     gained: int
     flipped: int
+    groups: tuple[tuple[int, int, int, int], ...] = ()
+
+    @property
+    def units(self) -> int:
+        """Return how many things are drawn: groups where there are some, else rows."""
+        return sum(count for count, *_ in self.groups) if self.groups else self.rows
 
     @property
     def possible(self) -> bool:
@@ -56,28 +66,45 @@ class Estimate:
     p_broken: float  # small: it is shown to be broken
 
 
-def count_pairs(labels: NDArray[np.generic], predictions: NDArray[np.generic], reference: NDArray[np.generic]) -> Pairs:
-    """Return the counts of three arrays of classes of shape (N,), in the same order of rows."""
+def count_pairs(
+    labels: NDArray[np.generic],
+    predictions: NDArray[np.generic],
+    reference: NDArray[np.generic],
+    groups: NDArray[np.generic] | None = None,
+) -> Pairs:
+    """Return the counts of three arrays of classes of shape (N,), in the same order of rows; `groups` names that of each row."""
     right, reference_right = predictions == labels, reference == labels
-    return Pairs(
-        rows=len(labels),
-        lost=int((reference_right & ~right).sum()),
-        gained=int((right & ~reference_right).sum()),
-        flipped=int((predictions != reference).sum()),
-    )
+    lost, gained = reference_right & ~right, right & ~reference_right
+    flipped = int((predictions != reference).sum())
+    return Pairs(len(labels), int(lost.sum()), int(gained.sum()), flipped, () if groups is None else _kinds(groups, lost, gained))
+
+
+def _kinds(
+    groups: NDArray[np.generic], lost: NDArray[np.bool_], gained: NDArray[np.bool_]
+) -> tuple[tuple[int, int, int, int], ...]:
+    _, place_N = np.unique(groups.astype(str), return_inverse=True)
+    counts = [np.bincount(place_N, weights=weights).astype(np.int64) for weights in (np.ones(len(lost)), lost, gained)]
+    kinds, times = np.unique(np.stack(counts, axis=1), axis=0, return_counts=True)
+    return tuple((int(count), *map(int, kind)) for count, kind in zip(times, kinds, strict=True))  # type: ignore[misc]
 
 
 def paired_bootstrap(pairs: Pairs, margin: float, confidence: float, resamples: int, seed: int) -> Estimate:
-    """Return the difference by percentile bootstrap over rows; `margin` is the allowed drop (a gain asked for is a negative one).
+    """Return the difference by percentile bootstrap over rows, or groups; `margin` is the allowed drop, of a gain minus it.
 
-    Drawing N rows with replacement and counting the lost and gained among them is one multinomial draw. The p-value is
-    (1 + resamples at or beyond the margin) / (1 + resamples), and `low` is the order statistic that agrees with it.
+    Drawing N rows with replacement and counting the lost and gained among them is one multinomial draw; so is drawing groups, of
+    which the difference is a ratio of sums. The p-value is (1 + resamples at or beyond the margin) / (1 + resamples), and `low`
+    is the order statistic that agrees with it.
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 15.
     """
     rng = np.random.default_rng(seed)
-    shares = np.array([pairs.lost, pairs.gained, pairs.rows - pairs.lost - pairs.gained]) / pairs.rows
-    drawn = rng.multinomial(pairs.rows, shares, size=resamples)
-    samples = np.sort((drawn[:, 1] - drawn[:, 0]) / pairs.rows)
+    if pairs.groups:
+        count, rows, lost, gained = np.array(pairs.groups, dtype=np.float64).T
+        drawn = rng.multinomial(pairs.units, count / pairs.units, size=resamples)
+        samples = np.sort(drawn @ (gained - lost) / (drawn @ rows))
+    else:
+        shares = np.array([pairs.lost, pairs.gained, pairs.rows - pairs.lost - pairs.gained]) / pairs.rows
+        drawn = rng.multinomial(pairs.rows, shares, size=resamples)
+        samples = np.sort((drawn[:, 1] - drawn[:, 0]) / pairs.rows)
     kept = (1 + int(np.searchsorted(samples, -margin + ROUNDING, side="right"))) / (1 + resamples)
     broken = (1 + resamples - int(np.searchsorted(samples, -margin - ROUNDING, side="left"))) / (1 + resamples)
     place = max(0, math.floor((1.0 - confidence) * (resamples + 1)) - 1)
@@ -110,13 +137,18 @@ def _guarded(pairs: Pairs, margin: float, confidence: float, low: float, high: f
     """Return the difference with ends and p-values at least as cautious as the exact bound of the lost rows alone.
 
     Both tests take the number of differing rows as it was seen. Where a handful differ that is too sure (without one lost
-    row no resample loses any); there, and only there, the exact binomial bound with the gained rows held fixed is wider.
+    row no resample loses any); there, and only there, the exact binomial bound with the gained rows held fixed is wider. Of
+    groups it is that of the groups with a lost row, as if each had lost as many rows as the largest group has.
     """
     lost, gained = pairs.lost / pairs.rows, pairs.gained / pairs.rows
-    low = min(low, gained - most(pairs.lost, pairs.rows, confidence))
-    high = max(high, most(pairs.gained, pairs.rows, confidence) - lost)
-    kept = max(kept, float(bdtr(pairs.lost, pairs.rows, min(1.0, max(0.0, gained + margin)))))
-    broken = max(broken, float(bdtr(pairs.gained, pairs.rows, min(1.0, max(0.0, lost - margin)))))
+    losing, gaining, widest = pairs.lost, pairs.gained, 1.0
+    if pairs.groups:
+        losing, gaining = (sum(kind[0] for kind in pairs.groups if kind[place]) for place in (2, 3))
+        widest = max(kind[1] for kind in pairs.groups) * pairs.units / pairs.rows
+    low = min(low, gained - widest * most(losing, pairs.units, confidence))
+    high = max(high, widest * most(gaining, pairs.units, confidence) - lost)
+    kept = max(kept, float(bdtr(losing, pairs.units, min(1.0, max(0.0, gained + margin) / widest))))
+    broken = max(broken, float(bdtr(gaining, pairs.units, min(1.0, max(0.0, lost - margin) / widest))))
     return Estimate(pairs.difference, low, high, kept, broken)
 
 

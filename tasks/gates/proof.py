@@ -10,6 +10,7 @@ from tasks.gates.rules import Rule, formatted, keeps, points, possessive, subjec
 from tasks.gates.unlike import Hits, Values, of_mean, of_share
 from tasks.measuring.shares import share_interval
 
+MIN_GROUPS: Final = 30  # fewer say little of how groups vary
 REPORTED_CONFIDENCE: Final = 0.95  # of the interval that is shown where the rule asks for none
 
 
@@ -42,6 +43,8 @@ def find(rule: Rule, pairs: Known, seed: int) -> Finding | str:
         low, high = share_interval(pairs.flipped, pairs.rows, confidence)
         return Finding(pairs.flipped / pairs.rows, low, high, None, pairs)
     assert rule.test is not None  # the schema asks for it
+    if pairs.groups and pairs.units < MIN_GROUPS:
+        return f"{pairs.units} groups of rows that share a text are too few; at least {MIN_GROUPS} are needed for a proof"
     sign = -1.0 if rule.bound == "max_drop" else 1.0
     margin = -sign * rule.threshold
     difference = TESTS[rule.test](pairs, margin, confidence, rule.resamples, seed)
@@ -109,8 +112,12 @@ def describe(rule: Rule, finding: Finding, measured: float, reference: float, re
         tail = f", which does not show the {asked} that is asked: more rows or a better model would"
     return (
         f"{start}, {points(sign * finding.value)} {possessive(rule.versus)} {other} on {pairs.rows} rows "
-        f"({pairs.lost} lost, {pairs.gained} gained); {sure} no {end}{tail}"
+        f"{_in_groups(pairs)}({pairs.lost} lost, {pairs.gained} gained); {sure} no {end}{tail}"
     )
+
+
+def _in_groups(pairs: Pairs) -> str:
+    return f"in {pairs.units:,} groups " if pairs.groups else ""
 
 
 def _describe_unlike(rule: Rule, finding: Finding, pairs: Hits | Values, sure: str, result: str) -> str:

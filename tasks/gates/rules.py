@@ -13,6 +13,7 @@ BOUNDS: Final = ("min", "max", "min_ratio", "max_ratio", "min_gain", "max_drop")
 EXACT: Final = ("agreement", "churn", "confident_disagreement", "flips")
 SPREAD: Final = ("expected_drop", "kl_nats_per_example", "prior_gap", "response_gap")  # means over rows of numbers
 PAIRED: Final = ("accuracy", "perplexity", *EXACT, *SPREAD)
+OF_ORDER: Final = "order_sensitivity"  # of pairs, on the one set on which their texts change places
 OF_CHANGES: Final = ("flips", "response_gap")  # what a row and its changed copy say together
 
 
@@ -41,6 +42,7 @@ _METRICS: Final[dict[str, Metric]] = {
     "probability_loyalty": Metric("probability loyalty", "share", "c"),
     "response_gap": Metric("response gap (logits that a change moves the student more than the teacher)", "level", "c"),
     "flips": Metric("flips (share of rows whose prediction a change flips, and not the teacher's)", "share", "c"),
+    "order_sensitivity": Metric("order sensitivity (by how much probabilities move when the texts change places)", "share", "c"),
     "churn": Metric("churn (share of rows with another prediction)", "share", "c"),
     "nll_nats_per_token": Metric("negative log-likelihood (nats per token)", "level", "l"),
     "nll_nats_per_byte": Metric("negative log-likelihood (nats per UTF-8 byte)", "level", "l"),
@@ -72,12 +74,14 @@ WHO: Final = {
     "teacher": "the teacher",
     "parent": "the parent round",
     "tfidf_logistic": "TF-IDF + logistic regression",
+    "second_text_alone": "the second text alone",
     "champion": "the champion",
 }
 WHOSE: Final = {
     "teacher": "the teacher's",
     "parent": "its parent's",
     "tfidf_logistic": "the TF-IDF baseline's",
+    "second_text_alone": "the second-text baseline's",
     "champion": "the champion's",
 }
 # What is answered by yes or no, and the section of params.yaml in which it can be asked.

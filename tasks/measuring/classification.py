@@ -10,14 +10,15 @@ import pandas as pd
 
 from tasks.artifacts import Cost, Quality, SetQuality, UnlabelledQuality
 from tasks.data.frames import read_sets, rows_sha256
+from tasks.data.pairs import SECOND, holds_pairs, swapped, texts_of
 from tasks.data.tokens import TokenSet, load_tokens, tokenize
 from tasks.exports.onnx import FP32_FILE, INT8_FILE, ONNX_FILES, OnnxClassifier
 from tasks.measuring.cost import cost_of
 from tasks.measuring.latency import compare_latencies
 from tasks.measuring.pieces import pieces_of
-from tasks.measuring.predictions import INT8_COLUMN, logits_of, of_teacher, write_predictions
-from tasks.measuring.quality import Ints
-from tasks.measuring.rows import learnt_words, measure, measure_int8, measure_unlabelled, temperature_of
+from tasks.measuring.predictions import INT8_COLUMN, SWAPPED, logits_of, of_teacher, write_predictions
+from tasks.measuring.quality import Floats, Ints, log_softmax
+from tasks.measuring.rows import draws_of, learnt_words, measure, measure_int8, measure_order, measure_unlabelled, temperature_of
 from tasks.measuring.subject import RowSettings, Subject, Teacher, quality_of
 from tasks.models.architectures import adapter_of
 from tasks.models.checkpoint import load_classifier
@@ -48,9 +49,21 @@ def measure_sets(subject: Subject, teacher: Teacher, settings: RowSettings, out:
                 int8 = predictions[INT8_COLUMN] = session.predict(tokens, BATCH_ROWS).argmax(axis=1)
                 teachers = _teachers(teacher, name, frame, int8, INT8_COLUMN)
                 labels = frame["label"].to_numpy(dtype=np.int64)
-                entries[name]["variants"]["onnx_int8"] = measure_int8(labels, int8, chosen, teachers, settings.draws)
+                draws = draws_of(frame, settings.draws)
+                entries[name]["variants"]["onnx_int8"] = measure_int8(labels, int8, chosen, teachers, draws)
+                if holds_pairs(frame):
+                    other = _probabilities_swapped(subject, frame, settings, device)
+                    predictions = predictions.assign(**{f"{SWAPPED}{c}": other[:, c] for c in range(other.shape[1])})
+                    entries[name]["variants"]["swapped"] = measure_order(logits, other, draws)
         write_predictions(predictions, out / "predictions", name)
     return quality_of(subject, settings.draws.confidence, entries, _without_labels(subject, teacher, settings, out, device))
+
+
+def _probabilities_swapped(subject: Subject, frame: pd.DataFrame, settings: RowSettings, device: Device) -> Floats:
+    """Return what the model says of pairs whose texts change places, (N, C), rounded as it is stored."""
+    texts = swapped(list(zip(*(frame[column] for column in ("text", SECOND)), strict=True)))
+    tokens = tokenize(texts, subject.folder / "tokenizer.json", settings.max_tokens)
+    return np.exp(log_softmax(predict_logits(subject.model, tokens, BATCH_ROWS, device))).astype(np.float32).astype(np.float64)
 
 
 def _without_labels(
@@ -101,7 +114,7 @@ def _tokens_of(subject: Subject, name: str, frame: pd.DataFrame, max_tokens: int
     prefix = subject.tokens / name
     if Path(f"{prefix}.ids.npy").exists():
         return load_tokens(prefix)
-    return tokenize(frame["text"].tolist(), subject.folder / "tokenizer.json", max_tokens)
+    return tokenize(texts_of(frame), subject.folder / "tokenizer.json", max_tokens)
 
 
 def _teachers(teacher: Teacher, name: str, frame: pd.DataFrame, own: Ints, column: str = "prediction") -> Ints:

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tasks.artifacts import GROUP
 from tasks.errors import StageError
 
 INT8_COLUMN: Final = "prediction_int8"  # the class that the int8 file chose
+SWAPPED: Final = "swapped_"  # before the number of a class: its probability where the two texts of a pair change places
 BLOCK_COLUMNS: Final = ("row_id", "tokens", "bytes", "nll_nats", "choices", "agreed")
 TEACHERS: Final = "teacher_choices"  # what the teacher holds most likely of a student's own tokens, where these differ
 SAMPLES: Final = "greedy-samples"  # the file of continuations beside those of sets; no set can be called so
@@ -29,17 +31,25 @@ def write_predictions(predictions: pd.DataFrame, folder: Path, name: str) -> Non
 
 
 def read_rows(path: Path) -> Rows | None:
-    """Return the columns of a classifier's predictions, logits as one array (rows x classes); None if unreadable."""
+    """Return the columns of a classifier's predictions, logits as one array (rows x classes); None if unreadable.
+
+    Of pairs also the group of each row, and probabilities with their texts swapped where they are known.
+    """
     try:
         table = pq.read_table(path)
-        columns = sorted((c for c in table.column_names if c.startswith("logit_")), key=lambda c: int(c.split("_")[1]))
-        logits = [table[column].to_numpy() for column in columns]
+        columns, turned = (
+            sorted((c for c in table.column_names if c.startswith(start)), key=lambda c: int(c.split("_")[1]))
+            for start in ("logit_", SWAPPED)
+        )
+        logits, swapped = ([table[column].to_numpy() for column in names] for names in (columns, turned))
         return {
             "row_id": np.array(table["row_id"].to_pylist(), dtype=object),
             "label": table["label"].to_numpy(),
             "prediction": table["prediction"].to_numpy(),
             "logits": np.stack(logits, axis=1) if logits else np.zeros((len(table), 0), np.float32),
             "slices": table["slices"].to_pylist(),
+            **({SWAPPED: np.stack(swapped, axis=1)} if swapped else {}),
+            **({GROUP: np.array(table[GROUP].to_pylist(), dtype=object)} if GROUP in table.column_names else {}),
         }
     except (FileNotFoundError, KeyError, ValueError, pa.ArrowException):
         return None

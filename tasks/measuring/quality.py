@@ -28,11 +28,26 @@ DIGITS: Final = 6  # of a reported number: the last bits of a matrix product dif
 
 @dataclass(frozen=True)
 class Draws:
-    """How intervals are drawn: so many resamples of the rows from this seed, and the share of them that an interval holds."""
+    """How intervals are drawn: so many resamples of the rows from this seed, and the share of them that an interval holds.
+
+    With `groups`, the name of each row's group, whole groups are drawn: rows that share a text do not vary by themselves.
+    """
 
     resamples: int
     confidence: float
     seed: int
+    groups: tuple[str, ...] | None = None
+
+    def counts(self, rows: int) -> Iterator[Floats]:
+        """Yield chunks (r, N) of how often each of the rows is drawn, `resamples` in all."""
+        if self.groups is None:
+            yield from resample_counts(rows, self.resamples, self.seed)
+            return
+        names, place_N = np.unique(np.array(self.groups, dtype=object).astype(str), return_inverse=True)
+        chunk = max(1, CHUNK_COUNTS // max(rows, 1))
+        for counts_RG in resample_counts(len(names), self.resamples, self.seed):
+            for start in range(0, len(counts_RG), chunk):
+                yield counts_RG[start : start + chunk, place_N]
 
 
 def log_softmax(logits_NC: NDArray[np.floating]) -> Floats:
@@ -84,6 +99,15 @@ def calibration_error(logits: NDArray[np.floating], labels: Ints, bins: int) -> 
     return float(np.abs(gaps_NB.sum(axis=0)).sum() / len(labels))
 
 
+def moved_by_order(logits: NDArray[np.floating], swapped: NDArray[np.floating]) -> Floats:
+    """Return how far probabilities move when the two texts of a pair change places, (N,), 0 to 1.
+
+    It is half the sum over classes of |p - p swapped|, with two classes that of either one. `swapped` are probabilities (N, C).
+    """
+    moved: Floats = np.abs(np.exp(log_softmax(logits)) - swapped).sum(axis=1) / 2.0
+    return moved
+
+
 def resample_counts(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
     """Yield chunks (r, N) of how often each row is drawn, `resamples` in all; the same for the same arguments."""
     rng = np.random.default_rng(seed)
@@ -123,7 +147,7 @@ def measure_slices(
     if not masks:
         return measured
     samples: dict[str, list[dict[str, Floats]]] = {name: [] for name in masks}
-    for counts_RN in resample_counts(len(labels), draws.resamples, draws.seed):
+    for counts_RN in draws.counts(len(labels)):
         for name, mask in masks.items():
             samples[name].append(_metrics(counts_RN[:, mask] @ columns[mask], spans))
     for name, mask in masks.items():
@@ -137,7 +161,8 @@ def measure_slices(
 def interval_of_mean(values: NDArray[np.generic], draws: Draws) -> Interval:
     """Return the interval of the mean of per-row values, such as right (1) or wrong (0); shape (N,)."""
     numbers = np.asarray(values, dtype=np.float64)
-    return interval(float(numbers.mean()), _drawn_sums(numbers, draws) / len(numbers), draws.confidence)
+    drawn = len(numbers) if draws.groups is None else _drawn_sums(np.ones(len(numbers)), draws)
+    return interval(float(numbers.mean()), _drawn_sums(numbers, draws) / drawn, draws.confidence)
 
 
 def intervals_of_sums(columns_NK: Floats, metrics: Callable[[Floats], dict[str, Floats]], draws: Draws) -> dict[str, Interval]:
@@ -148,8 +173,7 @@ def intervals_of_sums(columns_NK: Floats, metrics: Callable[[Floats], dict[str, 
 
 def _drawn_sums(columns: Floats, draws: Draws) -> Floats:
     """Return the sums over the rows of each resample, (R,) of values (N,) or (R, K) of columns (N, K)."""
-    counts = resample_counts(len(columns), draws.resamples, draws.seed)
-    return np.concatenate([counts_RN @ columns for counts_RN in counts])
+    return np.concatenate([counts_RN @ columns for counts_RN in draws.counts(len(columns))])
 
 
 def _columns(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,20 +13,22 @@ from numpy.typing import NDArray
 
 from tasks.artifacts import Interval, SetQuality, original_of
 from tasks.data.frames import rows_sha256
+from tasks.data.pairs import GROUP, holds_pairs, joined_texts, texts_of
 from tasks.errors import StageError
 from tasks.measuring.predictions import read_rows
-from tasks.measuring.quality import Draws, Floats, Ints, interval_of_mean, intervals_of_sums, measure_slices
+from tasks.measuring.quality import Draws, Floats, Ints, interval_of_mean, intervals_of_sums, measure_slices, moved_by_order
 from tasks.measuring.slices import document_frequency, masks_of, slice_names, slices_of
 from tasks.measuring.subject import RowSettings
 from tasks.measuring.unlabelled import calibrating_temperature, measure_unlike, slices_of_changes, unlike
 
 CALIBRATED_ON: Final = "validation"
+ORDER: Final = "order_sensitivity"
 Floats32 = NDArray[np.float32]
 
 
 def learnt_words(learnt_from: Iterable[pd.DataFrame]) -> Mapping[str, int]:
     """Return in how many of the texts that were learnt from each word occurs; rare words are those rare there."""
-    return document_frequency(text for frame in learnt_from for text in frame["text"])
+    return document_frequency(text for frame in learnt_from for text in joined_texts(frame))
 
 
 def measure(
@@ -38,16 +41,16 @@ def measure(
     """Return the set's entry of quality.json (without variants) and its predictions, as docs/artifacts.md has them.
 
     `frame` has row_id, text, label and source; logits (N, C) and teacher_predictions (N,) are in its order; `learnt` are the
-    `learnt_words`.
+    `learnt_words`. Of pairs whole groups are drawn, and the predictions name the group of each row.
     """
     labels = frame["label"].to_numpy(dtype=np.int64)
     sources, names = frame["source"].astype(str).tolist(), [how.labels[i] for i in sorted(how.labels)]
-    rows = slices_of(frame["text"].tolist(), labels.tolist(), sources, names, learnt, how.rare_share)
-    masks = masks_of(rows, slice_names(names, sources))
+    rows = slices_of(texts_of(frame), labels.tolist(), sources, names, learnt, how.rare_share)
+    masks, pairs = masks_of(rows, slice_names(names, sources, holds_pairs(frame))), holds_pairs(frame)
     entry: SetQuality = {
         "rows": len(frame),
         "rows_sha256": rows_sha256(frame["row_id"]),
-        "slices": measure_slices(labels, logits, teacher_predictions, masks, how.bins, how.draws),
+        "slices": measure_slices(labels, logits, teacher_predictions, masks, how.bins, draws_of(frame, how.draws)),
     }
     columns: dict[str, Any] = {
         "row_id": frame["row_id"].to_numpy(),
@@ -55,8 +58,26 @@ def measure(
         "prediction": logits.argmax(axis=1).astype(np.int64),
         **{f"logit_{c}": logits[:, c].astype(np.float32) for c in range(logits.shape[1])},
         "slices": rows,
+        **({GROUP: frame[GROUP].to_numpy()} if pairs else {}),
     }
     return entry, pd.DataFrame(columns)
+
+
+def draws_of(frame: pd.DataFrame, draws: Draws) -> Draws:
+    """Return how intervals of a set are drawn: of pairs group by group, since rows of one first text are not independent."""
+    return replace(draws, groups=tuple(frame[GROUP])) if holds_pairs(frame) else draws
+
+
+def measure_order(logits: NDArray[np.floating[Any]], swapped: Floats, draws: Draws) -> dict[str, Interval]:
+    """Return the intervals of a set's `swapped` in quality.json: what the model says when the two texts change places.
+
+    `order_sensitivity` is the mean of `moved_by_order`, `agreement` the share of rows that keep their class. `swapped` are
+    probabilities (N, C).
+    """
+    return {
+        ORDER: interval_of_mean(moved_by_order(logits, swapped), draws),
+        "agreement": interval_of_mean(logits.argmax(axis=1) == swapped.argmax(axis=1), draws),
+    }
 
 
 def temperature_of(evaluated: Path) -> float:

@@ -10,8 +10,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.pairs import Text
+
 OVERALL: Final = "overall"
 LENGTHS: Final = ("length:short", "length:medium", "length:long")
+# Of pairs: how long the second text is, and which share of its words the first one has too.
+SECOND_LENGTHS: Final = ("second:short", "second:medium", "second:long")
+OVERLAPS: Final = ("overlap:low", "overlap:medium", "overlap:high")
 RARE: Final = "tokens:rare"
 NEGATION: Final = "negation"
 NEGATIONS: Final = re.compile(
@@ -32,12 +37,13 @@ def document_frequency(texts: Iterable[str]) -> Counter[str]:
     return Counter(word for text in texts for word in set(words(text)))
 
 
-def slice_names(label_names: Sequence[str], sources: Iterable[str]) -> list[str]:
-    """Return every slice a set can have, `overall` first; also those that turn out to be empty."""
+def slice_names(label_names: Sequence[str], sources: Iterable[str], pairs: bool = False) -> list[str]:
+    """Return every slice a set, or one of pairs, can have, `overall` first; also those that turn out to be empty."""
     return [
         OVERALL,
         *(f"class:{name}" for name in label_names),
         *LENGTHS,
+        *((*SECOND_LENGTHS, *OVERLAPS) if pairs else ()),
         RARE,
         NEGATION,
         *(f"source:{name}" for name in sorted(set(sources))),
@@ -45,7 +51,7 @@ def slice_names(label_names: Sequence[str], sources: Iterable[str]) -> list[str]
 
 
 def slices_of(
-    texts: Sequence[str],
+    texts: Sequence[Text],
     labels: Sequence[int],
     sources: Sequence[str],
     label_names: Sequence[str],
@@ -55,18 +61,30 @@ def slices_of(
     """Return for each row the names of its slices, `overall` left out; names as in `slice_names`.
 
     Lengths are the terciles, in words, of the rows given. `tokens:rare` is the share `rare_share` of the rows whose
-    rarest words are rarest by `frequency`.
+    rarest words are rarest by `frequency`. A pair has the words of both its texts; `negation` is then that in the
+    second.
     """
-    split = [words(text) for text in texts]
+    sides = [[words(side) for side in ((text,) if isinstance(text, str) else text)] for text in texts]
+    split, further = [[word for side in row for word in side] for row in sides], _of_pairs(sides)
     lengths = _terciles([len(row) for row in split])
     rare = _rarest_rows([rarity(row, frequency) for row in split], rare_share)
     rows = []
-    for i, row in enumerate(split):
+    for i in range(len(split)):
         names = [f"class:{label_names[labels[i]]}", LENGTHS[lengths[i]]]
         names += [RARE] if i in rare else []
-        names += [NEGATION] if is_negated(row) else []
+        names += [NEGATION] if is_negated(sides[i][-1]) else []
+        names += further[i]
         rows.append([*names, f"source:{sources[i]}"])
     return rows
+
+
+def _of_pairs(split: Sequence[Sequence[Sequence[str]]]) -> list[list[str]]:
+    """Return the slices that each pair is in by its second text, terciles of the rows given; of single texts there are none."""
+    if any(len(sides) == 1 for sides in split):
+        return [[] for _ in split]
+    lengths = _terciles([len(second) for _, second in split])
+    shared = [round(1000 * len(set(first) & set(second)) / max(1, len(set(second)))) for first, second in split]
+    return [[SECOND_LENGTHS[length], OVERLAPS[place]] for length, place in zip(lengths, _terciles(shared), strict=True)]
 
 
 def masks_of(rows: Sequence[Sequence[str]], names: Iterable[str]) -> dict[str, NDArray[np.bool_]]:

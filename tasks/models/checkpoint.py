@@ -145,8 +145,8 @@ def refuse_broken(folder: Path, model: Any) -> None:
             raise SourceError(f"{folder}: {name} holds numbers that are not finite (NaN or infinite); give sound weights")
 
 
-def refuse_other_tokens(folder: Path) -> None:
-    """Raise SourceError where the stock tokenizer of a folder reads texts otherwise than its tokenizer.json."""
+def refuse_other_tokens(folder: Path, pairs: bool = False) -> None:
+    """Raise SourceError where the stock tokenizer of a folder reads texts, or pairs too, otherwise than its tokenizer.json."""
     with _loading(folder):
         stock = AutoTokenizer.from_pretrained(folder)
     own = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -157,6 +157,16 @@ def refuse_other_tokens(folder: Path) -> None:
             raise SourceError(
                 f"{folder / 'tokenizer_config.json'}: its settings make stock classes read {text!r} as other tokens than "
                 "tokenizer.json alone; save the tokenizer that AutoTokenizer loads with save_pretrained, and give that"
+            )
+    types = int(read_config(folder).get("type_vocab_size") or 0) > 1
+    for text in TRIED[:2] if pairs else ():  # no text of a row is empty
+        read, wanted = stock(TRIED[0], text), own.encode(TRIED[0], text)
+        told = read.get("token_type_ids", [0] * len(wanted.ids)) if types else wanted.type_ids
+        if read["input_ids"] != wanted.ids or told != wanted.type_ids:
+            raise SourceError(
+                f"{folder / 'tokenizer_config.json'}: its settings make stock classes read the pair {TRIED[0]!r} and {text!r} as "
+                "other tokens, or types of tokens, than tokenizer.json alone; save the tokenizer that AutoTokenizer loads with "
+                "save_pretrained, and give that"
             )
 
 

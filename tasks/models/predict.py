@@ -15,11 +15,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.data.tokens import TokenSet, bucketed, collate
+from tasks.data.tokens import TokenSet, bucketed, collate, collate_types
 from tasks.models.checkpoint import pad_id
 from tasks.models.devices import Device
 
 Rows = NDArray[np.int64]
+
+
+def knows_types(model: Any) -> bool:
+    """Return whether a model tells the two texts of a pair apart by types of tokens: it has more than one type."""
+    return int(getattr(model.config, "type_vocab_size", None) or 0) > 1
+
+
+def inputs_of(model: Any, tokens: TokenSet, rows: Rows, device: torch.device | None = None) -> dict[str, Tensor]:
+    """Return what a model reads of some rows, each (B, T), on a device, else the CPU: ids, mask, and types if it knows them."""
+    ids_BT, mask_BT = collate(tokens, rows, pad_id(model))
+    arrays = {"input_ids": ids_BT, "attention_mask": mask_BT}
+    types_BT = collate_types(tokens, rows) if knows_types(model) else None
+    if types_BT is not None:
+        arrays["token_type_ids"] = types_BT
+    return {name: torch.from_numpy(array).to(device or "cpu") for name, array in arrays.items()}
 
 
 def predict_batches(
@@ -32,10 +47,10 @@ def predict_batches(
     model.eval().to(device.device)
     done = 0
     for rows in bucketed(tokens.lengths, batch_rows):
-        ids_BT, mask_BT = (torch.from_numpy(array).to(device.device) for array in collate(tokens, rows, pad_id(model)))
+        inputs = inputs_of(model, tokens, rows, device.device)
         with torch.inference_mode(), device.autocast():
-            outputs = model(input_ids=ids_BT, attention_mask=mask_BT, **wanted)
-        yield rows, mask_BT, outputs
+            outputs = model(**inputs, **wanted)
+        yield rows, inputs["attention_mask"], outputs
         done += len(rows)
         if on_batch is not None:
             on_batch(done)

@@ -9,11 +9,14 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from tasks.data.sources import texts_wanted
+from tasks.gates.rules import EXACT, OF_ORDER
 from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, Checks, ExtraLoss, Params, Prune, Splits
 from tasks.params.parts import Count, LearningRate, Name, PartOf, Positive, Section, Share, Source, did_you_mean
 from tasks.params.rounds import Round, Search, row_faults
 from tasks.params.unlabelled import Stress, Surface, Texts
 
+ALONE = "second_text_alone"
+SWAPPED_SET = "test"  # on which texts change places: `tasks.measuring.classification.INT8_SET`
 SETS = ("train", "validation", "test", "transfer", "calibration")
 
 
@@ -37,19 +40,35 @@ def _told_apart(labels: dict[int, str]) -> dict[int, str]:
 
 
 class Columns(Section):
-    """Which column of the data file holds what; `split` may be null, then rows are split by content hash."""
+    """Which column of the data file holds what; `split` may be null, then rows are split by content hash.
+
+    `text_pair` and `group` alone may be left out. With `text_pair` a row is a pair of texts. Pairs of one first text are never
+    divided between sets, and with `group` neither are those that have one value there.
+    """
 
     text: str
+    text_pair: str | None = None
     label: str
     source: str | None
     split: str | None
+    group: str | None = None
 
     @model_validator(mode="after")
     def _are_columns_of_their_own(self) -> Self:
-        named = [name for name in (self.text, self.label, self.split) if name is not None]
+        named = [name for name in (self.text, self.text_pair, self.label, self.split, self.group) if name is not None]
         if len(set(named)) < len(named):
+            wanted = "text, label and split must be three columns"
+            if self.text_pair is not None:
+                wanted = "text, text_pair, label, split and group must be columns of their own"
+            raise ValueError(f"{wanted}, not {', '.join(map(repr, named))}; name each by its own")
+        return self
+
+    @model_validator(mode="after")
+    def _groups_are_of_pairs(self) -> Self:
+        if self.group is not None and self.text_pair is None:
             raise ValueError(
-                f"text, label and split must be three columns, not {', '.join(map(repr, named))}; name each by its own"
+                f"group: {self.group!r}: only pairs of texts are kept together; name the second text in text_pair, or write "
+                "group: null"
             )
         return self
 
@@ -110,6 +129,16 @@ class Data(Section):
             raise ValueError(f"labels must number the classes 0, 1, ...; got {sorted(self.labels)}")
         if set(self.evaluation_sets) & set(SETS):
             raise ValueError(f"evaluation_sets may not be named {', '.join(SETS[:-1])} or {SETS[-1]}")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_have_what_they_need(self) -> Self:
+        if self.columns.text_pair is None:
+            return self
+        single = {"transfer.broad": self.transfer.broad, "stress": self.stress, "transfer.surface": self.transfer.surface}
+        for key, wanted in single.items():
+            if wanted is not None:
+                raise ValueError(f"{key}: is for single texts, and columns.text_pair makes pairs of them; allowed: null")
         return self
 
     @model_validator(mode="after")
@@ -268,6 +297,7 @@ class ClassificationParams(Params):
             *super().checks(),
             (("rounds", "data", "runtime"), self._training_faults),
             (("rounds", "baselines"), self._rival_faults),
+            (("gates", "promotion", "data"), self._pair_faults),
         ]
 
     def _training_faults(self) -> Iterator[str]:
@@ -275,6 +305,24 @@ class ClassificationParams(Params):
             yield from row_faults(f"rounds.{name}", target, self.data.transfer.all_rows)
             if target.search is not None and self.runtime.launcher is not None:
                 yield f"rounds.{name}.search trains each candidate in one process; set runtime.launcher: null"
+
+    def _pair_faults(self) -> Iterator[str]:
+        pairs = self.data.columns.text_pair is not None
+        for where, asked in (("gates", self.gates), ("promotion.gates", self.promotion.gates)):
+            for place, gate in enumerate(asked):
+                if gate.versus == ALONE and not pairs:
+                    yield f"{where}.{place}.versus: {ALONE} is measured of pairs; name the second text in data.columns.text_pair"
+                if gate.metric == OF_ORDER and not (pairs and gate.set == SWAPPED_SET and not gate.slice and not gate.slices):
+                    yield (
+                        f"{where}.{place}: {OF_ORDER} is measured of pairs (data.columns.text_pair), on set {SWAPPED_SET} as a "
+                        "whole; allowed: set: test without slice or slices"
+                    )
+                if pairs and (gate.test == "mcnemar" or (gate.confidence is not None and gate.metric in EXACT)):
+                    counted = "test: mcnemar" if gate.test else f"{gate.metric} with confidence"
+                    yield (
+                        f"{where}.{place}: {counted} takes rows to be independent, and pairs of one first text are not; allowed "
+                        "with pairs: accuracy with test: paired_bootstrap, which draws them together, or no confidence"
+                    )
 
     def _rival_faults(self) -> Iterator[str]:
         for name, target in self.rounds.items():

@@ -31,6 +31,7 @@ from tasks.params.parts import CAUSAL_LM, CLASSIFICATION, MODELS, Confidence, Fi
 MEASURED: Final[Mapping[str, Collection[str]]] = {CLASSIFICATION: METRICS.keys() - ONLY_CAUSAL_LM, CAUSAL_LM: OF_CAUSAL_LM}
 ANSWERED: Final[Mapping[str, Collection[str]]] = {CLASSIFICATION: CHECKS, CAUSAL_LM: CHECKS_OF_CAUSAL_LM}
 
+RIVALS: Final = ("tfidf_logistic", "second_text_alone")
 REMOTE: Final = r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$"
 
 
@@ -42,7 +43,7 @@ class Gate(Section):
     set: str | None = None
     slice: str | None = None
     slices: str | None = None
-    versus: Literal["teacher", "parent", "tfidf_logistic", "champion"] | None = None
+    versus: Literal["teacher", "parent", "tfidf_logistic", "second_text_alone", "champion"] | None = None
     min: Finite | None = None
     max: Finite | None = None
     min_ratio: Finite | None = None
@@ -189,8 +190,8 @@ def gate_faults(
         yield "promotion.gates: expected_drop is asked in gates, where the teacher is calibrated"
     if any(gate.versus == "champion" for gate in gates):
         yield "gates: who is champion is known to the registry only; ask `versus: champion` in promotion.gates"
-    if any(gate.versus in ("tfidf_logistic", "parent") for gate in of_promotion):
-        yield "promotion.gates: versus tfidf_logistic and parent are asked in gates; here it is teacher or champion"
+    if any(gate.versus in (*RIVALS, "parent") for gate in of_promotion):
+        yield f"promotion.gates: versus {', '.join(RIVALS)} and parent are asked in gates; here it is teacher or champion"
     if any(gate.metric and not METRICS[gate.metric] and gate.metric not in COUNTS for gate in of_promotion):
         yield f"promotion.gates: differences of exports are asked in gates; here {', '.join(sorted(COUNTS))}"
 
@@ -202,7 +203,7 @@ def _faults_of_gate(task: str, where: str, gate: Gate, sets: Sequence[str], unla
         allowed = ", ".join(sorted(MEASURED[task]))
         yield f"{where}.metric: {gate.metric!r} is not measured of {MODELS[task]}; allowed: {allowed}"
     no_slices = refusal(task, "slices")
-    if no_slices and (gate.versus == "tfidf_logistic" or gate.slice or gate.slices):
+    if no_slices and (gate.versus in RIVALS or gate.slice or gate.slices):
         yield f"{where}: {no_slices}"
     if gate.metric == "agreement" and gate.confidence is not None and task == CAUSAL_LM:
         yield f"{where}: agreement of language models is of tokens, which are not drawn one by one: it takes no confidence"

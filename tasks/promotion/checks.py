@@ -16,7 +16,7 @@ from tasks.files import file_sha256
 from tasks.gates.rules import Answer
 from tasks.lineage.chain import LOCK, Receipts, ancestors, files_of, parse, producers
 from tasks.lineage.links import links, merkle
-from tasks.promotion.golden import Row, answered, golden_rows, reproduced
+from tasks.promotion.golden import Row, answered, asked_of, golden_rows, reproduced
 from tasks.promotion.serving import ServingError, served
 from tasks.promotion.versions import Version
 
@@ -63,7 +63,7 @@ def _of_model(version: Version, asked: Collection[str]) -> dict[str, Answer]:
 
 def _fresh(model: Path, rows: Sequence[Row], atol: float) -> Answer:
     """Return whether a process that loads the model anew gives the golden answers."""
-    texts = [str(row["text"]) for row in rows]
+    texts = asked_of(rows)
     try:
         with LoadBack(model / "artifacts" / "model", texts[:1], NO_LIMIT, threads=1, alone=texts) as fresh:
             return reproduced(rows, fresh.logits()[1], atol)
@@ -74,7 +74,7 @@ def _fresh(model: Path, rows: Sequence[Row], atol: float) -> Answer:
 def _served(model: Path, rows: Sequence[Row], atol: float) -> Answer:
     """Return whether MLflow's server of the model gives the golden answers."""
     try:
-        return answered(rows, served(model, [str(row["text"]) for row in rows]), atol)
+        return answered(rows, served(model, asked_of(rows)), atol)
     except ServingError as error:
         return Answer(error.result, str(error))
 

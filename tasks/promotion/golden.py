@@ -9,18 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.pairs import SECOND, Text
 from tasks.gates.rules import Answer
 
 Row = Mapping[str, Any]
 
 
 def golden_rows(content: Any) -> tuple[list[Row], float] | None:
-    """Return rows and tolerance of golden.json; None unless each row has a text, a label and finite logits."""
+    """Return rows and tolerance of golden.json; None unless each row has a text or a pair, a label and finite logits."""
     rows = content.get("rows") if isinstance(content, Mapping) else None
     atol = _number(content.get("atol")) if isinstance(content, Mapping) else None
     if not isinstance(rows, list) or not rows or atol is None or not 0.0 < atol < 1.0:
         return None
-    return (rows, atol) if all(_is_sound(row) for row in rows) else None
+    sound = all(_is_sound(row) for row in rows) and len({SECOND in row for row in rows}) == 1
+    return (rows, atol) if sound else None
+
+
+def asked_of(rows: Sequence[Row]) -> list[Text]:
+    """Return the texts, or the pairs, of golden rows."""
+    return [(str(row["text"]), str(row[SECOND])) if SECOND in row else str(row["text"]) for row in rows]
 
 
 def reproduced(rows: Sequence[Row], logits: NDArray[np.floating[Any]], atol: float) -> Answer:
@@ -48,7 +55,9 @@ def answered(rows: Sequence[Row], given: Any, atol: float) -> Answer:
 
 
 def _is_sound(row: Any) -> bool:
-    if not isinstance(row, Mapping) or not isinstance(row.get("text"), str) or not isinstance(row.get("label"), str):
+    if not isinstance(row, Mapping) or not all(isinstance(row.get(key, ""), str) for key in ("text", SECOND, "label")):
+        return False
+    if "text" not in row or "label" not in row:
         return False
     logits = row.get("logits")
     return isinstance(logits, list) and len(logits) > 1 and all(_number(logit) is not None for logit in logits)

@@ -7,10 +7,12 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from tasks.children import LOOPBACK, QUIET_MLFLOW, answers, free_port, local_opener, own_path, running
+from tasks.data.pairs import SECOND, Text
 
 START_SECONDS: Final = 600.0  # 6 s on an idle machine; a server that ends is not waited for
 ANSWER_SECONDS: Final = 60.0
@@ -25,8 +27,8 @@ class ServingError(Exception):
         self.result = result
 
 
-def served(model: Path, texts: list[str]) -> Any:
-    """Return the `predictions` that a server of this MLflow model folder gives for texts; ServingError without any."""
+def served(model: Path, texts: Sequence[Text]) -> Any:
+    """Return the `predictions` that a server of this MLflow model folder gives for texts or pairs; ServingError without any."""
     port = free_port()
     address = f"http://{LOOPBACK}:{port}"
     command = ["mlflow", "models", "serve", "--model-uri", str(model.absolute()), "--env-manager", "local"]
@@ -43,8 +45,9 @@ def served(model: Path, texts: list[str]) -> Any:
             raise ServingError("hold", f"cannot be decided: no server within {START_SECONDS:g} s: {_last_words(log)}")
 
 
-def _ask(address: str, texts: list[str], log: Path) -> Any:
-    body = json.dumps({"inputs": texts}).encode()
+def _ask(address: str, texts: Sequence[Text], log: Path) -> Any:
+    pairs = [{"text": text[0], SECOND: text[1]} for text in texts if isinstance(text, tuple)]
+    body = json.dumps({"dataframe_records": pairs} if pairs else {"inputs": texts}).encode()
     request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
     try:
         with local_opener.open(request, timeout=ANSWER_SECONDS) as answer:

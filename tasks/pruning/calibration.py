@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tasks.data.tokens import TokenSet, bucketed, collate
+from tasks.data.tokens import TokenSet, bucketed
 from tasks.models.architectures import adapter_of, layers_of
-from tasks.models.checkpoint import pad_id, weights_of
+from tasks.models.checkpoint import weights_of
 from tasks.models.devices import Device
+from tasks.models.predict import inputs_of
 from tasks.progress import Progress
 from tasks.pruning.criteria import Channels, Scores
 from tasks.pruning.depth import harm_nats_per_row, influence, listening, without_each
@@ -26,6 +27,7 @@ from tasks.pruning.statistics import MaskGradient, MeanAbsolute, Squares, TokenN
 BATCH_ROWS = 64
 BATCH_BLOCKS = 8
 Labels = NDArray[np.int64]
+Inputs = dict[str, Tensor]  # as `inputs_of` returns them
 Place = tuple[str, int]  # axis, number of the site
 
 
@@ -112,15 +114,15 @@ class Calibration:
         _, layers = layers_of(self._model)
         sums, count = [0.0] * len(candidates), 0.0
         for rows in self._batches():
-            ids_BT, mask_BT = self._batch(rows)
-            states: list[Tensor] = []
+            inputs, states = self._batch(rows), list[Tensor]()
+            mask_BT = inputs["attention_mask"]
             first = layers[0].register_forward_pre_hook(lambda _module, inputs, into=states: into.append(inputs[0]))
 
             def leave(_module: Any, _inputs: Any, output: Any, into: list[Tensor] = states) -> None:
                 into.append(output[0] if isinstance(output, tuple) else output)
 
             with listening([first, *(layer.register_forward_hook(leave) for layer in layers)]), torch.inference_mode():
-                self._run(ids_BT, mask_BT)
+                self._run(inputs)
             count += float(mask_BT.sum())
             for number, block in enumerate(candidates):
                 influence_BT = influence(states[min(block)], states[max(block) + 1])
@@ -140,12 +142,12 @@ class Calibration:
         blocks, self._untried = self._untried, []
         answers: list[list[Tensor]] = []
         for rows in self._batches():
-            ids_BT, mask_BT = self._batch(rows)
-            contexts = chain([watching(mask_BT)], repeat(nullcontext()))
+            inputs = self._batch(rows)
+            contexts = chain([watching(inputs["attention_mask"])], repeat(nullcontext()))
 
-            def run(batch: tuple[Tensor, Tensor] = (ids_BT, mask_BT), contexts: Any = contexts) -> Tensor:
+            def run(inputs: Inputs = inputs, contexts: Any = contexts) -> Tensor:
                 with torch.inference_mode(), next(contexts):
-                    return self._run(*batch)
+                    return self._run(inputs)
 
             whole, without = without_each(self._model, blocks, run)
             if blocks:
@@ -181,21 +183,20 @@ class Calibration:
             done += len(rows)
             progress.update(done)
 
-    def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return ids and mask of a batch, both (B, T)."""
-        ids_BT, mask_BT = (torch.from_numpy(a).to(self._device.device) for a in collate(self._tokens, rows, pad_id(self._model)))
-        return ids_BT, mask_BT
+    def _batch(self, rows: NDArray[np.int64]) -> Inputs:
+        """Return what the model reads of a batch: ids, mask and, where it knows them, types, each (B, T)."""
+        return inputs_of(self._model, self._tokens, rows, self._device.device)
 
-    def _run(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    def _run(self, inputs: Inputs) -> Tensor:
         """Return the logits of a batch, shape (B, C)."""
-        logits_BC: Tensor = self._model(input_ids=ids_BT, attention_mask=mask_BT).logits
+        logits_BC: Tensor = self._model(**inputs).logits
         return logits_BC
 
     def _summed_loss(self, rows: NDArray[np.int64]) -> Tensor:
         """Return the cross-entropy of the labels of these rows, nats, summed."""
         assert (self._labels[rows] >= 0).all(), "every calibration row needs a label"
         targets_B = torch.from_numpy(self._labels[rows]).to(self._device.device)
-        return nn.functional.cross_entropy(self._run(*self._batch(rows)).float(), targets_B, reduction="sum")
+        return nn.functional.cross_entropy(self._run(self._batch(rows)).float(), targets_B, reduction="sum")
 
     @contextmanager
     def _watch(self, tell: Callable[[Place, Tensor], None]) -> Iterator[None]:
@@ -228,16 +229,16 @@ class BlockCalibration(Calibration):
         rows = TokenSet(blocks.reshape(-1), np.arange(count + 1, dtype=np.int64) * tokens)
         super().__init__(model, rows, np.zeros(0, dtype=np.int64), device, seed, label=label)
 
-    def _run(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    def _run(self, inputs: Inputs) -> Tensor:
         """Return the last hidden states: what criteria look at lies below the head."""
-        hidden_BTD: Tensor = self._model.base_model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False)[0]
+        hidden_BTD: Tensor = self._model.base_model(**inputs, use_cache=False)[0]
         return hidden_BTD
 
     def _summed_loss(self, rows: NDArray[np.int64]) -> Tensor:
         """Return the cross-entropy of the next token, nats, a mean over the tokens of a block, summed over blocks."""
-        ids_BT, mask_BT = self._batch(rows)
-        logits_BTV = self._model.get_output_embeddings()(self._run(ids_BT, mask_BT)[:, :-1])
-        return nn.functional.cross_entropy(logits_BTV.float().flatten(0, 1), ids_BT[:, 1:].flatten()) * len(rows)
+        inputs = self._batch(rows)
+        logits_BTV = self._model.get_output_embeddings()(self._run(inputs)[:, :-1])
+        return nn.functional.cross_entropy(logits_BTV.float().flatten(0, 1), inputs["input_ids"][:, 1:].flatten()) * len(rows)
 
 
 def _weight(module: Any) -> Tensor:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from tasks.data.frames import SETS_WITHOUT_CALIBRATION, read_sets
+from tasks.data.pairs import texts_of
 from tasks.data.tokens import load_tokens, save_tokens, tokenize
 from tasks.data.vocabulary import count_pieces, kept_ids, most_kept
 from tasks.files import file_sha256, read_json, write_json
@@ -136,5 +137,5 @@ def write_tokens(params: ClassificationParams, origin: Origin, model: Path, out:
     """Write every set in the tokens of a student."""
     names = [*SETS_WITHOUT_CALIBRATION, *params.data.further_sets, "calibration"]
     for name, frame in read_sets(origin.sets, names).items():
-        tokens = tokenize(frame["text"].tolist(), model / "tokenizer.json", params.data.max_tokens)
+        tokens = tokenize(texts_of(frame), model / "tokenizer.json", params.data.max_tokens)
         save_tokens(tokens, out / name)

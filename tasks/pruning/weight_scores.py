@@ -37,14 +37,14 @@ class WeightCalibration(Calibration):
         """Return the L2 norm over all tokens of all rows of what each product reads, (I,)."""
         norms = {name: TokenNorm() for name in self.products()}
         for rows in self._batches():
-            ids_BT, mask_BT = self._batch(rows)
+            inputs = self._batch(rows)
 
-            def listener(norm: TokenNorm, mask_BT: Tensor = mask_BT) -> Callable[..., None]:
-                return lambda _module, inputs: norm.add(inputs[0], mask_BT)
+            def listener(norm: TokenNorm, mask_BT: Tensor = inputs["attention_mask"]) -> Callable[..., None]:
+                return lambda _module, read: norm.add(read[0], mask_BT)
 
             hooks = [m.register_forward_pre_hook(listener(norms[name])) for name, m in self.products().items()]
             with listening(hooks), torch.inference_mode():
-                self._run(ids_BT, mask_BT)
+                self._run(inputs)
         return {name: norm.root() for name, norm in norms.items()}
 
     def gradients(self) -> ByProduct:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from tasks.artifacts import BASELINES, REPORT, SELECTION, TEACHER, VALIDATION
 from tasks.files import digest, read_json
 from tasks.params.base import Params
+from tasks.params.classification import ClassificationParams
 from tasks.params.edit import flatten_params
 from tasks.registry.reading import Point
 from tasks.registry.records import RANDOM_INIT, RoundFiles, flatten_quality, read_datasets, step_points, tag_key
@@ -72,6 +73,10 @@ class Publication:
     @property
     def _folder(self) -> Path:
         return self.root or self.tracker.workspace
+
+    @property
+    def _reads_pairs(self) -> bool:
+        return isinstance(self.params, ClassificationParams) and self.params.data.columns.text_pair is not None
 
     def parent(self) -> str:
         """Return the id of the parent run of these inputs, going on with an earlier one when there is one."""
@@ -197,7 +202,7 @@ class Publication:
         key = {"model_sha256": files.model_sha256(), "best_of": files.label}
         tags = {"round": files.label, "path": files.model.relative_to(self._folder).as_posix()}
         tags |= {k: v for k, v in lineage.items() if k != "teacher_run_id"}
-        return self.tracker.ensure_model(files.label, run_id, key, tags, Served(files.model, files.onnx))
+        return self.tracker.ensure_model(files.label, run_id, key, tags, Served(files.model, files.onnx, self._reads_pairs))
 
     def _version(self, files: RoundFiles, run_id: str, model_id: str, lineage: Mapping[str, str]) -> None:
         tags = {"round": files.label, "model_sha256": files.model_sha256(), "onnx_sha256": files.onnx_sha256()}

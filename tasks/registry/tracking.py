@@ -59,10 +59,16 @@ def preload() -> None:
 
 @dataclass(frozen=True)
 class Served:
-    """What a servable model is made of: its folder, and its ONNX file unless it is a language model."""
+    """What a servable model is made of: its folder, and its ONNX file unless it is a language model; whether it reads pairs."""
 
     model: Path
     onnx: Path | None
+    pairs: bool = False
+
+    @property
+    def program(self) -> str:
+        """The name of the file beside this one that loads the model where it is served."""
+        return "served_generator.py" if self.onnx is None else "served_pairs.py" if self.pairs else "served_model.py"
 
     def parts(self) -> dict[str, Path]:
         """Return name -> path of each."""
@@ -323,7 +329,7 @@ def _as_kept(param: str) -> str:
 def _save_servable(folder: Path, files: Served, scratch: Path) -> None:
     """Write an MLflow model folder: code as text, safetensors and ONNX, nothing pickled.
 
-    A model without ONNX is a language model, and is served as one.
+    A model without ONNX is a language model, and is served as one; one that reads pairs takes two columns.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
@@ -331,7 +337,8 @@ def _save_servable(folder: Path, files: Served, scratch: Path) -> None:
 
     # One column without a name, so that a plain list of texts is a valid input; it must equal what MLflow infers from
     # the types of `TextClassifier.predict`, and for a data frame MLflow infers that it may hold anything.
-    signature = ModelSignature(inputs=Schema([ColSpec("string")]), outputs=Schema([ColSpec(AnyType())]))
+    inputs = [ColSpec("string", "text"), ColSpec("string", "text_pair")] if files.pairs else [ColSpec("string")]
+    signature = ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(AnyType())]))
     with warnings.catch_warnings():
         # It warns of type hints of its own, and asks for an example to guess what the signature says exactly.
         warnings.filterwarnings("ignore", message=".*(An input example was not|Any type hint is)")
@@ -339,7 +346,7 @@ def _save_servable(folder: Path, files: Served, scratch: Path) -> None:
 
         save_model(
             path=str(folder),
-            python_model=str(Path(__file__).with_name("served_model.py" if files.onnx else "served_generator.py")),
+            python_model=str(Path(__file__).with_name(files.program)),
             artifacts={name: address_of(without_links(path, scratch)) for name, path in files.parts().items()},
             signature=signature,
             pip_requirements=[f"{name}=={installed_version(name).partition('+')[0]}" for name in REQUIREMENTS],

@@ -27,7 +27,8 @@ from tasks.report.parts import (
 from tasks.report.story import Story, ratio, value_of
 
 TFIDF: Final = "tfidf_logistic"
-RIVALS: Final = {TFIDF: "TF-IDF + logistic regression"}
+RIVALS: Final = {TFIDF: "TF-IDF + logistic regression", "second_text_alone": "the same of the second text alone"}
+SWAPPED: Final = ("variants", "swapped")
 MOST_SLICES: Final = 10
 SIZES: Final[page.Costs] = (
     ("parameters", "params_total", count),
@@ -56,7 +57,8 @@ def render(story: Story) -> str:
         _slices(story, story.focus),
         _rivals(story, story.focus, sets),
         _int8(story),
-        use.section(story),
+        use.section(story, _of_pairs(story)),
+        _pairs(story),
         page.curves(story.models),
         page.data_checks(story),
         page.origin(story),
@@ -191,6 +193,27 @@ def _slices(story: Story, name: str) -> Markup:
     caption = f"Accuracy of {name} against the teacher. Few rows make wide intervals: read a loss together with them."
     table = Table(caption if rows else f"{name} loses on none of them.", ["slice", "rows", "teacher", name, "points lost"], rows)
     return tables_section("Slices that lost most", table)
+
+
+def _of_pairs(story: Story) -> bool:
+    return story.measured("teacher", MAIN_SET, *SWAPPED, "order_sensitivity") is not None
+
+
+def _pairs(story: Story) -> Markup:
+    """Return what the report says of pairs of texts; nothing where rows are single texts."""
+    if not _of_pairs(story):
+        return Markup()
+    rows: list[Row] = [
+        [Cell(words, MAIN_SET), *[interval(story.measured(name, MAIN_SET, *SWAPPED, key)) for name in story.models]]
+        for words, key in (("moves when the texts change places", "order_sensitivity"), ("keeps its class then", "agreement"))
+    ]
+    entry = value_of(story.data, "sets", MAIN_SET) or {}
+    groups = f"{entry['rows']:,} rows of {entry['groups']:,} groups" if "groups" in entry else "Rows of one first text"
+    caption = (
+        f"A row is a pair of texts. {MAIN_SET}: {groups}; intervals and proofs draw whole groups, since rows of one first text "
+        "are not independent. The first line is half the sum over classes of |p(a, b) - p(b, a)|, 0 where the order says nothing."
+    )
+    return tables_section("As pairs", Table(caption, ["", *story.models], rows))
 
 
 def _rivals(story: Story, name: str, sets: Sequence[str]) -> Markup:

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from tasks.data.pairs import sets_mark
 from tasks.data.vocabulary import check_prior, check_prunable
 from tasks.errors import Faults, ParamsError, ResourceError, SourceError
 from tasks.files import read_json
-from tasks.models.architectures import adapter_of, relation_widths
+from tasks.models.architectures import FAMILIES, adapter_of, relation_widths
 from tasks.models.causal_lm import DECODERS, new_config
 from tasks.models.shapes import Shape
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
@@ -75,6 +76,8 @@ def check_new(params: CausalLMParams) -> None:
 def check_fit(params: Params, folder: Path) -> None:
     """Raise a UserError unless every round can be cut from the teacher in `folder`, its tokenizer included."""
     config = read_model_config(folder)
+    if isinstance(params, ClassificationParams) and params.data.columns.text_pair is not None:
+        check_pairs(folder, config)
     shapes = SHAPES[params.task](params, config)
     if (folder / "tokenizer.json").exists():  # that of a new language model is made to measure
         check_tokenizer(folder, adapter_of(config).shape(config), shapes)
@@ -126,6 +129,22 @@ def check_tokenizer(folder: Path, before: Shape, shapes: Mapping[str, Shape]) ->
                 check_prunable(read_json(folder / "tokenizer.json"), shape["vocabulary"])
             except ParamsError as error:
                 raise ParamsError(f"params.yaml: rounds.{name}.vocabulary: {folder}: {error}") from None
+
+
+def check_pairs(folder: Path, config: Config) -> None:
+    """Raise ParamsError unless the teacher in `folder` reads pairs: an encoder whose tokenizer sets a mark between two texts."""
+    encoders = ", ".join(name for name, family in FAMILIES.items() if family.READS == "first")
+    if adapter_of(config).READS != "first":
+        raise ParamsError(
+            f"params.yaml: data.columns.text_pair: {folder} is a {config['model_type']}, which answers at the last token, and "
+            f"pairs are for models that read both texts at once; allowed: teachers of the families {encoders}, or text_pair: null"
+        )
+    file = folder / "tokenizer.json"
+    if file.exists() and not sets_mark(read_json(file).get("post_processor")):
+        raise ParamsError(
+            f"params.yaml: data.columns.text_pair: {file}: post_processor sets no mark between the two texts of a pair, so "
+            "nothing tells where the second begins; give the tokenizer that the teacher was made with, or write text_pair: null"
+        )
 
 
 def check_relations(params: ClassificationParams, who: str, config: Mapping[str, Any]) -> None:

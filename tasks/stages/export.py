@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tasks.data.frames import read_sets
+from tasks.data.pairs import texts_of
 from tasks.exports import causal_lm, classification
 from tasks.files import write_json
 from tasks.models.devices import pick
@@ -23,7 +24,7 @@ EXPORT: Final = {CLASSIFICATION: classification.export, CAUSAL_LM: causal_lm.exp
 def run(params: ClassificationParams | CausalLMParams, *, model: InPath, sets: InPath, out: OutPath) -> dict[str, Any]:
     """Return the content of parity.json. A broken promise is recorded there and left to the gate."""
     device = pick("cpu", "fp32", params.runtime.threads)  # the files are read by CPU runtimes
-    texts = read_sets(sets, ["validation"])["validation"]["text"].tolist()
+    texts = texts_of(read_sets(sets, ["validation"])["validation"])
     out.mkdir(parents=True, exist_ok=True)
     parity = EXPORT[params.task](model, texts, params.data.model_dump(), device.threads, out)
     write_json(out / "parity.json", parity)

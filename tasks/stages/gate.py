@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import pyarrow.parquet as pq
 
-from tasks.artifacts import every_set
+from tasks.artifacts import GROUP, every_set
 from tasks.files import read_json, write_json
 from tasks.gates.causal_lm import gather_blocks
 from tasks.gates.classification import gather
 from tasks.gates.costs import cost_evidence, parity_evidence
-from tasks.gates.data import data_validated, no_overlap
+from tasks.gates.data import data_validated, group_name, no_overlap
 from tasks.gates.evidence import Gathered, Model
 from tasks.gates.judge import judge
 from tasks.gates.rules import Answer, Asked, Rule
@@ -83,14 +83,24 @@ def _answers(
         answers["data_validated"] = data_validated(validation, prepared, student.sets)
     if "no_overlap" in asked:
         measured = {name: student.rows(name) for name in student.sets}
+        of_pairs = any(rows is not None and GROUP in rows for rows in measured.values())
         answers["no_overlap"] = no_overlap(
             validation,
             {name: _ids(sets / f"{name}.parquet") for name in LEARNT},
-            {name: None if rows is None else set(rows["row_id"]) for name, rows in measured.items()},
+            {
+                name: None if rows is None else {*rows["row_id"], *map(group_name, rows.get(GROUP, ()))}
+                for name, rows in measured.items()
+            },
+            of_pairs,
         )
     return answers
 
 
 def _ids(path: Path) -> set[str] | None:
-    """Return the ids of the rows of a set; None without a file."""
-    return set(pq.read_table(path, columns=["row_id"])["row_id"].to_pylist()) if path.is_file() else None
+    """Return the ids of the rows of a set, of pairs also the names of their groups; None without a file."""
+    if not path.is_file():
+        return None
+    names = pq.read_schema(path).names
+    table = pq.read_table(path, columns=["row_id", *([GROUP] if GROUP in names else [])])
+    groups = table[GROUP].to_pylist() if GROUP in names else []
+    return {*table["row_id"].to_pylist(), *map(group_name, groups)}

@@ -13,6 +13,7 @@ from tasks.models.checkpoint import bound_length, refuse_other_tokens
 from tasks.models.devices import pick_for_training
 from tasks.models.folder import teacher_faults
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION, Params
+from tasks.params.classification import ClassificationParams
 from tasks.running.check import wanted_of
 from tasks.running.preflight import check_fit
 from tasks.running.stage import InPath, OutPath
@@ -28,7 +29,8 @@ def check(params: Params, base: Path) -> None:
         faults = Faults()
         faults.add(teacher_faults(base, params.task, wanted_of(params.model_dump())), SourceError)
         faults.refuse()
-        refuse_other_tokens(base)
+        pairs = isinstance(params, ClassificationParams) and params.data.columns.text_pair is not None
+        refuse_other_tokens(base, pairs)
     check_fit(params, base)
 
 

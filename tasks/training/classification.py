@@ -15,12 +15,13 @@ import torch
 
 from tasks.data.frames import read_sets
 from tasks.data.respelled import respelled, spellings_of
-from tasks.data.tokens import TokenSet, collate, load_tokens, rows_of, shuffled_buckets
+from tasks.data.tokens import TokenSet, joined, load_tokens, rows_of, shuffled_buckets
 from tasks.files import file_sha256, read_json
 from tasks.models.architectures import freeze, leave_out_unread, num_layers
-from tasks.models.checkpoint import attend_plainly, load_classifier, load_teacher, pad_id, save_classifier
+from tasks.models.checkpoint import attend_plainly, load_classifier, load_teacher, save_classifier
 from tasks.models.devices import Device, pick
 from tasks.models.masks import GROWN_AFTER, SCHEDULES, Masker
+from tasks.models.predict import inputs_of
 from tasks.params.classification import ClassificationParams
 from tasks.progress import say
 from tasks.training.extra_losses import Batch, Extras, make_extras
@@ -35,12 +36,6 @@ from tasks.training.teacher_cache import CACHED_SETS, CHECKPOINT_SET, LEARNT_SET
 TEACHER_BATCH_ROWS: Final = 64  # of the teacher's validation rows
 LEARNT_ROWS: Final = 1000  # on which a checkpoint is measured beside the validation rows
 BatchLoss = Callable[[Any, Rows], torch.Tensor]
-
-
-def joined(first: TokenSet, second: TokenSet) -> TokenSet:
-    """Return the two sets as one, the rows of the first before those of the second."""
-    ids = np.concatenate([first.ids, second.ids])
-    return TokenSet(ids, np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]]))
 
 
 def plan_batches(
@@ -105,8 +100,7 @@ def _taught(params: ClassificationParams, base: Path, model: Any, texts: Texts, 
     keeper = RowKeeper(scratch, device, load_tokens(texts.tokens / "validation"), validation_labels, TEACHER_BATCH_ROWS)
 
     def batch_loss(model: Any, chosen: Rows) -> torch.Tensor:
-        ids_BT, mask_BT = _batch(model, rows, chosen, device)
-        logits_BC = model(input_ids=ids_BT, attention_mask=mask_BT).logits
+        logits_BC = model(**inputs_of(model, rows, chosen, device.device)).logits
         return torch.nn.functional.cross_entropy(
             logits_BC.float(), targets[torch.from_numpy(chosen)], label_smoothing=section.label_smoothing
         )
@@ -196,10 +190,10 @@ def rows_loss(params: ClassificationParams, taught: TaughtRows, device: Device, 
     teacher, targets = (torch.from_numpy(values).to(device.device) for values in (taught.logits, taught.labels))
 
     def batch_loss(model: Any, rows: Rows) -> torch.Tensor:
-        ids_BT, mask_BT = _batch(model, taught.tokens, rows, device)
+        inputs = inputs_of(model, taught.tokens, rows, device.device)
         chosen, active = torch.from_numpy(rows).to(device.device), extras.active
         more = {"output_hidden_states": True} if active else {}
-        outputs = model(input_ids=ids_BT, attention_mask=mask_BT, **more)
+        outputs = model(**inputs, **more)
         total = loss = distillation_loss(
             outputs.logits,
             teacher[chosen],
@@ -210,16 +204,11 @@ def rows_loss(params: ClassificationParams, taught: TaughtRows, device: Device, 
         )
         for extra in active:
             with torch.autocast(device.device.type, enabled=False):  # of small differences bf16 would leave little
-                extra_B = extra.loss(Batch(rows, ids_BT, mask_BT, outputs.hidden_states))
+                extra_B = extra.loss(Batch(rows, inputs, outputs.hidden_states))
             total = total + weighed(loss, extra_B.mean(), extra.weight, device.processes.mean)
         return total
 
     return batch_loss
-
-
-def _batch(model: Any, tokens: TokenSet, rows: Rows, device: Device) -> list[torch.Tensor]:
-    """Return ids and mask of some rows, both (B, T), where the arithmetic runs."""
-    return [torch.from_numpy(array).to(device.device) for array in collate(tokens, rows, pad_id(model))]
 
 
 def _count(tokens: TokenSet, batches: list[Rows]) -> int:

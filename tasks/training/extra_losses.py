@@ -32,11 +32,10 @@ SAMPLE_BATCH_ROWS: Final = 64
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch as the student saw it."""
+    """A batch as the student saw it; `inputs` are the ids, the mask and, where it knows them, the types of its tokens (B, T)."""
 
     rows: Rows
-    ids_BT: Tensor
-    mask_BT: Tensor
+    inputs: Mapping[str, Tensor]
     hidden_states: Sequence[Tensor]
 
 
@@ -70,7 +69,7 @@ class HiddenMatch:
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the loss of each row, shape (B,); see `HIDDEN_LOSSES`."""
-        own = [row_states(batch.hidden_states[layer], batch.mask_BT, self._reads) for layer in self._layers]
+        own = [row_states(batch.hidden_states[layer], batch.inputs["attention_mask"], self._reads) for layer in self._layers]
         cached_BLKE = torch.from_numpy(self._states[batch.rows]).to(self.match.mean_LKE.device)
         return self.match(torch.stack(own, dim=1), cached_BLKE)
 
@@ -93,9 +92,9 @@ class RelationMatch:
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean of the three `relation_kl` of each row, shape (B,), nats."""
         with torch.no_grad(), self._device.autocast():
-            self._teacher(input_ids=self._teacher_ids[batch.ids_BT], attention_mask=batch.mask_BT)
+            self._teacher(**{**batch.inputs, "input_ids": self._teacher_ids[batch.inputs["input_ids"]]})
         pairs = zip(*(relations.seen for relations in self._both), strict=True)
-        return torch.stack([relation_kl(s, t, batch.mask_BT, self._heads) for s, t in pairs]).mean(dim=0)
+        return torch.stack([relation_kl(s, t, batch.inputs["attention_mask"], self._heads) for s, t in pairs]).mean(dim=0)
 
 
 class Extras:

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from tasks.data.pairs import joined_texts
 from tasks.data.tokens import TokenSet
 from tasks.errors import DataError
 from tasks.files import file_sha256, read_json
@@ -33,7 +34,7 @@ def texts_sha256(frames: Mapping[str, pd.DataFrame]) -> dict[str, str]:
 
 
 def _texts_sha256(frame: pd.DataFrame) -> str:
-    lines = "\n".join(f"{row_id}\t{text}" for row_id, text in zip(frame["row_id"], frame["text"], strict=True))
+    lines = "\n".join(f"{row_id}\t{text}" for row_id, text in zip(frame["row_id"], joined_texts(frame), strict=True))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

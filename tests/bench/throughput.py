@@ -20,14 +20,14 @@ import numpy as np
 import torch
 
 from tasks.data.frames import read_sets
-from tasks.data.tokens import TokenSet, load_tokens
+from tasks.data.tokens import TokenSet, joined, load_tokens
 from tasks.models.architectures import leave_out_unread
 from tasks.models.checkpoint import attend_plainly, load_classifier
 from tasks.models.devices import Device, pick
 from tasks.models.predict import predict_logits
 from tasks.params.classification import ClassificationParams
 from tasks.params.file import load_params
-from tasks.training.classification import TaughtRows, distil_schedule, joined, plan_batches, rows_loss
+from tasks.training.classification import TaughtRows, distil_schedule, plan_batches, rows_loss
 from tasks.training.extra_losses import Extras
 from tasks.training.lesson import without_dropout
 from tasks.training.loop import Course, train

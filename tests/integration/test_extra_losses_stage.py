@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import load_file
 
 from tasks.data.frames import read_sets
-from tasks.data.tokens import collate, load_tokens
+from tasks.data.tokens import joined, load_tokens
 from tasks.data.vocabulary import ids_at_teacher
 from tasks.errors import DataError, ParamsError
 from tasks.files import read_json
 from tasks.models.checkpoint import load_classifier, read_config
 from tasks.models.devices import Device
+from tasks.models.predict import inputs_of
 from tasks.params.classification import ClassificationParams
 from tasks.params.file import check_params
 from tasks.running.preflight import check_shapes
 from tasks.stages import distill, prune, teacher_logits
-from tasks.training.classification import joined
 from tasks.training.extra_losses import Batch, make_extras
 from tasks.training.lesson import Lesson, Student
 from tasks.training.teacher_cache import CACHED_SETS, LEARNT_SETS, States
@@ -62,9 +62,9 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(
     lesson = Lesson(tiny_families / "sets", tokens, logits, teacher)
     extras = make_extras(params.distill, student, data, frames, lesson, CPU)
     rows = np.arange(190, 220)  # the end of the training set and the start of the transfer set
-    ids, mask = (torch.from_numpy(a) for a in collate(data, rows, int(student.model.config.pad_token_id)))
-    seen = student.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
-    hidden, relations = (one.loss(Batch(rows, ids, mask, seen)).detach() for one in extras.active)
+    inputs = inputs_of(student.model, data, rows)
+    seen = student.model(**inputs, output_hidden_states=True).hidden_states
+    hidden, relations = (one.loss(Batch(rows, inputs, seen)).detach() for one in extras.active)
     assert hidden.shape == relations.shape == (30,)
     assert 0 <= hidden.max() < 1e-3  # cached as float16
     assert relations.abs().max() < 1e-5

@@ -228,7 +228,7 @@ def test_the_code_of_the_documents_works(
 ) -> None:
     text = (Path(__file__).parents[2] / "docs/use.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    shown = snippets("exported", "exported/onnx/model.onnx", "exported")  # as card and report show it
+    shown = snippets("exported", "exported/onnx/model.onnx", "exported", of_pairs=False)  # as card and report show it
     assert blocks == [each.code for each in shown if each.language == "python"]
     monkeypatch.chdir(exported.parent)
     for block in blocks:

@@ -40,6 +40,7 @@ FILES: dict[str, tuple[dict[str, Any], list[float]]] = {
     "smollm2.yaml": (SMOLLM2, [134.5, 91.8, 83.2]),
     "gpt2-wikitext.yaml": (GPT2Config().to_dict(), [124.4, 33.9, 12.5]),
     "smallest.yaml": (MINILM, [22.7, 11.2, 5.4, 2.8, 1.4, 0.7]),
+    "snli.yaml": (MINILM, [22.7, 9.7, 5.6, 2.8]),
     "bert-base-sst2.yaml": (BertConfig().to_dict(), [109.5, 35.1, 12.8]),
 }
 

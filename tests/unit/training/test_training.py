@@ -14,10 +14,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.data.tokens import TokenSet, collate, shuffled_buckets
+from tasks.data.tokens import TokenSet, collate, joined, shuffled_buckets
 from tasks.models.devices import Device
 from tasks.training.average import Average
-from tasks.training.classification import joined, plan_batches, spread_rows
+from tasks.training.classification import plan_batches, spread_rows
 from tasks.training.loop import Course, Schedule, make_optimiser, train
 from tasks.training.scratch import Scratch
 
