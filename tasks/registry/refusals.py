@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Any, Final
 
 from tasks.errors import AwayError, RightsError, UserError, without_passwords
-from tasks.running.servers import missing, refused
+from tasks.running.servers import missing, reason, refused
 
 # The beginning of a name of MLflow's client -> the right that such a request needs; EDIT where none fits.
 RIGHTS: Final = {
@@ -66,7 +66,7 @@ class Client:
             return RightsError(f"{server} {missing(os.environ, *self._right(name, arguments))}")
         if status == 0:
             words = without_passwords(str(error).splitlines()[0])
-            return AwayError(f"{server} does not answer ({_reason(words)}); is that server up?")
+            return AwayError(f"{server} does not answer ({reason(words)}); is that server up?")
         return None
 
     def _right(self, name: str, arguments: tuple[Any, ...]) -> tuple[str, str]:
@@ -92,8 +92,3 @@ def _status(error: Exception) -> int | None:
     if AWAY.search(str(error)) or getattr(error, "error_code", "") == "TEMPORARILY_UNAVAILABLE":
         return 0
     return REFUSED.get(str(getattr(error, "error_code", "")))
-
-
-def _reason(words: str) -> str:
-    known = re.search(r"\[Errno -?\d+\] ([^'\")]+)|(timed out)|(too many \d+ error responses)|(certificate verify failed)", words)
-    return next((part for part in known.groups() if part), "") if known else words[:160]

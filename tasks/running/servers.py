@@ -18,6 +18,9 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from tasks.errors import without_passwords
 
 ASK_SECONDS: Final = 5.0
+REASONS: Final = re.compile(  # in the long sentences of libraries
+    r"\[Errno -?\d+\] ([^'\")]+)|(timed out)|(too many \d+ error responses)|(certificate verify failed[^'\")]*)"
+)
 TRACKING: Final = "MLFLOW_TRACKING_URI"  # names another store than the workspace's
 REGISTRY: Final = "MLFLOW_REGISTRY_URI"  # and this one another for versions and aliases
 USER: Final = "MLFLOW_TRACKING_USERNAME"
@@ -234,8 +237,6 @@ def _dotted(version: tuple[int, int]) -> str:
 def reason(said: str) -> str:
     """Return in a few words why a request had no answer, by what a library says of it."""
     words = without_passwords(said)
-    if "timed out" in words:
-        return "no answer in time"
     known = REASONS.search(words)
     return next((part for part in known.groups() if part), "") if known else words[:120]
 
