@@ -17,6 +17,8 @@ from ruamel.yaml import YAML
 from tasks.files import digest, read_json
 from tasks.params.file import read_yaml
 from tasks.running.dvc import read_graph
+from tests.pipeline.scene import take_cache
+from tests.tampering import STORE
 from tests.tiny_project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning")
@@ -150,3 +152,22 @@ def _wait(met: Any, child: Any) -> None:
         assert child.poll() is None, child.communicate()
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_the_cache_elsewhere_and_the_files_of_mlflow_gone(project: Project, tmp_path: Path) -> None:
+    elsewhere = Path(shutil.move(project.folder / ".dvc/cache", tmp_path / "cache"))
+    shutil.rmtree(project.folder / "artifacts")
+    take_cache(project, elsewhere, "symlink")
+    kept = project.folder / STORE
+    for place in kept.parent.iterdir():
+        if place.is_dir():
+            shutil.rmtree(place)
+    done = project.compactlm("run", "--json", "--set", "rounds.r3.learning_rate=4.0e-3")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    ran = {row["name"] for row in json.loads(done.stdout)["stages"] if row["state"] == "executed"}
+    assert {"distill@r3", "report"} <= ran
+    assert not {"teacher", "distill@r2"} & ran
+    rows = json.loads(project.compactlm("models", "--json").stdout)
+    assert [row["version"] for row in rows][-1] == "4"
+    assert "champion" in done.stderr, done.stderr
