@@ -22,8 +22,9 @@ from tasks.models.checkpoint import load_classifier, refuse_other_tokens
 from tasks.models.devices import pick, usable_cores
 from tasks.models.predict import predict_logits
 from tasks.progress import INTERVAL_SECONDS, Progress
+from tasks.using.forms import Row
 from tasks.using.model import INT8, Found, longest_text
-from tasks.using.texts import Row, Texts, text_of
+from tasks.using.texts import Texts, text_of
 
 ROWS_AT_A_TIME: Final = 1_024  # in memory, whatever the size of the file
 BATCH_ROWS: Final = 32

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from tasks.errors import UserError
-from tasks.using.texts import Row
+from tasks.using.forms import Row
 
 if TYPE_CHECKING:
     from tasks.using.answers import Answer  # which loads torch

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from tasks.errors import DataError, UserError
-from tasks.using.texts import Row, Texts, open_texts, text_of
+from tasks.using.forms import Row
+from tasks.using.texts import Texts, open_texts, text_of
 
 
 def rows_of(path: Path | str, column: str | None = None, usual: str | None = None) -> tuple[Texts, list[Row]]:
