@@ -140,11 +140,12 @@ def rows_of(tokens: TokenSet, rows: Ints) -> TokenSet:
 
 def joined(first: TokenSet, second: TokenSet) -> TokenSet:
     """Return the two sets as one, the rows of the first before those of the second."""
-    ids, types = np.concatenate([first.ids, second.ids]), None
-    if first.types is not None or second.types is not None:
-        zeros = (np.zeros(len(tokens.ids), dtype=np.int8) if tokens.types is None else tokens.types for tokens in (first, second))
-        types = np.concatenate(list(zeros))
-    return TokenSet(ids, np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]]), types)
+    ids = np.concatenate([first.ids, second.ids])
+    offsets = np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]])
+    if first.types is None and second.types is None:
+        return TokenSet(ids, offsets)
+    both = [np.zeros(len(tokens.ids), dtype=np.int8) if tokens.types is None else tokens.types for tokens in (first, second)]
+    return TokenSet(ids, offsets, np.concatenate(both))
 
 
 def bucketed(lengths: Ints, batch_rows: int) -> list[Ints]:

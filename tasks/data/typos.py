@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from tasks.data.pairs import SECOND, holds_pairs, joined_texts, parts
+from tasks.data.pairs import SECOND, SEPARATOR, holds_pairs, joined_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +29,8 @@ def typo_set(frame: pd.DataFrame, word_share: float) -> pd.DataFrame:
     texts = [with_typos(text, word_share, row) for text, row in zip(joined_texts(frame), frame["row_id"], strict=True)]
     if not holds_pairs(frame):
         return frame.assign(text=texts)
-    first, second = zip(*map(parts, texts), strict=True) if texts else ((), ())
-    return frame.assign(**{"text": list(first), SECOND: list(second)})
+    sides = [text.split(SEPARATOR) for text in texts]
+    return frame.assign(**{column: [pair[place] for pair in sides] for place, column in enumerate(("text", SECOND))})
 
 
 def with_typo_set(sets: Mapping[str, pd.DataFrame], data: Mapping[str, Any]) -> dict[str, pd.DataFrame]:

@@ -63,7 +63,7 @@ def _cut(text: Text, characters: int) -> Text:
 def golden_answers(texts: list[Text], logits: Logits, names: Mapping[int, str]) -> dict[str, Any]:
     """Return the content of golden.json: texts with the logits and the label that every copy of the model must give."""
     finite = np.nan_to_num(logits.astype(np.float64), nan=np.finfo(np.float64).max)  # JSON has no NaN
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             **({"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}),
             "label": str(names[int(row.argmax())]),

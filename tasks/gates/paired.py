@@ -85,7 +85,7 @@ def _kinds(
     _, place_N = np.unique(groups.astype(str), return_inverse=True)
     counts = [np.bincount(place_N, weights=weights).astype(np.int64) for weights in (np.ones(len(lost)), lost, gained)]
     kinds, times = np.unique(np.stack(counts, axis=1), axis=0, return_counts=True)
-    return tuple((int(count), *map(int, kind)) for count, kind in zip(times, kinds, strict=True))  # type: ignore[misc]
+    return tuple((int(count), int(kind[0]), int(kind[1]), int(kind[2])) for count, kind in zip(times, kinds, strict=True))
 
 
 def paired_bootstrap(pairs: Pairs, margin: float, confidence: float, resamples: int, seed: int) -> Estimate:

@@ -61,7 +61,7 @@ def measure_sets(subject: Subject, teacher: Teacher, settings: RowSettings, out:
 
 def _probabilities_swapped(subject: Subject, frame: pd.DataFrame, settings: RowSettings, device: Device) -> Floats:
     """Return what the model says of pairs whose texts change places, (N, C), rounded as it is stored."""
-    texts = swapped(list(zip(*(frame[column] for column in ("text", SECOND)), strict=True)))
+    texts = swapped(list(zip(frame["text"], frame[SECOND], strict=True)))
     tokens = tokenize(texts, subject.folder / "tokenizer.json", settings.max_tokens)
     return np.exp(log_softmax(predict_logits(subject.model, tokens, BATCH_ROWS, device))).astype(np.float32).astype(np.float64)
 

@@ -19,6 +19,7 @@ from tasks.data.pairs import texts_of
 from tasks.data.tokens import load_tokens, tokenize
 from tasks.exports.onnx import OnnxClassifier
 from tasks.files import read_json, write_json
+from tasks.measuring.quality import log_softmax
 from tasks.models.checkpoint import load_classifier
 from tasks.models.devices import pick
 from tasks.models.predict import inputs_of, predict_logits
@@ -188,6 +189,6 @@ def test_order_and_the_second_text_alone_are_measured(measured: Path) -> None:
     rivals = read_json(measured / "baselines" / "quality.json")["rivals"]
     assert set(rivals) == {"tfidf_logistic", "second_text_alone"}
     told = pd.read_parquet(measured / "r1" / "evaluated" / "predictions" / "test.parquet")
-    own = torch.from_numpy(told[["logit_0", "logit_1"]].to_numpy(dtype=np.float64)).softmax(dim=1).numpy()
+    own = np.exp(log_softmax(told[["logit_0", "logit_1"]].to_numpy()))
     moved = np.abs(own - told[["swapped_0", "swapped_1"]].to_numpy()).sum(axis=1) / 2
     assert swapped["order_sensitivity"]["value"] == pytest.approx(float(moved.mean()), abs=1e-5)
