@@ -180,7 +180,7 @@ def test_the_verdict_is_reached_on_every_form(measured: Path) -> None:
     assert verdict["verdict"] == "pass", [rule["sentence"] for rule in verdict["rules"]]
 
 
-@pytest.mark.slow  # quick: property/test_pairs
+@pytest.mark.slow  # quick: property/test_paired_rows
 def test_order_and_the_second_text_alone_are_measured(measured: Path) -> None:
     quality: dict[str, Any] = read_json(measured / "r1" / "evaluated" / "quality.json")["sets"]
     swapped = quality["test"]["variants"]["swapped"]
