@@ -6,6 +6,8 @@ process with stock classes; a language model there continues texts with and with
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from tasks.data.frames import read_sets
@@ -18,7 +20,9 @@ from tasks.params.causal_lm import CausalLMParams
 from tasks.params.classification import ClassificationParams
 from tasks.running.stage import InPath, OutPath
 
-EXPORT: Final = {CLASSIFICATION: classification.export, CAUSAL_LM: causal_lm.export}
+# each takes texts as its task has them: strings, or pairs
+Export = Callable[[Path, Any, Mapping[str, Any], int, Path], dict[str, Any]]
+EXPORT: Final[Mapping[str, Export]] = {CLASSIFICATION: classification.export, CAUSAL_LM: causal_lm.export}
 
 
 def run(params: ClassificationParams | CausalLMParams, *, model: InPath, sets: InPath, out: OutPath) -> dict[str, Any]:
