@@ -147,7 +147,8 @@ def _row_frame(table: Table, data: Values) -> pd.DataFrame:
     text = pd.Series(cells[data["columns"]["text"]], dtype=str)
     frame = pd.DataFrame({"row": range(1, table.rows + 1), "text": text, "label": label})
     if data["columns"].get(SECOND) is not None:
-        frame = frame.assign(**{SECOND: pd.Series(cells[data["columns"][SECOND]], dtype=str), GROUP: ""})
+        frame[SECOND] = pd.Series(cells[data["columns"][SECOND]], dtype=str)
+        frame[GROUP] = ""
     frame = cleaned_rows(frame)
     lengths = [frame[column].str.len() for column in ("text", SECOND) if column in frame]
     frame["characters"] = pd.concat(lengths, axis=1).max(axis=1)
@@ -178,7 +179,7 @@ def _conflicting(rows: pd.DataFrame, limit: float) -> list[str]:
     share = len(clash) / max(1, len(rows))
     if share <= limit:
         return []
-    listed = ", ".join(f"row {row.row} {shorten(shown(row.text))!r} ({row.label})" for row in clash.head(2).itertuples())
+    listed = ", ".join(f"row {row.row} {shorten(shown(str(row.text)))!r} ({row.label})" for row in clash.head(2).itertuples())
     return [
         f"{len(clash)} of {len(rows)} rows ({share:.1%}) have a text that also stands there with another "
         f"label, e.g. {listed}; at most {limit:.1%} may (validate_data.max_conflicting_share). Correct the labels."
@@ -263,7 +264,7 @@ def _say_what_is_shared(sets: Mapping[str, pd.DataFrame], name: str) -> None:
 def _set_checks(members: pd.DataFrame, threshold: float) -> list[Expectation]:
     """Return the checks that no set leaks into another."""
     near = members[members["held_out"] > 0].sort_values("row_id")
-    pairs = [(shorten(shown(row.text)), shorten(shown(row.near))) for row in near.head(EXAMPLES).itertuples()]
+    pairs = [(shorten(shown(str(row.text))), shorten(shown(str(row.near)))) for row in near.head(EXAMPLES).itertuples()]
     listed = "; ".join(f"{text!r} ~ {other!r}" for text, other in pairs)
     words = (
         f"{texts_are(len(near))} of train or transfer nearly equal to one of validation, test or an "
