@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, GPT2Config, LlamaConfig
+from transformers import BertConfig, GPT2Config, LlamaConfig, MPNetConfig
 
 from tasks.errors import ParamsError, SourceError
 from tasks.models.architectures import adapter_of
@@ -41,6 +41,7 @@ FILES: dict[str, tuple[dict[str, Any], list[float]]] = {
     "gpt2-wikitext.yaml": (GPT2Config().to_dict(), [124.4, 33.9, 12.5]),
     "smallest.yaml": (MINILM, [22.7, 11.2, 5.4, 2.8, 1.4, 0.7]),
     "snli.yaml": (MINILM, [22.7, 9.7, 5.6, 2.8]),
+    "mpnet-base.yaml": (MPNetConfig().to_dict(), [109.5, 33.9, 13.4]),
     "bert-base-sst2.yaml": (BertConfig().to_dict(), [109.5, 35.1, 12.8]),
 }
 
