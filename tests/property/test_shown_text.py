@@ -114,7 +114,8 @@ def a_card(text: str) -> str:
     teacher = {"sets": {text: {"slices": {name: {"accuracy": better} for name in slices}}}}
     latency = dict.fromkeys(("latency_ms_p50", "latency_ms_p95", "teacher_latency_ms_p50"), 1.0)
     git = {"commit": text, "dirty": True}
-    params = {"data": {"source": text, "labels": {"0": text}, "max_tokens": 9}, "teacher": {"model": text}}
+    data = {"source": text, "columns": {"text": text}, "labels": {"0": text}, "max_tokens": 9}
+    params = {"data": data, "teacher": {"model": text}}
     params |= {"rounds": {"r1": {"parent": "teacher"}}}
     made = {"artifacts/rounds/teacher/trained/model/model.safetensors": {"sha256": text}}
     fetched = {f"artifacts/fetched/{name}": {"files": {text: {"sha256": text}}} for name in ("data", "teacher")}
