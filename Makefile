@@ -20,7 +20,7 @@ run: setup ## compress the model of params.yaml, end to end
 	$(BIN)/compactlm run
 
 test: setup lint ## run the linters and the tests
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## run the tests on real models
 	$(BIN)/pytest -m slow --override-ini addopts="--strict-markers -ra"

@@ -19,17 +19,25 @@ from hypothesis import settings
 settings.register_profile("ci", max_examples=25, deadline=None)
 settings.load_profile("ci")
 
-# Files that take a minute or more, the longest first: two processes end together when nothing long is left for the end. The
-# first one makes the finished project that others copy, while the second file, which needs none, runs beside it.
+# Files that take long, so that the processes end together: nothing long is left for the end. The first one makes the finished
+# project that others copy, which takes two minutes and mostly waits; what stands behind it needs none, up to test_honest.
 LONG = (
     "pipeline/test_audit.py",
     "integration/test_flow.py",
-    "pipeline/test_honest.py",
+    "integration/test_servers.py",
     "integration/test_promotion.py",
+    "integration/test_tracking.py",
+    "integration/test_clones.py",
     "integration/test_causal_stages.py",
-    "integration/test_decoders.py",
+    "integration/test_pairs.py",
     "property/test_families.py",
+    "integration/test_verdicts.py",
+    "integration/test_processes.py",
+    "integration/test_evaluate.py",
+    "pipeline/test_honest.py",
+    "integration/test_decoders.py",
     "architecture/test_recipes.py",
+    "pipeline/test_audit_approvals.py",
     "pipeline/test_replay.py",
     "pipeline/test_export_model.py",
     "pipeline/test_promotion_checks.py",
