@@ -116,36 +116,39 @@ def test_a_decoder_goes_through_the_stages(tmp_path: Path, monkeypatch: pytest.M
     assert set(found["latency"]) == {"torch", "onnx", "onnx_int8"}
 
 
+def prune_base(name: str, folder: Path, vocabulary: int) -> tuple[ClassificationParams, dict[str, Any]]:
+    """Write base/, sets/, tokens/, pruned/ and student_tokens/ of a family; return the params and the facts of the pruning."""
+    params = params_of(name, "activation", vocabulary)
+    base, sets, tokens = write_family(name, folder / "base"), folder / "sets", folder / "tokens"
+    write_prepared(sets, tokens, base, params)
+    places = {"parent": base, "tokens": tokens, "sets": sets, "teacher": base, "out": folder / "pruned"}
+    own, planned = folder / "student_tokens", folder / "search/planned.json"
+    return params, prune.run(params, round="r1", planned=planned, student_tokens=own, **places)
+
+
+def parity_of(params: ClassificationParams, folder: Path) -> dict[str, Any]:
+    """Export the pruned student of `prune_base`; return how far each form is from it."""
+    return export.run(params, model=folder / "pruned/model", sets=folder / "sets", out=folder / "exported")
+
+
 @pytest.mark.slow
 def test_an_mpnet_is_cut_exported_and_read_by_stock_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    size = len(ids_of(mpnet_tokenizer()))
-    params = params_of("mpnet", "activation", size - 8)
-    base, sets, tokens = write_family("mpnet", tmp_path / "base"), tmp_path / "sets", tmp_path / "tokens"
-    write_prepared(sets, tokens, base, params)
-    pruned, student_tokens = tmp_path / "pruned", tmp_path / "student_tokens"
-    prune.run(
-        params,
-        round="r1",
-        parent=base,
-        tokens=tokens,
-        sets=sets,
-        teacher=base,
-        out=pruned,
-        planned=tmp_path / "search/planned.json",
-        student_tokens=student_tokens,
-    )
-    heads = read_json(pruned / "plan.json")["keep"]["heads"]
+    params, _ = prune_base("mpnet", tmp_path, len(ids_of(mpnet_tokenizer())) - 8)
+    student = tmp_path / "pruned/model"
+    heads = read_json(tmp_path / "pruned/plan.json")["keep"]["heads"]
     assert all(kept == heads[0] for kept in heads)
-    table = load_file(pruned / "model/model.safetensors")["mpnet.encoder.relative_attention_bias.weight"]
-    whole = load_file(base / "model.safetensors")["mpnet.encoder.relative_attention_bias.weight"]
+    table, whole = (
+        load_file(folder / "model.safetensors")["mpnet.encoder.relative_attention_bias.weight"]
+        for folder in (student, tmp_path / "base")
+    )
     assert torch.equal(table, whole[:, heads[0]])
-    ids = ids_of(read_json(pruned / "model/tokenizer.json"))
+    ids = ids_of(read_json(student / "tokenizer.json"))
     assert [ids[token] for token in ("<s>", "<pad>", "</s>", "<unk>")] == [0, 1, 2, 3], "positions are counted from id 1"
-    stock = AutoTokenizer.from_pretrained(pruned / "model")
     text = "a plain text of words"
-    assert stock(text)["input_ids"] == Tokenizer.from_file(str(pruned / "model/tokenizer.json")).encode(text).ids
-    parity = export.run(params, model=pruned / "model", sets=sets, out=tmp_path / "exported")
+    own = Tokenizer.from_file(str(student / "tokenizer.json"))
+    assert AutoTokenizer.from_pretrained(student)(text)["input_ids"] == own.encode(text).ids
+    parity = parity_of(params, tmp_path)
     assert parity["load_back_max_difference"] <= 1e-5
     assert parity["golden_max_difference"] <= 1e-4
     assert parity["onnx_max_difference"] <= 1e-4, "distances and positions are computed in the ONNX file too"
@@ -155,28 +158,14 @@ def test_an_mpnet_is_cut_exported_and_read_by_stock_classes(tmp_path: Path, monk
 def test_a_roberta_loses_tokens_and_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     size = len(ids_of(roberta_tokenizer()))
-    params = params_of("roberta", "activation", size - 1)
-    base, sets, tokens = write_family("roberta", tmp_path / "base"), tmp_path / "sets", tmp_path / "tokens"
-    write_prepared(sets, tokens, base, params)
-    pruned, student_tokens = tmp_path / "pruned", tmp_path / "student_tokens"
-    facts = prune.run(
-        params,
-        round="r1",
-        parent=base,
-        tokens=tokens,
-        sets=sets,
-        teacher=base,
-        out=pruned,
-        planned=tmp_path / "search/planned.json",
-        student_tokens=student_tokens,
-    )
+    params, facts = prune_base("roberta", tmp_path, size - 1)
     assert facts["shape_after"]["vocabulary"] == size - 1
-    tokenizer = read_json(pruned / "model/tokenizer.json")
+    tokenizer = read_json(tmp_path / "pruned/model/tokenizer.json")
     assert set(ids_of(roberta_tokenizer())) - set(ids_of(tokenizer)) == {"th"}
-    assert read_json(pruned / "model/tokenizer_config.json")["tokenizer_class"] == "RobertaTokenizer"
-    before, after = load_tokens(tokens / "test"), load_tokens(student_tokens / "test")
+    assert read_json(tmp_path / "pruned/model/tokenizer_config.json")["tokenizer_class"] == "RobertaTokenizer"
+    before, after = load_tokens(tmp_path / "tokens/test"), load_tokens(tmp_path / "student_tokens/test")
     assert len(after.ids) > len(before.ids), "th is two tokens now"
-    parity = export.run(params, model=pruned / "model", sets=sets, out=tmp_path / "exported")
+    parity = parity_of(params, tmp_path)
     assert parity["load_back_max_difference"] <= 1e-5
     assert parity["golden_max_difference"] <= 1e-4
     assert parity["onnx_max_difference"] <= 1e-4, "positions are counted in the ONNX file too"
