@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from tasks.errors import UserError
 from tasks.files import read_json
 from tasks.registry.reading import Reader, own_tags
 from tasks.registry.records import RANDOM_INIT, latency, overall
@@ -84,5 +85,8 @@ def _evidence(tracker: Reader, run_id: str, teacher_run_id: str) -> dict[str, An
 def _read(tracker: Reader, run_id: str, name: str) -> Any:
     path = tracker.local_file(run_id, f"evidence/{name}")
     if path is None:
-        raise FileNotFoundError(f"run {run_id} has no evidence/{name}; `compactlm run` records it again")
+        raise UserError(
+            f"MLflow: run {run_id} has no file evidence/{name}: the files of its store are gone, or in part; take the rest of it "
+            "away (.compactlm/mlflow, or the experiment on the server), and `compactlm publish --rebuild` makes all of it again"
+        )
     return read_json(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -56,7 +58,7 @@ def test_the_first_champion_has_given_its_answers_from_a_server(done: Project) -
     assert [(one["round"], one["aliases"]) for one in models] == [("r1", ["challenger", "champion"])]
     verdict = read_json(done.folder / "artifacts/rounds/r1/verdict.json")
     assert verdict["verdict"] == "pass"
-    assert "groups" in next(rule["sentence"] for rule in verdict["rules"] if rule["test"] == "paired_bootstrap")
+    assert "groups" in next(rule["sentence"] for rule in verdict["rules"] if rule.get("test") == "paired_bootstrap")
     page = (done.folder / "artifacts/report.html").read_text(encoding="utf-8")
     assert "As pairs" in page
     assert "the same of the second text alone" in page
@@ -77,11 +79,20 @@ def test_a_stage_replayed_gives_the_same_bytes(done: Project) -> None:
     assert {check["result"] for check in found} == {"PASS"}, found
 
 
-def test_the_exported_folder_shows_how_a_pair_is_asked(done: Project, tmp_path: Path) -> None:
+def test_the_exported_folder_shows_how_a_pair_is_asked(
+    done: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     told = done.compactlm("export", "tiny@champion", "--out", str(tmp_path / "out"))
     assert told.returncode == 0, told.stderr
     card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
     assert "Sorts a pair of texts into against or for" in card
-    scope: dict[str, object] = {}
-    code = card.split("```python\n")[1].split("```")[0].replace('path = "."', f"path = {str(tmp_path / 'out')!r}")
-    exec(code, scope)
+    assert "compactlm predict" not in card  # which takes no pairs
+    monkeypatch.chdir(tmp_path / "out")
+    blocks = re.findall(r"^```python\n(.*?)^```", card, flags=re.MULTILINE | re.DOTALL)
+    capsys.readouterr()
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+    first, second = map(ast.literal_eval, capsys.readouterr().out.splitlines())
+    answer = first[0] if isinstance(first, list) else first
+    assert answer["label"] == max(second, key=second.__getitem__)
+    assert answer["score"] == pytest.approx(max(second.values()), abs=1e-5)

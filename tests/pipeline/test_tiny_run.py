@@ -168,6 +168,10 @@ def test_a_run_ends_with_the_cache_elsewhere_and_the_files_of_mlflow_gone(projec
     ran = {row["name"] for row in json.loads(done.stdout)["stages"] if row["state"] == "executed"}
     assert {"distill@r3", "report"} <= ran
     assert not {"teacher", "distill@r2"} & ran
+    listed = project.compactlm("models")
+    assert listed.returncode == 2, listed.stdout
+    assert "evidence/cost.json: the files of its store are gone, or in part" in listed.stderr, "what is missing is named"
+    shutil.rmtree(kept.parent)  # as the message says
+    assert project.compactlm("publish", "--rebuild").returncode == 0
     rows = json.loads(project.compactlm("models", "--json").stdout)
-    assert [row["version"] for row in rows][-1] == "4"
-    assert "champion" in done.stderr, done.stderr
+    assert [(row["version"], row["aliases"]) for row in rows][2:] == [(3, ["champion"]), (4, ["challenger"])]
