@@ -35,6 +35,7 @@ def _environment(receipt: Receipt) -> dict[str, Any]:
     environment, facts = receipt["environment"], receipt.get("facts", {})
     return {
         **{key: environment.get(key) for key in ("python", "platform")},
+        "processor": environment.get("processor", "not recorded"),
         **{key: receipt.get(key) for key in ("device", "precision", "threads")},
         "processes": receipt.get("processes", 1),
         "backend": receipt.get("backend"),

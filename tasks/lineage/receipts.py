@@ -22,6 +22,8 @@ from tasks.params.base import Params
 LOCK_FILE: Final = "requirements.lock"
 # A larger difference is known by its digest alone: nobody reviews it, and every receipt of the run repeats it.
 MAX_DIFF_BYTES: Final = 64 * 1024
+CPU_FILE: Final = Path("/proc/cpuinfo")
+VECTOR_SETS: Final = ("sse4", "avx", "amx", "fma", "asimd", "sve", "bf16", "i8mm")  # beginnings of their names
 
 # ru_maxrss counts kilobytes on Linux and bytes on macOS.
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
@@ -86,7 +88,7 @@ def peak_memory_bytes() -> int:
 
 
 def environment() -> dict[str, Any]:
-    """Return Python, platform, and the installed packages with the sha256 of their sorted `name==version` lines.
+    """Return Python, platform, processor, and the installed packages with the sha256 of their sorted `name==version` lines.
 
     `lock_sha256` is the digest of the workspace's requirements.lock, null when it has none.
     """
@@ -95,10 +97,23 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "processor": processor(),
         "packages": packages,
         "packages_sha256": hashlib.sha256(listing.encode()).hexdigest(),
         "lock_sha256": file_sha256(Path(LOCK_FILE)) if Path(LOCK_FILE).exists() else None,
     }
+
+
+def processor() -> str:
+    """Return the kind of processor and, on Linux, those of its instruction sets by which libraries choose how to add up.
+
+    The same work on another one may round otherwise, e.g. `x86_64 amx_bf16 avx2 avx512f`.
+    """
+    words: set[str] = set()
+    if CPU_FILE.is_file():
+        lines = CPU_FILE.read_text(encoding="utf-8", errors="replace").splitlines()
+        words = {word for line in lines if line.startswith(("flags", "Features")) for word in line.partition(":")[2].split()}
+    return " ".join([platform.machine(), *sorted(word for word in words if word.startswith(VECTOR_SETS))])
 
 
 def git_state(folder: Path) -> GitState:

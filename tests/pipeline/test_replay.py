@@ -99,13 +99,17 @@ def test_measured_times_may_differ_and_other_numbers_may_not(evaluation: Any, fi
 
 
 def test_other_bytes_fail_on_the_same_machine_and_are_unknown_in_another_environment(evaluation: Any, finished: Project) -> None:
-    _, again, tree = evaluation
+    receipt, again, tree = evaluation
     place = tree / "artifacts/rounds/r3/evaluated/predictions/test.parquet"
     place.write_bytes(place.read_bytes() + b" ")
     assert results(evaluation, finished) == ["FAIL evaluate@r3 gives other bytes when it runs again"]
     again["environment"]["packages"]["torch"] = "1.0"
     assert "another environment: torch" in results(evaluation, finished)[0]
     assert results(evaluation, finished)[0].startswith("UNKNOWN")
+    again["environment"] = {**receipt["environment"], "processor": "x86_64 avx2"}
+    assert "another environment: processor" in results(evaluation, finished)[0]
+    del receipt["environment"]["processor"]  # as older receipts are
+    assert "another environment: processor not recorded -> x86_64 avx2" in results(evaluation, finished)[0]
     other = Context("artifacts/x", tolerant=False, has_metrics=True)
     assert results(evaluation, finished, other) == ["UNKNOWN follows from other bytes of artifacts/x"]
 
