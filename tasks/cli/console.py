@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, TextIO
 
 import typer
 from rich.console import Console
+from rich.live import Live
 from rich.status import Status
 from rich.text import Text
 
@@ -23,6 +24,15 @@ class Screen(Console):
     def render_str(self, text: str, **how: Any) -> Text:
         """Return a string, a cell of a table too, as rich prints it."""
         return super().render_str(visible(text), **how)
+
+    def status(self, status: Any, **how: Any) -> Status:
+        """Return rich's line with a spinner, which leaves standard output as it is.
+
+        A library that is loaded meanwhile would keep the stand-in that rich puts there, and write its reset of colours there.
+        """
+        line = super().status(status, **how)
+        line._live = Live(line.renderable, console=self, transient=True, redirect_stdout=False)
+        return line
 
 
 def shown(text: str, kept: str = "") -> Text:
