@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -25,9 +26,12 @@ from flows.audit import audit_champion
 from flows.compress import compress
 from flows.dead import UNDER_WAY, mark_dead, tag_of
 from flows.promote import promote
+from flows.scheduled import scheduled_run
+from flows.server import serving
 from flows.watch import check_registry
 from tasks.errors import ParamsError, ResourceError
 from tasks.running.identity import workspace_id
+from tasks.running.scheduled import Schedule
 from tasks.running.start import only_run
 
 UTC: Final = "UTC"
@@ -54,23 +58,31 @@ def check_cron(cron: str, option: str = "--cron", timezone: str = UTC) -> None:
         raise ParamsError(f"{option} {cron!r}: {error.errors()[0]['msg']}; write it like '0 2 * * *'") from None
 
 
-def serve(
-    workspace: Path, cron: str | None, api_url: str, overlap: Overlap = "skip", audit_cron: str | None = None, timezone: str = UTC
-) -> None:
+@dataclass(frozen=True)
+class Times:
+    """When what is run: five cron fields each, in the time of a zone. With a schedule its ref is run, else this workspace."""
+
+    cron: str | None
+    audit_cron: str | None = None
+    timezone: str = UTC
+    overlap: Overlap = "skip"
+    schedule: Schedule | None = None
+
+
+def serve(workspace: Path, times: Times, api_url: str) -> None:
     """Serve the flows from this process until it is stopped, for the Prefect server at `api_url`.
 
-    `compress` at `cron`, one run at a time: two runs in one workspace would change each other's files. `promote` when somebody
-    starts it or answers it. `check-registry` twice an hour. Audits of the champion at `audit_cron`; they and runs wait for
-    each other. Both are told in the time of `timezone`.
+    `compress`, or the run of a ref, at its times, one at a time: two runs in one workspace would change each other's files.
+    `promote` when somebody starts it or answers it. `check-registry` twice an hour. Audits of the champion; they and runs wait
+    for each other.
     """
     os.chdir(workspace)  # served runs start in the current directory
-    limit = ConcurrencyLimitConfig(limit=1, collision_strategy=STRATEGIES[overlap])
     # Prefect reads its environment once, on import, which was before our server had an address.
-    with temporary_settings({PREFECT_API_URL: api_url}):
+    with temporary_settings({PREFECT_API_URL: api_url}), serving(workspace, api_url):
         end_dead_runs(workspace)
         if former := take_over(workspace):
             console.warning("%d deployments of a former version, 'compactlm %s', were replaced", former, workspace.name)
-        prefect_serve(*deployments(workspace, cron, limit, audit_cron, timezone), print_starting_message=False)
+        prefect_serve(*deployments(workspace, times), print_starting_message=False)
 
 
 def end_dead_runs(workspace: Path) -> int:
@@ -99,7 +111,7 @@ def take_over(workspace: Path) -> int:
             asked = {"deployment_id": {"any_": [str(entry.id)]}, "state": {"type": {"any_": list(NOT_ENDED)}}}
             for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(asked)):
                 client.set_flow_run_state(
-                    run.id, Cancelled(message=f"served as {_name(workspace)!r} now; start it there"), force=True
+                    run.id, Cancelled(message=f"served as {name_of(workspace)!r} now; start it there"), force=True
                 )
             client.delete_deployment(entry.id)
     return len(ours)
@@ -109,18 +121,20 @@ def _serves(parameters: Mapping[str, Any], workspace: Path) -> bool:
     return parameters.get("workspace") == str(workspace)
 
 
-def deployments(
-    workspace: Path, cron: str | None, limit: ConcurrencyLimitConfig, audit_cron: str | None = None, timezone: str = UTC
-) -> list[RunnerDeployment]:
+def deployments(workspace: Path, times: Times) -> list[RunnerDeployment]:
     """Return what is served, all under the workspace's name and tag."""
-    served = [
-        _deployed(compress, workspace, schedule=_schedule(cron, timezone), concurrency_limit=limit),
-        _deployed(promote, workspace),
-        _deployed(check_registry, workspace, cron=CHECK_CRON),
-    ]
-    if audit_cron is not None:
-        once = ConcurrencyLimitConfig(limit=1, collision_strategy=STRATEGIES["skip"])
-        served.append(_deployed(audit_champion, workspace, schedule=_schedule(audit_cron, timezone), concurrency_limit=once))
+    once = ConcurrencyLimitConfig(limit=1, collision_strategy=STRATEGIES["skip"])
+    limit = ConcurrencyLimitConfig(limit=1, collision_strategy=STRATEGIES[times.overlap])
+    when: dict[str, Any] = {"schedule": _schedule(times.cron, times.timezone), "concurrency_limit": limit}
+    if (ref := times.schedule) is None:
+        runs = _deployed(compress, workspace, **when)
+    else:
+        asked = {"name": ref.name, "ref": ref.ref}
+        runs = _deployed(scheduled_run, workspace, name=f"{name_of(workspace)} {ref.name}", asked=asked, **when)
+    served = [runs, _deployed(promote, workspace), _deployed(check_registry, workspace, cron=CHECK_CRON)]
+    if times.audit_cron is not None:
+        audits = _schedule(times.audit_cron, times.timezone)
+        served.append(_deployed(audit_champion, workspace, schedule=audits, concurrency_limit=once))
     return served
 
 
@@ -128,10 +142,12 @@ def _schedule(cron: str | None, timezone: str) -> CronSchedule | None:
     return CronSchedule(cron=cron, timezone=timezone) if cron else None
 
 
-def _deployed(flow: Flow[..., Any], workspace: Path, **how: Any) -> RunnerDeployment:
+def _deployed(
+    flow: Flow[..., Any], workspace: Path, name: str = "", asked: Mapping[str, str] | None = None, **how: Any
+) -> RunnerDeployment:
     made = flow.to_deployment(
-        _name(workspace),
-        parameters={"workspace": str(workspace)},
+        name or name_of(workspace),
+        parameters={"workspace": str(workspace), **(asked or {})},
         tags=[tag_of(workspace)],
         entrypoint_type=EntrypointType.MODULE_PATH,
         **how,
@@ -140,6 +156,6 @@ def _deployed(flow: Flow[..., Any], workspace: Path, **how: Any) -> RunnerDeploy
     return made
 
 
-def _name(workspace: Path) -> str:
+def name_of(workspace: Path) -> str:
     """Return the name of what a workspace serves: for people, and no other workspace's on a server that is shared."""
     return f"compactlm {workspace.name} {workspace_id(workspace)}"

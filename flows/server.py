@@ -12,10 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 from tasks.children import LOOPBACK, QUIET_MLFLOW, answers, free_port, running
 from tasks.errors import ResourceError
+from tasks.files import read_json, write_json
 
 API: Final = "PREFECT_API_URL"  # names a server of Prefect that is there already
+SERVING: Final = Path(".compactlm") / "serving.json"
 START_SECONDS: Final = 120.0
 END_SECONDS: Final = 10.0
 
@@ -85,6 +89,27 @@ def run_server() -> Iterator[Callable[[], str]]:
             return api
 
         yield ready
+
+
+@contextmanager
+def serving(workspace: Path, api_url: str) -> Iterator[None]:
+    """Leave word, for the length of the `with`, of the server at which this process serves the flows of a workspace."""
+    place = workspace / SERVING
+    write_json(place, {"api_url": api_url, "pid": os.getpid()})
+    try:
+        yield
+    finally:
+        if place.exists() and read_json(place)["pid"] == os.getpid():
+            place.unlink()
+
+
+def serving_at(workspace: Path) -> str | None:
+    """Return the server with the schedules of a workspace: PREFECT_API_URL's, else that of a process which serves them now."""
+    place = workspace / SERVING
+    if (given := os.environ.get(API)) or not place.exists():
+        return given
+    known = read_json(place)
+    return str(known["api_url"]) if psutil.pid_exists(int(known["pid"])) else None
 
 
 @contextmanager

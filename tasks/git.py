@@ -53,6 +53,8 @@ KEPT: Final = ("GIT_CONFIG", "GIT_SSH", "GIT_SSL", "GIT_ASKPASS", "GIT_TERMINAL"
 OWN_ENV: Final = {"LC_ALL": "C", "LANGUAGE": "", "GIT_NO_REPLACE_OBJECTS": "1"}
 OF_ANOTHER: Final = "dubious ownership"
 UNASKED: Final = {"GIT_TERMINAL_PROMPT": "0"}  # who has no access gets no question, which nobody might be there to answer
+BRANCHES: Final = "refs/heads"
+NO_COMMIT: Final = "0" * 40  # what `update-ref` takes for "there is none"
 HIDDEN: Final = ("S", "s", "h")  # what `ls-files -v` marks files with that are taken for unchanged
 
 
@@ -266,6 +268,95 @@ def push_new(workspace: Path, remote: str, refs: Mapping[str, str]) -> str:
     words = ["--quiet", "--no-verify", "--no-follow-tags", *(["--atomic"] if len(refs) > 1 else [])]
     done = git(workspace, "push", *words, *absent, "--", remote, *(f"{blob}:{name}" for name, blob in refs.items()), env=UNASKED)
     return _last_words(done) if done.returncode else ""
+
+
+def commit_of(workspace: Path, name: str) -> str:
+    """Return the commit that a branch, a tag or another name leads to, empty where there is none."""
+    return path_of(workspace, "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+
+
+def branch_at(workspace: Path, remote: str, name: str) -> str:
+    """Return the commit of a branch at a remote, which is fetched without a change of any ref here; empty where there is none.
+
+    OSError with Git's words when the remote cannot be asked.
+    """
+    ref = f"{BRANCHES}/{name}"
+    asked = git(workspace, "ls-remote", "--refs", "--", remote, ref, env=UNASKED)
+    if asked.returncode:
+        raise OSError(_last_words(asked))
+    commit = _refs(asked.stdout).get(ref, "")
+    if commit and not has_commit(workspace, commit):
+        fetch_objects(workspace, remote, [ref])
+    return commit
+
+
+def leads_to(workspace: Path, commit: str, ancestor: str) -> bool:
+    """Return whether a commit is, or comes after, another one."""
+    return git(workspace, "merge-base", "--is-ancestor", ancestor, commit).returncode == 0
+
+
+def differs(workspace: Path, old: str, new: str, path: str) -> bool:
+    """Return whether a file of the project is another one in two commits."""
+    return git(workspace, "diff", "--quiet", old, new, "--", path).returncode != 0
+
+
+def join(workspace: Path, commit: str, before: str, kept: Sequence[str], message: str) -> str:
+    """Return a new commit after `before` and `commit`: the files of `commit`, but for those in `kept`, which are `before`'s.
+
+    No branch is changed, and no working tree. UserError with Git's words where that does not go.
+    """
+    top, prefix = Path(path_of(workspace, "--show-toplevel")), path_of(workspace, "--show-prefix")
+    with tempfile.TemporaryDirectory(prefix="compactlm-") as scratch:
+        env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
+        _do(top, "read-tree", commit, env=env)
+        for path in kept:
+            entry = os.fsdecode(_do(top, "ls-tree", before, "--", prefix + path)).partition("\t")[0].split()
+            if entry:
+                _do(top, "update-index", "--add", "--cacheinfo", f"{entry[0]},{entry[2]},{prefix + path}", env=env)
+        tree = _do(top, "write-tree", env=env).decode().strip()
+    words = ("commit-tree", tree, "-p", before, "-p", commit, "-m", message)
+    return _do(workspace, *words, env=_author(workspace)).decode().strip()
+
+
+def commit_files(workspace: Path, paths: Sequence[str], message: str) -> str:
+    """Return the commit that records these files, and nothing else that is edited; empty when HEAD has them so already.
+
+    UserError with Git's words where that does not go.
+    """
+    there = [path for path in paths if (workspace / path).is_file()]
+    if there:
+        _do(workspace, "add", "--force", "--", *there)
+    if not there or git(workspace, "diff", "--cached", "--quiet", "HEAD", "--", *there).returncode == 0:
+        return ""
+    words = ("commit", "--quiet", "--no-verify", "--no-gpg-sign", "--only", "-m", message, "--", *there)
+    _do(workspace, *words, env=_author(workspace))
+    return commit_of(workspace, "HEAD")
+
+
+def move_branch(workspace: Path, name: str, new: str, old: str) -> bool:
+    """Return whether a branch leads to `new` now; False when it did not lead to `old` (empty: there was none)."""
+    return git(workspace, "update-ref", f"{BRANCHES}/{name}", new, old or NO_COMMIT).returncode == 0
+
+
+def push_branch(workspace: Path, remote: str, name: str) -> str:
+    """Bring a branch to a remote, only forward; return why that did not go, empty when it did."""
+    ref = f"{BRANCHES}/{name}"
+    done = git(workspace, "push", "--quiet", "--no-verify", "--no-follow-tags", "--", remote, f"{ref}:{ref}", env=UNASKED)
+    return _last_words(done) if done.returncode else ""
+
+
+def _author(workspace: Path) -> dict[str, str]:
+    """Return who commits: the person that Git knows here, else this program."""
+    known = all(git(workspace, "config", key).stdout.strip() for key in ("user.name", "user.email"))
+    own = {"NAME": "compactlm", "EMAIL": "compactlm@localhost"}
+    return {} if known else {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in own.items()}
+
+
+def _do(workspace: Path, *arguments: str, env: Mapping[str, str] | None = None) -> bytes:
+    done = git(workspace, *arguments, env=env)
+    if done.returncode:
+        raise UserError(f"{workspace}: git {arguments[0]} does not go: {_last_words(done)}")
+    return done.stdout
 
 
 def _last_words(done: subprocess.CompletedProcess[bytes]) -> str:

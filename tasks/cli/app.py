@@ -23,6 +23,7 @@ from tasks.cli.lineage import audit, diff, lineage, publish
 from tasks.cli.predict import predict
 from tasks.cli.promotion import compare, gate, history, promote, rollback
 from tasks.cli.run import run, undo
+from tasks.cli.schedule import schedule, schedules
 from tasks.cli.serve import serve, ui
 from tasks.cli.shapes import measure, shapes
 from tasks.cli.show import models, report, status
@@ -65,6 +66,8 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     status: "compactlm status --json",
     models: "compactlm models --json",
     report: "compactlm report --open",
+    schedule: 'compactlm schedule --cron "0 2 * * *" --ref origin/main --name nightly',
+    schedules: "compactlm schedules --trigger nightly",
     serve: 'compactlm serve --cron "0 2 * * *"',
     ui: "compactlm ui",
 }

@@ -15,18 +15,22 @@ import typer
 
 from tasks.cli.console import Json, RunLines, err, print_json, show
 from tasks.cli.project import find_project, params_of
-from tasks.errors import ParamsError, SourceError
+from tasks.errors import ParamsError, SourceError, UserError
 
 
 def run(
     params: Annotated[Path | None, typer.Option(help="Use this description of a run instead of params.yaml.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value; repeatable.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Stages to run at the same time.")] = 1,
+    commit: Annotated[bool, typer.Option("--commit", help="Commit params and sources before it, the result after it.")] = False,
     as_json: Json = False,
 ) -> None:
     """Bring every stage up to date and record the result.
 
     --params and --set change params.yaml itself, after everything was checked; `compactlm undo` takes that back.
+
+    --commit records params.yaml and sources.lock in Git before the first stage, and dvc.lock, sources.lock and decisions.jsonl
+    at the end, and no other file.
 
     Exit code 0: a round passes its gates; 1: a stage failed; 2: you can mend it; 3: all is up to date and no round passes;
     4: all is up to date and MLflow did not take the record of it: `compactlm publish` delivers that.
@@ -39,7 +43,9 @@ def run(
     workspace = find_project()
     # Before anything is imported or started: a second run ends here, and leaves no run of a flow behind.
     with _run_lines(), only_run(workspace):
-        record = _bring_up_to_date(workspace, params, set_ or [], workers, started)
+        if commit:
+            _require_commits(workspace)
+        record = _bring_up_to_date(workspace, params, set_ or [], workers, started, commit)
     from tasks.cli.ending import EXIT_NOT_RECORDED, EXIT_NOTHING_PASSED, ending_lines, read_ending, result_line
     from tasks.running.surroundings import surroundings_remarks
 
@@ -53,8 +59,11 @@ def run(
     lines = [f"not recorded: {undelivered}", *lines] if undelivered else lines
     for line in lines:
         err.print(line)
+    if commit:
+        record["commit"] = _commit_result(workspace, result_line(ending))
+        err.print(f"commit: {record['commit'] or 'nothing is new'}")
     if as_json:
-        print_json({**record, "result": ending, "exit_code": code})
+        print_json({**record, "sentence": result_line(ending), "result": ending, "exit_code": code})
     sys.exit(code)
 
 
@@ -66,10 +75,27 @@ def undo(as_json: Json = False) -> None:
     show({"undone": lines}, as_json, *lines, "`compactlm run` brings the stages there")
 
 
-def _bring_up_to_date(workspace: Path, params: Path | None, changes: list[str], workers: int, started: float) -> dict[str, Any]:
+def _require_commits(workspace: Path) -> None:
+    """Raise UserError where nothing can be committed, before a run has worked for it."""
+    from tasks.git import commit_of
+
+    if not commit_of(workspace, "HEAD"):
+        raise UserError(f"--commit: {workspace} is in no Git repository with a commit; `git init`, add its files and commit them")
+
+
+def _commit_result(workspace: Path, result: str) -> str:
+    """Return the commit of what a run has left for Git, empty where nothing of that is new."""
+    from tasks.git import commit_files
+
+    return commit_files(workspace, ["dvc.lock", "sources.lock", "decisions.jsonl"], f"compactlm run: {result}")
+
+
+def _bring_up_to_date(
+    workspace: Path, params: Path | None, changes: list[str], workers: int, started: float, commit: bool
+) -> dict[str, Any]:
     """Return the record of a run in a workspace that is held for it, after its params were changed as asked."""
     from tasks.params.edit import planned_text, require_file, write_text
-    from tasks.running.start import check_run
+    from tasks.running.start import check_run, prepare_run
 
     require_file(params)
     text = planned_text(workspace, params, changes)
@@ -78,6 +104,11 @@ def _bring_up_to_date(workspace: Path, params: Path | None, changes: list[str], 
     check_run(workspace, text)
     for line in write_text(workspace, text):
         err.print(line)
+    if commit:
+        from tasks.git import commit_files
+
+        prepare_run(workspace, checked=True)
+        commit_files(workspace, ["params.yaml", "sources.lock"], "compactlm run: the params and sources of the next run")
     return _run_flow(workspace, workers, started)
 
 

@@ -1,46 +1,21 @@
-"""The commands that stay until Ctrl-C: runs on a schedule, and the pages of Prefect and MLflow."""
+"""The commands that stay until Ctrl-C: the pages of Prefect and MLflow, and the former name of `schedule`."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated, Literal
 
-import typer
-
-from tasks.cli.console import Json, show
+from tasks.cli.console import Json, err, show
 from tasks.cli.project import find_project, params_of
+from tasks.cli.schedule import NIGHTLY, Audits, Cron, Overlap, Zone, schedule
 
 
 def serve(
-    cron: Annotated[str, typer.Option(help="When to run, as five cron fields.")] = "0 2 * * *",
-    overlap: Annotated[
-        Literal["skip", "enqueue"], typer.Option(help="What to do with a tick while a run is under way.")
-    ] = "skip",
-    audit_cron: Annotated[
-        str | None, typer.Option(help="When to audit the champion as well, such as '0 6 * * *'; a fault fails its flow run.")
-    ] = None,
-    timezone: Annotated[str, typer.Option(help="The time zone of both schedules, such as Europe/Berlin.")] = "UTC",
-    as_json: Json = False,
+    cron: Cron = NIGHTLY, overlap: Overlap = "skip", audit_cron: Audits = None, timezone: Zone = "UTC", as_json: Json = False
 ) -> None:
-    """Run on a schedule from this machine until Ctrl-C; a tick with nothing to do adds nothing."""
-    from flows.server import configure, prefect_server
-    from tasks.running.start import check_run
-
-    workspace = find_project()
-    check_run(workspace)
-    configure(workspace)
-    from flows import deploy
-
-    deploy.check_cron(cron, timezone=timezone)
-    if audit_cron is not None:
-        deploy.check_cron(audit_cron, "--audit-cron")
-    with prefect_server() as url:
-        facts = {"cron": cron, "audit_cron": audit_cron, "timezone": timezone, "overlap": overlap, "prefect": url}
-        facts["workspace"] = str(workspace)
-        show(facts, as_json, f"serving {workspace} at '{cron}' in {timezone}; runs are shown at {url}")
-        sys.stdout.flush()
-        deploy.serve(workspace, cron, f"{url}/api", overlap, audit_cron, timezone)
+    """Run on a schedule: the former name of `compactlm schedule`, which also runs a branch of a remote."""
+    err.print("`compactlm serve` is `compactlm schedule` now; this name will go")
+    schedule(cron=cron, overlap=overlap, audit_cron=audit_cron, timezone=timezone, as_json=as_json)
 
 
 def ui(as_json: Json = False) -> None:

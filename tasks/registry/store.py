@@ -241,9 +241,14 @@ def files_beside(database: Path) -> Path:
     return database.absolute().parent / "artifacts"
 
 
+def is_a_workspaces(database: Path) -> bool:
+    """Return whether a database file is the store of some workspace, by where it is."""
+    return database.absolute().as_posix().endswith(f"/{OWN}/{database.name}")
+
+
 def follow_folder(database: Path) -> None:
     """Let the store of a workspace that was moved or copied name its own files: MLflow records whole paths."""
-    if not database.absolute().as_posix().endswith(f"/{OWN}/{database.name}"):
+    if not is_a_workspaces(database):
         return
     project = database.absolute().parents[2]
     with suppress(sqlite3.DatabaseError), closing(_connect(database)) as connection, connection:

@@ -24,7 +24,7 @@ from tasks.files import digest, without_links
 from tasks.registry.reading import FILES_SHA256, PREFIX, Point, Reader, address_of, marked, own_tags
 from tasks.registry.records import DataSet
 from tasks.registry.refusals import Client
-from tasks.registry.store import OWN, STORED, LoggedModel
+from tasks.registry.store import OWN, LoggedModel, files_beside, is_a_workspaces
 from tasks.running.servers import REGISTRY, TRACKING
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -113,8 +113,9 @@ class Tracker(Reader):
         known = self.experiment_id
         if known is not None:
             return known
-        # A server decides itself where artifacts go; the store of the workspace keeps them beside its database.
-        place = None if os.environ.get(TRACKING) else (self.workspace / STORED).absolute().as_uri()
+        # A server decides itself where artifacts go; the store of a workspace, ours or not, keeps them beside its database.
+        database = self._database
+        place = files_beside(database).as_uri() if database is not None and is_a_workspaces(database) else None
         return str(self.client.create_experiment(self._experiment, artifact_location=place))
 
     # Runs

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import subprocess
 import tempfile
 import textwrap
@@ -173,6 +174,46 @@ def cache_folder(workspace: Path) -> Path:
     """Return the folder of DVC's local cache, wherever the configuration puts it."""
     with _open(workspace) as repo:
         return Path(repo.cache.local.path).parents[1]
+
+
+def share_cache(workspace: Path, cache: Path, home: Path) -> None:
+    """Let a worktree use the cache of another workspace of this machine, and what is set there for this machine alone."""
+    local = Path(".dvc") / "config.local"
+    (workspace / ".dvc").mkdir(exist_ok=True)
+    if (home / local).exists():
+        shutil.copyfile(home / local, workspace / local)
+    with _open(workspace) as repo, repo.config.edit("local") as settings:
+        settings.setdefault("cache", {})["dir"] = str(cache)
+
+
+def default_remote(workspace: Path) -> str | None:
+    """Return the name of the remote that DVC pushes to, None without one."""
+    with _open(workspace) as repo:
+        name = repo.config["core"].get("remote")
+        return str(name) if name else None
+
+
+def push(workspace: Path) -> str:
+    """Bring what the cache has of this workspace, and what it knows of runs, to the remote; return why that did not go."""
+    return _quietly(workspace, "push", "--run-cache")
+
+
+def bring(workspace: Path) -> str:
+    """Bring the files of dvc.lock here, from the cache and a remote, as far as they have them; return what went wrong."""
+    words = ("pull", "--run-cache") if default_remote(workspace) else ("checkout",)
+    return _quietly(workspace, *words, "--force", "--allow-missing")
+
+
+def _quietly(workspace: Path, *words: str) -> str:
+    """Return the last line of what a command of DVC complains of, empty when it went well; it ends when we end."""
+    how: dict[str, Any] = {"cwd": workspace, "env": {**os.environ, "PATH": children.own_path(), **PLAIN}}
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "encoding": "utf-8", "errors": "replace"}
+    with children.running(["dvc", *words, "--quiet"], STOP_SECONDS, **how, **pipes) as child:
+        assert child.stderr is not None
+        with child.stderr:  # `communicate` would close the pipe by which the child knows that we live
+            lines = [line.strip() for line in child.stderr if line.strip()]
+        code = child.wait()
+    return (lines or [f"dvc {words[0]} ended with code {code}"])[-1] if code else ""
 
 
 def remote_addresses(workspace: Path) -> dict[str, str]:

@@ -141,11 +141,10 @@ def _task_runs() -> dict[str, str]:
 def _run_of_promote(project: Path) -> Any:
     """Return the id of a new run of the flow `promote`, with a deployment as `compactlm serve` makes it."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.objects import ConcurrencyLimitConfig
 
-    from flows.deploy import deployments
+    from flows.deploy import Times, deployments
 
-    served = deployments(project, None, ConcurrencyLimitConfig(limit=1))
+    served = deployments(project, Times(None))
     assert [one.flow_name for one in served] == ["compress", "promote", "check-registry"]
     deployment = served[1].apply()
     with get_client(sync_client=True) as client:
@@ -216,13 +215,11 @@ def _artifact(key: str) -> str:
 
 def test_a_run_that_died_with_its_server_of_flows_does_not_stop_the_schedule(project: Path) -> None:
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.objects import ConcurrencyLimitConfig
     from prefect.states import Pending
 
-    from flows.deploy import STRATEGIES, deployments, end_dead_runs
+    from flows.deploy import Times, deployments, end_dead_runs
 
-    limit = ConcurrencyLimitConfig(limit=1, collision_strategy=STRATEGIES["skip"])
-    deployment = deployments(project, None, limit)[0].apply()
+    deployment = deployments(project, Times(None))[0].apply()
 
     with get_client(sync_client=True) as client:
 

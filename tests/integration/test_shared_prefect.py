@@ -12,21 +12,20 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, DeploymentStatus
+from prefect.client.schemas.objects import DeploymentStatus
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running
 
 from flows.compress import compress
 from flows.dead import tag_of
-from flows.deploy import deployments, end_dead_runs, take_over
+from flows.deploy import Times, deployments, end_dead_runs, take_over
 from flows.promote import promote
 from flows.server import API, prefect_server
 from tasks.running.start import only_run
 from tests.integration.test_serve import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = ConcurrencyLimitConfig(limit=1)
 
 pytestmark = pytest.mark.slow  # a server of its own for each
 
@@ -60,7 +59,7 @@ def projects(tmp_path: Path) -> list[Path]:
 
 
 def apply(project: Path) -> list[Any]:
-    return [deployment.apply() for deployment in deployments(project, "0 2 * * *", LIMIT)]
+    return [deployment.apply() for deployment in deployments(project, Times("0 2 * * *"))]
 
 
 def test_names_of_two_folders_called_alike_are_two(projects: list[Path], client: SyncPrefectClient) -> None:
@@ -111,9 +110,10 @@ def test_a_server_of_flows_that_ends_pauses_its_own_alone(
 ) -> None:
     ada, bob = projects
     others = apply(bob)
-    code = f"from pathlib import Path; from flows.deploy import serve; serve(Path({str(ada)!r}), '0 2 * * *', {server!r})"
+    code = "import sys; from pathlib import Path; from flows.deploy import Times, serve; "
+    code += "serve(Path(sys.argv[1]), Times('0 2 * * *'), sys.argv[2])"
     env = {**os.environ, API: server, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-c", code], env=env, cwd=ada) as serving:
+    with subprocess.Popen([sys.executable, "-c", code, str(ada), server], env=env, cwd=ada) as serving:
         try:  # a deployment is ready once somebody asks for its runs
             own = wait_for(lambda: [entry for entry in client.read_deployments() if _is_ready(entry, ada)])
         finally:

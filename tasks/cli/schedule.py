@@ -1,0 +1,126 @@
+"""Runs on a schedule: the commands that serve one, and that show, pause, resume and start those that are served."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from tasks.cli.console import Json, err, out, print_json, show
+from tasks.cli.project import find_project
+from tasks.errors import ParamsError, UserError
+
+Cron = Annotated[str, typer.Option(help="When to run, as five cron fields.")]
+Overlap = Annotated[Literal["skip", "enqueue"], typer.Option(help="What to do with a tick while a run is under way.")]
+Audits = Annotated[
+    str | None, typer.Option(help="When to audit the champion as well, such as '0 6 * * *'; a fault fails its flow run.")
+]
+Zone = Annotated[str, typer.Option(help="The time zone of both schedules, such as Europe/Berlin.")]
+NIGHTLY = "0 2 * * *"
+
+
+def schedule(
+    cron: Cron = NIGHTLY,
+    ref: Annotated[
+        str | None, typer.Option(help="What to run: a branch of a remote such as origin/main. Without it this folder as it is.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The schedule's name, of its branch compactlm/runs/NAME; by default the ref.")
+    ] = None,
+    overlap: Overlap = "skip",
+    audit_cron: Audits = None,
+    timezone: Zone = "UTC",
+    as_json: Json = False,
+) -> None:
+    """Run on a schedule from this machine until Ctrl-C; a tick with nothing to do adds nothing.
+
+    With --ref each tick fetches the branch, runs it in a worktree of its own below .compactlm/scheduled, commits the result on
+    compactlm/runs/NAME and pushes both the branch and the DVC cache. This folder and its branch are not touched.
+    """
+    from flows.server import configure, prefect_server
+    from tasks.running.scheduled import checked_schedule
+    from tasks.running.start import check_run
+
+    workspace = find_project()
+    if ref is None and name is not None:
+        raise ParamsError(f"--name {name}: it names a schedule of a ref; write --ref origin/main beside it")
+    of_ref = None if ref is None else checked_schedule(workspace, ref, name)
+    if of_ref is None:
+        check_run(workspace)
+    configure(workspace)
+    from flows import deploy
+
+    deploy.check_cron(cron, timezone=timezone)
+    if audit_cron is not None:
+        deploy.check_cron(audit_cron, "--audit-cron")
+    with prefect_server() as url:
+        facts: dict[str, Any] = {"cron": cron, "audit_cron": audit_cron, "timezone": timezone, "overlap": overlap, "prefect": url}
+        facts |= {"workspace": str(workspace), "ref": ref, "name": of_ref and of_ref.name, "branch": of_ref and of_ref.branch}
+        what = f"{ref} as {of_ref.name}" if of_ref else str(workspace)
+        show(facts, as_json, f"serving {what} at '{cron}' in {timezone}; runs are shown at {url}")
+        sys.stdout.flush()
+        deploy.serve(workspace, deploy.Times(cron, audit_cron, timezone, overlap, of_ref), f"{url}/api")
+
+
+def schedules(
+    pause: Annotated[str | None, typer.Option(metavar="NAME", help="Pause a schedule: no tick until it is resumed.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="NAME", help="Let the ticks of a paused schedule come again.")] = None,
+    trigger: Annotated[str | None, typer.Option(metavar="NAME", help="Start a run of a schedule now.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the run that --trigger started has ended.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the schedules of this workspace, with their last and next runs; pause, resume or start one.
+
+    Exit code 1 when the run that --trigger --wait started has failed.
+    """
+    from flows.server import configure, serving_at
+
+    workspace = find_project()
+    configure(workspace)
+    api_url = serving_at(workspace)
+    if api_url is None:
+        raise UserError(
+            f"{workspace}: nothing is served; `compactlm schedule` does, or set PREFECT_API_URL to the server that has it"
+        )
+    from flows import schedules as served
+
+    if pause is not None:
+        served.change(workspace, api_url, pause, "pause")
+    if resume is not None:
+        served.change(workspace, api_url, resume, "resume")
+    started = served.trigger(workspace, api_url, trigger) if trigger is not None else None
+    run = _ended(api_url, started) if started is not None and wait else None
+    rows = served.read_schedules(workspace, api_url)
+    if as_json:
+        print_json({"server": api_url, "schedules": rows, "started": started, "ended": run})
+    else:
+        _show(rows, started, run)
+    sys.exit(1 if run is not None and run["state"] in ("Failed", "Crashed", "Cancelled") else 0)
+
+
+def _ended(api_url: str, started: str) -> Any:
+    from flows import schedules as served
+
+    with err.status("waiting for the run to end"):
+        while (run := served.ended(api_url, started)) is None:
+            time.sleep(0.5)
+    return run
+
+
+def _show(rows: list[Any], started: str | None, run: Any) -> None:
+    if started is not None:
+        out.print(f"started: flow run {started}" if run is None else f"{run['state']}: {run['message']}", markup=False)
+    if not rows:
+        out.print("no schedule is served for this workspace")
+        return
+    table = Table("schedule", "ref", "when", "next", "last", "ended", box=None)
+    for row in rows:
+        when = ", ".join(row["crons"]) + (f" {row['timezone']}" if row["timezone"] else "")
+        state = "paused" if row["paused"] else (row["next_at"] or "") if row["served"] else "not served now"
+        last = row["last"] or {"state": "never run", "ended_at": ""}
+        doing = "running" if row["running"] else last["state"]
+        table.add_row(row["name"], row["ref"] or "this folder", when, state, doing, last["ended_at"])
+    out.print(table)
