@@ -9,7 +9,8 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.dead import forget_dead, tag_of
 from flows.outage import ERRORS, RETRIES, Ending, ProgressArtifact, Watch, kept_ending
+from flows.pools import Pools
 from flows.summary import publish_artifacts
 from tasks.errors import AwayError, RightsError, StageError, UserError
 from tasks.lineage.loaded import listed
@@ -40,21 +42,30 @@ FLUSH_SECONDS: Final = 10.0
 console = logging.getLogger("compactlm")  # what a person at the terminal sees; the command line listens to it
 
 
+@dataclass(frozen=True)
+class Hands:
+    """What a stage meets on its way outside of this machine: whether Prefect answers, and workers."""
+
+    watch: Watch
+    pools: Pools
+
+
 def _worth_retrying(_task: Any, _run: Any, state: State[Any]) -> bool:
     fault = state.result(raise_on_failure=False)
     return isinstance(fault, BusyError)
 
 
 @task(
-    task_run_name="{name}",
+    task_run_name="{stage.name}",
     cache_policy=NO_CACHE,
     persist_result=False,
     retries=3,
     retry_delay_seconds=10,
     retry_condition_fn=_worth_retrying,
 )
-def run_stage(name: str, needed: bool, runner: StageRunner, recorder: Recorder, watch: Watch) -> tuple[str, float]:
+def run_stage(stage: Stage, needed: bool, runner: StageRunner, recorder: Recorder, hands: Hands) -> tuple[str, float]:
     """Return how the stage was brought up to date (executed, restored or skipped) and the seconds that took."""
+    name = stage.name
     if not needed:  # neither it nor anything before it has changed: asking DVC again would cost a second
         return "skipped", 0.0
     began = time.monotonic()
@@ -66,9 +77,10 @@ def run_stage(name: str, needed: bool, runner: StageRunner, recorder: Recorder, 
         console.info(line, extra={"stage": name})
         show(line)
 
-    shown = ProgressArtifact(name, watch) if trains else nullcontext(_show_nothing)
+    shown = ProgressArtifact(name, hands.watch) if trains else nullcontext(_show_nothing)
+    pool = recorder.params.runtime.pool_of(name)
     with shown as show, recorder.follow(name) if trains else nullcontext():
-        outcome = runner.run(name, on_line)
+        outcome = runner.run(name, on_line) if pool is None else hands.pools.run(stage, pool, runner, on_line)
     console.info("%s %s in %.1f s", name, outcome, time.monotonic() - began)
     return outcome, time.monotonic() - began
 
@@ -141,8 +153,15 @@ def _run_all(
     seconds: dict[str, float] = {}
     state, undelivered = "failed", ""
     try:
-        with warm_server(folder) as env, _pool(max_workers) as pool, StageRunner(folder, env) as runner:
-            common = {"runner": runner, "recorder": recorder, "watch": ending.watch}
+        with (
+            warm_server(folder) as env,
+            closing(Pools(folder)) as pools,
+            _pool(max_workers) as pool,
+            StageRunner(folder, env) as runner,
+        ):
+            if any(params.runtime.pool_of(name) for name in waiting):
+                pools.require_commit()
+            common = {"runner": runner, "recorder": recorder, "hands": Hands(ending.watch, pools)}
             _run_graph(pool, waiting, recorder.stages, common, outcomes, seconds)
         left = pending(folder, recorder.stages)
         if changed := recorder.changed():
@@ -187,7 +206,7 @@ def _run_graph(
     futures: dict[str, PrefectFuture[Any]] = {}
     for stage in stages:
         upstream = [futures[name] for name in stage.upstream]
-        parameters = {"name": stage.name, "needed": stage.name in waiting, **common}
+        parameters = {"stage": stage, "needed": stage.name in waiting, **common}
         futures[stage.name] = pool.submit(run_stage, parameters, wait_for=upstream)
     fault: BaseException | None = None
     for name, future in futures.items():

@@ -76,7 +76,7 @@ def _tick(schedule: Schedule) -> State[Any]:
     exit_code, answer, words = run_there(schedule, place)
     outcome = "no change" if answer.get("state") == "no change" and exit_code == 0 else OUTCOMES.get(exit_code)
     if outcome is None:
-        return Failed(message=answer.get("error") or " / ".join(words) or f"`compactlm run` ended with code {exit_code}")
+        return Failed(message=answer.get("error") or (words or [""])[-1] or f"`compactlm run` ended with code {exit_code}")
     kept = keep(schedule, start, outcome, datetime.now(UTC).isoformat(timespec="seconds"))
     line = f"{answer['sentence']}; {schedule.branch} is at {kept['head'][:12]}"
     if "unpushed" in kept:

@@ -345,6 +345,23 @@ def push_branch(workspace: Path, remote: str, name: str) -> str:
     return _last_words(done) if done.returncode else ""
 
 
+def push_commit(workspace: Path, remote: str, commit: str, ref: str) -> str:
+    """Let a ref of a remote lead to a commit; return why that did not go, empty when it did."""
+    done = git(workspace, "push", "--quiet", "--no-verify", "--no-follow-tags", "--", remote, f"{commit}:{ref}", env=UNASKED)
+    return _last_words(done) if done.returncode else ""
+
+
+def drop_at(workspace: Path, remote: str, ref: str) -> None:
+    """Take a ref away from a remote, if it is there and the remote answers."""
+    git(workspace, "push", "--quiet", "--no-verify", "--", remote, f":{ref}", env=UNASKED)
+
+
+def first_commit(workspace: Path) -> str:
+    """Return the oldest commit that HEAD comes from, by which clones of one project know each other; empty without one."""
+    found = git(workspace, "rev-list", "--max-parents=0", "HEAD").stdout.decode().split()
+    return found[-1] if found else ""
+
+
 def _author(workspace: Path) -> dict[str, str]:
     """Return who commits: the person that Git knows here, else this program."""
     known = all(git(workspace, "config", key).stdout.strip() for key in ("user.name", "user.email"))

@@ -23,7 +23,7 @@ from tasks.cli.lineage import audit, diff, lineage, publish
 from tasks.cli.predict import predict
 from tasks.cli.promotion import compare, gate, history, promote, rollback
 from tasks.cli.run import run, undo
-from tasks.cli.schedule import schedule, schedules
+from tasks.cli.schedule import schedule, schedules, worker
 from tasks.cli.serve import serve, ui
 from tasks.cli.shapes import measure, shapes
 from tasks.cli.show import models, report, status
@@ -68,6 +68,7 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     report: "compactlm report --open",
     schedule: 'compactlm schedule --cron "0 2 * * *" --ref origin/main --name nightly',
     schedules: "compactlm schedules --trigger nightly",
+    worker: "compactlm worker gpu --limit 2",
     serve: 'compactlm serve --cron "0 2 * * *"',
     ui: "compactlm ui",
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 import time
 from typing import Annotated, Any, Literal
@@ -124,3 +126,36 @@ def _show(rows: list[Any], started: str | None, run: Any) -> None:
         doing = "running" if row["running"] else last["state"]
         table.add_row(row["name"], row["ref"] or "this folder", when, state, doing, last["ended_at"])
     out.print(table)
+
+
+def worker(
+    pool: Annotated[str, typer.Argument(help="The work pool, as runtime.pools in params.yaml names it.")],
+    limit: Annotated[int, typer.Option(min=1, help="Stages at the same time.")] = 1,
+    name: Annotated[str | None, typer.Option(help="The worker's name on Prefect's pages; by default this machine's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run stages for runs elsewhere, in this clone and on this machine, until Ctrl-C.
+
+    Needs PREFECT_API_URL, a Git remote, and the DVC remote of the run. It needs neither MLflow nor a key to promote with.
+    """
+    from flows.server import API, configure
+    from tasks.running.dvc import default_remote
+    from tasks.running.pooled import git_remote, queue_of
+
+    workspace = find_project()
+    faults = [] if os.environ.get(API) else [f"{API}: not set; a worker gets its work from the Prefect server of the runs"]
+    if git_remote(workspace) is None:
+        faults.append(f"{workspace}: no Git remote called origin, from which commits of runs come")
+    if default_remote(workspace) is None:
+        faults.append(f"{workspace}: no DVC remote, over which files come and go: `dvc remote add --default team ADDRESS`")
+    if faults:
+        raise UserError("\n".join(faults))
+    configure(workspace)
+    from flows import pools
+
+    called = name or platform.node()
+    pools.prepare_pool(workspace, pool)
+    facts = {"pool": pool, "queue": queue_of(workspace), "limit": limit, "name": called, "workspace": str(workspace)}
+    show(facts, as_json, f"{called} works for the pool {pool} in {workspace}, {limit} at a time; Ctrl-C ends it")
+    sys.stdout.flush()
+    sys.exit(pools.work(workspace, pool, limit, called))

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, PlainValidator, model_validator
+from pydantic import Field, PlainValidator, field_validator, model_validator
 
 from tasks.params.gates import Gate, Promotion, gate_faults
 from tasks.params.parts import CAUSAL_LM as CAUSAL_LM
@@ -115,6 +115,11 @@ class Launcher(Section):
     strategy: Literal["ddp", "fsdp"]
 
 
+# Stages that compute for long: another machine is worth the seconds of the way to it.
+POOLED: Final = ("teacher", "teacher_logits", "trial", "finish", "distill", "random_init", "evaluate_teacher", "evaluate")
+PoolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
 class Runtime(Section):
     """Where and how the work runs; never part of what a stage depends on."""
 
@@ -123,6 +128,20 @@ class Runtime(Section):
     threads: Positive | None
     launcher: Launcher | None
     compile: Literal["auto"] | bool
+    pools: Mapping[str, PoolName] | None = None
+
+    def pool_of(self, stage: str) -> str | None:
+        """Return the work pool of Prefect that a stage such as `distill@r1` is for; None where it runs in the run's own place."""
+        asked = self.pools or {}
+        return asked.get(stage) or asked.get(stage.partition("@")[0])
+
+    @field_validator("pools")
+    @classmethod
+    def _are_heavy(cls, value: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        strange = sorted(name for name in value or {} if name.partition("@")[0] not in POOLED)
+        if strange:
+            raise ValueError(f"{', '.join(strange)}: allowed are {', '.join(POOLED)}, or one of them as distill@r1")
+        return value
 
     @property
     def sharded(self) -> bool:

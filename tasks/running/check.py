@@ -25,6 +25,7 @@ from tasks.params.base import CAUSAL_LM, Params
 from tasks.params.causal_lm import CausalLMParams
 from tasks.params.file import check_params, parse_yaml
 from tasks.params.unlabelled import Texts
+from tasks.running.pooled import pool_faults
 from tasks.running.preflight import check_disk, check_fit, check_new
 from tasks.running.surroundings import remote_faults, surroundings_faults, surroundings_remarks
 
@@ -91,6 +92,8 @@ def look(workspace: Path, text: str, name: str = "params.yaml", *, download: boo
         seen.faults.add(surroundings.result(), ResourceError)
         if seen.params is not None and (remote := seen.params.promotion.remote) is not None:
             seen.faults.add(remote_faults(workspace, remote), ParamsError)
+        if seen.params is not None:
+            seen.faults.add(pool_faults(workspace, seen.params.runtime, os.environ), ParamsError)
     seen.remarks = surroundings_remarks(workspace)
     return seen
 

@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import textwrap
 import threading
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from tasks import children, errors
-from tasks.errors import StageError, UserError
+from tasks.errors import ResourceError, StageError, UserError
 from tasks.params.file import read_yaml
 
 Outcome = Literal["executed", "restored", "skipped"]
@@ -37,6 +38,7 @@ SWEPT: Final = "Auto removed it from the lock file"  # what DVC says, stage by s
 NETWORK: Final = ("Connection reset", "Connection refused", "timed out", "Temporary failure in name resolution")
 # DVC runs a stage by a person's shell, which may be none at all; and the code of a stage is that of the workspace.
 PLAIN: Final = {"SHELL": "/bin/sh", "PYTHONSAFEPATH": ""}
+UNKNOWN_RUN: Final = 3  # the exit code of a look for a run that is nowhere
 # For `dvc repro`: take nothing from a cache, put nothing there.
 ANEW: Final = ("--force", "--no-run-cache", "--no-commit")
 
@@ -193,9 +195,58 @@ def default_remote(workspace: Path) -> str | None:
         return str(name) if name else None
 
 
-def push(workspace: Path) -> str:
-    """Bring what the cache has of this workspace, and what it knows of runs, to the remote; return why that did not go."""
-    return _quietly(workspace, "push", "--run-cache")
+def push(workspace: Path, stages: Sequence[str] = (), runs: bool = True) -> str:
+    """Bring the outputs of stages (default: all) to the remote, with what is known of `runs`; return why that did not go."""
+    return _quietly(workspace, "push", *(["--run-cache"] if runs else []), *stages)
+
+
+def restore(workspace: Path, name: str) -> bool:
+    """Return whether the remote or the cache knew a run of this very stage, whose outputs are in the workspace then.
+
+    Whatever is asked: the same command, params and inputs, byte for byte. dvc.lock is left to `StageRunner`. ResourceError where
+    the remote does not answer.
+    """
+    code, words = _told(workspace, [__name__, name])
+    if code not in (0, UNKNOWN_RUN):
+        raise ResourceError(f"{name}: the DVC remote: {words}")
+    return code == 0
+
+
+def _restore(name: str) -> int:
+    """Do what `restore` says, in the current folder, which DVC takes paths from; return an exit code."""
+    from dvc.exceptions import DvcException
+    from dvc.stage.cache import RunCacheNotFoundError
+
+    with _open(Path.cwd()) as repo:
+        stage = next(each for each in repo.index.stages if each.name == name)
+        try:
+            with _locked(repo):
+                repo.stage_cache.pull(None)
+                repo.stage_cache.restore(stage, pull=True)
+        except RunCacheNotFoundError:
+            return UNKNOWN_RUN
+        except (DvcException, OSError) as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+    return 0
+
+
+@contextlib.contextmanager
+def _locked(repo: Any) -> Iterator[None]:
+    """Hold the lock of DVC, waiting for it as `--wait-for-lock` does."""
+    from dvc.lock import LockError
+
+    while True:
+        try:
+            repo.lock.lock()
+        except LockError:
+            time.sleep(0.2)
+            continue
+        break
+    try:
+        yield
+    finally:
+        repo.lock.unlock()
 
 
 def bring(workspace: Path) -> str:
@@ -205,15 +256,21 @@ def bring(workspace: Path) -> str:
 
 
 def _quietly(workspace: Path, *words: str) -> str:
-    """Return the last line of what a command of DVC complains of, empty when it went well; it ends when we end."""
+    """Return the last line of what a command of DVC complains of, empty when it went well."""
+    code, said = _told(workspace, ["dvc", *words, "--quiet"])
+    return said if code else ""
+
+
+def _told(workspace: Path, command: Sequence[str]) -> tuple[int, str]:
+    """Return exit code and last line of a module that runs in the workspace; it ends when we end."""
     how: dict[str, Any] = {"cwd": workspace, "env": {**os.environ, "PATH": children.own_path(), **PLAIN}}
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "encoding": "utf-8", "errors": "replace"}
-    with children.running(["dvc", *words, "--quiet"], STOP_SECONDS, **how, **pipes) as child:
+    with children.running(command, STOP_SECONDS, **how, **pipes) as child:
         assert child.stderr is not None
         with child.stderr:  # `communicate` would close the pipe by which the child knows that we live
             lines = [line.strip() for line in child.stderr if line.strip()]
         code = child.wait()
-    return (lines or [f"dvc {words[0]} ended with code {code}"])[-1] if code else ""
+    return code, (lines or [f"it ended with code {code}"])[-1]
 
 
 def remote_addresses(workspace: Path) -> dict[str, str]:
@@ -361,3 +418,7 @@ def _fault(name: str, code: int, lines: list[str]) -> StageError:
     if again:
         return BusyError(name, again[-1])
     return StageError(name, f"ended with code {code}; its last lines:\n{textwrap.indent(chr(10).join(lines), '  ')}")
+
+
+if __name__ == "__main__":
+    sys.exit(_restore(sys.argv[1]))

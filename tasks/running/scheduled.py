@@ -19,15 +19,15 @@ from typing import Final, Literal, NotRequired, TypedDict
 
 from tasks.errors import ParamsError, ResourceError, SourceError, UserError
 from tasks.files import file_sha256, read_json, write_json
-from tasks.git import branch_at, commit_of, differs, git, join, leads_to, move_branch, path_of, push_branch, remotes, switch
+from tasks.git import branch_at, commit_of, differs, git, join, leads_to, move_branch, path_of, push_branch, remotes
 from tasks.params.file import load_params
-from tasks.running.dvc import bring, cache_folder, default_remote, push, share_cache
+from tasks.running.dvc import bring, default_remote, push
+from tasks.running.worktrees import worktree_at
 
 BELOW: Final = Path(".compactlm") / "scheduled"
 PREFIX: Final = "compactlm/runs/"  # of the branches with results
 RESULTS: Final = ("dvc.lock", "sources.lock", "decisions.jsonl")  # what a run leaves for Git to keep
 NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.))*")
-PACKAGES: Final = "requirements.lock"
 Outcome = Literal["no change", "completed", "nothing passed", "not recorded"]
 DONE: Final = ("no change", "completed", "nothing passed")  # after which the same commit and data need no run
 
@@ -169,37 +169,12 @@ def is_unchanged(schedule: Schedule, start: Start) -> bool:
 def check_out(schedule: Schedule, base: str) -> Path:
     """Return where the project is, in the worktree of the schedule with the files of a commit and the cache of home.
 
-    What a run there has made, and half-done training, stays. UserError where Git makes no worktree, or the commit wants another
-    environment than this one.
+    UserError where Git makes no worktree, or the commit wants another environment than this one.
     """
-    tree, home = schedule.tree, schedule.home
-    git(home, "worktree", "prune")  # one whose folder was removed
-    if path_of(tree, "--show-toplevel") != str(tree.resolve()) if tree.is_dir() else True:
-        tree.parent.mkdir(parents=True, exist_ok=True)
-        done = git(home, "worktree", "add", "--quiet", "--force", "--detach", "--no-checkout", str(tree), base)
-        if done.returncode:
-            raise UserError(f"{tree}: git makes no worktree: {done.stderr.decode(errors='replace').strip()}")
-    if not switch(tree, base, None):
-        raise UserError(f"{tree}: git cannot check out {base[:12]}; see `git -C {tree} status`, or remove the folder")
-    git(tree, "clean", "--quiet", "--force", "-d", "--exclude=.dvc")
-    place = schedule.place
-    if not (place / "dvc.yaml").exists():
-        raise ParamsError(f"--ref {schedule.ref}: {base[:12]} has no compactlm project where {home} is")
-    _require_packages(schedule, place)
-    share_cache(place, cache_folder(home), home)
+    place = worktree_at(schedule.home, schedule.tree, base, schedule.ref)
     if trouble := bring(place):
         console.warning("DVC: %s; what could not be brought here is made again", trouble)
     return place
-
-
-def _require_packages(schedule: Schedule, place: Path) -> None:
-    """Raise ResourceError where the commit locks other packages than those that are installed for `home`."""
-    ours, theirs = (file_sha256(path) if (path := folder / PACKAGES).exists() else "" for folder in (schedule.home, place))
-    if ours != theirs:
-        raise ResourceError(
-            f"{schedule.ref}: its {PACKAGES} is another one than that of {schedule.home}, whose packages would be used; "
-            "`git pull` and `make setup` there, then start the schedule again"
-        )
 
 
 def keep(schedule: Schedule, start: Start, outcome: Outcome, ended_at: str) -> Kept:
