@@ -1,6 +1,6 @@
 """The flow `audit`: checks the champion again on a schedule, shows what it found, and alerts on the first failure.
 
-`compactlm serve --audit-cron "0 6 * * *"` serves it beside the runs. A failure is a flow run in the state Failed with the
+`compactlm schedule --audit-cron "0 6 * * *"` serves it beside the runs. A failure is a flow run in the state Failed with the
 sentence of the first check that fails, and an event `compactlm.audit.failed` on which an automation can act.
 """
 

@@ -14,6 +14,7 @@ def serve(
     cron: Cron = NIGHTLY, overlap: Overlap = "skip", audit_cron: Audits = None, timezone: Zone = "UTC", as_json: Json = False
 ) -> None:
     """Run on a schedule: the former name of `compactlm schedule`, which also runs a branch of a remote."""
+    find_project()
     err.print("`compactlm serve` is `compactlm schedule` now; this name will go")
     schedule(cron=cron, overlap=overlap, audit_cron=audit_cron, timezone=timezone, as_json=as_json)
 
