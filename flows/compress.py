@@ -33,6 +33,7 @@ from tasks.lineage.loaded import listed
 from tasks.params.base import Params
 from tasks.promotion.first_champion import rebuild_lost, settle_champion
 from tasks.registry.live import Recorder, open_recorder
+from tasks.running.accepted import BEFORE, refuse_drift
 from tasks.running.dvc import BusyError, Stage, StageRunner, pending
 from tasks.running.last_run import NOT_RECORDED, describe, sentence, write_last_run
 from tasks.running.start import only_run, prepare_run
@@ -48,6 +49,7 @@ class Hands:
 
     watch: Watch
     pools: Pools
+    accept_data: bool  # however far it is from the last result's
 
 
 def _worth_retrying(_task: Any, _run: Any, state: State[Any]) -> bool:
@@ -79,6 +81,8 @@ def run_stage(stage: Stage, needed: bool, runner: StageRunner, recorder: Recorde
 
     shown = ProgressArtifact(name, hands.watch) if trains else nullcontext(_show_nothing)
     pool = recorder.params.runtime.pool_of(name)
+    if name == BEFORE and not hands.accept_data:
+        refuse_drift(recorder.workspace, recorder.params)
     with shown as show, recorder.follow(name) if trains else nullcontext():
         outcome = runner.run(name, on_line) if pool is None else hands.pools.run(stage, pool, runner, on_line)
     console.info("%s %s in %.1f s", name, outcome, time.monotonic() - began)
@@ -91,13 +95,13 @@ def _show_nothing(_line: str) -> None:
 
 @flow(name="compress", persist_result=False, validate_parameters=False)
 def compress(
-    workspace: str = ".", max_workers: int = 1, started: float | None = None, checked: bool = False
+    workspace: str = ".", max_workers: int = 1, started: float | None = None, checked: bool = False, accept_data: bool = False
 ) -> State[Any] | dict[str, Any]:
     """Return the record of the run, or the state NoChange when everything was up to date.
 
     The state is NotRecorded, with the record, when all is done and MLflow did not take it.
     `started`: when the command began, in seconds since the epoch; `checked`: who calls holds the workspace, and has looked at
-    params and sources.
+    params and sources; `accept_data`: whatever `validate_data.drift` says.
     """
     began = started or time.time()
     folder = Path(workspace).absolute()
@@ -110,14 +114,16 @@ def compress(
             recorder.finish_unchanged()
             ending.result = Completed(name="NoChange", message="every stage is up to date")
         else:
-            record = ending.result = _run_all(params, waiting, recorder, ending, began, max_workers)
+            record = ending.result = _run_all(params, waiting, recorder, ending, began, max_workers, accept_data)
             if record["state"] == NOT_RECORDED:
                 ending.result = Completed(name="NotRecorded", message=record["undelivered"], data=record)
         result: State[Any] | dict[str, Any] = ending.result
     return result
 
 
-def compress_at(watch: Watch, workspace: Path, max_workers: int, started: float) -> State[Any] | dict[str, Any]:
+def compress_at(
+    watch: Watch, workspace: Path, max_workers: int, started: float, accept_data: bool = False
+) -> State[Any] | dict[str, Any]:
     """Return what `compress` returns, run on the Prefect server that is watched, for checked input in a workspace that is held.
 
     A server that is away when the work has ended changes nothing of that.
@@ -129,7 +135,7 @@ def compress_at(watch: Watch, workspace: Path, max_workers: int, started: float)
     with temporary_settings(settings), kept_ending(watch) as ending:
         try:
             with tags(tag_of(workspace)):
-                return compress(str(workspace), max_workers, started, checked=True)
+                return compress(str(workspace), max_workers, started, checked=True, accept_data=accept_data)
         except ERRORS:
             watch.look()
             if ending.fault is not None:
@@ -146,7 +152,7 @@ def compress_at(watch: Watch, workspace: Path, max_workers: int, started: float)
 
 
 def _run_all(
-    params: Params, waiting: list[str], recorder: Recorder, ending: Ending, began: float, max_workers: int
+    params: Params, waiting: list[str], recorder: Recorder, ending: Ending, began: float, max_workers: int, accept_data: bool
 ) -> dict[str, Any]:
     folder = recorder.workspace
     outcomes: dict[str, str] = {}
@@ -161,7 +167,7 @@ def _run_all(
         ):
             if any(params.runtime.pool_of(name) for name in waiting):
                 pools.require_commit()
-            common = {"runner": runner, "recorder": recorder, "hands": Hands(ending.watch, pools)}
+            common = {"runner": runner, "recorder": recorder, "hands": Hands(ending.watch, pools, accept_data)}
             _run_graph(pool, waiting, recorder.stages, common, outcomes, seconds)
         left = pending(folder, recorder.stages)
         if changed := recorder.changed():

@@ -48,10 +48,11 @@ console = logging.getLogger("compactlm")
 
 
 @flow(name="scheduled-run", persist_result=False, validate_parameters=False)
-def scheduled_run(workspace: str, name: str, ref: str) -> State[Any]:
+def scheduled_run(workspace: str, name: str, ref: str, accept_data: bool = False) -> State[Any]:
     """Return NoChange, Completed, NothingPassed or NotRecorded with what was kept; Failed with the reason.
 
-    The checkout in `workspace` is not touched: the ref is run below its `.compactlm/scheduled/`.
+    The checkout in `workspace` is not touched: the ref is run below its `.compactlm/scheduled/`. `accept_data`: whatever
+    `validate_data.drift` says of new data.
     """
     schedule = Schedule(Path(workspace).absolute(), name, ref)
     with ExitStack() as held:
@@ -60,12 +61,12 @@ def scheduled_run(workspace: str, name: str, ref: str) -> State[Any]:
         except ResourceError as error:
             return Completed(name="Skipped", message=str(error))
         try:
-            return _tick(schedule)
+            return _tick(schedule, accept_data)
         except UserError as error:  # its words are all that a person needs
             return Failed(message=str(error))
 
 
-def _tick(schedule: Schedule) -> State[Any]:
+def _tick(schedule: Schedule, accept_data: bool) -> State[Any]:
     start = find_start(schedule)
     if is_unchanged(schedule, start):
         return Completed(
@@ -73,7 +74,7 @@ def _tick(schedule: Schedule) -> State[Any]:
         )
     place = check_out(schedule, start.base)
     get_run_logger().info("%s is at %s; running it in %s", schedule.ref, start.commit[:12], place)
-    exit_code, answer, words = run_there(schedule, place)
+    exit_code, answer, words = run_there(schedule, place, accept_data)
     outcome = "no change" if answer.get("state") == "no change" and exit_code == 0 else OUTCOMES.get(exit_code)
     if outcome is None:
         return Failed(message=answer.get("error") or (words or [""])[-1] or f"`compactlm run` ended with code {exit_code}")
@@ -86,7 +87,7 @@ def _tick(schedule: Schedule) -> State[Any]:
     return Completed(name=name, message=line, data={**kept, "exit_code": exit_code})
 
 
-def run_there(schedule: Schedule, place: Path) -> tuple[int, dict[str, Any], list[str]]:
+def run_there(schedule: Schedule, place: Path, accept_data: bool) -> tuple[int, dict[str, Any], list[str]]:
     """Return exit code, answer and last lines of a run by the code in a worktree; it ends when we end."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT__", "PYTHONSAFEPATH"))}
     env |= {"PATH": own_path(), API: str(PREFECT_API_URL.value()), TRACKING: default_uri(schedule.home)}
@@ -94,7 +95,8 @@ def run_there(schedule: Schedule, place: Path) -> tuple[int, dict[str, Any], lis
         (schedule.home / OWN).mkdir(parents=True, exist_ok=True)
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8", "errors": "replace"}
     last: deque[str] = deque(maxlen=LAST_LINES)
-    with running(COMMAND, END_SECONDS, cwd=place, env=env, **pipes) as child:
+    command = [*COMMAND, "--accept-data"] if accept_data else COMMAND
+    with running(command, END_SECONDS, cwd=place, env=env, **pipes) as child:
         teller = threading.Thread(target=_tell, args=(child.stderr, last, get_run_logger()))
         teller.start()
         said = child.stdout.read() if child.stdout is not None else ""

@@ -70,11 +70,12 @@ def change(workspace: Path, api_url: str, name: str, what: Change) -> None:
             client.update_deployment_schedule(entry.id, schedule.id, active=what == "resume")
 
 
-def trigger(workspace: Path, api_url: str, name: str) -> str:
+def trigger(workspace: Path, api_url: str, name: str, accept_data: bool = False) -> str:
     """Return the id of a new run of a schedule, which starts now; UserError where there is none of the name."""
     with _client(api_url) as client:
         entry = _find(client, workspace, name)
-        return str(client.create_flow_run_from_deployment(entry.id, tags=[tag_of(workspace)]).id)
+        asked = {**(entry.parameters or {}), "accept_data": True} if accept_data else None
+        return str(client.create_flow_run_from_deployment(entry.id, parameters=asked, tags=[tag_of(workspace)]).id)
 
 
 def ended(api_url: str, flow_run: str) -> LastRun | None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ def run(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value; repeatable.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Stages to run at the same time.")] = 1,
     commit: Annotated[bool, typer.Option("--commit", help="Commit params and sources before it, the result after it.")] = False,
+    accept_data: Annotated[bool, typer.Option("--accept-data", help="Whatever validate_data.drift says of new data.")] = False,
     as_json: Json = False,
 ) -> None:
     """Bring every stage up to date and record the result.
@@ -45,7 +47,8 @@ def run(
     with _run_lines(), only_run(workspace):
         if commit:
             _require_commits(workspace)
-        record = _bring_up_to_date(workspace, params, set_ or [], workers, started, commit)
+        asked = Asked(workers, started, commit, accept_data)
+        record = _bring_up_to_date(workspace, params, set_ or [], asked)
     from tasks.cli.ending import EXIT_NOT_RECORDED, EXIT_NOTHING_PASSED, ending_lines, read_ending, result_line
     from tasks.running.surroundings import surroundings_remarks
 
@@ -90,9 +93,17 @@ def _commit_result(workspace: Path, result: str) -> str:
     return commit_files(workspace, ["dvc.lock", "sources.lock", "decisions.jsonl"], f"compactlm run: {result}")
 
 
-def _bring_up_to_date(
-    workspace: Path, params: Path | None, changes: list[str], workers: int, started: float, commit: bool
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Asked:
+    """How a run is to work: stages at the same time, when its command began, whether it commits, whether all data is accepted."""
+
+    workers: int
+    started: float
+    commit: bool
+    accept_data: bool
+
+
+def _bring_up_to_date(workspace: Path, params: Path | None, changes: list[str], asked: Asked) -> dict[str, Any]:
     """Return the record of a run in a workspace that is held for it, after its params were changed as asked."""
     from tasks.params.edit import planned_text, require_file, write_text
     from tasks.running.start import check_run, prepare_run
@@ -100,16 +111,16 @@ def _bring_up_to_date(
     require_file(params)
     text = planned_text(workspace, params, changes)
     if _is_unchanged(workspace, text):
-        return _no_change(started)
+        return _no_change(asked.started)
     check_run(workspace, text)
     for line in write_text(workspace, text):
         err.print(line)
-    if commit:
+    if asked.commit:
         from tasks.git import commit_files
 
         prepare_run(workspace, checked=True)
         commit_files(workspace, ["params.yaml", "sources.lock"], "compactlm run: the params and sources of the next run")
-    return _run_flow(workspace, workers, started)
+    return _run_flow(workspace, asked)
 
 
 def _no_change(started: float) -> dict[str, Any]:
@@ -149,7 +160,7 @@ def _is_unchanged(workspace: Path, text: str) -> bool:
     return True
 
 
-def _run_flow(workspace: Path, workers: int, started: float) -> dict[str, Any]:
+def _run_flow(workspace: Path, asked: Asked) -> dict[str, Any]:
     from flows.server import configure, run_server
     from tasks.running.last_run import sentence, write_last_run
 
@@ -161,12 +172,12 @@ def _run_flow(workspace: Path, workers: int, started: float) -> dict[str, Any]:
         from tasks.registry.tracking import preload
 
         preload()
-        result = compress_at(Watch(ready()), workspace, workers, started)
+        result = compress_at(Watch(ready()), workspace, asked.workers, asked.started, asked.accept_data)
     if not isinstance(result, dict):
-        return _no_change(started)
+        return _no_change(asked.started)
     # Measured again: the flow's own end takes a second or two, which belongs to the run as well.
     undelivered = result.get("undelivered", "")
-    record = write_last_run(workspace, result["state"], result["stages"], time.time() - started, undelivered)
+    record = write_last_run(workspace, result["state"], result["stages"], time.time() - asked.started, undelivered)
     err.print(sentence(record))
     return record
 

@@ -72,6 +72,9 @@ def schedules(
     resume: Annotated[str | None, typer.Option(metavar="NAME", help="Let the ticks of a paused schedule come again.")] = None,
     trigger: Annotated[str | None, typer.Option(metavar="NAME", help="Start a run of a schedule now.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the run that --trigger started has ended.")] = False,
+    accept_data: Annotated[
+        bool, typer.Option("--accept-data", help="For the run that --trigger starts: whatever validate_data.drift says.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show the schedules of this workspace, with their last and next runs; pause, resume or start one.
@@ -93,7 +96,7 @@ def schedules(
         served.change(workspace, api_url, pause, "pause")
     if resume is not None:
         served.change(workspace, api_url, resume, "resume")
-    started = served.trigger(workspace, api_url, trigger) if trigger is not None else None
+    started = served.trigger(workspace, api_url, trigger, accept_data) if trigger is not None else None
     run = _ended(api_url, started) if started is not None and wait else None
     rows = served.read_schedules(workspace, api_url)
     if as_json:

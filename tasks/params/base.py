@@ -16,7 +16,7 @@ from pydantic import Field, PlainValidator, field_validator, model_validator
 from tasks.params.gates import Gate, Promotion, gate_faults
 from tasks.params.parts import CAUSAL_LM as CAUSAL_LM
 from tasks.params.parts import CLASSIFICATION as CLASSIFICATION
-from tasks.params.parts import Confidence, Count, Name, PartOf, Positive, Section, Share, refusal
+from tasks.params.parts import Confidence, Count, Drift, Name, PartOf, Positive, Section, Share, refusal
 from tasks.params.rounds import AnyRound, Criterion, Loss, Search, Trials, check_round, trials_of
 
 # the sections that a check between sections reads -> its faults, a sentence each
@@ -174,6 +174,11 @@ class Params(Section):
     @abstractmethod
     def sources(self) -> dict[str, str]:
         """Return key -> source of everything that is fetched and pinned in sources.lock."""
+
+    @property
+    @abstractmethod
+    def drift(self) -> Drift | None:
+        """How far new data may be from that of the last result in Git; None where it is not compared."""
 
     @abstractmethod
     def measured_sets(self) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, Checks, ExtraLoss, Params, Splits
-from tasks.params.parts import Count, LearningRate, Name, Positive, Section, Share, Source
+from tasks.params.parts import Count, Drift, LearningRate, Name, Positive, Section, Share, Source
 from tasks.params.rounds import AnyRound, Sizes
 
 SETS = ("train", "validation", "test", "calibration")
@@ -57,6 +57,7 @@ class ValidateText(Section):
     min_documents: Positive
     max_duplicate_share: Share
     max_characters: Positive
+    drift: Drift | None = None
 
 
 class NewModel(Sizes):
@@ -165,6 +166,10 @@ class CausalLMParams(Params):
     distill: CausalDistill
     rounds: dict[Name, CausalRound]
     evaluate: CausalEvaluate
+
+    @property
+    def drift(self) -> Drift | None:
+        return self.validate_data.drift
 
     def sources(self) -> dict[str, str]:
         """Return key -> source of everything that is fetched and pinned in sources.lock."""

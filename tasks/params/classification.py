@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from tasks.data.sources import texts_wanted
 from tasks.gates.rules import EXACT, OF_ORDER
 from tasks.params.base import AnyDistill, AnyEvaluate, AnyTraining, Checks, ExtraLoss, Params, Prune, Splits
-from tasks.params.parts import Count, LearningRate, Name, PartOf, Positive, Section, Share, Source, did_you_mean
+from tasks.params.parts import Count, Drift, LearningRate, Name, PartOf, Positive, Section, Share, Source, did_you_mean
 from tasks.params.rounds import Round, Search, row_faults
 from tasks.params.unlabelled import Stress, Surface, Texts
 
@@ -190,6 +190,7 @@ class ValidateData(Section):
     max_duplicate_share: Share
     max_conflicting_share: Share
     max_characters: Positive
+    drift: Drift | None = None
 
 
 class Teacher(AnyTraining):
@@ -259,6 +260,10 @@ class ClassificationParams(Params):
     distill: Distill
     rounds: dict[Name, Round]
     evaluate: Evaluate
+
+    @property
+    def drift(self) -> Drift | None:
+        return self.validate_data.drift
 
     def sources(self) -> dict[str, str]:
         """Return key -> source of everything that is fetched and pinned in sources.lock."""

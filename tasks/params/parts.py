@@ -57,6 +57,15 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class Drift(Section):
+    """How far new data may be from that of the last result in Git, before a run stops: `tasks.data.profile`."""
+
+    label_share: Share
+    length: Annotated[float, Field(ge=0.0)]
+    rows_lost: Share
+    divergence: Share
+
+
 def refusal(task: str, feature: str) -> str | None:
     """Return why a task cannot do something and what there is instead, None when it can."""
     return CANNOT[task].get(feature)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from tasks.data import causal_lm, classification
 from tasks.data.checks import Expectation, Suites
+from tasks.data.profile import profile_of
 from tasks.errors import DataError
 from tasks.files import write_json
 from tasks.params.base import CAUSAL_LM, CLASSIFICATION
@@ -20,6 +21,7 @@ from tasks.params.classification import ClassificationParams
 from tasks.running.stage import InPath, OutPath
 
 CHECKED: Final = {CLASSIFICATION: classification.checked, CAUSAL_LM: causal_lm.checked}
+PROFILE: Final = "profile.json"
 _OBSERVED: Final = ("observed_value", "element_count", "unexpected_count")
 _SECTIONS: Final = {
     "expectations": {"class_name": "DefaultSiteSectionBuilder", "source_store_name": "expectations_store"},
@@ -41,10 +43,13 @@ td, th { padding: .3em 1em .3em 0; text-align: left; vertical-align: top }
 def run(params: ClassificationParams | CausalLMParams, *, data: InPath, out: OutPath) -> dict[str, Any]:
     """Return the number of expectations, and of rows or documents a set; DataError lists each failed expectation.
 
-    Whether it refuses or not, it leaves summary.json, and data_docs/ with every check and its numbers.
+    Whether it refuses or not, it leaves summary.json, profile.json and data_docs/ with every check and its numbers.
     """
     shutil.rmtree(out, ignore_errors=True)
     checked = CHECKED[params.task](data, params.data.model_dump(), params.validate_data.model_dump())
+    for frame, _ in checked.suites.values():
+        if {"text", "characters"} <= {*frame.columns}:
+            write_json(out / PROFILE, profile_of([*frame["text"]], [*frame["label"]] if "label" in frame else []))
     results, problems = _expect(checked.suites, out / "data_docs"), list(checked.problems)
     for result in results:
         detail, words = result.pop("detail"), result.pop("problems")
