@@ -1,7 +1,7 @@
 """The last run that ended well: when, of which commit, and how long ago; what whoever watches a project asks for first.
 
-Well means that every stage is up to date and MLflow has the record, also where nothing was to do: then the schedule works. Whether
-a round passes its gates is another question, which `compactlm run` answers by its exit code.
+Well means that every stage is up to date and MLflow has the record, also where nothing was to do: then the schedule works.
+Whether a round passes its gates is another question, which `compactlm run` answers by its exit code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The age of the last run that ended well: kept by runs that are recorded, read without a change, and null where none is known."""
+"""The age of the last run that ended well: kept by runs that are recorded, and null where none is known."""
 
 from __future__ import annotations
 
