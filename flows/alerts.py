@@ -13,9 +13,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from prefect.blocks.core import Block
 from prefect.blocks.notifications import SlackWebhook
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import State
 from prefect.events.filters import AutomationFilter, AutomationFilterTags
 from prefect.events.schemas.automations import Automation, AutomationCore
 from prefect.states import Failed
@@ -72,7 +74,7 @@ def delete_alerts(workspace: Path) -> dict[str, str]:
 
 def try_alerts(workspace: Path) -> str:
     """Return the name of a run on the server that is Failed from its beginning, so that whoever is to be told is told."""
-    state = Failed(message="a trial of the alerts: nothing has failed")
+    state: State[Any] = Failed(message="a trial of the alerts: nothing has failed")
     with get_client(sync_client=True) as client:
         made = client.create_flow_run(compress, name="trial of the alerts", tags=[tag_of(workspace)])
         client.set_flow_run_state(made.id, state, force=True)
@@ -93,7 +95,7 @@ def _bring(wanted: AutomationCore, there: Automation | None, client: SyncPrefect
     if there is None:
         client.create_automation(wanted)
         return "made"
-    if wanted.model_dump(mode="json", include=COMPARED) == there.model_dump(mode="json", include=COMPARED):
+    if wanted.model_dump(include=COMPARED) == there.model_dump(include=COMPARED):
         return "unchanged"
     client.update_automation(there.id, wanted)
     return "changed"
@@ -107,7 +109,7 @@ def _save_blocks(workspace: Path, ways: Ways) -> dict[str, UUID]:
     name = f"compactlm-{workspace_id(workspace)}"
     headers: Any = {"Content-Type": "application/json"}
     # Prefect has no block for a mail server. This one hands any address to Apprise, which sends mail.
-    wanted = {
+    wanted: dict[str, tuple[type[Block], str, dict[str, Any]]] = {
         "call-webhook": (Webhook, ways.webhook, {"headers": headers, "allow_private_urls": True}),
         "send-notification": (SlackWebhook, ways.mail, {}),
     }
