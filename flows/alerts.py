@@ -116,7 +116,8 @@ def _save_blocks(workspace: Path, ways: Ways) -> dict[str, UUID]:
     saved: dict[str, UUID] = {}
     for action, (block, address, settings) in wanted.items():
         if address:
-            saved[action] = block(url=SecretStr(address), **settings).save(name, overwrite=True)
+            made = block.model_validate({"url": SecretStr(address), **settings})
+            saved[action] = UUID(str(made.save(name, overwrite=True)))  # no coroutine: there is no event loop here
         else:
             with suppress(ValueError):  # there is none
                 block.delete(name)
