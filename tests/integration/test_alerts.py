@@ -31,7 +31,7 @@ from tests.integration import test_shared_prefect as shared
 ALERTS = read_alerts(shared.ROOT / "infra" / "automations")
 PATIENCE_SECONDS = 60
 
-# A server of its own; tests/unit/running/test_alerts.py is the quick sister. Apprise imports imghdr.
+# A server of its own; tests/unit/running/test_alert_files.py is the quick sister. Apprise imports imghdr.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:'imghdr' is deprecated")]
 server, client, projects = shared.server, shared.client, shared.projects
 

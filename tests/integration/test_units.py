@@ -39,12 +39,17 @@ def service(text: str) -> dict[str, str]:
     return {key: value.replace("$$", "$").replace("%%", "%") for key, value in parser["Service"].items()}
 
 
+def environment(unit: dict[str, str], secrets: str) -> dict[str, str]:
+    """Return the variables of a unit."""
+    env = {name: os.environ[name] for name in ("PATH", "HOME")}
+    env |= dict(word.split("=", 1) for word in shlex.split(unit.get("Environment", "")))
+    return env | dict(line.split("=", 1) for line in secrets.splitlines())
+
+
 @contextmanager
 def started(unit: dict[str, str], secrets: str, log: Path) -> Iterator[None]:
     """Run a unit as systemd would: before, itself, after, each with its variables."""
-    env = {name: os.environ[name] for name in ("PATH", "HOME")}
-    env |= dict(word.split("=", 1) for word in shlex.split(unit.get("Environment", "")))
-    env |= dict(line.split("=", 1) for line in secrets.splitlines())
+    env = environment(unit, secrets)
     user: dict[str, Any] = as_user("postgres") if "pg_isready" in unit["ExecStartPost"] else {}
 
     def command(name: str) -> list[str]:
@@ -108,3 +113,15 @@ def test_the_servers_of_the_units_answer_and_know_the_members(tmp_path: Path, mo
                 assert page.status == 200
             assert (home / "prefect/pages").is_dir()  # and not beside Prefect's code, which may be read-only
             assert oct((home / "scratch/basic_auth.ini").stat().st_mode & 0o777) == "0o600"
+
+        with run("postgres"):  # as infra/README.md upgrades: the database alone runs
+            for name, words in (
+                ("mlflow", "-m infra.mlflow_server --upgrade"),
+                ("prefect", "-m prefect server database upgrade -y"),
+            ):
+                env = environment(service(texts[systemd.unit_name(name)]), secrets[f"{name}.env"])
+                done = subprocess.run(
+                    [sys.executable, *words.split()], env=env, cwd=ROOT, capture_output=True, text=True, check=False
+                )
+                assert done.returncode == 0, done.stderr
+                assert not any(password in done.stdout + done.stderr for password in stack.settings["passwords"].values())
