@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import Completed, Failed, Running, Scheduled
+from prefect.events import emit_event
+from prefect.events.worker import EventsWorker
+from prefect.states import Completed, Failed, Pending, Running, Scheduled
 
 from flows.alerts import Ways, delete_alerts, make_alerts, shown_alerts, try_alerts
 from flows.compress import compress
@@ -92,6 +94,21 @@ def ended(client: SyncPrefectClient, project: Path, state: Any, flow: Any = comp
     return made
 
 
+def beat(run: FlowRun, project: Path) -> None:
+    """Say that a run is there, as Prefect's engine does in the process of a run."""
+    related = [
+        {
+            "prefect.resource.id": f"prefect.flow.{run.flow_id}",
+            "prefect.resource.role": "flow",
+            "prefect.resource.name": "compress",
+        },
+        {"prefect.resource.id": f"prefect.tag.{tag_of(project)}", "prefect.resource.role": "tag"},
+    ]
+    resource = {"prefect.resource.id": f"prefect.flow-run.{run.id}", "prefect.resource.name": run.name}
+    emit_event("prefect.flow-run.heartbeat", resource=resource, related=related)
+    EventsWorker.drain_all(timeout=10)
+
+
 def test_a_run_that_fails_is_told_within_seconds_and_one_that_succeeds_is_not(
     projects: list[Path], client: SyncPrefectClient, server: str
 ) -> None:
@@ -161,16 +178,28 @@ def test_a_run_that_is_late_stuck_or_silent_is_told(projects: list[Path], client
     short = [{**alert, "trigger": {**alert["trigger"], "within": alert["trigger"]["within"] and 10}} for alert in ALERTS]
     with webhook() as (address, told):
         make_alerts(ada, short, Ways(address))  # type: ignore[arg-type]
-        client.create_flow_run(compress, name="on time", state=Scheduled(), tags=[tag_of(ada)])
-        late = client.create_flow_run(compress, name="late", state=Scheduled(), tags=[tag_of(ada)])
-        client.set_flow_run_state(late.id, Scheduled(name="Late"), force=True)
+        late, delayed = (client.create_flow_run(compress, name=name, tags=[tag_of(ada)]) for name in ("late", "delayed"))
+        for run in (late, delayed):
+            client.set_flow_run_state(run.id, Scheduled(name="Late"), force=True)
+        client.set_flow_run_state(delayed.id, Pending(), force=True)
         ended(client, ada, Completed(name="NoChange"))
         client.create_flow_run(compress, name="stuck", state=Running(), tags=[tag_of(ada)])
-        seen = [told.get(timeout=PATIENCE_SECONDS) for _ in range(2)]
+        killed, well = (
+            client.create_flow_run(compress, name=name, state=Pending(), tags=[tag_of(ada)]) for name in ("killed", "well")
+        )
+        beat(killed, ada)
+        for _ in range(3):  # which is longer than it may be silent
+            beat(well, ada)
+            time.sleep(6)
+        client.set_flow_run_state(well.id, Completed(), force=True)
+        seen = [told.get(timeout=PATIENCE_SECONDS) for _ in range(3)]
         assert {(said["alert"], said["run"], said["state"]) for said in seen} == {
             ("late", "late", "Late"),
             ("stuck", "stuck", "Running"),
+            ("silent", "killed", "Pending"),
         }
+        time.sleep(12)
+        assert told.empty()
 
 
 @pytest.fixture(autouse=True)
