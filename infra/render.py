@@ -8,7 +8,6 @@ that hold one. Passwords are made once, at random, and stay in FOLDER.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from io import StringIO
@@ -104,12 +103,12 @@ def as_yaml(*documents: Any) -> str:
 
 
 def write(folder: Path, files: Mapping[str, str], secrets: Mapping[str, str]) -> None:
-    """Write the files of a form in place of those of before, and the secrets beside them, readable to their owner alone."""
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "secrets").mkdir(parents=True, mode=0o700)
+    """Write the files of a form over those of before, and the secrets beside them, readable to their owner alone."""
+    (folder / "secrets").mkdir(parents=True, exist_ok=True)
+    (folder / "secrets").chmod(0o700)
     for name, text in secrets.items():
         write_private(folder / "secrets" / name, text)
-    (folder / ".gitignore").write_text("/secrets/\n", encoding="utf-8")
+    (folder.parent / ".gitignore").write_text("/settings.json\n/*.env\n/*/secrets/\n", encoding="utf-8")
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
 
