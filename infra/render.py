@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from io import StringIO
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 from urllib.parse import urlsplit
 
-from ruamel.yaml import YAML
-
+from infra.forms import compose, kubernetes, systemd
+from infra.forms.shared import Places
 from infra.mlflow_server import write_private
 from infra.stack import MEMORY, ROLES, Process, Site, Stack
 from tasks.children import LOOPBACK
@@ -30,24 +29,6 @@ USAGE: Final = (
 )
 ALL: Final = "0.0.0.0"  # in a container, which is reached by its network alone
 CLOUD: Final = "AWS_"  # what MLflow needs for a bucket, where it is set
-
-
-class Limits(NamedTuple):
-    """What a process may take: cores, and memory in MiB."""
-
-    cores: float
-    memory: int
-
-
-# Resident and idle, measured: MLflow 540 MB with one worker, Prefect 220 MB.
-LIMITS: Final = {"postgres": Limits(1.0, 1024), "mlflow": Limits(2.0, 2048), "prefect": Limits(2.0, 1536)}
-
-
-class Places(NamedTuple):
-    """Where units find the code and its environment, and the project that `compactlm serve` serves."""
-
-    code: str = "/opt/compactlm"
-    workspace: str = "/srv/compactlm"
 
 
 def in_containers(pages: Mapping[str, str]) -> Site:
@@ -93,15 +74,6 @@ def secret_files(stack: Stack, environ: Mapping[str, str] = os.environ) -> dict[
     return {f"{name}.env": "".join(f"{key}={value}\n" for key, value in values.items()) for name, values in found.items()}
 
 
-def as_yaml(*documents: Any) -> str:
-    """Return records as YAML, in their order."""
-    yaml, text = YAML(), StringIO()
-    yaml.default_flow_style = False
-    yaml.width = 4096
-    yaml.dump_all(documents, text)
-    return text.getvalue()
-
-
 def write(folder: Path, files: Mapping[str, str], secrets: Mapping[str, str]) -> None:
     """Write the files of a form over those of before, and the secrets beside them, readable to their owner alone."""
     (folder / "secrets").mkdir(parents=True, exist_ok=True)
@@ -115,8 +87,6 @@ def write(folder: Path, files: Mapping[str, str], secrets: Mapping[str, str]) ->
 
 def rendered(folder: Path, options: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Return name -> content of the files of a form, and of those with secrets; `options` are those of the command."""
-    from infra.forms import compose, kubernetes, systemd
-
     pages = pages_of(options)
     form, bytes_at = options.get("--as", ""), options.get("--bytes", "")
     if form == "systemd":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from infra.forms.containers import DATABASES_SQL, arguments, check_command, environment, image, port, user, volume
-from infra.render import LIMITS, as_yaml
+from infra.forms.shared import LIMITS, as_yaml
 from infra.stack import Process
 from tasks.children import LOOPBACK
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from infra.forms.containers import DATABASES_SQL, arguments, check_command, environment, image, port, user, volume
-from infra.render import LIMITS, as_yaml
+from infra.forms.shared import LIMITS, as_yaml
 from infra.stack import Process
 
 NAME: Final = "compactlm"

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from infra.cluster import postgres_program
-from infra.render import LIMITS, Limits, Places
+from infra.forms.shared import LIMITS, Limits, Places
 from infra.stack import Process
 from tasks.errors import ResourceError
 

@@ -21,6 +21,7 @@ import pytest
 from infra import render
 from infra.cluster import postgres_program
 from infra.forms import systemd
+from infra.forms.shared import Places
 from infra.members import make_members
 from infra.program import as_user
 from infra.stack import Stack
@@ -90,7 +91,7 @@ def test_the_servers_of_the_units_answer_and_know_the_members(tmp_path: Path, mo
         code = home / "code"
         code.mkdir()
         (code / ".venv").symlink_to(Path(sys.executable).parents[1])
-        texts = systemd.files(render.described(stack), render.Places(str(code), name))
+        texts = systemd.files(render.described(stack), Places(str(code), name))
         secrets = render.secret_files(stack)
         began = time.monotonic()
 
