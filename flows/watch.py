@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
+from flows.dead import tag_of
 from tasks.errors import RightsError, UserError, explained, outside_errors
 from tasks.git import has_git
 from tasks.params.file import load_params
@@ -80,7 +81,8 @@ def _mendable() -> tuple[type[BaseException], ...]:
 def _tell_server(workspace: Path, tell: Tell) -> None:
     """Make a failed run on the Prefect server; one that is away is told here alone."""
     try:
-        check_registry(str(workspace), return_state=True)
+        with tags(tag_of(workspace)):  # by which its alerts know it
+            check_registry(str(workspace), return_state=True)
     except outside_errors() as error:
         tell("Prefect", [explained(error)])
 

@@ -2,7 +2,7 @@
 
 One description of each process, for the tests and for whoever wants to try or to copy it: `python -m infra.stack FOLDER`
 starts all of them, says which file to source, and ends them with Ctrl-C. Passwords and ports are made once, at random, and
-stay in the folder.
+stay in the folder. `python -m infra.render` makes containers and units of the same description, for a `Site` of their own.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from flows.server import own_page
-from infra.program import as_user
+from infra.cluster import OWNER, make_cluster, make_databases, postgres_program
+from infra.mlflow_server import AUTH_DATABASE, write_private
 from tasks.children import LOOPBACK, QUIET_MLFLOW, answers, end, free_port, local_opener, own_path, start
 from tasks.errors import ResourceError, UserError
 
@@ -31,8 +32,6 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 ROLES: Final = ("reader", "runner", "promoter")
 MEMORY: Final = "memory"  # an S3 of moto's that forgets all when it ends: for tests
 BUCKET: Final = "compactlm"
-DATABASES: Final = ("mlflow", "mlflow_auth", "prefect")
-OWNER: Final = "compactlm"  # of the databases, and the user of Prefect's one password
 START_SECONDS: Final = 180.0
 GRACE_SECONDS: Final = 8.0
 BENEATH: Final = ("s3", "postgres")  # what the other processes stand on
@@ -42,17 +41,36 @@ GRANTS: Final = {
     "runner": {"experiment": "EDIT", "registered_model": "EDIT"},
     "promoter": {"experiment": "READ", "registered_model": "EDIT"},
 }
-PLACES: Final = (Path("/usr/lib/postgresql"), Path("/usr/pgsql"), Path("/opt/homebrew/opt/postgresql"))
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process: `python -m COMMAND` with `env` besides ours; ready when `health` answers."""
+    """A process: `python -m COMMAND` with `env`, and `secret` that holds passwords, besides ours; ready when `health` answers."""
 
     name: str
     command: tuple[str, ...]
     env: Mapping[str, str]
     health: str
+    secret: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where servers are, and where their files are as they see them. As it is: on this machine, in the folder of a stack.
+
+    `hosts`: by which name a server reaches another; `pages`: by which address people and clients reach one. What is not in a
+    mapping is at LOOPBACK, at a port of the folder's settings.
+    """
+
+    listen: str = LOOPBACK
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    ports: Mapping[str, int] = field(default_factory=dict)
+    pages: Mapping[str, str] = field(default_factory=dict)
+    home: str = ""  # what servers keep
+    scratch: str = ""  # what they need while they run
+    data: str = ""  # of PostgreSQL
+    postgres: str = ""  # its program; that of this machine where empty
+    sockets: str = ""  # its folder for local clients
 
 
 @dataclass
@@ -61,6 +79,7 @@ class Stack:
 
     folder: Path
     bytes_at: str = ""
+    site: Site = field(default_factory=Site)
     _children: dict[str, subprocess.Popen[Any]] = field(default_factory=dict)
 
     # What is described
@@ -69,29 +88,39 @@ class Stack:
     def settings(self) -> dict[str, Any]:
         """Passwords and ports, made when there are none yet."""
         path = self.folder / "settings.json"
-        if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            names = (*ROLES, "admin", "database", "prefect", "session", "s3")
-            made = {
-                "passwords": {name: secrets.token_urlsafe(24) for name in names},
-                "ports": {name: free_port() for name in ("postgres", "mlflow", "prefect", "s3")},
-            }
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-                json.dump(made, file)
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"passwords": {}}
+        names = (*ROLES, "admin", "database", "prefect", "session", "s3", "webhook")
+        if missing := [name for name in names if name not in content["passwords"]]:
+            content["passwords"] |= {name: secrets.token_urlsafe(24) for name in missing}
+            content.setdefault("ports", {name: free_port() for name in ("postgres", "mlflow", "prefect", "s3")})
+            write_private(path, json.dumps(content))
         return content
 
     def password(self, name: str) -> str:
         """Return the password of a role, of `admin`, `database`, `prefect`, `session` or `s3`."""
         return str(self.settings["passwords"][name])
 
+    def port(self, name: str) -> int:
+        """Return the port that a server listens at."""
+        return int(self.site.ports.get(name) or self.settings["ports"][name])
+
     def url(self, name: str) -> str:
-        """Return the address of a server that speaks HTTP."""
-        return f"http://{LOOPBACK}:{self.settings['ports'][name]}"
+        """Return the address by which people and clients reach a server that speaks HTTP."""
+        return self.site.pages.get(name) or f"http://{LOOPBACK}:{self.port(name)}"
+
+    def health(self, name: str, path: str = "") -> str:
+        """Return what a server answers beside it, on its own machine or in its container."""
+        return f"{'http' if path else 'postgresql'}://{LOOPBACK}:{self.port(name)}{path}"
 
     def database(self, name: str, driver: str = "postgresql") -> str:
         """Return the address of a database, with its password."""
-        return f"{driver}://{OWNER}:{self.password('database')}@{LOOPBACK}:{self.settings['ports']['postgres']}/{name}"
+        host = self.site.hosts.get("postgres", LOOPBACK)
+        return f"{driver}://{OWNER}:{self.password('database')}@{host}:{self.port('postgres')}/{name}"
+
+    @property
+    def home(self) -> str:
+        """The folder of what servers keep, as they see it."""
+        return self.site.home or str(self.folder.absolute())
 
     @property
     def storage(self) -> dict[str, str]:
@@ -104,61 +133,85 @@ class Stack:
     def place(self, name: str) -> str:
         """Return where bytes of a kind are kept: `mlflow` or `dvc`, below the bucket or the folder."""
         bucket = f"s3://{BUCKET}" if self.bytes_at == MEMORY else self.bytes_at
-        return f"{bucket.rstrip('/')}/{name}" if bucket else str((self.folder / name).absolute())
+        return f"{bucket.rstrip('/')}/{name}" if bucket else f"{self.home}/{name}"
 
     def processes(self) -> list[Process]:
         """Return all of them, in the order in which they start."""
-        port = {name: str(number) for name, number in self.settings["ports"].items()}
-        memory = Process("s3", ("moto.server", "-H", LOOPBACK, "-p", port["s3"]), {}, f"{self.url('s3')}/moto-api/")
-        server = str(postgres_program("postgres"))
+        port = {name: str(self.port(name)) for name in self.settings["ports"]}
+        listen = self.site.listen
+        memory = Process("s3", ("moto.server", "-H", LOOPBACK, "-p", port["s3"]), {}, self.health("s3", "/moto-api/"))
+        server, data = self.site.postgres or str(postgres_program("postgres")), self.site.data or str(self._data)
         postgres = Process(
             "postgres",
-            ("infra.program", "postgres", server, "-D", str(self._data), "-p", port["postgres"], "-h", LOOPBACK, "-k", ""),
+            ("infra.program", "postgres", server, "-D", data, "-p", port["postgres"], "-h", listen, "-k", self.site.sockets),
             {},
-            "",
+            self.health("postgres"),
+            {"POSTGRES_PASSWORD": self.password("database")},
         )
+        hosts = [f"{LOOPBACK}:{port['mlflow']}", f"localhost:{port['mlflow']}"]
+        hosts += [f"{self.site.hosts['mlflow']}:{port['mlflow']}"] if "mlflow" in self.site.hosts else []
+        hosts += [urlsplit(self.site.pages["mlflow"]).netloc] if "mlflow" in self.site.pages else []
         mlflow = Process(
             "mlflow",
             (
-                *("mlflow", "server", "--app-name", "basic-auth", "--host", LOOPBACK, "--port", port["mlflow"], "--workers", "1"),
+                *(
+                    "infra.mlflow_server",
+                    "--app-name",
+                    "basic-auth",
+                    "--host",
+                    listen,
+                    "--port",
+                    port["mlflow"],
+                    "--workers",
+                    "1",
+                ),
                 *("--artifacts-destination", self.place("mlflow")),
-                *("--allowed-hosts", f"{LOOPBACK}:{port['mlflow']},localhost:{port['mlflow']}"),
+                *("--allowed-hosts", ",".join(dict.fromkeys(hosts))),
             ),
             {
                 **QUIET_MLFLOW,
-                **self.storage,
-                "MLFLOW_BACKEND_STORE_URI": self.database("mlflow"),
-                "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "basic_auth.ini"),
-                "MLFLOW_AUTH_ADMIN_PASSWORD": self.password("admin"),
-                "MLFLOW_FLASK_SERVER_SECRET_KEY": self.password("session"),
+                "MLFLOW_AUTH_CONFIG_PATH": f"{self.site.scratch or self.home}/basic_auth.ini",
                 # The webhooks of `compactlm watch` go to a machine of the team's own.
                 "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
                 "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
             },
-            f"{self.url('mlflow')}/health",
+            self.health("mlflow", "/health"),
+            {
+                **self.storage,
+                "MLFLOW_BACKEND_STORE_URI": self.database("mlflow"),
+                AUTH_DATABASE: self.database("mlflow_auth"),
+                "MLFLOW_AUTH_ADMIN_PASSWORD": self.password("admin"),
+                "MLFLOW_FLASK_SERVER_SECRET_KEY": self.password("session"),
+            },
         )
         prefect = Process(
             "prefect",
-            ("prefect", "server", "start", "--host", LOOPBACK, "--port", port["prefect"]),
+            ("prefect", "server", "start", "--host", listen, "--port", port["prefect"]),
             {
                 **own_page(self.url("prefect")),
-                "PREFECT_HOME": str(self.folder / "prefect"),
+                "PREFECT_HOME": f"{self.home}/prefect",
+                "PREFECT_SERVER_UI_STATIC_DIRECTORY": f"{self.home}/prefect/pages",  # where the program itself is read-only
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            },
+            self.health("prefect", "/api/health"),
+            {
                 "PREFECT_SERVER_DATABASE_CONNECTION_URL": self.database("prefect", "postgresql+asyncpg"),
                 "PREFECT_SERVER_API_AUTH_STRING": f"{OWNER}:{self.password('prefect')}",
             },
-            f"{self.url('prefect')}/api/health",
         )
         return [*([memory] if self.bytes_at == MEMORY else []), postgres, mlflow, prefect]
 
     def environment(self, role: str) -> dict[str, str]:
-        """Return what somebody in a role (or `admin`) sets to work with these servers."""
+        """Return what somebody in a role (or `admin`) sets to work with these servers; readers start nothing in Prefect."""
+        prefect = {
+            "PREFECT_API_URL": f"{self.url('prefect')}/api",
+            "PREFECT_API_AUTH_STRING": f"{OWNER}:{self.password('prefect')}",
+        }
         return {
             "MLFLOW_TRACKING_URI": self.url("mlflow"),
             "MLFLOW_TRACKING_USERNAME": role,
             "MLFLOW_TRACKING_PASSWORD": self.password(role),
-            "PREFECT_API_URL": f"{self.url('prefect')}/api",
-            "PREFECT_API_AUTH_STRING": f"{OWNER}:{self.password('prefect')}",
+            **({} if role == "reader" else prefect),
             **{name: value for name, value in self.storage.items() if name.startswith("AWS_")},
         }
 
@@ -177,7 +230,7 @@ class Stack:
                 self.launch(name)
             for name in ("mlflow", "prefect"):
                 self.wait(name)
-            self._make_users()
+            self.make_users()
         except BaseException:
             self.stop_all()
             raise
@@ -191,14 +244,14 @@ class Stack:
         process = next(one for one in self.processes() if one.name == name)
         others = ("MLFLOW_", "PREFECT_")  # a person's own settings are for clients
         kept = {key: value for key, value in os.environ.items() if not key.startswith(others)}
-        env = {**kept, "PATH": own_path(), "PYTHONPATH": str(ROOT), **process.env}
+        env = {**kept, "PATH": own_path(), "PYTHONPATH": str(ROOT), **process.env, **process.secret}
         with (self.folder / f"{name}.log").open("ab") as log:
             self._children[name] = start(process.command, self._grace(name), env=env, stdout=log, stderr=log, cwd=self.folder)
 
     def wait(self, name: str) -> None:
         """Wait until a process answers; ResourceError with its last words when it does not."""
         child, health = self._children[name], next(one for one in self.processes() if one.name == name).health
-        ready = answers(child, health, START_SECONDS) if health else self._database_answers(child)
+        ready = answers(child, health, START_SECONDS) if health.startswith("http") else self._database_answers(child)
         if not ready:
             words = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise ResourceError(f"{name}: does not answer; {self.folder / name}.log ends with: {' / '.join(words[-3:])}")
@@ -238,28 +291,11 @@ class Stack:
         return self.folder / "postgres"
 
     def _prepare(self) -> None:
-        """Make what the processes find on disk: a database cluster, and the settings of MLflow's users."""
-        auth = ["[mlflow]", "default_permission = NO_PERMISSIONS", f"database_uri = {self.database('mlflow_auth')}"]
-        auth += ["admin_username = admin", "authorization_function = mlflow.server.auth:authenticate_request_basic_auth"]
-        # A password is hashed for each request otherwise, a run makes hundreds, and a hash takes tenths of a second.
-        auth += ["auth_cache_ttl_seconds = 60", ""]
-        _write_private(self.folder / "basic_auth.ini", "\n".join(auth))
-        if (self._data / "PG_VERSION").exists():
-            return
-        self._data.mkdir(exist_ok=True)
-        told = self.folder / "password"
-        _write_private(told, self.password("database"))
-        if as_user("postgres"):
-            shutil.chown(self._data, "postgres", "postgres")
-            shutil.chown(told, "postgres", "postgres")
-        command = [str(postgres_program("initdb")), "-D", str(self._data), "-U", OWNER, "-A", "scram-sha-256", "-E", "UTF8"]
-        try:
-            _call([*command, "--locale=C", "--no-sync", f"--pwfile={told}"])
-        finally:
-            told.unlink()
+        """Make what the processes find on disk: a database cluster."""
+        make_cluster(self._data, self.password("database"), "--no-sync")
 
     def _database_answers(self, child: subprocess.Popen[Any]) -> bool:
-        where = ["-h", LOOPBACK, "-p", str(self.settings["ports"]["postgres"]), "-d", "postgres", "-t", "1"]
+        where = ["-h", LOOPBACK, "-p", str(self.port("postgres")), "-d", "postgres", "-t", "1"]
         for _ in range(int(START_SECONDS)):
             if child.poll() is not None:
                 return False
@@ -269,22 +305,16 @@ class Stack:
 
     def _make_places(self) -> None:
         """Make the databases and the bucket that are not there yet."""
-        port = str(self.settings["ports"]["postgres"])
-        env = {**os.environ, "PGPASSWORD": self.password("database")}
-        where = ["-h", LOOPBACK, "-p", port, "-U", OWNER]
-        known = [str(postgres_program("psql")), *where, "-d", "postgres", "-Atc", "SELECT datname FROM pg_database"]
-        there = subprocess.run(known, env=env, capture_output=True, text=True, check=True).stdout.split()
-        for name in DATABASES:
-            if name not in there:
-                subprocess.run([postgres_program("createdb"), *where, name], env=env, check=True)
+        make_databases(self.port("postgres"), self.password("database"))
         if self.bytes_at == MEMORY:
             local_opener.open(urllib.request.Request(f"{self.url('s3')}/{BUCKET}", method="PUT"), timeout=30).close()
 
-    def _make_users(self) -> None:
+    def make_users(self) -> None:
+        """Make MLflow's users of all roles, and a file for each that its members source."""
         for role in ROLES:
             self._ask("POST", "2.0/mlflow/users/create", {"username": role, "password": self.password(role)})
             lines = [f"export {name}='{value}'\n" for name, value in self.environment(role).items()]
-            _write_private(self.folder / f"{role}.env", "".join(lines))
+            write_private(self.folder / f"{role}.env", "".join(lines))
 
     def _ask(self, method: str, path: str, content: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Return what MLflow answers its administrator; nothing for what is there already."""
@@ -304,28 +334,6 @@ class Stack:
             if "RESOURCE_ALREADY_EXISTS" in words:
                 return {}
             raise ResourceError(f"MLflow refuses {method} {path}: {words}") from None
-
-
-def postgres_program(name: str) -> Path:
-    """Return a program of PostgreSQL: of PATH, or the newest in the usual places; ResourceError where there is none."""
-    found = shutil.which(name)
-    if found and name != "psql":  # which may be a wrapper that looks for a cluster
-        return Path(found)
-    for place in PLACES:
-        for path in sorted(place.parent.glob(f"{place.name}*/**/bin/{name}"), reverse=True):
-            return path
-    raise ResourceError(f"{name}: PostgreSQL is not installed here, or its programs are not on PATH")
-
-
-def _call(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **as_user("postgres"))  # type: ignore[call-overload]
-    if done.returncode:
-        raise ResourceError(f"{command[0]}: {done.stderr.strip()}; as root, its folder must be one that `postgres` can reach")
-
-
-def _write_private(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 import typer
 from typer.exceptions import TyperException
 
+from tasks.cli.alerts import alerts
 from tasks.cli.approvals import approve, reject
 from tasks.cli.check import check
 from tasks.cli.console import answers, answers_alone, err, print_json, shown
@@ -50,6 +51,7 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     rollback: 'compactlm rollback --reason "too many wrong refunds"',
     history: "compactlm history --check",
     watch: "compactlm watch --port 8765",
+    alerts: "compactlm alerts --webhook https://hooks.example.org/compactlm --email team@example.org",
     compare: "compactlm compare champion challenger",
     audit: "compactlm audit compactlm-sentiment@champion --html audit.html",
     lineage: "compactlm lineage --down artifacts/data/sets/train.parquet",

@@ -21,6 +21,7 @@ def status(as_json: Json = False) -> None:
     """Show which stages are up to date and where the time of the last run with work to do went."""
     from tasks.artifacts import RoundPaths
     from tasks.running.dvc import read_state
+    from tasks.running.good_run import good_run_words, read_good_run
     from tasks.running.last_run import read_last_run, sentence
 
     workspace = find_project()
@@ -33,7 +34,8 @@ def status(as_json: Json = False) -> None:
         for stage in stages
     ]
     keys = ("wall_seconds", "compute_seconds", "overhead_seconds", "overhead_share")
-    facts = {"last_state": last["state"], **{key: last.get(key) for key in keys}}
+    good = read_good_run(workspace)
+    facts = {"last_state": last["state"], "last_good_run": good, **{key: last.get(key) for key in keys}}
     solving = {name: target for name, target in params.rounds.items() if getattr(target, "budgets", None)}
     paths = {name: RoundPaths(workspace, name) for name in solving}
     searches = {name: _content(paths[name].found_shape) for name, target in solving.items() if getattr(target, "search", None)}
@@ -51,6 +53,7 @@ def status(as_json: Json = False) -> None:
         if searches.get(name):
             out.print(f"{name}: {_search_words(searches[name])}")
     out.print(f"last run: {last['state']}" + (f", {sentence(last)}" if "wall_seconds" in last else ""))
+    out.print(f"last good run: {good_run_words(good)}")
 
 
 def _solved(paths: RoundPaths, search: Mapping[str, Any]) -> dict[str, int]:

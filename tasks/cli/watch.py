@@ -29,6 +29,8 @@ def watch(
 
     While MLflow does not answer that is told, /health is 503 too, and it is asked again after half a minute.
 
+    /health also says when the last run of this workspace ended well, and how long ago that is.
+
     The secret that MLflow signs its webhooks with is read from COMPACTLM_WEBHOOK_SECRET.
     """
     from flows.server import API, configure
@@ -43,6 +45,7 @@ def watch(
     from tasks.promotion.webhook import EVENTS
     from tasks.registry.reading import default_uri
     from tasks.registry.tracking import Tracker
+    from tasks.running.good_run import read_good_run
 
     require_store(workspace)
     if register is not None and not default_uri(workspace).startswith("http"):
@@ -59,6 +62,7 @@ def watch(
 
     events: queue.Queue[str] = queue.Queue()
     with receiving(host, port, secret, events) as receiver:
+        receiver.facts = lambda: {"last_good_run": read_good_run(workspace)}
         address = f"http://{host}:{receiver.server_address[1]}"
         if register is not None:
             Tracker(workspace).ensure_webhook("compactlm", register, list(EVENTS), secret)

@@ -20,9 +20,13 @@ MAX_BYTES: Final = 100_000
 
 
 class Receiver(ThreadingHTTPServer):
-    """POST of a genuine delivery calls `on_event` with what it says; GET /health is 200, or 503 while `faults` are known."""
+    """POST of a genuine delivery calls `on_event` with what it says; GET /health is 200, or 503 while `faults` are known.
+
+    `facts` gives what /health says besides.
+    """
 
     daemon_threads = True
+    facts: Callable[[], dict[str, Any]] = dict
 
     def __init__(self, host: str, port: int, secret: str, on_event: Callable[[str], None]) -> None:
         super().__init__((host, port), _Handler)
@@ -49,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != "/health":
             return self._answer(404, {"refused": "there is GET /health, and POST for MLflow"})
         faults = self.server.faults
-        self._answer(503 if faults or faults is None else 200, {"differences": faults})
+        self._answer(503 if faults or faults is None else 200, {"differences": faults, **self.server.facts()})
 
     def _answer(self, code: int, content: dict[str, Any]) -> None:
         body = json.dumps(content).encode()

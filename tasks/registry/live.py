@@ -30,6 +30,7 @@ from tasks.registry.runs import record_run
 from tasks.registry.shared_runs import share_runs
 from tasks.registry.tracking import Tracker
 from tasks.running.dvc import Stage, read_state, stage_digests
+from tasks.running.good_run import write_good_run
 from tasks.running.servers import away
 from tasks.running.start import only_run
 
@@ -123,6 +124,7 @@ class Recorder:
                 runs = publication.finish(stage_digests(self.workspace), outcomes, self._settle)
                 record_run(self.workspace, self._description(publication, outcomes, root))
                 self._share()
+                write_good_run(self.workspace, outcomes, self.facts.get("git_commit", ""))
                 return runs
         except (AwayError, RightsError) as error:
             raise type(error)(f"{error}; {LATER}") from error

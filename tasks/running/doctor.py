@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -22,7 +22,8 @@ from tasks.params.file import load_params
 from tasks.running import machine
 from tasks.running.dvc import ask_remote, cache_folder, remote_addresses
 from tasks.running.machine import Finding
-from tasks.running.servers import PREFECT, REGISTRY, TOKEN, TRACKING, ask_mlflow, mlflow_login, who_asks
+from tasks.running.servers import PREFECT, REGISTRY, TRACKING
+from tasks.running.sides import database_sides, databases, mlflow_sides, prefect_sides
 from tasks.running.surroundings import place_faults, remote_faults, server_faults, surroundings_remarks
 
 SECONDS: Final = 4.0  # of all, from the start of the command
@@ -51,7 +52,7 @@ def examine(
     `torch` is what `ask_torch` of `tasks.running.machine` began, `started` when (`time.monotonic`) the command did.
     """
     for finding in _examined(workspace, environ, torch, started + SECONDS):
-        yield Finding(finding.about, finding.state, without_passwords(finding.says), without_passwords(finding.do))
+        yield replace(finding, says=without_passwords(finding.says), do=without_passwords(finding.do))
 
 
 def _examined(
@@ -151,26 +152,21 @@ def _servers(environ: Mapping[str, str], params: Params | None) -> Iterator[_Ask
             words = f"{variable}: {address} gives no answer within {SECONDS:.0f} s"
             late = Finding(about, "wrong", words, f"start that server, or name another one in {variable}")
             yield _ask(about, late, lambda v=variable, a=about: _server(v, a, environ, model))  # type: ignore[misc]
+    for variable, address in databases(environ).items():
+        late = Finding("PostgreSQL", "wrong", f"{variable}: no answer within {SECONDS:.0f} s", "start that server")
+        yield _ask("PostgreSQL", late, lambda v=variable, a=address: database_sides(v, a))  # type: ignore[misc]
 
 
 def _server(variable: str, about: str, environ: Mapping[str, str], model: str | None) -> list[Finding]:
     address = environ[variable]
-    if faults := server_faults(variable, environ, model):
+    if faults := server_faults(variable, environ):
         return [_sentence(about, "wrong", fault) for fault in faults]
-    if variable == PREFECT or not address.startswith("http"):
+    if variable == PREFECT:
+        return prefect_sides(about, address, environ)
+    if not address.startswith("http"):
         kind = "answers" if urlsplit(address).hostname else "is there"
         return [Finding(about, "fine", f"{address} {kind}")]
-    _, version = ask_mlflow(address, environ).get("version")
-    return [Finding(about, "fine", f"{address} answers, MLflow {version}; {_rights(environ, model)}")]
-
-
-def _rights(environ: Mapping[str, str], model: str | None) -> str:
-    """Return what our user may do at a server of MLflow that found nothing to refuse."""
-    if mlflow_login(environ)[0]:
-        return f"{who_asks(environ)} may write {f'experiment and model {model}' if model else 'there'}"
-    if environ.get(TOKEN):
-        return f"it takes {who_asks(environ)}; whether that may write, the first run shows"
-    return "it asks for no user"
+    return mlflow_sides(about, address, environ, model)
 
 
 def _without_servers(workspace: Path | None, environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -48,12 +48,16 @@ State = Literal["fine", "warning", "wrong"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: what it is, how it is, and what to do, which is empty where all is fine."""
+    """One thing that was looked at: what it is, how it is, and what to do, which is empty where all is fine.
+
+    `facts`: what it says, for programs.
+    """
 
     about: str
     state: State
     says: str
     do: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 # Python and packages

@@ -30,7 +30,10 @@ PREFECT: Final = "PREFECT_API_URL"
 PREFECT_AUTH: Final = "PREFECT_API_AUTH_STRING"
 OLDEST_MLFLOW: Final = (3, 17)  # the oldest that pyproject.toml allows here: a server knows no request that is newer than it
 OLDEST_PREFECT: Final = (3, 8)
-ENOUGH: Final = ("EDIT", "MANAGE")
+ENOUGH: Final = ("EDIT", "MANAGE", "")  # empty: of what is not there yet, or of a server that tells nobody
+NONE: Final = "NO_PERMISSIONS"
+DELETED: Final = "DELETED"
+SUBJECTS: Final = {"experiment": "experiment", "registered_model": "registered model"}
 
 
 def settle_credentials(environ: MutableMapping[str, str]) -> None:
@@ -151,35 +154,53 @@ def mlflow_faults(address: str, environ: Mapping[str, str], model: str | None) -
         return [f"{shown} is no server of MLflow: /version says {str(version)[:60]!r}"]
     if number < OLDEST_MLFLOW:
         return [f"{shown} runs MLflow {version}; {_dotted(OLDEST_MLFLOW)} or newer is needed: upgrade the server"]
-    return [f"{shown} {line}" for line in _missing_rights(server, environ, model)] if model else []
+    return [f"{shown} {line}" for line in rights_faults(rights_at(server, environ, model), environ, model)] if model else []
 
 
-def _missing_rights(server: Asked, environ: Mapping[str, str], model: str) -> list[str]:
-    """Return which rights to write are missing; none on a server that has no users, or tells nobody."""
+def rights_at(server: Asked, environ: Mapping[str, str], model: str) -> dict[str, str]:
+    """Return what our user may do with the experiment and the registered model of a project, as MLflow calls it.
+
+    NONE: not even read; DELETED: an experiment whose name is taken; empty where it is not there yet, or nobody is told.
+    """
     status, found = server.get("api/2.0/mlflow/experiments/get-by-name", experiment_name=model)
     if status == 403:
-        return [missing(environ, "READ and EDIT", f"the experiment {model}")]
-    user, _ = mlflow_login(environ)
-    wanted = []
+        return {"experiment": NONE, "registered_model": ""}
+    ids = {"experiment": "", "registered_model": ""}
     if status == 200:
         if found["experiment"].get("lifecycle_stage") == "deleted":
-            return [f"has a deleted experiment {model}, whose name is taken: restore it, or choose another registry.model_name"]
-        wanted.append(("experiment", found["experiment"]["experiment_id"], f"the experiment {model}"))
-    if server.get("api/2.0/mlflow/registered-models/get", name=model)[0] == 200:
-        wanted.append(("registered_model", model, f"the registered model {model}"))
-    lines = []
-    for kind, name, words in wanted if user else ():
-        path = "api/3.0/mlflow/users/permissions/get"
-        status, content = server.get(path, username=user, resource_type=kind, resource_id=name)
-        if status == 200 and isinstance(content, Mapping) and content.get("permission") not in (*ENOUGH, None):
-            lines.append(missing(environ, "EDIT", words))
-    return lines
+            return {"experiment": DELETED, "registered_model": ""}
+        ids["experiment"] = found["experiment"]["experiment_id"]
+    status, _ = server.get("api/2.0/mlflow/registered-models/get", name=model)
+    ids["registered_model"] = model if status == 200 else ""
+    user, _ = mlflow_login(environ)
+    rights = {kind: _right(server, user, kind, name) if user and name else "" for kind, name in ids.items()}
+    return {**rights, "registered_model": NONE} if status == 403 else rights
+
+
+def _right(server: Asked, user: str, kind: str, name: str) -> str:
+    path = "api/3.0/mlflow/users/permissions/get"
+    status, content = server.get(path, username=user, resource_type=kind, resource_id=name)
+    return str(content.get("permission") or "") if status == 200 and isinstance(content, Mapping) else ""
+
+
+def rights_faults(rights: Mapping[str, str], environ: Mapping[str, str], model: str) -> list[str]:
+    """Return which of the rights that a run needs are missing, after the address of the server."""
+    if rights["experiment"] == DELETED:
+        return [f"has a deleted experiment {model}, whose name is taken: restore it, or choose another registry.model_name"]
+    if rights["experiment"] == NONE:
+        return [missing(environ, "READ and EDIT", f"the experiment {model}")]
+    return [missing(environ, "EDIT", f"the {SUBJECTS[kind]} {model}") for kind, right in rights.items() if right not in ENOUGH]
+
+
+def ask_prefect(address: str, environ: Mapping[str, str]) -> Asked:
+    """Return the server of Prefect at an address, to be asked."""
+    key = environ.get("PREFECT_API_KEY")
+    return _AskedPrefect(address, environ, headers={"Authorization": f"Bearer {key}"} if key else {})
 
 
 def prefect_faults(address: str, environ: Mapping[str, str]) -> list[str]:
     """Return why a run could not be told to a server of Prefect, a sentence each."""
-    key = environ.get("PREFECT_API_KEY")
-    server = _AskedPrefect(address, environ, headers={"Authorization": f"Bearer {key}"} if key else {})
+    key, server = environ.get("PREFECT_API_KEY"), ask_prefect(address, environ)
     shown = without_passwords(address)
     status, version = server.get("admin/version")
     if server.fault:

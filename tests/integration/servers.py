@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from infra.stack import MEMORY, Stack, postgres_program
+from infra.cluster import postgres_program
+from infra.stack import MEMORY, Stack
 from tasks.errors import ResourceError
 from tasks.params.file import apply_overrides
 

@@ -14,9 +14,11 @@ import pytest
 
 from tasks.cli import app as cli
 from tasks.errors import DataError, StageError, UserError
+from tasks.git import git_facts
 from tasks.params.file import apply_overrides
 from tasks.promotion.approval import approval_faults
 from tasks.registry.tracking import Tracker
+from tasks.running.good_run import read_good_run
 from tasks.running.last_run import read_last_run
 from tasks.running.start import only_run
 from tests.integration import test_approvals as people
@@ -69,6 +71,7 @@ def test_a_run_goes_through_a_fault_then_ends_and_then_has_nothing_to_do(
     assert record["state"] == "failed"
     states = {row["name"]: row["state"] for row in record["stages"]}
     assert (states["prune@r2"], states["distill@r2"], states["gate@r2"]) == ("executed", "failed", "not run")
+    assert read_good_run(built) is None
 
     plan.unlink()
     state = run(built)
@@ -79,6 +82,9 @@ def test_a_run_goes_through_a_fault_then_ends_and_then_has_nothing_to_do(
     assert record["compute_seconds"] == 0.5
     assert record["overhead_seconds"] == pytest.approx(record["wall_seconds"] - record["compute_seconds"], abs=0.02)
     assert read_last_run(built) == record
+    good = read_good_run(built)
+    assert good is not None
+    assert (good["worked"], good["commit"]) == (True, git_facts(built)["git_commit"])
 
     before = _task_runs()
     assert "prune@r1" in before.values()
@@ -96,6 +102,11 @@ def test_a_run_goes_through_a_fault_then_ends_and_then_has_nothing_to_do(
     assert (end.value.code or 0, json.loads(told.out)["state"]) == (0, "no change")
     assert "nothing to do: all 23 stages are up to date" in told.err
     assert read_last_run(built) == record
+    monkeypatch.setattr("sys.argv", ["compactlm", "status", "--json"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    good = json.loads(capsys.readouterr().out)["last_good_run"]
+    assert (good["worked"], 0 <= good["age_seconds"] < 60) == (False, True)
 
 
 @pytest.mark.slow

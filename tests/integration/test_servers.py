@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tasks.registry.live import LEAVE_SECONDS, open_recorder
 from tasks.registry.reading import PREFIX
 from tasks.registry.tracking import FILES_SHA256, Tracker
 from tasks.running.doctor import examine
+from tasks.running.machine import Finding
 from tests.integration import servers
 from tests.integration.servers import Team, Told, named
 from tests.pipeline import conftest as pipeline
@@ -141,7 +143,8 @@ def test_who_lacks_a_right_is_told_which_server_refuses_whom_and_what_is_missing
 
 def test_servers_are_asked_before_a_run_and_all_that_is_wrong_is_said_at_once(recorded: Path, team: Team) -> None:
     mlflow, prefect = team.stack.url("mlflow"), f"{team.stack.url('prefect')}/api"
-    faults = team.run("reader", recorded, "check", "--json", PREFECT_API_AUTH_STRING="compactlm:wrong").json["faults"]
+    wrong = {"PREFECT_API_URL": prefect, "PREFECT_API_AUTH_STRING": "compactlm:wrong"}
+    faults = team.run("reader", recorded, "check", "--json", **wrong).json["faults"]
     for words in (
         f"{mlflow} refuses the user 'reader': EDIT on the experiment tiny is missing",
         f"{mlflow} refuses the user 'reader': EDIT on the registered model tiny is missing",
@@ -156,18 +159,33 @@ def test_servers_are_asked_before_a_run_and_all_that_is_wrong_is_said_at_once(re
     assert not any(fault.startswith(("MLFLOW", "PREFECT")) for fault in honest), honest
 
 
-def test_the_doctor_says_who_may_do_what(recorded: Path, team: Team) -> None:
-    def told(role: str) -> dict[str, tuple[str, str]]:
+def test_the_doctor_says_which_versions_are_on_both_sides_and_who_may_do_what(recorded: Path, team: Team) -> None:
+    def told(role: str) -> dict[str, Finding]:
         team.become(role)
+        environ = {**os.environ, "MLFLOW_BACKEND_STORE_URI": team.stack.database("mlflow")}
         with subprocess.Popen(["true"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as no_torch:
-            found = list(examine(recorded, os.environ, no_torch, time.monotonic() + 60))
-        return {finding.about: (finding.state, finding.says) for finding in found}
+            found = list(examine(recorded, environ, no_torch, time.monotonic() + 60))
+        assert team.stack.password(role) not in str(found)
+        assert team.stack.password("database") not in str(found)
+        return {finding.about: finding for finding in found}
 
-    runner, reader = told("runner"), told("reader")
-    assert (runner["MLflow"][0], runner["Prefect"][0]) == ("fine", "fine"), runner
-    assert runner["MLflow"][1].endswith("the user 'runner' may write experiment and model tiny")
-    assert reader["MLflow"][0] == "wrong"
-    assert "refuses the user 'reader': EDIT on the registered model tiny is missing" in reader["MLflow"][1]
+    runner, reader, promoter = (told(role) for role in ("runner", "reader", "promoter"))
+    for about, package in (("MLflow", "mlflow"), ("Prefect", "prefect")):
+        version = metadata.version(package)
+        assert (runner[about].state, dict(runner[about].facts)) == ("fine", {"there": version, "here": version})
+    assert "there, psycopg2 " in runner["PostgreSQL"].says
+    assert runner["Prefect: rights"].says.startswith("takes the password of PREFECT_API_AUTH_STRING")
+    assert "Prefect: rights" not in reader  # who has no password of it
+    rights = {"runner": ("EDIT", "EDIT"), "reader": ("READ", "READ"), "promoter": ("READ", "EDIT")}
+    for role, found in (("runner", runner), ("reader", reader), ("promoter", promoter)):
+        facts = found["MLflow: rights"].facts
+        assert (facts["user"], facts["experiment"], facts["registered_model"]) == (role, *rights[role])
+        assert found["MLflow: rights"].state == ("fine" if role == "runner" else "warning")
+    assert "EDIT on the experiment and EDIT on the registered model is missing" in reader["MLflow: rights"].do
+    team.become("reader", MLFLOW_TRACKING_PASSWORD="wrong")
+    with subprocess.Popen(["true"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as no_torch:
+        found = list(examine(recorded, os.environ, no_torch, time.monotonic() + 60))
+    assert [finding.state for finding in found if finding.about.startswith("MLflow")] == ["wrong"]
 
 
 def test_a_password_in_an_address_comes_out_nowhere(recorded: Path, team: Team) -> None:

@@ -25,6 +25,7 @@ registry_template, project, compactlm = story.registry_template, story.project, 
 def health(address: str) -> int:
     try:
         with urllib.request.urlopen(f"{address}/health", timeout=30) as answer:
+            assert "last_good_run" in json.load(answer)
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:

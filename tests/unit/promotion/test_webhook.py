@@ -103,6 +103,8 @@ def test_the_receiver_takes_what_is_genuine_and_shows_what_was_found(
     assert ask(receiver, "/health")[0] == 503  # not checked yet
     receiver.faults = []
     assert ask(receiver, "/health") == (200, '{"differences": []}')
+    receiver.facts = lambda: {"last_good_run": None}
+    assert ask(receiver, "/health") == (200, '{"differences": [], "last_good_run": null}')
     receiver.faults = ["alias champion points at version 7; the log says version 2"]
     assert ask(receiver, "/health")[0] == 503
     assert ask(receiver, "/")[0] == 404

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,10 @@ def test_an_honest_project_has_nothing_wrong(project: Path, listening: int) -> N
     found = of_project(project, 30, MLFLOW_TRACKING_URI=f"{address}", PREFECT_API_URL=f"{address}/api")
     assert "wrong" not in states(found).values(), found
     says = {finding.about: finding.says for finding in found}
-    assert says["MLflow"].startswith(f"{address} answers, MLflow 3.17.2; it asks for no user")
-    assert says["Prefect"] == f"{address}/api answers"
+    assert says["MLflow"] == f"{address} answers, 3.17.2 there and {metadata.version('mlflow')} here"
+    assert says["MLflow: rights"] == "it asks for no user"
+    assert says["Prefect"] == f"{address}/api answers, 3.8.8 there and {metadata.version('prefect')} here"
+    assert says["Prefect: rights"].startswith("asks for no password; ")
     assert says["DVC remote team"].endswith("can be read and written, and holds nothing yet")
     assert "on main, 1 file differs" in says["git"]
     assert says["params.yaml"] == "describes a run (classification, 3 rounds)"
@@ -203,5 +206,5 @@ def test_the_command(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         cli.main()
     told = json.loads(capsys.readouterr().out)
     assert (leave.value.code, told["wrong"]) == (1, 1)
-    assert set(told["findings"][0]) == {"about", "state", "says", "do"}
+    assert set(told["findings"][0]) == {"about", "state", "says", "do", "facts"}
     assert {finding["about"] for finding in told["findings"]} > {"python", "cores", "memory", "git", "device", "Prefect"}
