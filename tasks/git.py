@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -200,6 +201,43 @@ def commits_of(workspace: Path, path: str) -> list[str]:
     """Return the commits of every branch and tag that changed a file of the project, oldest first."""
     done = git(workspace, "log", "--all", "--topo-order", "--reverse", "--format=%H", "--", path)
     return done.stdout.decode().split()
+
+
+def blobs_named(workspace: Path, patterns: Sequence[str], *, tips: bool = False) -> dict[str, str]:
+    """Return blob -> path of the project's files of these names (`dvc.lock`, `*.dvc`) in all commits that a ref or HEAD leads to.
+
+    `tips`: only in the commits at which a ref or HEAD points. UserError where Git cannot read one of them.
+    """
+    walk = "--no-walk" if tips else "--full-history"
+    places = [f":(glob)**/{pattern}" for pattern in patterns]
+    done = git(workspace, "rev-list", "--objects", "--filter=object:type=blob", "--all", walk, "--", *places)
+    if done.returncode:
+        raise UserError(f"{workspace}: Git cannot read its commits: {_last_words(done)}; `git fsck` says more")
+    pairs = [line.split(" ", 1) for line in os.fsdecode(done.stdout).splitlines()]
+    return {
+        pair[0]: pair[1]
+        for pair in pairs
+        if len(pair) == 2 and any(fnmatchcase(pair[1].rpartition("/")[2], pattern) for pattern in patterns)
+    }
+
+
+def uncommitted(workspace: Path) -> tuple[list[str], list[str]]:
+    """Return the project's files that differ from HEAD or that Git does not know yet, and those of HEAD that are gone."""
+    changed = _names(git(workspace, "diff", "--name-only", "-z", "--relative", "--no-renames", "HEAD", "--", "."))
+    new = _names(git(workspace, "ls-files", "--others", "--exclude-standard", "-z"))
+    there = [name for name in (*changed, *new) if (workspace / name).is_file()]
+    return sorted({*there}), sorted(name for name in changed if not (workspace / name).exists())
+
+
+def _names(done: subprocess.CompletedProcess[bytes]) -> list[str]:
+    return [name for name in os.fsdecode(done.stdout).split("\0") if name]
+
+
+def create_bundle(workspace: Path, place: Path) -> None:
+    """Write all refs, whatever they point at, and all that they lead to, into one file; UserError where Git cannot."""
+    done = git(workspace, "bundle", "create", "--quiet", str(place), "--all")
+    if done.returncode:
+        raise UserError(f"{workspace}: Git makes no bundle: {_last_words(done)}; `git fsck` says more")
 
 
 def refs_of(workspace: Path, prefix: str) -> dict[str, str]:

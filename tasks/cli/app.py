@@ -19,6 +19,7 @@ from tasks.cli.console import answers, answers_alone, err, print_json, shown
 from tasks.cli.doctor import doctor
 from tasks.cli.export import export
 from tasks.cli.init import init
+from tasks.cli.keep import backup, gc, restore
 from tasks.cli.lineage import audit, diff, lineage, publish
 from tasks.cli.predict import predict
 from tasks.cli.promotion import compare, gate, history, promote, rollback
@@ -53,6 +54,9 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     audit: "compactlm audit compactlm-sentiment@champion --html audit.html",
     lineage: "compactlm lineage --down artifacts/data/sets/train.parquet",
     publish: "compactlm publish --rebuild",
+    backup: "compactlm backup /mnt/backup/reviews",
+    restore: "compactlm restore /mnt/backup/reviews",
+    gc: "compactlm gc --keep 5 --yes",
     diff: "compactlm diff compactlm-sentiment/1 compactlm-sentiment/2",
     export: "compactlm export compactlm-sentiment@champion --out exported --key signer.pem",
     shapes: "compactlm shapes --json",

@@ -1,0 +1,221 @@
+"""A backup brings a workspace back where nothing of it is left; what differs stays, and what is damaged is not used."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.errors import ResourceError, UserError
+from tasks.files import digest
+from tasks.git import refs_of
+from tasks.promotion.decide import Request, decide
+from tasks.promotion.decisions import read_log
+from tasks.promotion.drift import registry_faults
+from tasks.promotion.first_champion import settle_champion
+from tasks.registry.backup import backup
+from tasks.registry.listing import list_models
+from tasks.registry.live import publish
+from tasks.registry.restore import restore
+from tasks.registry.tracking import Tracker
+from tasks.running.dvc import pending, read_graph
+from tasks.running.identity import workspace_id
+from tasks.running.start import only_run
+from tests.integration.conftest import shell
+
+NAME = "compactlm-sentiment"
+OWN_PLACES = ("path", "onnx_path")
+
+
+@pytest.fixture
+def project(built: Path, store: Path) -> Path:
+    """A project with a registry, a decision and a refused one, and params that are not committed."""
+    publish(built, settle_champion)
+    refused = {"verdict": "fail", "sentence": "no", "rules": []}
+    decide(Tracker(built, NAME), NAME, Request("promote", "1", "try", "tester"), lambda *_: refused)
+    with (built / "params.yaml").open("a", encoding="utf-8") as file:
+        file.write("# not committed\n")
+    (built / "notes.txt").write_text("new\n", encoding="utf-8")
+    shell(built, "git", "branch", "other")
+    return built
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """Return all that a restored workspace must have again."""
+    tracker = Tracker(folder, NAME)
+    rows = [{key: value for key, value in row.items() if key not in OWN_PLACES} for row in list_models(tracker)]
+    points = {row["run_id"]: tracker.run_points(row["run_id"]) for row in rows}
+    names = ("params.yaml", "notes.txt", "dvc.lock", "decisions.jsonl", "sources.lock")
+    return {
+        "models": rows,
+        "numbers": points,
+        "aliases": tracker.aliases(NAME),
+        "log": read_log(folder),
+        "refs": refs_of(folder, "refs"),
+        "files": {name: (folder / name).read_bytes() for name in names},
+        "artifacts": digest(folder / "artifacts"),
+        "id": workspace_id(folder),
+        "pending": pending(folder, read_graph(folder)),
+        "faults": registry_faults(tracker, NAME),
+    }
+
+
+def empty(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_all_is_deleted_and_all_is_there_again(project: Path, tmp_path: Path) -> None:
+    before = facts(project)
+    assert (before["pending"], before["faults"], before["aliases"]["champion"]) == ([], [], "2")
+    written = backup(project, tmp_path / "backup")
+    assert written["notes"] == []
+    again = backup(project, tmp_path / "backup")  # nothing has changed
+    assert (again["new_bytes"], again["bytes"]) == (0, written["bytes"])
+    shutil.rmtree(project)
+    answer = restore(tmp_path / "backup", empty(project))
+    assert (answer["lacking"], answer["refs"]) == ([], 3)
+    assert facts(project) == before
+    assert facts(Path(restore(tmp_path / "backup", empty(tmp_path / "elsewhere"))["workspace"])) == before
+
+
+def test_a_fresh_clone_gets_what_git_does_not_bring(project: Path, tmp_path: Path) -> None:
+    before = facts(project)
+    backup(project, tmp_path / "backup")
+    shell(tmp_path, "git", "clone", "-q", str(project), "clone")
+    shutil.rmtree(project)
+    restore(tmp_path / "backup", tmp_path / "clone")
+    shell(tmp_path / "clone", "git", "update-ref", "-d", "refs/remotes/origin/main")
+    after = facts(tmp_path / "clone")
+    after["refs"] = {name: blob for name, blob in after["refs"].items() if not name.startswith("refs/remotes/")}
+    assert after == before
+    with pytest.raises(UserError, match=r"mlflow\.db"):  # it has been opened since
+        restore(tmp_path / "backup", tmp_path / "clone")
+
+
+LOST: dict[str, tuple[str, ...]] = {
+    "the cache": (".dvc/cache",),
+    "mlflow": (".compactlm/mlflow",),
+    "all of .compactlm and artifacts": (".compactlm", "artifacts"),
+}
+
+
+@pytest.mark.parametrize("lost", LOST.values(), ids=LOST)
+def test_what_was_lost_comes_back_and_the_rest_is_left_alone(project: Path, tmp_path: Path, lost: tuple[str, ...]) -> None:
+    backup(project, tmp_path / "backup")
+    for name in lost:
+        shutil.rmtree(project / name)
+    answer = restore(tmp_path / "backup", project)
+    assert answer["lacking"] == []
+    assert answer["there"] > 0
+    assert registry_faults(Tracker(project, NAME), NAME) == []
+    assert pending(project, read_graph(project)) == []
+
+
+def _edit_params(project: Path) -> None:
+    (project / "params.yaml").write_text("seed: 1\n", encoding="utf-8")
+
+
+def _decide_more(project: Path) -> None:
+    shell(project, "git", "update-ref", "-d", "refs/compactlm/decisions/00000002")
+    shell(project, "sh", "-c", "git update-ref refs/compactlm/decisions/00000002 $(echo other | git hash-object -w --stdin)")
+
+
+def _commit(project: Path) -> None:
+    shell(project, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "--allow-empty", "-m", "next")
+
+
+def _other_object(project: Path) -> None:
+    place = next(path for path in (project / ".dvc/cache/files/md5").glob("??/*") if path.stat().st_size)
+    place.chmod(0o644)
+    place.write_bytes(b"x")
+
+
+DIFFERING: dict[str, tuple[Callable[[Path], None], str]] = {
+    "params": (_edit_params, r"params\.yaml"),
+    "a decision": (_decide_more, "refs/compactlm/decisions/00000002 .* in the backup"),
+    "a commit": (_commit, r"HEAD \(commit .* here, .* in the backup"),
+    "an object": (_other_object, "DVC's cache: files/md5"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), DIFFERING.values(), ids=DIFFERING)
+def test_what_differs_is_not_written_over(project: Path, tmp_path: Path, change: Callable[[Path], None], words: str) -> None:
+    backup(project, tmp_path / "backup")
+    shutil.rmtree(project / ".compactlm")
+    change(project)
+    before = digest(project)["sha256"]
+    with pytest.raises(UserError, match=f"nothing was restored, for it would write over .*{words}.*; move that away"):
+        restore(tmp_path / "backup", project)
+    shutil.rmtree(project / ".compactlm", ignore_errors=True)  # the lock of the workspace
+    assert digest(project)["sha256"] == before
+
+
+def test_a_damaged_backup_is_found_before_anything_is_written(project: Path, tmp_path: Path) -> None:
+    backup(project, tmp_path / "backup")
+    place = max((tmp_path / "backup" / "objects").rglob("*"), key=lambda path: path.stat().st_size)
+    place.write_bytes(place.read_bytes()[:-1] + b"?")
+    with pytest.raises(UserError, match="the backup is damaged, so nothing was restored"):
+        restore(tmp_path / "backup", empty(tmp_path / "new"))
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_damaged_object_is_left_out_and_said(project: Path, tmp_path: Path) -> None:
+    _other_object(project)
+    answer = backup(project, tmp_path / "backup")
+    assert len(answer["damaged"]) == 1
+    assert "other bytes than their names say" in answer["notes"][0]
+
+
+def test_a_backup_is_of_one_moment(project: Path, tmp_path: Path) -> None:
+    with only_run(project), pytest.raises(ResourceError, match="another run is under way"):
+        backup(project, tmp_path / "backup")
+    database = project / ".compactlm/mlflow/mlflow.db"
+    with contextlib.closing(sqlite3.connect(database)) as writer:
+        writer.execute("UPDATE registered_models SET description = 'half done'")
+        backup(project, tmp_path / "backup")  # a transaction that is open is not in it
+        writer.rollback()
+    restore(tmp_path / "backup", empty(tmp_path / "new"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "new/.compactlm/mlflow/mlflow.db")) as reader:
+        assert reader.execute("SELECT description FROM registered_models").fetchall() != [("half done",)]
+        assert reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_older_commits_bring_what_they_name(project: Path, tmp_path: Path) -> None:
+    shell(project, "git", "add", "-A")
+    _commit(project)
+    first = (project / "dvc.lock").read_text(encoding="utf-8")
+    (project / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n", encoding="utf-8")
+    for name in refs_of(project, "refs/compactlm/runs"):
+        shell(project, "git", "update-ref", "-d", name)
+    shutil.rmtree(project / ".compactlm")
+    shutil.rmtree(project / "artifacts")
+    answer = backup(project, tmp_path / "backup")
+    manifest = json.loads(Path(answer["manifest"]).read_text(encoding="utf-8"))
+    named = [line.split()[-1] for line in first.splitlines() if "md5:" in line]
+    here = {name.removeprefix("files/md5/").replace("/", "") for name in manifest["cache"]}
+    assert {name for name in named if (project / ".dvc/cache/files/md5" / name[:2] / name[2:]).exists()} <= here
+    shutil.rmtree(project / ".dvc/cache")
+    assert "outputs that commits or runs name are not in DVC's cache here" in backup(project, tmp_path / "poor")["notes"][0]
+
+
+@pytest.mark.parametrize("case", ["inside", "no commit", "not empty"])
+def test_a_place_that_cannot_serve_is_refused(project: Path, tmp_path: Path, case: str) -> None:
+    if case == "inside":
+        with pytest.raises(UserError, match="a backup inside of the project is lost with it"):
+            backup(project, project / "backup")
+    elif case == "no commit":
+        shutil.rmtree(project / ".git")
+        with pytest.raises(UserError, match="Git has no commit of this project"):
+            backup(project, tmp_path / "backup")
+    else:
+        backup(project, tmp_path / "backup")
+        (empty(tmp_path / "new") / "a.txt").touch()
+        with pytest.raises(UserError, match="neither empty nor a compactlm project"):
+            restore(tmp_path / "backup", tmp_path / "new")
