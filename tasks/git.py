@@ -203,22 +203,41 @@ def commits_of(workspace: Path, path: str) -> list[str]:
     return done.stdout.decode().split()
 
 
-def blobs_named(workspace: Path, patterns: Sequence[str], *, tips: bool = False) -> dict[str, str]:
+def blobs_named(workspace: Path, patterns: Sequence[str]) -> dict[str, str]:
     """Return blob -> path of the project's files of these names (`dvc.lock`, `*.dvc`) in all commits that a ref or HEAD leads to.
 
-    `tips`: only in the commits at which a ref or HEAD points. UserError where Git cannot read one of them.
+    UserError where Git cannot read one of these commits.
     """
-    walk = "--no-walk" if tips else "--full-history"
     places = [f":(glob)**/{pattern}" for pattern in patterns]
-    done = git(workspace, "rev-list", "--objects", "--filter=object:type=blob", "--all", walk, "--", *places)
+    listed = _asked(workspace, "rev-list", "--objects", "--all", "--full-history", "--", *places)
+    pairs = [line.partition(" ") for line in os.fsdecode(listed).splitlines()]
+    found = {name: path for name, _, path in pairs if _is_named(path, patterns)}
+    asked = "".join(f"{name}\n" for name in found).encode()
+    kinds = git(workspace, "cat-file", "--batch-check", given=asked).stdout.decode().splitlines()
+    folders = {line.split()[0] for line in kinds if " tree " in line}  # which may have such names, too
+    return {name: path for name, path in found.items() if name not in folders}
+
+
+def blobs_at_tips(workspace: Path, patterns: Sequence[str]) -> dict[str, str]:
+    """Return the same of those commits alone at which a ref or HEAD points."""
+    found: dict[str, str] = {}
+    for commit in _asked(workspace, "rev-list", "--no-walk", "--all").decode().split():
+        for line in os.fsdecode(_asked(workspace, "ls-tree", "-r", "-z", commit)).split("\0")[:-1]:
+            facts, _, path = line.partition("\t")
+            if _is_named(path, patterns) and " blob " in facts:
+                found[facts.split()[2]] = path
+    return found
+
+
+def _is_named(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(Path(path).name, pattern) for pattern in patterns)
+
+
+def _asked(workspace: Path, *words: str) -> bytes:
+    done = git(workspace, *words)
     if done.returncode:
         raise UserError(f"{workspace}: Git cannot read its commits: {_last_words(done)}; `git fsck` says more")
-    pairs = [line.split(" ", 1) for line in os.fsdecode(done.stdout).splitlines()]
-    return {
-        pair[0]: pair[1]
-        for pair in pairs
-        if len(pair) == 2 and any(fnmatchcase(pair[1].rpartition("/")[2], pattern) for pattern in patterns)
-    }
+    return done.stdout
 
 
 def uncommitted(workspace: Path) -> tuple[list[str], list[str]]:

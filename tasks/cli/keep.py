@@ -95,6 +95,26 @@ def gc(
     show(answer, as_json, *_gc_lines(answer, keep))
 
 
+def merge_lock(
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="What both sides began with.")],
+    ours: Annotated[Path, typer.Argument(metavar="OURS", help="Our side; the merge is written there.")],
+    theirs: Annotated[Path, typer.Argument(metavar="THEIRS", help="The other side.")],
+    name: Annotated[str, typer.Argument(metavar="[PATH]", help="The file that is merged.")] = "dvc.lock",
+    as_json: Json = False,
+) -> None:
+    """Merge dvc.lock or sources.lock entry by entry; for Git, which calls it once it is told to.
+
+    Of a stage that both sides changed ours is kept and marked to run again. Exit code 2 leaves our side as it is.
+    """
+    from tasks.params.file import read_text
+    from tasks.running.merge_lock import merge
+
+    merged = merge(read_text(base), read_text(ours), read_text(theirs), name)
+    ours.write_text(merged.text, encoding="utf-8")
+    again = f"{name}: both sides changed {', '.join(merged.both)}; `dvc status` shows what runs again" if merged.both else ""
+    show({"path": name, "both_changed": merged.both}, as_json, *([again] if again else []))
+
+
 @contextmanager
 def _held(workspace: Path) -> Iterator[None]:
     """Let no decision be made meanwhile; where there is no Git, the command says so itself."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.errors import UserError
-from tasks.git import blobs_named, read_blobs
+from tasks.git import blobs_at_tips, blobs_named, read_blobs
 from tasks.running.objects import md5, names_in
 
 LOCK: Final = "dvc.lock"
@@ -16,7 +16,7 @@ NAMING: Final = (LOCK, "?*.dvc")  # files in which DVC names objects
 
 def texts_in_git(workspace: Path, *, tips: bool = False) -> list[str]:
     """Return what these files say in all commits that a ref leads to, or only where refs point; UserError for a broken one."""
-    blobs = {f"{path} ({blob})": blob for blob, path in blobs_named(workspace, NAMING, tips=tips).items()}
+    blobs = {f"{path} ({blob})": blob for blob, path in (blobs_at_tips if tips else blobs_named)(workspace, NAMING).items()}
     contents = read_blobs(workspace, blobs)
     for name, content in contents.items():
         if not content and blobs[name] != EMPTY:
