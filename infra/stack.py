@@ -27,6 +27,9 @@ from infra.program import as_user
 from tasks.children import LOOPBACK, QUIET_MLFLOW, answers, end, free_port, local_opener, own_path, start
 from tasks.errors import ResourceError, UserError
 
+USAGE: Final = """usage: python -m infra.stack FOLDER [--bytes=s3://BUCKET|memory] [--project=MODEL_NAME]
+       python -m infra.stack FOLDER backup DEST [--bytes=s3://BUCKET]
+       python -m infra.stack FOLDER restore DEST [--bytes=s3://BUCKET] [--at=TIME]"""
 ROOT: Final = Path(__file__).resolve().parents[1]
 ROLES: Final = ("reader", "runner", "promoter")
 MEMORY: Final = "memory"  # an S3 of moto's that forgets all when it ends: for tests
@@ -166,7 +169,7 @@ class Stack:
 
     def __enter__(self) -> Stack:
         try:
-            self._prepare()
+            self.prepare()
             started = {one.name: one for one in self.processes()}
             for name in BENEATH:
                 if name in started:
@@ -237,18 +240,18 @@ class Stack:
     def _data(self) -> Path:
         return self.folder / "postgres"
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Make what the processes find on disk: a database cluster, and the settings of MLflow's users."""
         auth = ["[mlflow]", "default_permission = NO_PERMISSIONS", f"database_uri = {self.database('mlflow_auth')}"]
         auth += ["admin_username = admin", "authorization_function = mlflow.server.auth:authenticate_request_basic_auth"]
         # A password is hashed for each request otherwise, a run makes hundreds, and a hash takes tenths of a second.
         auth += ["auth_cache_ttl_seconds = 60", ""]
-        _write_private(self.folder / "basic_auth.ini", "\n".join(auth))
+        write_private(self.folder / "basic_auth.ini", "\n".join(auth))
         if (self._data / "PG_VERSION").exists():
             return
         self._data.mkdir(exist_ok=True)
         told = self.folder / "password"
-        _write_private(told, self.password("database"))
+        write_private(told, self.password("database"))
         if as_user("postgres"):
             shutil.chown(self._data, "postgres", "postgres")
             shutil.chown(told, "postgres", "postgres")
@@ -269,6 +272,12 @@ class Stack:
 
     def _make_places(self) -> None:
         """Make the databases and the bucket that are not there yet."""
+        self.make_databases()
+        if self.bytes_at == MEMORY:
+            local_opener.open(urllib.request.Request(f"{self.url('s3')}/{BUCKET}", method="PUT"), timeout=30).close()
+
+    def make_databases(self) -> None:
+        """Make the databases that are not there yet."""
         port = str(self.settings["ports"]["postgres"])
         env = {**os.environ, "PGPASSWORD": self.password("database")}
         where = ["-h", LOOPBACK, "-p", port, "-U", OWNER]
@@ -277,14 +286,12 @@ class Stack:
         for name in DATABASES:
             if name not in there:
                 subprocess.run([postgres_program("createdb"), *where, name], env=env, check=True)
-        if self.bytes_at == MEMORY:
-            local_opener.open(urllib.request.Request(f"{self.url('s3')}/{BUCKET}", method="PUT"), timeout=30).close()
 
     def _make_users(self) -> None:
         for role in ROLES:
             self._ask("POST", "2.0/mlflow/users/create", {"username": role, "password": self.password(role)})
             lines = [f"export {name}='{value}'\n" for name, value in self.environment(role).items()]
-            _write_private(self.folder / f"{role}.env", "".join(lines))
+            write_private(self.folder / f"{role}.env", "".join(lines))
 
     def _ask(self, method: str, path: str, content: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Return what MLflow answers its administrator; nothing for what is there already."""
@@ -323,18 +330,27 @@ def _call(command: Sequence[str]) -> None:
         raise ResourceError(f"{command[0]}: {done.stderr.strip()}; as root, its folder must be one that `postgres` can reach")
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
+    """Write a text that its owner alone may read."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
 
 
 def main() -> None:
-    """Start the stack of a folder and keep it until Ctrl-C; see infra/README.md."""
+    """Start the stack of a folder and keep it until Ctrl-C, or back it up, or restore it; see infra/README.md."""
     words, options = [word for word in sys.argv[1:] if "=" not in word], dict(w.split("=", 1) for w in sys.argv[1:] if "=" in w)
-    if len(words) != 1 or words[0].startswith("-") or options.keys() - {"--bytes", "--project"}:
-        sys.exit("usage: python -m infra.stack FOLDER [--bytes=s3://BUCKET|memory] [--project=MODEL_NAME]")
+    keeps = len(words) == 3 and words[1] in ("backup", "restore")
+    if not (len(words) == 1 or keeps) or words[0].startswith("-") or options.keys() - {"--bytes", "--project", "--at"}:
+        sys.exit(USAGE)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if keeps:
+            from infra import keep
+
+            stack, place = Stack(Path(words[0]).absolute(), options.get("--bytes", "")), Path(words[2]).absolute()
+            did = keep.backup(stack, place) if words[1] == "backup" else keep.restore(stack, place, options.get("--at"))
+            sys.stdout.write("".join(f"{name}: {value}\n" for name, value in did.items()))
+            return
         with Stack(Path(words[0]).absolute(), options.get("--bytes", "")) as stack:
             if "--project" in options:
                 stack.prepare_project(options["--project"])
