@@ -5,6 +5,7 @@ It is asked with settings of our own: what a person has set for reading by eye m
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import shutil
@@ -209,13 +210,15 @@ def blobs_named(workspace: Path, patterns: Sequence[str]) -> dict[str, str]:
     UserError where Git cannot read one of these commits.
     """
     places = [f":(glob)**/{pattern}" for pattern in patterns]
-    listed = _asked(workspace, "rev-list", "--objects", "--all", "--full-history", "--", *places)
-    pairs = [line.partition(" ") for line in os.fsdecode(listed).splitlines()]
-    found = {name: path for name, _, path in pairs if _is_named(path, patterns)}
-    asked = "".join(f"{name}\n" for name in found).encode()
-    kinds = git(workspace, "cat-file", "--batch-check", given=asked).stdout.decode().splitlines()
-    folders = {line.split()[0] for line in kinds if " tree " in line}  # which may have such names, too
-    return {name: path for name, path in found.items() if name not in folders}
+    words = ("--all", "--full-history", "--root", "-m", "--raw", "--no-abbrev", "--no-renames", "-z", "--format=")
+    parts = os.fsdecode(_asked(workspace, "log", *words, "--", *places)).split("\0")
+    found = {}
+    for facts, path in itertools.pairwise(parts):
+        columns = facts.strip().split()
+        # Modes and blobs before and after, and what happened; links and submodules are no files of DVC's.
+        if facts.lstrip().startswith(":") and columns[1].startswith("100") and _is_named(path, patterns):
+            found[columns[3]] = path
+    return found
 
 
 def blobs_at_tips(workspace: Path, patterns: Sequence[str]) -> dict[str, str]:

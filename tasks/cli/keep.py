@@ -35,7 +35,7 @@ def backup(
     from tasks.registry.backup import backup as make_backup
 
     workspace = find_project()
-    with _held(workspace):  # between two decisions, not within one
+    with _held(workspace), err.status("backing up"):  # between two decisions, not within one
         answer = make_backup(workspace, folder)
     head = (
         f"{answer['files']} files, {size(answer['bytes'])}, of which {size(answer['new_bytes'])} new, and {answer['refs']} refs "
@@ -58,7 +58,8 @@ def restore(
     """
     from tasks.registry.restore import restore as bring_back
 
-    answer = bring_back(folder.absolute(), Path.cwd(), at)
+    with err.status("restoring"):
+        answer = bring_back(folder.absolute(), Path.cwd(), at)
     answer["faults"] = _faults(Path(answer["workspace"]))
     lines = [
         f"{answer['workspace']}: as it was at {answer['backup']}: {answer['written']} files written, "
@@ -106,10 +107,10 @@ def merge_lock(
 
     Of a stage that both sides changed ours is kept and marked to run again. Exit code 2 leaves our side as it is.
     """
-    from tasks.params.file import read_text
     from tasks.running.merge_lock import merge
 
-    merged = merge(read_text(base), read_text(ours), read_text(theirs), name)
+    base_text, our_text, their_text = (path.read_bytes().decode(errors="replace") for path in (base, ours, theirs))
+    merged = merge(base_text, our_text, their_text, name)
     ours.write_text(merged.text, encoding="utf-8")
     again = f"{name}: both sides changed {', '.join(merged.both)}; `dvc status` shows what runs again" if merged.both else ""
     show({"path": name, "both_changed": merged.both}, as_json, *([again] if again else []))

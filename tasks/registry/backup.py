@@ -51,6 +51,7 @@ class _Seen:
     damaged: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
 
     @property
     def notes(self) -> list[str]:
@@ -66,6 +67,8 @@ class _Seen:
                 f"{len(self.damaged)} objects of DVC's cache have other bytes than their names say, and were left out: "
                 f"{shortened(self.damaged)}; remove them, then `dvc fetch` or run again"
             )
+        if self.links:
+            notes.append(f"links that are not committed are not in it: {shortened(self.links)}; commit them")
         if self.outside:
             notes.append(f"sources outside of the project are not in it: {shortened(self.outside)}; keep copies of them yourself")
         if is_shared():
@@ -85,6 +88,8 @@ def backup(workspace: Path, folder: Path) -> dict[str, Any]:
         known = vault.read(KIND) if vault.times() else {}
         seen = _Seen(vault, known)
         kept, gone = uncommitted(workspace)
+        seen.links = [name for name in kept if (workspace / name).is_symlink()]
+        kept = [name for name in kept if name not in seen.links]
         always = [path.relative_to(workspace).as_posix() for name in ALWAYS for path in workspace.glob(name)]
         names = sorted({*kept, *always, *_own_files(workspace)} - {*DATABASES})
         objects = _objects(workspace, seen)

@@ -149,14 +149,11 @@ def _with_ancestors(index: Index, choice: Choice) -> set[str]:
     """Add the versions from which those that stay descend, and return the runs of rounds that stay with them."""
     staying: set[str] = set()
     while True:
-        models = {
-            own_tags(entry.tags).get("model_id"): f"{entry.name}/{entry.version}"
-            for entry in index.versions
-            if key_of(entry) in choice.reasons
-        }
+        held = [entry for entry in index.versions if key_of(entry) in choice.reasons]
+        models = {own_tags(entry.tags).get("model_id", "") for entry in held} - {""}
         runs = {run.run_id for run in index.rounds.values() if run.model_id in models}
         runs |= {above for run_id in runs for above in _above(index, index.rounds[run_id])}
-        by_model = {index.rounds[run_id].model_id for run_id in runs if run_id in index.rounds}
+        by_model = {index.rounds[run_id].model_id for run_id in runs if run_id in index.rounds} - {""}
         new = [
             entry
             for entry in index.versions

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from tasks.errors import UserError
@@ -47,6 +47,7 @@ def restore(folder: Path, start: Path, at: str | None = None) -> dict[str, Any]:
     manifest = vault.read(KIND, at)
     bundle = Kept(**manifest["git"]["bundle"])
     files, objects = files_in(manifest, "files"), files_in(manifest, "cache")
+    _require_inside([*files, *objects, *manifest["gone"]], folder)
     workspace = _place(start, manifest["git"])
     vault.require_whole([bundle, *files.values(), *objects.values()])
     needed = sum(kept.size_bytes for kept in (bundle, *files.values(), *objects.values()))
@@ -79,6 +80,14 @@ def restore(folder: Path, start: Path, at: str | None = None) -> dict[str, Any]:
         "lacking": lacking,
         "seconds": round(time.monotonic() - began, 2),
     }
+
+
+def _require_inside(names: Iterable[str], folder: Path) -> None:
+    """Raise UserError for a name that leads out of the project, or into Git's own folder: no backup of ours has one."""
+    parts = {name: PurePosixPath(name).parts for name in names}
+    odd = sorted(name for name, path in parts.items() if name.startswith("/") or ".." in path or ".git" in path)
+    if odd:
+        raise UserError(f"{folder}: its manifest names {shortened(odd)}, where nothing is restored; somebody made it by hand")
 
 
 def _place(start: Path, facts: Mapping[str, Any]) -> Path:

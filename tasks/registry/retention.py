@@ -7,8 +7,9 @@ finds what is left of an earlier one that was cut short.
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,8 @@ from tasks.artifacts import ROUNDS
 from tasks.errors import UserError
 from tasks.files import parse_object
 from tasks.git import has_git, is_shallow, refs_of
-from tasks.registry.dropped import Dropped, DroppedVersion, read_dropped, record_dropped
+from tasks.params.file import model_name
+from tasks.registry.dropped import Dropped, DroppedVersion, dropped_versions, read_dropped, record_dropped
 from tasks.registry.keeping import Choice, Index, choose, key_of, read_index
 from tasks.registry.named import names_of, texts_here
 from tasks.registry.reading import own_tags
@@ -30,7 +32,14 @@ from tasks.running.objects import md5, names_here, outputs_in, with_files
 from tasks.running.start import only_run
 
 OWNED: Final = ".compactlm"
-UNFINISHED: Final = ("audit-*", "rebuild-*", "tmp*", "**/.partial-*", "**/*.partial")  # what a kill leaves, below .compactlm
+UNFINISHED: Final = (
+    "audit-*",
+    "gc-*",
+    "rebuild-*",
+    "tmp*",
+    "**/.partial-*",
+    "**/*.partial",
+)  # what a kill leaves, below .compactlm
 OLD_SECONDS: Final = 3600.0  # somebody may still be at work on what is younger
 
 
@@ -130,14 +139,17 @@ def _names(workspace: Path, tracker: Tracker | None, plan: Plan) -> set[str]:
     names |= names_of(record["dvc_lock"] for record in newest.values())
     index = plan.index
     gone = _gone_rounds(index, plan.choice) if index else {}
-    going = {ref for ref, blob in refs_of(workspace, REFS).items() if blob in plan.choice.records}
+    left_out = {ref for ref, blob in refs_of(workspace, REFS).items() if blob in plan.choice.records}
     for record in read_runs(workspace):
-        if record["ref"] not in going:
+        if record["ref"] not in left_out:
             without = gone.get(record["inputs_digest"], set())
             names |= {name for path, name in outputs_in(record["dvc_lock"]).items() if not _is_in(path, without)}
     if tracker is not None:
-        staying = [entry for entry in tracker.versions() if entry not in plan.choice.going]
-        names |= _of_receipts(tracker, index, staying, plan.choice)
+        going = {key_of(entry) for entry in plan.choice.going}
+        own = {*newest, model_name(workspace)}  # a server may hold those of others
+        staying = [entry for name in own for entry in tracker.versions(name) if key_of(entry) not in going]
+        with tempfile.TemporaryDirectory(prefix="gc-", dir=workspace / OWNED) as scratch:
+            names |= _of_receipts(tracker, index, staying, plan.choice.runs, Path(scratch))
     return names
 
 
@@ -153,7 +165,9 @@ def _is_in(path: str, rounds: Iterable[str]) -> bool:
     return any(path.startswith(f"{ROUNDS}/{name}/") for name in rounds)
 
 
-def _of_receipts(tracker: Tracker, index: Index | None, staying: Iterable[RegisteredVersion], choice: Choice) -> set[str]:
+def _of_receipts(
+    tracker: Tracker, index: Index | None, staying: Iterable[RegisteredVersion], gone: Collection[str], scratch: Path
+) -> set[str]:
     """Return the objects in the receipts of the runs in which the staying versions were made, but for rounds that go."""
     names: set[str] = set()
     places: dict[str, set[str]] = {}  # run -> its rounds that go
@@ -162,10 +176,10 @@ def _of_receipts(tracker: Tracker, index: Index | None, staying: Iterable[Regist
         if tracker.has_run(run_id):
             pipeline = tracker.parent_of(run_id) or run_id
             rounds = index.pipelines.get(pipeline, {}) if index else {}
-            places[pipeline] = {name for name, run in rounds.items() if run in choice.runs}
+            places[pipeline] = {name for name, run in rounds.items() if run in gone}
             places[run_id] = set()
     for run_id, without in places.items():
-        folder = tracker.run_files(run_id, "receipts", tracker.workspace / OWNED)
+        folder = tracker.run_files(run_id, "receipts", scratch)
         for path in folder.glob("*.json") if folder else ():
             content = path.read_bytes()
             names |= {md5(content), *_in_receipt(content, without)}
@@ -202,11 +216,13 @@ def _leftovers(workspace: Path) -> dict[Path, int]:
 def remove(workspace: Path, plan: Plan, keep: int, at: str, actor: str) -> None:
     """Remove what the plan says; call it while the plan is held. What is cut short is finished by the next call."""
     choice = plan.choice
-    if choice.going or choice.records:
+    known = dropped_versions(read_dropped(workspace))
+    new = [entry for entry in choice.going if (entry.name, own_tags(entry.tags)["model_sha256"], entry.version) not in known]
+    if new or choice.records:
         record_dropped(workspace, _dropped(plan, keep, at, actor))
     if plan.index is not None and (dropped := read_dropped(workspace)):
         tracker = Tracker(workspace)
-        versions = [(entry["model"], entry["version"]) for one in dropped for entry in one["versions"]]
+        versions = {(entry["model"], entry["version"]) for one in dropped for entry in one["versions"]}
         runs, models = ({each for one in dropped for each in one[key]} for key in ("runs", "models"))
         tracker.take_away(versions, runs, models)
     for folder in (*plan.folders, *plan.leftovers):

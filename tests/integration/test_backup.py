@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tasks.cli import app as cli
 from tasks.errors import ResourceError, UserError
 from tasks.files import digest
 from tasks.git import refs_of
@@ -27,6 +28,7 @@ from tasks.registry.tracking import Tracker
 from tasks.running.dvc import pending, read_graph
 from tasks.running.identity import workspace_id
 from tasks.running.start import only_run
+from tasks.running.vault import Vault
 from tests.integration.conftest import shell
 
 NAME = "compactlm-sentiment"
@@ -219,3 +221,36 @@ def test_a_place_that_cannot_serve_is_refused(project: Path, tmp_path: Path, cas
         (empty(tmp_path / "new") / "a.txt").touch()
         with pytest.raises(UserError, match="neither empty nor a compactlm project"):
             restore(tmp_path / "backup", tmp_path / "new")
+
+
+def test_the_commands_say_what_they_did(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(folder: Path, *arguments: str) -> tuple[int, str]:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("sys.argv", ["compactlm", *arguments])
+        with pytest.raises(SystemExit) as leave:
+            cli.main()
+        return int(leave.value.code or 0), capsys.readouterr().out
+
+    code, words = said(project, "backup", "../backup")
+    assert (code, words.splitlines()[-1]) == (0, "to bring it back: compactlm restore ../backup")
+    code, words = said(project, "gc", "--keep", "1")
+    assert (code, words.splitlines()[0]) == (0, "would go: no version; 0B in all")
+    shutil.rmtree(project)
+    code, words = said(empty(tmp_path / "new"), "restore", "../backup")
+    assert (code, words.splitlines()[1:]) == (0, ["registry: as it was decided", "next: compactlm audit"])
+    code, words = said(empty(tmp_path / "more"), "restore", "../backup", "--at", "never", "--json")
+    assert (code, "--at never" in json.loads(words)["error"]) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/x", ".git/hooks/post-checkout"])
+def test_a_manifest_that_leads_out_of_the_project_is_refused(project: Path, tmp_path: Path, name: str) -> None:
+    backup(project, tmp_path / "backup")
+    vault = Vault(tmp_path / "backup")
+    manifest = vault.read("workspace")
+    manifest["files"][name] = manifest["files"]["params.yaml"]
+    vault.seal({key: value for key, value in manifest.items() if key not in ("format", "made_at")})
+    with pytest.raises(UserError, match=r"its manifest names .*, where nothing is restored"):
+        restore(tmp_path / "backup", empty(tmp_path / "new"))
+    assert list((tmp_path / "new").iterdir()) == []
