@@ -30,22 +30,37 @@ from tasks.running.identity import workspace_id
 from tasks.running.start import only_run
 from tasks.running.vault import Vault
 from tests.integration.conftest import shell
+from tests.once import made_once
 
 NAME = "compactlm-sentiment"
 OWN_PLACES = ("path", "onnx_path")
 
 
-@pytest.fixture
-def project(built: Path, store: Path) -> Path:
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory, built_template: Path, store_template: Path) -> Path:
     """A project with a registry, a decision and a refused one, and params that are not committed."""
-    publish(built, settle_champion)
-    refused = {"verdict": "fail", "sentence": "no", "rules": []}
-    decide(Tracker(built, NAME), NAME, Request("promote", "1", "try", "tester"), lambda *_: refused)
-    with (built / "params.yaml").open("a", encoding="utf-8") as file:
-        file.write("# not committed\n")
-    (built / "notes.txt").write_text("new\n", encoding="utf-8")
-    shell(built, "git", "branch", "other")
-    return built
+
+    def make(folder: Path) -> None:
+        project = Path(shutil.copytree(built_template, folder / "project", symlinks=True))
+        (project / ".compactlm/mlflow").mkdir(parents=True)
+        shutil.copyfile(store_template, project / ".compactlm/mlflow/mlflow.db")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            publish(project, settle_champion)
+            refused = {"verdict": "fail", "sentence": "no", "rules": []}
+            decide(Tracker(project, NAME), NAME, Request("promote", "1", "try", "tester"), lambda *_: refused)
+        with (project / "params.yaml").open("a", encoding="utf-8") as file:
+            file.write("# not committed\n")
+        (project / "notes.txt").write_text("new\n", encoding="utf-8")
+        shell(project, "git", "branch", "other")
+
+    return made_once(tmp_path_factory, "recorded", make) / "project"
+
+
+@pytest.fixture
+def project(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Path(shutil.copytree(recorded, tmp_path / "project", symlinks=True))
 
 
 def facts(folder: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from tasks.running.merge_lock import merge
 from tasks.running.objects import names_here, object_path
 from tasks.running.start import only_run
 from tests.integration.conftest import shell
+from tests.once import made_once
 
 NAME = "compactlm-sentiment"
 AT = "2026-12-01T12:00:00Z"
@@ -46,13 +47,27 @@ def run_again(project: Path, rate: str) -> None:
     shell(project, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", rate)
 
 
-@pytest.fixture
-def project(built: Path, store: Path) -> Path:
+@pytest.fixture(scope="session")
+def thrice(tmp_path_factory: pytest.TempPathFactory, built_template: Path, store_template: Path) -> Path:
     """A project after three runs: versions 1 to 3, 4 and 5; r2 is champion, and r3 was another each time."""
-    publish(built, settle_champion)
-    run_again(built, "4.0e-3")
-    run_again(built, "3.0e-3")
-    return built
+
+    def make(folder: Path) -> None:
+        project = Path(shutil.copytree(built_template, folder / "project", symlinks=True))
+        (project / ".compactlm/mlflow").mkdir(parents=True)
+        shutil.copyfile(store_template, project / ".compactlm/mlflow/mlflow.db")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            publish(project, settle_champion)
+            run_again(project, "4.0e-3")
+            run_again(project, "3.0e-3")
+
+    return made_once(tmp_path_factory, "thrice", make) / "project"
+
+
+@pytest.fixture
+def project(thrice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Path(shutil.copytree(thrice, tmp_path / "project", symlinks=True))
 
 
 def gone(project: Path, keep: int, yes: bool = True) -> dict[str, Any]:
