@@ -6,6 +6,7 @@ SQLite's own backup), and the objects of DVC's cache that anything names. `tasks
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import tempfile
 import time
@@ -86,6 +87,10 @@ def backup(workspace: Path, folder: Path) -> dict[str, Any]:
     vault = Vault(folder)
     with only_run(workspace, AUDIT), _databases(workspace, folder) as copies:
         known = vault.read(KIND) if vault.times() else {}
+        if known and known["workspace"] != (own := workspace_id(workspace)):
+            raise UserError(
+                f"{folder}: it holds backups of another workspace ({known['workspace']}, this is {own}); name another folder"
+            )
         seen = _Seen(vault, known)
         kept, gone = uncommitted(workspace)
         seen.links = [name for name in kept if (workspace / name).is_symlink()]
@@ -150,7 +155,9 @@ def _own_files(workspace: Path) -> list[str]:
 def _databases(workspace: Path, folder: Path) -> Iterator[dict[str, Path]]:
     """Give name -> a copy of each database as it stands at one moment, whoever writes meanwhile."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".databases-", dir=folder) as scratch:
+    for left in folder.glob(".scratch-*"):  # by a kill
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=".scratch-", dir=folder) as scratch:
         copies = {}
         for number, name in enumerate(name for name in DATABASES if (workspace / name).is_file()):
             if is_shared() and name.startswith(OWN):
@@ -220,7 +227,7 @@ def _git(workspace: Path, seen: _Seen) -> dict[str, Any]:
     }
     if before and all(before[key] == facts[key] for key in ("refs", "head")):
         return {**facts, "bundle": before["bundle"]}
-    with tempfile.TemporaryDirectory(prefix=".bundle-", dir=seen.vault.folder) as scratch:
+    with tempfile.TemporaryDirectory(prefix=".scratch-", dir=seen.vault.folder) as scratch:
         create_bundle(workspace, Path(scratch) / BUNDLE)
         return {**facts, "bundle": described({"": seen.vault.put(Path(scratch) / BUNDLE)})[""]}
 

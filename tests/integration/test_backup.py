@@ -222,6 +222,15 @@ def test_older_commits_bring_what_they_name(project: Path, tmp_path: Path) -> No
     assert "outputs that commits or runs name are not in DVC's cache here" in backup(project, tmp_path / "poor")["notes"][0]
 
 
+def test_a_folder_is_for_one_workspace(project: Path, tmp_path: Path) -> None:
+    backup(project, tmp_path / "backup")
+    (tmp_path / "backup" / ".scratch-killed").mkdir()
+    backup(project, tmp_path / "backup")
+    assert not (tmp_path / "backup" / ".scratch-killed").exists()
+    with pytest.raises(UserError, match="it holds backups of another workspace"):
+        backup(Path(shutil.copytree(project, tmp_path / "copy", symlinks=True)), tmp_path / "backup")
+
+
 @pytest.mark.parametrize("case", ["inside", "no commit", "not empty"])
 def test_a_place_that_cannot_serve_is_refused(project: Path, tmp_path: Path, case: str) -> None:
     if case == "inside":
