@@ -36,7 +36,7 @@ def backup(
 
     workspace = find_project()
     with _held(workspace), err.status("backing up"):  # between two decisions, not within one
-        answer = make_backup(workspace, folder)
+        answer = make_backup(workspace, folder.resolve())
     head = (
         f"{answer['files']} files, {size(answer['bytes'])}, of which {size(answer['new_bytes'])} new, and {answer['refs']} refs "
         f"in {answer['seconds']:.1f} s: {answer['manifest']}"
@@ -59,7 +59,7 @@ def restore(
     from tasks.registry.restore import restore as bring_back
 
     with err.status("restoring"):
-        answer = bring_back(folder.absolute(), Path.cwd(), at)
+        answer = bring_back(folder.resolve(), Path.cwd(), at)
     answer["faults"] = _faults(Path(answer["workspace"]))
     lines = [
         f"{answer['workspace']}: as it was at {answer['backup']}: {answer['written']} files written, "

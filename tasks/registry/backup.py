@@ -129,7 +129,7 @@ def backup(workspace: Path, folder: Path) -> dict[str, Any]:
 
 
 def _refuse(workspace: Path, folder: Path) -> None:
-    if folder.absolute().is_relative_to(workspace):
+    if folder.resolve().is_relative_to(workspace.resolve()):
         raise UserError(f"{folder}: a backup inside of the project is lost with it; name a folder outside of {workspace}")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: it is a file; name a folder")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tasks.errors import ResourceError, UserError
-from tasks.files import digest
+from tasks.files import digest, read_json
 from tasks.git import refs_of
 from tasks.params.file import apply_overrides
 from tasks.promotion.decide import Request, decide
@@ -26,6 +26,7 @@ from tasks.registry.retention import planned, remove, summary
 from tasks.registry.runs import read_runs
 from tasks.registry.tracking import Tracker
 from tasks.running.dvc import pending, read_graph
+from tasks.running.identity import take_id
 from tasks.running.merge_lock import merge
 from tasks.running.objects import names_here, object_path
 from tasks.running.start import only_run
@@ -67,7 +68,10 @@ def thrice(tmp_path_factory: pytest.TempPathFactory, built_template: Path, store
 @pytest.fixture
 def project(thrice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Path(shutil.copytree(thrice, tmp_path / "project", symlinks=True))
+    made = Path(shutil.copytree(thrice, tmp_path / "project", symlinks=True))
+    take_id(made, str(read_json(thrice / ".compactlm/workspace.json")["id"]))  # as if it had been moved
+    Tracker(made)  # which lets the store name its files where they are now
+    return made
 
 
 def gone(project: Path, keep: int, yes: bool = True) -> dict[str, Any]:
