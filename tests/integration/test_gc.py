@@ -37,10 +37,11 @@ NAME = "compactlm-sentiment"
 AT = "2026-12-01T12:00:00Z"
 
 
-def run_again(project: Path, rate: str) -> None:
-    """Change r3, and bring everything up to date as a run does."""
+def run_again(project: Path, rate: str, rounds: tuple[str, ...] = ("r3",)) -> None:
+    """Change rounds, and bring everything up to date as a run does."""
     text = (project / "params.yaml").read_text(encoding="utf-8").rstrip()
-    changed = apply_overrides(text + "\n", [f"rounds.r3.learning_rate={rate}"], "params.yaml").rstrip()
+    changes = [f"rounds.{name}.learning_rate={rate}" for name in rounds]
+    changed = apply_overrides(text + "\n", changes, "params.yaml").rstrip()
     (project / "params.yaml").write_text(f"{changed}\n# {rate[0]}", encoding="utf-8")
     shell(project, sys.executable, "-m", "dvc", "repro", "-q")
     publish(project, settle_champion)
@@ -126,6 +127,23 @@ def test_what_goes_is_gone_and_what_stays_is_whole(project: Path) -> None:
 
     run_again(project, "2.0e-3")
     assert numbers(project) == ["1", "2", "5", "6"]  # no number comes twice
+
+
+def test_a_run_of_which_nothing_stays_goes_whole(project: Path) -> None:
+    for rate in ("2.0e-3", "1.0e-3"):
+        run_again(project, rate, ("r1", "r2", "r3"))
+    records = len(read_runs(project))
+    answer = gone(project, 1)
+    assert [row["version"] for row in answer["versions"]] == [3, 4, 5, 6, 7, 8]
+    assert numbers(project) == ["1", "2", "9", "10", "11"]
+    assert len(read_runs(project)) == records - 1
+    [dropped] = read_dropped(project)
+    alive = {*Tracker(project).find_runs({})}
+    assert alive.isdisjoint(dropped["runs"])
+    refs = refs_of(project, "refs")
+    publish(project, settle_champion)
+    assert (refs_of(project, "refs"), {*Tracker(project).find_runs({})}) == (refs, alive)
+    assert registry_faults(Tracker(project, NAME), NAME) == []
 
 
 def test_what_a_decision_names_stays_even_a_refused_one(project: Path) -> None:
