@@ -217,6 +217,7 @@ def test_an_honest_audit_on_the_servers_has_no_fail(recorded: Path, team: Team) 
     assert (report.code, report.json["result"], report.json["counts"]["FAIL"]) == (0, "PASS", 0), report.err
 
 
+@pytest.mark.slow
 def test_the_servers_come_back_from_their_backup_with_users_aliases_and_bytes(recorded: Path, team: Team, tmp_path: Path) -> None:
     before = team.run("reader", recorded, "models", "--json").json
     first = keep.backup(team.stack, tmp_path / "backup")
