@@ -174,6 +174,40 @@ def test_what_differs_is_not_written_over(project: Path, tmp_path: Path, change:
     assert digest(project)["sha256"] == before
 
 
+@pytest.mark.parametrize("calls", [0, 60])
+def test_what_was_cut_short_is_finished_by_the_same_command(
+    project: Path, tmp_path: Path, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = facts(project)
+    left = {"put": calls, "bring": calls}
+
+    def dying(name: str) -> Callable[..., Any]:
+        real = getattr(Vault, name)
+
+        def call(*arguments: Any) -> Any:
+            left[name] -= 1
+            if left[name] < 0:
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        return call
+
+    place = empty(tmp_path / "new")
+    for name, work in (
+        ("put", lambda: backup(project, tmp_path / "backup")),
+        ("bring", lambda: restore(tmp_path / "backup", place)),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(Vault, name, dying(name))
+            with pytest.raises(KeyboardInterrupt):
+                work()
+        if name == "put":
+            with pytest.raises(UserError, match="there is no backup"):
+                restore(tmp_path / "backup", place)
+        work()
+    assert facts(place) == before
+
+
 def test_a_damaged_backup_is_found_before_anything_is_written(project: Path, tmp_path: Path) -> None:
     backup(project, tmp_path / "backup")
     place = max((tmp_path / "backup" / "objects").rglob("*"), key=lambda path: path.stat().st_size)
