@@ -212,13 +212,14 @@ def fetch_objects(workspace: Path, names: Iterable[str]) -> str:
 
 
 def checkout(workspace: Path) -> list[str]:
-    """Bring the outputs that dvc.lock names from the cache into the workspace; return those of which it lacks files."""
+    """Bring what dvc.lock and `.dvc` files name from the cache into the workspace; return that of which it lacks files."""
     from dvc.exceptions import CheckoutError
 
     with _open(workspace) as repo:
         locked = read_lock(workspace).get("stages", {})
-        # As DVC calls them from where we are.
-        if stages := [stage.addressing for stage in repo.index.stages if stage.name in locked]:
+        # As DVC calls them from where we are; that of a `.dvc` file has no name.
+        named = [(getattr(stage, "name", None), stage.addressing) for stage in repo.index.stages]
+        if stages := [address for name, address in named if name is None or name in locked]:
             try:
                 repo.checkout(stages)
             except CheckoutError as error:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,16 @@ def test_a_fresh_clone_gets_what_git_does_not_bring(project: Path, tmp_path: Pat
     assert after == before
     with pytest.raises(UserError, match=r"mlflow\.db"):  # it has been opened since
         restore(tmp_path / "backup", tmp_path / "clone")
+
+
+def test_what_a_person_gave_to_dvc_comes_back_too(project: Path, tmp_path: Path) -> None:
+    (project / "own.bin").write_bytes(b"a person's own")
+    shell(project, sys.executable, "-m", "dvc", "add", "-q", "own.bin")
+    backup(project, tmp_path / "backup")
+    answer = restore(tmp_path / "backup", empty(tmp_path / "new"))
+    assert answer["lacking"] == []
+    assert (tmp_path / "new/own.bin").read_bytes() == b"a person's own"
+    assert digest(tmp_path / "new/artifacts") == digest(project / "artifacts")
 
 
 LOST: dict[str, tuple[str, ...]] = {
