@@ -129,6 +129,7 @@ def test_what_goes_is_gone_and_what_stays_is_whole(project: Path) -> None:
     assert numbers(project) == ["1", "2", "5", "6"]  # no number comes twice
 
 
+@pytest.mark.slow
 def test_a_run_of_which_nothing_stays_goes_whole(project: Path) -> None:
     for rate in ("2.0e-3", "1.0e-3"):
         run_again(project, rate, ("r1", "r2", "r3"))
