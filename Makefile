@@ -12,6 +12,7 @@ help: ## show this list
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --quiet -r requirements.lock
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	-@git config merge.compactlm.driver '"$(CURDIR)/$(BIN)/compactlm" merge-lock %O %A %B %P' 2>/dev/null
 	touch $@
 
 setup: .venv/installed ## create the virtual environment and install the locked dependencies

@@ -28,6 +28,9 @@ from infra.mlflow_server import AUTH_DATABASE, write_private
 from tasks.children import LOOPBACK, QUIET_MLFLOW, answers, end, free_port, local_opener, own_path, start
 from tasks.errors import ResourceError, UserError
 
+USAGE: Final = """usage: python -m infra.stack FOLDER [--bytes=s3://BUCKET|memory] [--project=MODEL_NAME]
+       python -m infra.stack FOLDER backup DEST [--bytes=s3://BUCKET]
+       python -m infra.stack FOLDER restore DEST [--bytes=s3://BUCKET] [--at=TIME]"""
 ROOT: Final = Path(__file__).resolve().parents[1]
 ROLES: Final = ("reader", "runner", "promoter")
 MEMORY: Final = "memory"  # an S3 of moto's that forgets all when it ends: for tests
@@ -219,7 +222,7 @@ class Stack:
 
     def __enter__(self) -> Stack:
         try:
-            self._prepare()
+            self.prepare()
             started = {one.name: one for one in self.processes()}
             for name in BENEATH:
                 if name in started:
@@ -290,7 +293,7 @@ class Stack:
     def _data(self) -> Path:
         return self.folder / "postgres"
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Make what the processes find on disk: a database cluster."""
         make_cluster(self._data, self.password("database"), "--no-sync")
 
@@ -305,9 +308,13 @@ class Stack:
 
     def _make_places(self) -> None:
         """Make the databases and the bucket that are not there yet."""
-        make_databases(self.port("postgres"), self.password("database"))
+        self.make_databases()
         if self.bytes_at == MEMORY:
             local_opener.open(urllib.request.Request(f"{self.url('s3')}/{BUCKET}", method="PUT"), timeout=30).close()
+
+    def make_databases(self) -> None:
+        """Make the databases that are not there yet."""
+        make_databases(self.port("postgres"), self.password("database"))
 
     def make_users(self) -> None:
         """Make MLflow's users of all roles, and a file for each that its members source."""
@@ -337,12 +344,20 @@ class Stack:
 
 
 def main() -> None:
-    """Start the stack of a folder and keep it until Ctrl-C; see infra/README.md."""
+    """Start the stack of a folder and keep it until Ctrl-C, or back it up, or restore it; see infra/README.md."""
     words, options = [word for word in sys.argv[1:] if "=" not in word], dict(w.split("=", 1) for w in sys.argv[1:] if "=" in w)
-    if len(words) != 1 or words[0].startswith("-") or options.keys() - {"--bytes", "--project"}:
-        sys.exit("usage: python -m infra.stack FOLDER [--bytes=s3://BUCKET|memory] [--project=MODEL_NAME]")
+    keeps = len(words) == 3 and words[1] in ("backup", "restore")
+    if not (len(words) == 1 or keeps) or words[0].startswith("-") or options.keys() - {"--bytes", "--project", "--at"}:
+        sys.exit(USAGE)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if keeps:
+            from infra import keep
+
+            stack, place = Stack(Path(words[0]).absolute(), options.get("--bytes", "")), Path(words[2]).absolute()
+            did = keep.backup(stack, place) if words[1] == "backup" else keep.restore(stack, place, options.get("--at"))
+            sys.stdout.write("".join(f"{name}: {value}\n" for name, value in did.items()))
+            return
         with Stack(Path(words[0]).absolute(), options.get("--bytes", "")) as stack:
             if "--project" in options:
                 stack.prepare_project(options["--project"])

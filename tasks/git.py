@@ -5,6 +5,7 @@ It is asked with settings of our own: what a person has set for reading by eye m
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -202,6 +204,64 @@ def commits_of(workspace: Path, path: str) -> list[str]:
     """Return the commits of every branch and tag that changed a file of the project, oldest first."""
     done = git(workspace, "log", "--all", "--topo-order", "--reverse", "--format=%H", "--", path)
     return done.stdout.decode().split()
+
+
+def blobs_named(workspace: Path, patterns: Sequence[str]) -> dict[str, str]:
+    """Return blob -> path of the project's files of these names (`dvc.lock`, `*.dvc`) in all commits that a ref or HEAD leads to.
+
+    UserError where Git cannot read one of these commits.
+    """
+    places = [f":(glob)**/{pattern}" for pattern in patterns]
+    words = ("--all", "--full-history", "--root", "-m", "--raw", "--no-abbrev", "--no-renames", "-z", "--format=")
+    parts = os.fsdecode(_asked(workspace, "log", *words, "--", *places)).split("\0")
+    found = {}
+    for facts, path in itertools.pairwise(parts):
+        columns = facts.strip().split()
+        # Modes and blobs before and after, and what happened; links and submodules are no files of DVC's.
+        if facts.lstrip().startswith(":") and columns[1].startswith("100") and _is_named(path, patterns):
+            found[columns[3]] = path
+    return found
+
+
+def blobs_at_tips(workspace: Path, patterns: Sequence[str]) -> dict[str, str]:
+    """Return the same of those commits alone at which a ref or HEAD points."""
+    found: dict[str, str] = {}
+    for commit in _asked(workspace, "rev-list", "--no-walk", "--all").decode().split():
+        for line in os.fsdecode(_asked(workspace, "ls-tree", "-r", "-z", commit)).split("\0")[:-1]:
+            facts, _, path = line.partition("\t")
+            if _is_named(path, patterns) and " blob " in facts:
+                found[facts.split()[2]] = path
+    return found
+
+
+def _is_named(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(Path(path).name, pattern) for pattern in patterns)
+
+
+def _asked(workspace: Path, *words: str) -> bytes:
+    done = git(workspace, *words)
+    if done.returncode:
+        raise UserError(f"{workspace}: Git cannot read its commits: {_last_words(done)}; `git fsck` says more")
+    return done.stdout
+
+
+def uncommitted(workspace: Path) -> tuple[list[str], list[str]]:
+    """Return the project's files that differ from HEAD or that Git does not know yet, and those of HEAD that are gone."""
+    changed = _names(git(workspace, "diff", "--name-only", "-z", "--relative", "--no-renames", "HEAD", "--", "."))
+    new = _names(git(workspace, "ls-files", "--others", "--exclude-standard", "-z"))
+    there = [name for name in (*changed, *new) if (workspace / name).is_file()]
+    return sorted({*there}), sorted(name for name in changed if not (workspace / name).exists())
+
+
+def _names(done: subprocess.CompletedProcess[bytes]) -> list[str]:
+    return [name for name in os.fsdecode(done.stdout).split("\0") if name]
+
+
+def create_bundle(workspace: Path, place: Path) -> None:
+    """Write all refs, whatever they point at, and all that they lead to, into one file; UserError where Git cannot."""
+    done = git(workspace, "bundle", "create", "--quiet", str(place), "--all")
+    if done.returncode:
+        raise UserError(f"{workspace}: Git makes no bundle: {_last_words(done)}; `git fsck` says more")
 
 
 def refs_of(workspace: Path, prefix: str) -> dict[str, str]:

@@ -28,6 +28,8 @@ LONG = (
     "integration/test_promotion.py",
     "integration/test_tracking.py",
     "integration/test_clones.py",
+    "integration/test_gc.py",
+    "integration/test_backup.py",
     "integration/test_causal_stages.py",
     "integration/test_pairs.py",
     "property/test_families.py",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -200,10 +200,13 @@ def _alias(dossier: Dossier, alias: str, number: str, expected: Mapping[str, str
     return passed("alias", alias, f"points at {here}, as recorded")
 
 
-def inverse(dossier: Dossier, receipts: Receipts, known: Mapping[str, str | None]) -> list[Finding]:
+def inverse(
+    dossier: Dossier, receipts: Receipts, known: Mapping[str, str | None], dropped: Collection[str] = ()
+) -> list[Finding]:
     """Return versions without receipts and judged rounds without a version.
 
     `known`: number of each version -> sha256 of the weights that the receipts of its own run say it has, None without.
+    `dropped`: those of the versions that `compactlm gc` has taken away.
     """
     check = "inverse scan"
     findings: list[Finding] = []
@@ -215,7 +218,7 @@ def inverse(dossier: Dossier, receipts: Receipts, known: Mapping[str, str | None
         else:
             sentence = "the receipts of its run tell of other weights"
             findings += compare(check, subject, known[number], tags.get("model_sha256"), sentence)
-    registered = {tags.get("model_sha256") for tags in dossier.versions.values()}
+    registered = {tags.get("model_sha256") for tags in dossier.versions.values()} | {*dropped}
     for stage in receipts:
         name = stage.removeprefix("gate@")
         if name != stage and weights_of(receipts, name) not in registered:

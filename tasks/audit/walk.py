@@ -26,6 +26,7 @@ from tasks.lineage.chain import edges, parse, producers, rounds_of
 from tasks.lineage.checks import EXIT_CODES, Finding, as_json, failed, overall, unknown
 from tasks.lineage.links import copies_agree, links, merkle
 from tasks.promotion.decisions import LOG
+from tasks.registry.dropped import dropped_versions, read_dropped
 from tasks.registry.runs import REFS, read_runs
 from tasks.registry.tracking import Tracker
 from tasks.running.start import AUDIT, only_run
@@ -101,6 +102,7 @@ def _walk(tracker: Tracker, dossier: Dossier, evidence: Evidence, start: Start, 
     """Return every check of a lineage but its replay."""
     make_view(evidence.places, scratch / "view")
     derived = start(evidence, scratch / "view")
+    workspace = evidence.workspace
     checks = links(evidence.receipts, evidence.stages)
     checks += lock.whose_receipts(evidence) + lock.entries(evidence)
     checks += outputs.in_workspace(evidence) + outputs.in_cache(evidence) + outputs.nowhere(evidence)
@@ -113,7 +115,8 @@ def _walk(tracker: Tracker, dossier: Dossier, evidence: Evidence, start: Start, 
     checks += _mlflow(dossier, evidence) + _decisions(tracker, dossier, scratch)
     say("deriving weights, metrics and verdict again")
     checks += derived()
-    return checks + registry.inverse(dossier, evidence.receipts, _weights_of_versions(tracker, dossier, scratch))
+    dropped = {sha256 for name, sha256, _ in dropped_versions(read_dropped(workspace)) if name == dossier.name}
+    return checks + registry.inverse(dossier, evidence.receipts, _weights_of_versions(tracker, dossier, scratch), dropped)
 
 
 def _mlflow(dossier: Dossier, evidence: Evidence) -> list[Finding]:

@@ -20,6 +20,7 @@ from tasks.cli.console import answers, answers_alone, err, print_json, shown
 from tasks.cli.doctor import doctor
 from tasks.cli.export import export
 from tasks.cli.init import init
+from tasks.cli.keep import backup, gc, merge_lock, restore
 from tasks.cli.lineage import audit, diff, lineage, publish
 from tasks.cli.predict import predict
 from tasks.cli.promotion import compare, gate, history, promote, rollback
@@ -56,6 +57,10 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     audit: "compactlm audit compactlm-sentiment@champion --html audit.html",
     lineage: "compactlm lineage --down artifacts/data/sets/train.parquet",
     publish: "compactlm publish --rebuild",
+    backup: "compactlm backup /mnt/backup/reviews",
+    restore: "compactlm restore /mnt/backup/reviews",
+    gc: "compactlm gc --keep 5 --yes",
+    merge_lock: "compactlm merge-lock BASE OURS THEIRS dvc.lock",
     diff: "compactlm diff compactlm-sentiment/1 compactlm-sentiment/2",
     export: "compactlm export compactlm-sentiment@champion --out exported --key signer.pem",
     shapes: "compactlm shapes --json",
@@ -75,6 +80,8 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     ui: "compactlm ui",
 }
 
+HIDDEN: Final = (merge_lock,)  # Git calls it
+
 app = typer.Typer(
     name="compactlm",
     no_args_is_help=True,
@@ -83,7 +90,7 @@ app = typer.Typer(
     help="Make a language model smaller, and prove what was made.",
 )
 for command, example in COMMANDS.items():
-    app.command(epilog=f"Example: {example}")(command)
+    app.command(epilog=f"Example: {example}", hidden=command in HIDDEN)(command)
 
 
 def main() -> None:

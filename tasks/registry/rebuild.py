@@ -89,7 +89,7 @@ def rebuild_locked(workspace: Path, decided: Decided, say: Say, *, give_up: bool
         if has_store := store_exists(workspace):  # to ask would make one, which the next run would take for what was published
             _refuse_strangers(workspace, known, say)
         recorded, faults = _recorded(records, scratch)
-        committed = committed_runs(workspace, {record["dvc_lock"] for record in records}, scratch)
+        committed = committed_runs(workspace, {record["dvc_lock"] for record in read_runs(workspace, every=True)}, scratch)
         found, trouble = _find(workspace, committed, recorded, known if records else None, say)
         for name in {run.model for run, _ in found} | names if has_store else ():
             decided.refuse(Tracker(workspace), name, log)

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from tasks.errors import UserError
 from tasks.files import parse_object
-from tasks.git import create_ref, has_git, read_refs
+from tasks.git import create_ref, has_git, read_blobs, refs_of
+from tasks.registry.dropped import dropped_records, dropped_versions, read_dropped
 from tasks.running.identity import workspace_id
 
 REFS: Final = "refs/compactlm/runs"
@@ -25,17 +26,26 @@ Run = dict[str, Any]
 console = logging.getLogger("compactlm")
 
 
-def read_runs(workspace: Path, model: str | None = None) -> list[Run]:
+def read_runs(workspace: Path, model: str | None = None, *, every: bool = False) -> list[Run]:
     """Return the recorded runs, oldest first, of one model name or of all; none outside of Git.
 
-    Raises UserError when one of them cannot be read any more.
+    Their `versions` lack those that `compactlm gc` has taken away, and runs of which it took all are left out, unless `every`
+    one is asked for. Raises UserError when one of them cannot be read any more.
     """
+    refs = refs_of(workspace, REFS)
+    dropped = read_dropped(workspace)
+    records, versions = dropped_records(dropped), dropped_versions(dropped)
     runs = []
-    for name, content in read_refs(workspace, REFS).items():
+    for name, content in read_blobs(workspace, refs).items():
         try:
-            runs.append({**parse_object(content), "ref": name})
+            run = {**parse_object(content), "ref": name}
         except ValueError:
             raise UserError(f"{name}: Git cannot read this record of a run any more; fetch it from a clone") from None
+        if not every:
+            kept = {sha: number for sha, number in run["versions"].items() if (run["model"], sha, number) not in versions}
+            run["versions"] = kept
+        if every or refs[name] not in records:
+            runs.append(run)
     return [run for run in runs if model is None or run["model"] == model]
 
 
@@ -49,7 +59,7 @@ def record_run(workspace: Path, run: Mapping[str, Any]) -> bool:
         made_here = [old for old in known if old.get("workspace", own) == own]  # records of former versions do not say
         if made_here and _lasting(made_here[-1]) == _lasting(run):
             return False
-        number = max((number_of(old["ref"]) for old in known), default=0) + 1
+        number = max(map(number_of, refs_of(workspace, REFS)), default=0) + 1
         if create_ref(workspace, f"{REFS}/{number:08d}", json.dumps({**run, "workspace": own}, sort_keys=True)):
             return True
     console.warning("the run is not recorded below %s: Git makes no ref there", REFS)

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -284,6 +284,40 @@ class Tracker(Reader):
             yield
         finally:
             mlflow.set_tracking_uri(None)  # which also takes back the environment variable it had set
+
+    def take_away(self, versions: Iterable[tuple[str, str]], runs: Collection[str], models: Iterable[str]) -> None:
+        """Delete versions (model, number), runs and logged models, those that are still there; records of others forget the runs.
+
+        MLflow counts on, so that no number comes twice. The files of runs and models are left to the caller.
+        """
+        known = {(entry.name, entry.version) for entry in self.all_versions(None)}
+        for name, number in versions:
+            if (name, number) in known:
+                self.client.delete_model_version(name, number)
+        for pipeline in self.find_runs({"kind": "pipeline"}):
+            for key, run_id in self.run_tags(pipeline).items():
+                if key.startswith("round/") and run_id in runs and pipeline not in runs:
+                    self.client.delete_tag(pipeline, PREFIX + key)
+        alive = {*self.find_runs({})}
+        pointers = [model.model_id for run_id in runs for model in self._models_of(run_id)]
+        for model_id in {*models, *pointers}:
+            if self._has_model(model_id):
+                self.client.delete_logged_model(model_id)
+        for run_id in runs:
+            if run_id in alive:
+                self.client.delete_run(run_id)
+
+    def _models_of(self, run_id: str) -> list[Any]:
+        """Return the logged models without bytes of their own that a run has left."""
+        found = self.client.search_logged_models(self._store.experiments(), f"source_run_id = '{run_id}'")
+        return [model for model in found if model.model_type == "checkpoint"]
+
+    def _has_model(self, model_id: str) -> bool:
+        try:
+            self._store.model(model_id)
+        except LookupError:
+            return False
+        return True
 
     def set_alias(self, name: str, alias: str, number: str) -> None:
         """Point an alias at a version, unless it does already."""

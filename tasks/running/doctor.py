@@ -6,7 +6,9 @@ Servers are asked in threads, torch in a process of its own; who has not answere
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +28,7 @@ from tasks.running.servers import PREFECT, REGISTRY, TRACKING
 from tasks.running.sides import database_sides, databases, mlflow_sides, prefect_sides
 from tasks.running.surroundings import place_faults, remote_faults, server_faults, surroundings_remarks
 
+MERGED_BY: Final = "compactlm"  # what .gitattributes calls it
 SECONDS: Final = 4.0  # of all, from the start of the command
 SERVERS: Final = {TRACKING: "MLflow", REGISTRY: "MLflow's registry", PREFECT: "Prefect"}
 
@@ -113,6 +116,12 @@ def _git(workspace: Path | None) -> Iterator[Finding]:
     files = "1 file differs" if changed == 1 else f"{changed} files differ"
     words = f", {files} from the commit, which a run records" if changed else ", nothing uncommitted"
     yield Finding("git", "fine", f"{version}, on {branch}{words}")
+    asked = git(workspace, "check-attr", "merge", "--", "dvc.lock").stdout.decode().strip().endswith(f": {MERGED_BY}")
+    if asked and git(workspace, "config", f"merge.{MERGED_BY}.driver").returncode:
+        program = Path(sys.executable).with_name("compactlm")
+        driver = shlex.quote(f'"{program}" merge-lock %O %A %B %P')
+        says = "dvc.lock is to be merged by stages, and Git is not told how"
+        yield Finding("git", "warning", says, f"git config merge.{MERGED_BY}.driver {driver}")
 
 
 def _place(workspace: Path, environ: Mapping[str, str], params: Params | None) -> Iterator[Finding]:

@@ -309,6 +309,35 @@ def fetch_objects(workspace: Path, names: Iterable[str]) -> str:
     return "" if known else "no DVC remote is configured"
 
 
+def checkout(workspace: Path) -> list[str]:
+    """Bring what dvc.lock and `.dvc` files name from the cache into the workspace; return that of which it lacks files."""
+    from dvc.exceptions import CheckoutError
+
+    with _open(workspace) as repo:
+        locked = read_lock(workspace).get("stages", {})
+        # As DVC calls them from where we are; that of a `.dvc` file has no name.
+        named = [(getattr(stage, "name", None), stage.addressing) for stage in repo.index.stages]
+        if stages := [address for name, address in named if name is None or name in locked]:
+            try:
+                repo.checkout(stages)
+            except CheckoutError as error:
+                return sorted(os.path.relpath(str(place), workspace) for place in error.target_infos)
+    return []
+
+
+def remove_objects(workspace: Path, names: Sequence[str], entries: Sequence[Path]) -> None:
+    """Remove objects by their md5 from the cache, and entries of the run cache, while nothing else of DVC's is at work there."""
+    with _open(workspace) as repo, repo.lock:
+        for entry in entries:
+            entry.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # others of the same stage stay
+                entry.parent.rmdir()
+        # The listings of folders first: one whose files are gone would pass for a whole folder.
+        for name in sorted(names, key=lambda name: (not name.endswith(".dir"), name)):
+            with contextlib.suppress(FileNotFoundError):
+                repo.cache.local.delete(name)
+
+
 def stage_digests(workspace: Path) -> dict[str, str]:
     """Return the sha256 of each stage's entry in dvc.lock: its command, inputs, params and outputs."""
     entries = read_lock(workspace).get("stages", {})

@@ -33,8 +33,19 @@ def workspace_id(workspace: Path) -> str:
         os.close(folder)
 
 
-def _make(place: Path) -> str:
-    made = secrets.token_hex(4)
+def known_id(workspace: Path) -> str | None:
+    """Return the id of this workspace, None as long as it has none."""
+    return _read(workspace / PLACE)
+
+
+def take_id(workspace: Path, known: str) -> None:
+    """Let this workspace be the one that had this id: it was restored from that one's backup."""
+    (workspace / PLACE).parent.mkdir(exist_ok=True)
+    _make(workspace / PLACE, known)
+
+
+def _make(place: Path, known: str = "") -> str:
+    made = known or secrets.token_hex(4)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=place.parent, delete=False) as file:
         json.dump({"id": made, "inode": os.fstat(file.fileno()).st_ino}, file)
     Path(file.name).replace(place)

@@ -14,7 +14,7 @@ from tasks.files import project_of
 from tasks.params.base import Params
 from tasks.params.file import load_params, read_text
 
-AUDIT: Final = "audit"  # what the lock of a workspace says while one reads it
+AUDIT: Final = "audit"  # what the lock of a workspace says while one reads it, or a backup does
 
 
 def find_workspace(start: Path) -> Path:
@@ -75,7 +75,7 @@ def only_run(workspace: Path, kind: str = "run") -> Iterator[None]:
             file.seek(0)
             if file.read() != AUDIT:
                 raise ResourceError(f"{workspace}: another run is under way here; wait for it or stop it") from None
-            logging.getLogger("compactlm").info("waiting for an audit to end")
+            logging.getLogger("compactlm").info("waiting for an audit or a backup to end")
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(kind)

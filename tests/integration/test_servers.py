@@ -9,6 +9,7 @@ import queue
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from importlib import metadata
@@ -17,8 +18,9 @@ from typing import Any
 
 import pytest
 
+from infra import keep
 from infra.stack import Stack
-from tasks.errors import AwayError
+from tasks.errors import AwayError, UserError
 from tasks.files import digest, read_json
 from tasks.git import read_refs
 from tasks.params.file import load_params
@@ -231,6 +233,29 @@ def test_watch_goes_on_after_a_restart_and_says_so(recorded: Path, team: Team) -
 def test_an_honest_audit_on_the_servers_has_no_fail(recorded: Path, team: Team) -> None:
     report = team.run("reader", recorded, "audit", "tiny@champion", "--json")
     assert (report.code, report.json["result"], report.json["counts"]["FAIL"]) == (0, "PASS", 0), report.err
+
+
+@pytest.mark.slow
+def test_the_servers_come_back_from_their_backup_with_users_aliases_and_bytes(recorded: Path, team: Team, tmp_path: Path) -> None:
+    before = team.run("reader", recorded, "models", "--json").json
+    first = keep.backup(team.stack, tmp_path / "backup")
+    assert (tmp_path / "backup").stat().st_mode & 0o077 == 0
+    again = keep.backup(team.stack, tmp_path / "backup")
+    assert again["bytes"] - first["bytes"] < first["bytes"] / 2  # what is in the bucket is there once
+    assert again["new_bytes"] < first["new_bytes"] / 2
+    with tempfile.TemporaryDirectory(prefix="compactlm-restored-") as name:
+        Path(name).chmod(0o711)
+        other = Stack(Path(name))  # from a bucket into a folder, beside the one that runs
+        done = keep.restore(other, tmp_path / "backup")
+        assert done["notes"] == ["other ports than before, for those are in use here: postgres, mlflow, prefect, s3"]
+        with pytest.raises(UserError, match="it is not empty, and nothing there is written over"):
+            keep.restore(other, tmp_path / "backup")
+        with other:
+            restored = Team(other, team._patch, team._capsys)
+            shutil.rmtree(recorded / ".compactlm" / "models", ignore_errors=True)  # downloads of the former server
+            shutil.rmtree(recorded / ".compactlm" / "runs", ignore_errors=True)
+            assert restored.run("reader", recorded, "models", "--json").json == before
+            assert restored.run("reader", recorded, "history", "--check", "--json").json["differences"] == []
 
 
 @pytest.mark.slow

@@ -9,7 +9,22 @@ from typing import Any
 import pytest
 
 from tasks import git as door
-from tasks.git import Snapshot, commits_of, create_ref, edits, git, read_refs, refusal, snapshot, switch, worktree
+from tasks.git import (
+    Snapshot,
+    blobs_at_tips,
+    blobs_named,
+    commits_of,
+    create_ref,
+    edits,
+    git,
+    read_blobs,
+    read_refs,
+    refusal,
+    snapshot,
+    switch,
+    uncommitted,
+    worktree,
+)
 from tests.tampering import changed
 
 CONTENT = {
@@ -195,3 +210,49 @@ def test_a_repository_of_another_user_is_said(edited: Path, monkeypatch: pytest.
     assert "git config --global --add safe.directory" in str(refusal(edited))
     with pytest.raises(UserError, match="belongs to another user"):
         git_state(edited)
+
+
+def test_files_are_found_by_name_in_all_commits_or_at_the_tips(tmp_path: Path) -> None:
+    def commit(content: str) -> None:
+        (tmp_path / "deep/x.dvc").write_text(content, encoding="utf-8")
+        assert git(tmp_path, "add", "-A").returncode == 0
+        assert git(tmp_path, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", content).returncode == 0
+
+    def contents(blobs: dict[str, str]) -> list[bytes]:
+        return sorted(read_blobs(tmp_path, {blob: blob for blob in blobs}).values())
+
+    git(tmp_path, "init", "-q", "-b", "main")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").touch()
+    (tmp_path / "folder.dvc").mkdir()
+    (tmp_path / "folder.dvc/other").touch()
+    commit("first")
+    git(tmp_path, "switch", "-qc", "aside")
+    commit("aside")
+    git(tmp_path, "switch", "-q", "main")
+    commit("second")
+    git(tmp_path, "-c", "user.name=t", "-c", "user.email=t@t", "merge", "-q", "-s", "ours", "-m", "merged", "aside")
+    git(tmp_path, "branch", "-D", "aside")
+    create_ref(tmp_path, "refs/toy/1", "no commit")
+    commit("third")
+    assert contents(blobs_named(tmp_path, ["?*.dvc"])) == [b"aside", b"first", b"second", b"third"]
+    assert contents(blobs_at_tips(tmp_path, ["?*.dvc"])) == [b"third"]
+    assert set(blobs_at_tips(tmp_path, ["?*.dvc"]).values()) == {"deep/x.dvc"}
+
+
+def test_what_is_not_committed_is_listed_from_the_project_on(tmp_path: Path) -> None:
+    project = tmp_path / "below"
+    project.mkdir()
+    git(tmp_path, "init", "-q")
+    for name in ("same", "changed", "gone", ".gitignore"):
+        (project / name).write_text("ignored\n", encoding="utf-8")
+    (tmp_path / "outside").touch()
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "x")
+    (project / "changed").write_text("x", encoding="utf-8")
+    (tmp_path / "outside").write_text("x", encoding="utf-8")
+    (project / "gone").unlink()
+    (project / "new with \u00fc").touch()
+    (project / "ignored").touch()
+    assert uncommitted(project) == (["changed", "new with \u00fc"], ["gone"])

@@ -136,6 +136,17 @@ def test_a_broken_project_is_told(project: Path) -> None:
     assert any("line 1 has a conflict mark" in finding.says for finding in found)
 
 
+def test_the_command_that_merges_dvc_lock_is_asked_for_until_git_knows_it(project: Path) -> None:
+    assert [finding.do for finding in of_project(project) if "merged by stages" in finding.says] == []
+    (project / ".gitattributes").write_bytes((ROOT / ".gitattributes").read_bytes())
+    [told] = [finding.do for finding in of_project(project) if "merged by stages" in finding.says]
+    assert told.startswith("git config merge.compactlm.driver ")
+    subprocess.run(told, shell=True, cwd=project, check=True)
+    assert [finding.do for finding in of_project(project) if "merged by stages" in finding.says] == []
+    driver = subprocess.run(["git", "config", "merge.compactlm.driver"], cwd=project, capture_output=True, text=True, check=True)
+    assert driver.stdout.strip().endswith('compactlm" merge-lock %O %A %B %P')
+
+
 def test_packages_are_compared_with_their_ranges(tmp_path: Path) -> None:
     needs = '["torch>=99,<100", "no-such-thing>=1", "no-such-data==1.0", "numpy>=1", "nothing>1; python_version < \'3\'"]'
     content = f'[project]\nname = "compactlm"\nrequires-python = ">=3.99"\ndependencies = {needs}\n'
