@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from infra import keep
-from infra.stack import DATABASES, Stack
+from infra.cluster import DATABASES
+from infra.stack import Stack
 from tasks.children import LOOPBACK
 from tasks.errors import UserError
 
