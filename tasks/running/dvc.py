@@ -200,6 +200,11 @@ def push(workspace: Path, stages: Sequence[str] = (), runs: bool = True) -> str:
     return _quietly(workspace, "push", *(["--run-cache"] if runs else []), *stages)
 
 
+def pull(workspace: Path, stages: Sequence[str]) -> str:
+    """Bring the outputs of stages here, by dvc.lock, from the cache and the remote; return why that did not go."""
+    return _quietly(workspace, "pull", "--force", *stages)
+
+
 def restore(workspace: Path, name: str) -> bool:
     """Return whether the remote or the cache knew a run of this very stage, whose outputs are in the workspace then.
 

@@ -15,7 +15,7 @@ from typing import Final
 from tasks.errors import ResourceError, UserError
 from tasks.git import commit_of, drop_at, edits, fetch_objects, first_commit, has_commit, push_commit, remotes
 from tasks.params.base import Params, Runtime
-from tasks.running.dvc import Outcome, Stage, StageRunner, default_remote, push
+from tasks.running.dvc import Outcome, Stage, StageRunner, default_remote, pull, push, read_graph, restore
 from tasks.running.servers import PREFECT
 from tasks.running.worktrees import worktree_at
 
@@ -105,11 +105,22 @@ def run_handed_over(home: Path, name: str, commit: str, lock: str, on_line: Call
         _fetch(home, commit)
         place = worktree_at(home, tree, commit, name)
         (place / "dvc.lock").write_text(lock, encoding="utf-8")
-        with StageRunner(place, options=["--pull"]) as runner:
+        _bring(place, name)
+        with StageRunner(place) as runner:
             outcome = runner.run(name, on_line)
         if trouble := push(place, [name]):
             raise ResourceError(f"{name} is done, and its files do not get to the DVC remote: {trouble}")
     return outcome
+
+
+def _bring(place: Path, name: str) -> None:
+    """Bring what a stage reads; and what it writes, where equal work was done anywhere."""
+    stage = next((stage for stage in read_graph(place) if stage.name == name), None)
+    if stage is None:
+        raise UserError(f"dvc.yaml of this commit has no stage {name}")
+    if stage.upstream and (trouble := pull(place, stage.upstream)):  # `dvc repro --pull` asks for folders that no stage names
+        raise ResourceError(f"{name}: what it reads cannot be had from the DVC remote: {trouble}")
+    restore(place, name)
 
 
 def _fetch(home: Path, commit: str) -> None:
