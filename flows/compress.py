@@ -83,7 +83,8 @@ def run_stage(stage: Stage, needed: bool, runner: StageRunner, recorder: Recorde
     pool = recorder.params.runtime.pool_of(name)
     if name == BEFORE and not hands.accept_data:
         refuse_drift(recorder.workspace, recorder.params)
-    with shown as show, recorder.follow(name) if trains else nullcontext():
+    follows = trains and pool is None  # what is trained elsewhere has its curve in its outputs, and is recorded from there
+    with shown as show, recorder.follow(name) if follows else nullcontext():
         outcome = runner.run(name, on_line) if pool is None else hands.pools.run(stage, pool, runner, on_line)
     console.info("%s %s in %.1f s", name, outcome, time.monotonic() - began)
     return outcome, time.monotonic() - began

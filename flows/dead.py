@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,10 +33,12 @@ def tag_of(workspace: Path) -> str:
     return f"workspace:{workspace_id(workspace)}"
 
 
-def mark_dead(workspace: Path, flows: Sequence[str], states: Collection[StateType]) -> int:
+def mark_dead(
+    workspace: Path, flows: Sequence[str], states: Collection[StateType], asked_for: Mapping[str, str] | None = None
+) -> int:
     """Return how many runs of flows in this workspace were still said to be in such states, and mark them as crashed.
 
-    Call it holding the workspace; the run that calls it is not among them.
+    `asked_for`: parameters that they have besides. Call it holding what such runs hold; the run that calls it is not among them.
     """
     asked: dict[str, Any] = {"state": {"type": {"any_": list(states)}}}
     if os.environ.get(API):  # on a server of our own all are this workspace's, those of former versions without a tag, too
@@ -44,7 +46,8 @@ def mark_dead(workspace: Path, flows: Sequence[str], states: Collection[StateTyp
     with get_client(sync_client=True) as client:
         names = FlowFilter(name=FlowFilterName(any_=list(flows)))
         found = client.read_flow_runs(flow_filter=names, flow_run_filter=FlowRunFilter.model_validate(asked))
-        dead = [run.id for run in found if str(run.id) != flow_run.id]
+        wanted = (asked_for or {}).items()
+        dead = [run.id for run in found if str(run.id) != flow_run.id and wanted <= (run.parameters or {}).items()]
         for run_id in dead:
             client.set_flow_run_state(run_id, Crashed(message="it was stopped in the middle, and nothing runs here any more"))
     return len(dead)

@@ -31,7 +31,7 @@ from flows.server import serving
 from flows.watch import check_registry
 from tasks.errors import ParamsError, ResourceError
 from tasks.running.identity import workspace_id
-from tasks.running.scheduled import Schedule
+from tasks.running.scheduled import Schedule, only_tick
 from tasks.running.start import only_run
 
 UTC: Final = "UTC"
@@ -79,19 +79,22 @@ def serve(workspace: Path, times: Times, api_url: str) -> None:
     os.chdir(workspace)  # served runs start in the current directory
     # Prefect reads its environment once, on import, which was before our server had an address.
     with temporary_settings({PREFECT_API_URL: api_url}), serving(workspace, api_url):
-        end_dead_runs(workspace)
+        end_dead_runs(workspace, times.schedule)
         if former := take_over(workspace):
             console.warning("%d deployments of a former version, 'compactlm %s', were replaced", former, workspace.name)
         prefect_serve(*deployments(workspace, times), print_starting_message=False)
 
 
-def end_dead_runs(workspace: Path) -> int:
+def end_dead_runs(workspace: Path, schedule: Schedule | None = None) -> int:
     """Return how many runs were still called running though nothing runs here, and mark them as crashed.
 
-    They are left by a machine or a server that was stopped in their middle. Prefect keeps their place in the limit of one run
-    at a time, and would cancel each later tick for it.
+    Those of runs in the workspace, or of a schedule's. They are left by a machine or a server that was stopped in their middle.
+    Prefect keeps their place in the limit of one run at a time, and would cancel each later tick for it.
     """
     try:
+        if schedule is not None:
+            with only_tick(schedule):
+                return mark_dead(workspace, [scheduled_run.name], UNDER_WAY, {"name": schedule.name})
         with only_run(workspace):
             return mark_dead(workspace, [compress.name, audit_champion.name], UNDER_WAY)
     except ResourceError:  # what is called running does run: `compactlm run`, or another server of flows

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import http.server
 import json
+import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flows.server import configure, mlflow_page, own_page, prefect_server
-from tasks.children import local_opener
+from tasks.children import answers, local_opener, running
 
 URL = "http://127.0.0.1:8123"
 OTHER = {  # of a person who uses another server of Prefect's as well
@@ -36,24 +35,15 @@ def test_the_page_of_prefect_is_told_the_address_that_it_is_served_from(monkeypa
 
 
 @contextmanager
-def another_server(asked: list[str]) -> Iterator[None]:
-    """Hold port 4200 and write down what it is asked for."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_error(404)
-
-        do_POST = do_OPTIONS = do_GET
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 4200), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
+def another_server(home: Path) -> Iterator[Path]:
+    """Run another Prefect server of the person's at port 4200, which writes down what it is asked for; give that file."""
+    log = home / "server.log"
+    home.mkdir()
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | {"PREFECT_HOME": str(home)}
+    command = ["uvicorn", "--factory", "prefect.server.api.server:create_app", "--port", "4200", "--access-log"]
+    with log.open("w") as file, running(command, 5.0, env=env, stdout=file, stderr=file) as child:
+        assert answers(child, "http://127.0.0.1:4200/api/health", 120.0)
+        yield log
 
 
 def shown(url: str, profile: Path) -> str:
@@ -75,14 +65,16 @@ def test_a_browser_sees_the_records_of_this_workspace(store: Path, monkeypatch: 
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     uri = f"sqlite:///{store}"
     MlflowClient(tracking_uri=uri).create_experiment("an-experiment-of-ours")
-    asked: list[str] = []
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     configure(tmp_path)
-    with another_server(asked), prefect_server() as prefect, mlflow_page(uri) as mlflow:
+    with another_server(tmp_path / "other") as log, prefect_server() as prefect, mlflow_page(uri) as mlflow:
         settings = json.loads(local_opener.open(f"{prefect}/ui-settings").read())
         assert settings["api_url"] == f"{prefect}/api"
         with temporary_settings({PREFECT_API_URL: f"{prefect}/api"}), get_client(sync_client=True) as client:
             client.create_flow_from_name("a-flow-of-ours")
         assert "a-flow-of-ours" in shown(f"{prefect}/flows", tmp_path / "profile")
         assert "an-experiment-of-ours" in shown(f"{mlflow}/#/experiments", tmp_path / "profile")
-    assert asked == []
+        assert local_opener.open("http://127.0.0.1:4200/api/health").read() == b"true"
+        asked = [line for line in log.read_text().splitlines() if "HTTP/1" in line]
+    assert asked  # by us, for its health
+    assert [line for line in asked if "/api/health" not in line] == []

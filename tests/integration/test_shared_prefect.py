@@ -21,7 +21,9 @@ from flows.compress import compress
 from flows.dead import tag_of
 from flows.deploy import Times, deployments, end_dead_runs, take_over
 from flows.promote import promote
+from flows.scheduled import scheduled_run
 from flows.server import API, prefect_server
+from tasks.running.scheduled import Schedule, only_tick
 from tasks.running.start import only_run
 from tests.integration.test_serve import wait_for
 
@@ -87,6 +89,22 @@ def test_a_run_that_was_killed_is_crashed_by_the_next_one_here_and_by_no_other(
         assert states() == ["Running", "Crashed"]  # something does run here
     assert end_dead_runs(projects[0]) == 1  # as a server of flows does that starts
     assert states() == ["Crashed", "Crashed"]
+
+
+def test_a_tick_that_was_killed_is_crashed_when_its_schedule_is_served_again(
+    projects: list[Path], client: SyncPrefectClient
+) -> None:
+    ada, bob = projects
+    asked = [(ada, "nightly"), (ada, "weekly"), (bob, "nightly")]
+    ticks = [
+        client.create_flow_run(scheduled_run, parameters={"name": name}, state=Running(), tags=[tag_of(project)]).id
+        for project, name in asked
+    ]
+    schedule = Schedule(ada, "nightly", "origin/main")
+    with only_tick(schedule):
+        assert end_dead_runs(ada, schedule) == 0  # it does run
+    assert end_dead_runs(ada, schedule) == 1
+    assert [client.read_flow_run(tick).state_name for tick in ticks] == ["Crashed", "Running", "Running"]
 
 
 def test_what_a_former_version_served_is_taken_over_by_its_own_workspace_alone(

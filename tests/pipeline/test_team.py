@@ -1,4 +1,4 @@
-"""A team from nothing: servers by one command, a schedule of a branch, a worker and a reader in other clones; then all is killed."""
+"""A team from nothing: servers, a schedule of a branch, a worker and a reader in clones of their own; then all is killed."""
 
 from __future__ import annotations
 
