@@ -143,11 +143,17 @@ def write_tokenizer_files(tokenizer: dict[str, Any], folder: Path) -> None:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny BERT classifier with random, well-spread weights."""
+    folder = tmp_path_factory.mktemp("tiny_model")
+    write_tiny_model(folder)
+    return folder
+
+
+def write_tiny_model(folder: Path) -> None:
+    """Write a tiny BERT classifier with random, well-spread weights."""
     import torch
 
     from tasks.models.checkpoint import classifier_from_config, save_classifier
 
-    folder = tmp_path_factory.mktemp("tiny_model")
     tokenizer = tiny_tokenizer()
     write_tokenizer_files(tokenizer, folder)
     torch.manual_seed(0)
@@ -156,4 +162,3 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
     save_classifier(model, folder, folder)
-    return folder

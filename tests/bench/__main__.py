@@ -29,14 +29,15 @@ NAMES: Final = ("throughput", "noop", "latency", "gates", "decoder", "bert_base"
 TABLES: Final = ("criteria", "masks", "curves", "rivals")
 ROWS: Final = 1024
 TRANSFER_ROWS: Final = 40_000
+ALONE: Final = ("team",)  # minutes, so only by name
 OF_RUNS: Final = ("seeds",)  # which take --runs instead of a workspace
-WITHOUT_A_RUN: Final = ("gates", "decoder", *OF_RUNS)
+WITHOUT_A_RUN: Final = ("gates", "decoder", *ALONE, *OF_RUNS)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the benchmarks named by argv, all of them without a name, and return an exit code."""
     options = _parser().parse_args(argv)
-    known = (*NAMES, *TABLES, *OF_RUNS)
+    known = (*NAMES, *TABLES, *ALONE, *OF_RUNS)
     unknown = sorted(set(options.names) - set(known))
     if unknown:
         _parser().error(f"no benchmark {', '.join(unknown)}; there are {', '.join(known)}")
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"{', '.join(NAMES)}; all of these without a name; {', '.join((*TABLES, *OF_RUNS))}",
+        help=f"{', '.join(NAMES)}; all of these without a name; {', '.join((*TABLES, *ALONE, *OF_RUNS))}",
     )
     parser.add_argument(
         "--rows",
@@ -119,6 +120,10 @@ def _measure(name: str, workspace: Path, options: argparse.Namespace) -> dict[st
         from tests.bench import noop
 
         return noop.measure(workspace, options.turns)
+    if name == "team":
+        from tests.bench import team
+
+        return team.measure()
     if name == "decoder":
         from tests.bench import decoder
 
