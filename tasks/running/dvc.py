@@ -94,7 +94,7 @@ def _open(workspace: Path) -> Any:
 
 def _graph(repo: Any) -> list[Stage]:
     """Return the stages with their edges as DVC draws them; its own graph costs half a second more."""
-    outs = [(out.fs_path, stage.name) for stage in repo.index.stages for out in stage.outs]
+    outs = [(out.fs_path, stage.name) for stage in _stages(repo) for out in stage.outs]
 
     def makers(dep: str) -> set[str]:
         return {name for out, name in outs if out == dep or out.startswith(f"{dep}/") or dep.startswith(f"{out}/")}
@@ -107,9 +107,14 @@ def _graph(repo: Any) -> list[Stage]:
             deps=tuple(sorted(dep.def_path for dep in stage.deps)),
             outs=tuple(sorted(out.def_path for out in stage.outs)),
         )
-        for stage in repo.index.stages
+        for stage in _stages(repo)
     }
     return _in_order(stages)
+
+
+def _stages(repo: Any) -> list[Any]:
+    """Return the stages of dvc.yaml: what `dvc add` has put under DVC's care runs nothing, and has no name."""
+    return [stage for stage in repo.index.stages if hasattr(stage, "name")]
 
 
 def _pending(repo: Any, stages: Iterable[Stage]) -> list[str]:
@@ -130,7 +135,7 @@ def _pending(repo: Any, stages: Iterable[Stage]) -> list[str]:
         return bool(stage.changed_stage() or stage.always_changed or stage.is_callback or any(map(differs, entries)))
 
     with _read_once():
-        changed = {stage.name for stage in repo.index.stages if has_changed(stage)}
+        changed = {stage.name for stage in _stages(repo) if has_changed(stage)}
     waiting: list[str] = []
     for known in stages:
         if known.name in changed or any(name in waiting for name in known.upstream):
@@ -223,7 +228,7 @@ def _restore(name: str) -> int:
     from dvc.stage.cache import RunCacheNotFoundError
 
     with _open(Path.cwd()) as repo:
-        stage = next(each for each in repo.index.stages if each.name == name)
+        stage = next(each for each in _stages(repo) if each.name == name)
         try:
             with _locked(repo):
                 repo.stage_cache.pull(None)

@@ -24,6 +24,7 @@ import pytest
 from tasks.errors import DataError, StageError, UserError
 from tasks.params.file import apply_overrides
 from tasks.running.dvc import BusyError, StageRunner, _fault, pending, read_graph, read_state, stage_digests
+from tests.integration.conftest import shell
 
 
 def wait_for(path: Path) -> None:
@@ -102,6 +103,15 @@ def test_what_has_changed_is_what_dvc_itself_says_and_asking_writes_nothing(buil
         assert set(changed) == {address.rpartition(":")[2] for address in repo.status()}
     assert {stage.name: stage.upstream for stage in stages} == graph
     assert len(changed) == count
+
+
+def test_files_that_dvc_add_tracks_are_no_stages(built: Path) -> None:
+    (built / "rows.csv").write_text("text,label\n")
+    shell(built, sys.executable, "-m", "dvc", "add", "-q", "rows.csv")
+    stages, waiting = read_state(built)
+    assert (len(stages), waiting) == (23, [])
+    (built / "rows.csv").write_text("text,label\na,0\n")  # which is for `dvc add` to be told
+    assert read_state(built)[1] == []
 
 
 def test_looking_prints_nothing_in_a_terminal(fresh: Path) -> None:
