@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import Final, NoReturn
 
 import typer
+from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
 from tasks.cli.alerts import alerts
@@ -26,7 +27,7 @@ from tasks.cli.predict import predict
 from tasks.cli.promotion import compare, gate, history, promote, rollback
 from tasks.cli.run import run, undo
 from tasks.cli.schedule import schedule, schedules, worker
-from tasks.cli.serve import serve, ui
+from tasks.cli.serve import ServeCommand, serve, ui
 from tasks.cli.shapes import measure, shapes
 from tasks.cli.show import models, report, status
 from tasks.cli.watch import watch
@@ -76,11 +77,12 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     schedule: 'compactlm schedule --cron "0 2 * * *" --ref origin/main --name nightly',
     schedules: "compactlm schedules --trigger nightly",
     worker: "compactlm worker gpu --limit 2",
-    serve: 'compactlm serve --cron "0 2 * * *"',
+    serve: "compactlm serve champion --port 8080",
     ui: "compactlm ui",
 }
 
 HIDDEN: Final = (merge_lock,)  # Git calls it
+OF_ITS_OWN: Final = {serve: ServeCommand}  # a command that means another one by some of its words
 
 app = typer.Typer(
     name="compactlm",
@@ -90,7 +92,7 @@ app = typer.Typer(
     help="Make a language model smaller, and prove what was made.",
 )
 for command, example in COMMANDS.items():
-    app.command(epilog=f"Example: {example}", hidden=command in HIDDEN)(command)
+    app.command(epilog=f"Example: {example}", hidden=command in HIDDEN, cls=OF_ITS_OWN.get(command, TyperCommand))(command)
 
 
 def main() -> None:
