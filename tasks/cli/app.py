@@ -25,6 +25,7 @@ from tasks.cli.keep import backup, gc, merge_lock, restore
 from tasks.cli.lineage import audit, diff, lineage, publish
 from tasks.cli.predict import predict
 from tasks.cli.promotion import compare, gate, history, promote, rollback
+from tasks.cli.push import push
 from tasks.cli.run import run, undo
 from tasks.cli.schedule import schedule, schedules, worker
 from tasks.cli.serve import ServeCommand, serve, ui
@@ -64,6 +65,7 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     merge_lock: "compactlm merge-lock BASE OURS THEIRS dvc.lock",
     diff: "compactlm diff compactlm-sentiment/1 compactlm-sentiment/2",
     export: "compactlm export compactlm-sentiment@champion --out exported --key signer.pem",
+    push: "compactlm push champion pushed --license Apache-2.0",
     shapes: "compactlm shapes --json",
     measure: "compactlm measure r3",
     predict: "compactlm predict champion reviews.csv --out answers.csv",

@@ -28,6 +28,7 @@ from tasks.exports.onnx import OnnxClassifier
 from tasks.files import file_sha256, read_json, write_json
 from tasks.using import answers
 from tasks.using.model import ONNX_FILES, find_model
+from tasks.using.server import listening
 from tasks.using.session import load_light, open_file
 from tests.integration import test_predict as predicted
 
@@ -68,8 +69,9 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: object) -> Iterator[Served]:
-    command = [sys.executable, "-c", PROGRAM, "serve", folder, "--port", 0, "--json", *arguments]
+def serving(model: Path | str, *arguments: object, folder: Path = ROOT) -> Iterator[Served]:
+    """Give `compactlm serve MODEL`, called in a folder, when it is ready."""
+    command = [sys.executable, "-c", PROGRAM, "serve", model, "--port", 0, "--json", *arguments]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
     with subprocess.Popen(list(map(str, command)), cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True) as process:
@@ -189,6 +191,8 @@ def test_a_connection_is_kept_and_one_that_says_nothing_harms_nobody(served: Ser
             client.request("POST", "/invocations", json.dumps({"inputs": ["a film"]}), {"Content-Type": "application/json"})
             assert json.load(client.getresponse())["predictions"]
         client.close()
+    with listening("localhost", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP  # else each answer waits for 40 ms
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
