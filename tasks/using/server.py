@@ -16,7 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -79,6 +79,8 @@ async def _body(request: Request, most: int) -> bytes:
                     parts.append(part)
                 elif length > most + DROPPED_BYTES:
                     break
+    except ClientDisconnect:
+        raise RequestError("the body did not come whole") from None  # which nobody hears
     except TimeoutError:
         raise RequestError(f"the body did not come within {BODY_SECONDS:g} s") from None
     if length > most:
