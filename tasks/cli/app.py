@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import Final, NoReturn
 
 import typer
+from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
 from tasks.cli.alerts import alerts
@@ -24,9 +25,10 @@ from tasks.cli.keep import backup, gc, merge_lock, restore
 from tasks.cli.lineage import audit, diff, lineage, publish
 from tasks.cli.predict import predict
 from tasks.cli.promotion import compare, gate, history, promote, rollback
+from tasks.cli.push import push
 from tasks.cli.run import run, undo
 from tasks.cli.schedule import schedule, schedules, worker
-from tasks.cli.serve import serve, ui
+from tasks.cli.serve import ServeCommand, serve, ui
 from tasks.cli.shapes import measure, shapes
 from tasks.cli.show import models, report, status
 from tasks.cli.watch import watch
@@ -63,6 +65,7 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     merge_lock: "compactlm merge-lock BASE OURS THEIRS dvc.lock",
     diff: "compactlm diff compactlm-sentiment/1 compactlm-sentiment/2",
     export: "compactlm export compactlm-sentiment@champion --out exported --key signer.pem",
+    push: "compactlm push champion pushed --license Apache-2.0",
     shapes: "compactlm shapes --json",
     measure: "compactlm measure r3",
     predict: "compactlm predict champion reviews.csv --out answers.csv",
@@ -76,11 +79,12 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     schedule: 'compactlm schedule --cron "0 2 * * *" --ref origin/main --name nightly',
     schedules: "compactlm schedules --trigger nightly",
     worker: "compactlm worker gpu --limit 2",
-    serve: 'compactlm serve --cron "0 2 * * *"',
+    serve: "compactlm serve champion --port 8080",
     ui: "compactlm ui",
 }
 
 HIDDEN: Final = (merge_lock,)  # Git calls it
+OF_ITS_OWN: Final = {serve: ServeCommand}  # a command that means another one by some of its words
 
 app = typer.Typer(
     name="compactlm",
@@ -90,7 +94,7 @@ app = typer.Typer(
     help="Make a language model smaller, and prove what was made.",
 )
 for command, example in COMMANDS.items():
-    app.command(epilog=f"Example: {example}", hidden=command in HIDDEN)(command)
+    app.command(epilog=f"Example: {example}", hidden=command in HIDDEN, cls=OF_ITS_OWN.get(command, TyperCommand))(command)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +31,8 @@ LANGUAGE_MODELS: Final = ("ForCausalLM", "LMHeadModel")
 class Found:
     """A model as a person named it: its plain Hugging Face folder, and its ONNX files by form, those that there are.
 
-    `without` says how to get a file that is not there; `column` is how params.yaml calls the column of the texts.
+    `without` says how to get a file that is not there; `column` is how params.yaml calls the column of the texts, `version`
+    is MODEL/VERSION of one that is registered.
     """
 
     words: str
@@ -40,6 +41,7 @@ class Found:
     without: str
     column: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    version: str | None = None
 
     def file(self, form: str) -> Path | None:
         """Return the ONNX file of a form, None for torch; UserError where there is none."""
@@ -105,7 +107,8 @@ def _version(tracker: Tracker, given: str, own_model: str, column: str | None) -
         files[INT8] = exported / ONNX_FILES[INT8]
     words = f"{model}/{number} ({tags.get('round', '')})"
     without = f"`compactlm export {model}/{number} --out exported` writes it, then `compactlm predict exported`"
-    return Found(words, folder / "model", _there(files), without, column if model == own_model else None)
+    of_own = column if model == own_model else None
+    return Found(words, folder / "model", _there(files), without, of_own, version=f"{model}/{number}")
 
 
 def _is_same(file: Path, sha256: str | None) -> bool:
@@ -123,7 +126,7 @@ def _checked(found: Found) -> Found:
         raise UserError(f"{found.words}: is a {architectures[0]}, which gives no labels; give a ...{CLASSIFIER}")
     if config.get("problem_type") not in (None, "single_label_classification"):
         raise UserError(f"{found.words}: config.json: problem_type: {config['problem_type']}; only one label a text is answered")
-    return Found(found.words, found.folder, found.files, found.without, found.column, config)
+    return replace(found, config=config)
 
 
 def longest_text(found: Found) -> int | None:

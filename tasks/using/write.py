@@ -14,7 +14,7 @@ from tasks.errors import UserError
 from tasks.using.forms import Row
 
 if TYPE_CHECKING:
-    from tasks.using.answers import Answer  # which loads torch
+    from tasks.using.classifier import Answer
 
 SEPARATORS: Final = {"csv": ",", "tsv": "\t"}
 ENDINGS: Final = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "csv", "": "csv"}
@@ -58,10 +58,15 @@ def write(
         writer.writerow([*(_cell(row.get(name)) for name in columns), *(_cell(value) for value in _own(answer, own).values())])
 
 
+def as_shown(score: float) -> float:
+    """Return a score in as many digits as it has."""
+    return float(f"{score:.{DIGITS}g}")
+
+
 def _own(answer: Answer | None, own: Sequence[str]) -> dict[str, Any]:
     if answer is None:
         return dict.fromkeys(own)
-    scores = [float(f"{score:.{DIGITS}g}") for score in (answer.score, *answer.scores)]
+    scores = [as_shown(score) for score in (answer.score, *answer.scores)]
     return dict(zip(own, [answer.label, *scores], strict=False))
 
 

@@ -55,6 +55,7 @@ def end(monkeypatch: pytest.MonkeyPatch, project: Path, *arguments: str) -> int:
         "models",
         "report",
         "serve",
+        "push",
         "ui",
         "gate",
         "promote",
