@@ -29,7 +29,7 @@ class PairClassifier(PythonModel):  # type: ignore[misc]
 
         config = self.model.config
         length = int(config.max_position_embeddings)
-        if config.model_type == "roberta":  # which counts positions from its padding id on
+        if config.model_type in ("roberta", "mpnet"):  # which count positions from their padding id on
             length -= int(config.pad_token_id) + 1
         columns = (model_input[name].tolist() for name in ("text", "text_pair"))
         tokens = self.tokenizer(*columns, padding=True, truncation=True, max_length=length, return_tensors="pt")
