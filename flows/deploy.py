@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,8 @@ def serve(workspace: Path, times: Times, api_url: str) -> None:
     for each other.
     """
     os.chdir(workspace)  # served runs start in the current directory
+    # What Prefect forgets when it is told to end by SIGTERM; it ends all the same.
+    warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited")
     # Prefect reads its environment once, on import, which was before our server had an address.
     with temporary_settings({PREFECT_API_URL: api_url}), serving(workspace, api_url):
         end_dead_runs(workspace, times.schedule)
