@@ -20,6 +20,7 @@ from tasks.cli.console import answers, answers_alone, err, print_json, shown
 from tasks.cli.doctor import doctor
 from tasks.cli.export import export
 from tasks.cli.init import init
+from tasks.cli.join import join
 from tasks.cli.keep import backup, gc, merge_lock, restore
 from tasks.cli.lineage import audit, diff, lineage, publish
 from tasks.cli.predict import predict
@@ -70,6 +71,7 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     check: "compactlm check --set data.source=path:rows.csv",
     run: "compactlm run --set rounds.r3.layers=2",
     undo: "compactlm undo",
+    join: "torchrun --nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-endpoint HOST:29400 --no-python compactlm join",
     status: "compactlm status --json",
     models: "compactlm models --json",
     report: "compactlm report --open",
@@ -90,7 +92,9 @@ app = typer.Typer(
     help="Make a language model smaller, and prove what was made.",
 )
 for command, example in COMMANDS.items():
-    app.command(epilog=f"Example: {example}", hidden=command in HIDDEN)(command)
+    # what follows the command that `join` is to run is that command's
+    parsed = {"allow_interspersed_args": False} if command is join else {}
+    app.command(epilog=f"Example: {example}", hidden=command in HIDDEN, context_settings=parsed)(command)
 
 
 def main() -> None:
