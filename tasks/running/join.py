@@ -178,8 +178,8 @@ class Member:
         for rank in others:
             if fault := self._store.look(f"failed/{rank}"):
                 self._failed_since = self._failed_since or time.monotonic()
-                # a training that the first refuses ends the others', too: then its own words count
-                if time.monotonic() - self._failed_since > OWN_WORDS_SECONDS:
+                # a training that fails at the first ends the others', too: then its own words count
+                if fault["message"] or time.monotonic() - self._failed_since > OWN_WORDS_SECONDS:
                     raise self._fault(rank, fault)
         if silent := self._pulse.silent(others):
             raise self._gone(silent[0])

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from tasks.children import LOOPBACK, free_port
-from tasks.errors import ParamsError, ResourceError
+from tasks.cli.app import main as run_command
+from tasks.errors import ParamsError, ResourceError, UserError
 from tasks.files import digest, read_json
 from tasks.params.classification import ClassificationParams
 from tasks.params.file import check_params
-from tasks.running.group import first_node, read_group
+from tasks.running.group import Store, first_node, read_group
+from tasks.running.join import Pulse, module_of
 from tasks.running.stage import main
 from tests.integration.test_extra_losses_stage import params_of
 from tests.integration.test_processes import killed_at
@@ -278,6 +281,74 @@ def test_external_shares_are_refused_where_whole_weights_are_needed() -> None:
     values["distill"]["average"] = 0.9
     with pytest.raises(ParamsError, match=r"distill\.average needs whole weights"):
         check_params(values, "params.yaml")
+
+
+def forked_join(environ: dict[str, str], folder: Path, words: Sequence[str]) -> None:
+    """Be one node that runs `compactlm join` in its folder."""
+    os.environ.update(environ | {"PYTHONPATH": str(ROOT)})
+    os.chdir(folder)
+    sys.argv = ["compactlm", "join", "--patience", "20", *words]
+    try:
+        run_command()
+    except SystemExit as leave:
+        os._exit(int(leave.code or 0))
+
+
+def run_joined(folders: Sequence[Path], *words: str) -> list[int]:
+    context = multiprocessing.get_context("fork")
+    started = [
+        context.Process(target=forked_join, args=(environ, folder, words))
+        for environ, folder in zip(by_srun(len(folders)), folders, strict=True)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    return [int(process.exitcode or 0) for process in started]
+
+
+def test_all_of_a_joined_command_end_with_its_code_and_see_no_group(workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (workspace / "what.py").write_text("import os, sys\nsys.exit(7 if 'WORLD_SIZE' not in os.environ else 1)\n", encoding="utf-8")
+    assert run_joined([workspace, workspace], "python", "-m", "what") == [7, 7]
+    assert "joined: process 2 of 2 (rank 1)" in capfd.readouterr().err
+
+
+def test_what_a_joined_node_refuses_ends_all_and_the_first_says_it(
+    tiny_families: Path, workspace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    params = external(params_of())
+    paths = student_of(params, tiny_families, workspace)
+    write(params)
+    there = workspace / "there"
+    there.mkdir()  # which has no params.yaml
+    words = ["distill", *map(str, paths), "--out", "out"]
+    assert run_joined([workspace, there], "python", "-m", "tasks", *words) == [2, 2]
+    said = capfd.readouterr().err
+    assert said.count("(rank 1): params.yaml: ") == 2
+    assert not (workspace / "out").exists()
+
+
+def test_only_commands_of_this_project_are_joined() -> None:
+    assert module_of([]) == ["tasks.cli", "run"]
+    assert module_of(["dvc", "repro"]) == ["dvc", "repro"]
+    with pytest.raises(UserError, match="the command is one of `compactlm"):
+        module_of(["bash", "-c", "true"])
+
+
+def test_who_shows_no_life_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.running.join.PULSE_SECONDS", 0.05)
+    monkeypatch.setattr("tasks.running.join.SILENT_SECONDS", 1.0)
+    first, second = (replace(read_group(environ), port=free) for free in [free_port()] for environ in by_srun())
+    pulses = [Pulse(Store(group, host=group.rank == 0, patience=5)) for group in (first, second)]
+    time.sleep(1.5)
+    assert [pulse.silent([0, 1]) for pulse in pulses] == [[], []]
+    pulses[1].stop()
+    deadline = time.monotonic() + 10
+    while pulses[0].silent([1]) != [1]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert pulses[0].silent([0]) == []
+    pulses[0].stop()
 
 
 @pytest.mark.slow
