@@ -71,7 +71,7 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     check: "compactlm check --set data.source=path:rows.csv",
     run: "compactlm run --set rounds.r3.layers=2",
     undo: "compactlm undo",
-    join: "torchrun --nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-endpoint HOST:29400 --no-python compactlm join",
+    join: "compactlm join compactlm run --workers 2",
     status: "compactlm status --json",
     models: "compactlm models --json",
     report: "compactlm report --open",

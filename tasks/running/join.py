@@ -14,9 +14,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from tasks import children
 from tasks.errors import StageError, UserError
@@ -83,8 +84,17 @@ def module_of(command: Sequence[str]) -> list[str]:
     return [MODULES[words[0]], *words[1:]]
 
 
-def join(command: Sequence[str], patience: float) -> int:
-    """Return the exit code of the command, which the first process of the group runs, once it has ended.
+@dataclass(frozen=True)
+class Ended:
+    """How a joined command ended: its exit code, which process of the group this was, and the machines, by rank."""
+
+    code: int
+    rank: int
+    hosts: list[str]
+
+
+def join(command: Sequence[str], patience: float, prints_to: TextIO | None = None) -> Ended:
+    """Return how the command ended, which the first process of the group runs; `prints_to` is its standard output.
 
     ResourceError without a group, or when one of its processes does not appear within `patience` seconds; StageError when one is
     gone later. Whatever raises, what was started here is ended.
@@ -100,7 +110,7 @@ def join(command: Sequence[str], patience: float) -> int:
         say(f"joined: process {group.rank + 1} of {group.count} (rank {group.rank}); {hosts[0]} (rank 0) runs the command")
     member = Member(store, pulse, hosts)
     try:
-        return member.lead(words) if group.rank == 0 else member.follow()
+        return Ended(member.lead(words, prints_to) if group.rank == 0 else member.follow(), group.rank, hosts)
     except RuntimeError as error:  # of the store
         raise StageError("compactlm join", f"the group's store is out of reach ({str(error).splitlines()[0]}); {AGAIN}") from None
     finally:
@@ -114,12 +124,12 @@ class Member:
         self._store, self._pulse, self._hosts, self._group = store, pulse, hosts, store.group
         self._failed_since = 0.0
 
-    def lead(self, words: Sequence[str]) -> int:
+    def lead(self, words: Sequence[str], prints_to: TextIO | None) -> int:
         """Run the command, and tell the others how it ended."""
         code = 1
         try:
             env = _environment(self._group, {children.GROUP: self._group.dumps()})
-            with children.running(words, GRACE_SECONDS, env=env) as child:
+            with children.running(words, GRACE_SECONDS, env=env, stdout=prints_to) as child:
                 code = self._watched(child, self._see_others)
         except KeyboardInterrupt:
             code = 130

@@ -131,7 +131,7 @@ def test_a_stage_of_a_run_is_a_job(cluster: None, here: Path, there: Path, serve
     states = {row["name"]: row["state"] for row in record["stages"] if row["state"] != "skipped"}
     assert states["distill@r2"] == "executed"
     assert "small stage distill@r2" in record["lines"]
-    assert len(list((there / LOGS).glob("*.log"))) == 2  # distill@r2 and evaluate@r2
+    assert list((there / LOGS).glob("*.log"))  # evaluate@r2 is restored: the model has the same bytes
 
 
 @pytest.mark.slow
