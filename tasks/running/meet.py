@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks import children
-from tasks.errors import StageError, UserError
+from tasks.errors import ParamsError, StageError, UserError
 from tasks.files import digest, listing_sha256
 from tasks.lineage.begun import Begun
 from tasks.params.base import Launcher
@@ -27,6 +27,15 @@ def is_bystander(stage: str, environ: Mapping[str, str]) -> bool:
     """Return whether this process of a group has nothing to do: a stage that does not train is the first one's alone."""
     grouped = children.GROUP not in environ and int(environ.get("WORLD_SIZE") or 1) > 1
     return grouped and stage not in TRAINING and int(environ.get("RANK") or 0) > 0
+
+
+def refuse_idle_others(environ: Mapping[str, str]) -> None:
+    """Raise ParamsError where a training that is for one process, or those of a machine, was started by `compactlm join`."""
+    if children.GROUP in environ:
+        raise ParamsError(
+            "params.yaml: runtime.launcher: must be {processes: external, backend: auto, strategy: ddp} (or fsdp) where "
+            "`compactlm join` runs, for the other nodes would do nothing; set it, or run without it"
+        )
 
 
 def leave_group(environ: dict[str, str] | os._Environ[str]) -> None:

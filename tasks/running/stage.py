@@ -39,7 +39,7 @@ from tasks.lineage.loaded import AT_IMPORT, Code
 from tasks.lineage.receipts import Execution, collect_receipt
 from tasks.progress import say
 from tasks.running.launch import TRAINING, in_several, launch
-from tasks.running.meet import is_bystander, leave_group, lost, meet
+from tasks.running.meet import is_bystander, leave_group, lost, meet, refuse_idle_others
 
 InPath = Annotated[Path, "input"]
 OutPath = Annotated[Path, "output"]
@@ -135,6 +135,8 @@ def _main(argv: Sequence[str], started: float, since: Code) -> int:
         leave_group(os.environ)
     elif launcher is not None and launcher.external:
         meet(argv, launcher, begun, inputs)
+    else:
+        refuse_idle_others(os.environ)
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)
     arguments = {name: getattr(options, name) for name in _keywords(run)}

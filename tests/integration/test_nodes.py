@@ -66,21 +66,21 @@ def write(params: ClassificationParams) -> None:
 
 
 @contextmanager
-def nodes(*words: object, env: Sequence[dict[str, str]] = ({}, {})) -> Iterator[list[subprocess.Popen[str]]]:
-    """Start torchrun twice, as on two machines, with what each of its processes runs: `-m MODULE ARGUMENTS`."""
+def nodes(*words: object, static: bool = False) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start torchrun twice, as on two machines, with what each of its processes runs: `-m MODULE ARGUMENTS`.
+
+    `static`: the node numbers are ours; else torchrun gives them out.
+    """
     port, started = free_port(), []
     base = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    options = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"{LOOPBACK}:{port}"]
+    dynamic = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{LOOPBACK}:{port}"]
+    where = ["--master-addr", LOOPBACK, "--master-port", str(port)] if static else dynamic
+    options = ["--nnodes", "2", "--nproc-per-node", "1", *where]
     for number in range(2):
         command = [sys.executable, "-m", "torch.distributed.run", *options, "--node-rank", str(number), "--local-addr", LOOPBACK]
         with Path(f"node{number}.log").open("w", encoding="utf-8") as log:
             node = subprocess.Popen(
-                [*command, *map(str, words)],
-                env={**base, **env[number]},
-                stdout=log,
-                stderr=log,
-                text=True,
-                start_new_session=True,
+                [*command, *map(str, words)], env=base, stdout=log, stderr=log, text=True, start_new_session=True
             )
         started.append(node)
     try:
@@ -328,6 +328,16 @@ def test_what_a_joined_node_refuses_ends_all_and_the_first_says_it(
     assert not (workspace / "out").exists()
 
 
+def test_a_joined_training_that_is_not_external_is_refused(
+    tiny_families: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    params = params_of()
+    paths = student_of(params, tiny_families, workspace)
+    monkeypatch.setenv("COMPACTLM_GROUP", read_group(by_srun()[0]).dumps())
+    assert stage(params, "distill", *paths, "--out", "out") == 2
+    assert "runtime.launcher: must be {processes: external," in capfd.readouterr().err
+
+
 def test_only_commands_of_this_project_are_joined() -> None:
     assert module_of([]) == ["tasks.cli", "run"]
     assert module_of(["dvc", "repro"]) == ["dvc", "repro"]
@@ -352,7 +362,7 @@ def test_who_shows_no_life_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("how", "strategy"), [("joined", "ddp"), ("direct", "ddp"), ("joined", "fsdp")])
+@pytest.mark.parametrize(("how", "strategy"), [("joined", "ddp"), ("static", "ddp"), ("direct", "ddp"), ("joined", "fsdp")])
 def test_two_nodes_of_torchrun_train_what_one_process_trains(
     tiny_families: Path, workspace: Path, how: str, strategy: str
 ) -> None:
@@ -361,7 +371,8 @@ def test_two_nodes_of_torchrun_train_what_one_process_trains(
     assert stage(params, "distill", *paths, "--out", "on1") == 0
     write(external(params, strategy))
     words = ["-m", "tasks", "distill", *paths, "--out", "on2", "--receipt", "two.json"]
-    with nodes(*(["-m", "tasks.cli", "join", "python", *words] if how == "joined" else words)) as started:
+    whole = words if how == "direct" else ["-m", "tasks.cli", "join", "python", *words]
+    with nodes(*whole, static=how == "static") as started:
         assert ended(started) == [0, 0], said()
     assert_same_training(Path("on1"), Path("on2"))
     assert largest_difference(Path("on1"), Path("on2")) < ROUNDING
