@@ -172,6 +172,7 @@ class Member:
         fault = {"stage": stage, "code": code, "message": message}
         self._store.put(f"failed/{self._group.rank}", fault)
         self._wait(lambda: self._store.look("end") is not None, GRACE_SECONDS + OWN_WORDS_SECONDS)
+        self._store.put(f"left/{self._group.rank}", True)
         raise self._fault(self._group.rank, fault)
 
     def _watched(self, child: Popen[Any], look: Callable[[], object]) -> int:
