@@ -182,8 +182,11 @@ def _hear_nothing(_line: str) -> None:
     """Stand for lines that have been told."""
 
 
-def prepare_pool(workspace: Path, pool: str) -> None:
-    """Make a pool of processes, unless there is a pool of the name, and the deployment of this project's stages on it."""
+def prepare_pool(workspace: Path, pool: str, command: str | None = None) -> None:
+    """Make a pool of processes, unless there is a pool of the name, and the deployment of this project's stages on it.
+
+    `command` is what a worker starts for a stage in place of Prefect's engine, such as what makes a job of Slurm of it.
+    """
     with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
     made = stage.to_deployment(
@@ -191,6 +194,7 @@ def prepare_pool(workspace: Path, pool: str) -> None:
         work_pool_name=pool,
         work_queue_name=queue_of(workspace),
         entrypoint_type=EntrypointType.MODULE_PATH,
+        job_variables={} if command is None else {"command": command},
         tags=["compactlm"],
     )
     assert isinstance(made, RunnerDeployment)  # not a coroutine: there is no event loop here

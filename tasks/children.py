@@ -29,6 +29,8 @@ STARTED: Final = "COMPACTLM_STAGE_STARTED"  # when its command began, in seconds
 WARM: Final = "COMPACTLM_WARM"  # the socket of the server that has imported what stages need
 BACKEND: Final = "COMPACTLM_BACKEND"  # how the processes that train one model talk
 STRATEGY: Final = "COMPACTLM_STRATEGY"  # and who of them holds which weights
+GROUP: Final = "COMPACTLM_GROUP"  # the group that a command was started in by `compactlm join`, as JSON
+MEETING: Final = "COMPACTLM_MEETING"  # where in the store of its group the processes of a stage meet
 # For servers of MLflow: it starts seven more processes for jobs we do not have.
 QUIET_MLFLOW: Final = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
@@ -56,6 +58,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
+
+
+def loopback_name() -> str:
+    """Return the name of the network interface on which a machine reaches itself."""
+    return "lo" if sys.platform == "linux" else "lo0"
 
 
 def own_path() -> str:

@@ -21,6 +21,7 @@ from tasks.cli.console import answers, answers_alone, err, print_json, shown
 from tasks.cli.doctor import doctor
 from tasks.cli.export import export
 from tasks.cli.init import init
+from tasks.cli.join import join
 from tasks.cli.keep import backup, gc, merge_lock, restore
 from tasks.cli.lineage import audit, diff, lineage, publish
 from tasks.cli.predict import predict
@@ -73,6 +74,7 @@ COMMANDS: Final[dict[Callable[..., None], str]] = {
     check: "compactlm check --set data.source=path:rows.csv",
     run: "compactlm run --set rounds.r3.layers=2",
     undo: "compactlm undo",
+    join: "compactlm join compactlm run --workers 2",
     status: "compactlm status --json",
     models: "compactlm models --json",
     report: "compactlm report --open",
@@ -94,7 +96,10 @@ app = typer.Typer(
     help="Make a language model smaller, and prove what was made.",
 )
 for command, example in COMMANDS.items():
-    app.command(epilog=f"Example: {example}", hidden=command in HIDDEN, cls=OF_ITS_OWN.get(command, TyperCommand))(command)
+    # what follows the command that `join` is to run is that command's
+    parsed = {"allow_interspersed_args": False} if command is join else {}
+    kind = OF_ITS_OWN.get(command, TyperCommand)
+    app.command(epilog=f"Example: {example}", hidden=command in HIDDEN, cls=kind, context_settings=parsed)(command)
 
 
 def main() -> None:

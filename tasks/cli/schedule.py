@@ -135,15 +135,21 @@ def worker(
     pool: Annotated[str, typer.Argument(help="The work pool, as runtime.pools in params.yaml names it.")],
     limit: Annotated[int, typer.Option(min=1, help="Stages at the same time.")] = 1,
     name: Annotated[str | None, typer.Option(help="The worker's name on Prefect's pages; by default this machine's.")] = None,
+    slurm: Annotated[
+        str | None, typer.Option(metavar="OPTIONS", help="Make each stage a job of Slurm; options of sbatch.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run stages for runs elsewhere, in this clone and on this machine, until Ctrl-C.
+
+    With --slurm, on a login node, each stage is a job (`sbatch --wait`) in this clone, which the nodes must see.
 
     Needs PREFECT_API_URL, a Git remote, and the DVC remote of the run. It needs neither MLflow nor a key to promote with.
     """
     from flows.server import API, configure
     from tasks.running.dvc import default_remote
     from tasks.running.pooled import git_remote, queue_of
+    from tasks.running.slurm import command_of
 
     workspace = find_project()
     faults = [] if os.environ.get(API) else [f"{API}: not set; a worker gets its work from the Prefect server of the runs"]
@@ -153,11 +159,12 @@ def worker(
         faults.append(f"{workspace}: no DVC remote, over which files come and go: `dvc remote add --default team ADDRESS`")
     if faults:
         raise UserError("\n".join(faults))
+    command = None if slurm is None else command_of(slurm)
     configure(workspace)
     from flows import pools
 
     called = name or platform.node()
-    pools.prepare_pool(workspace, pool)
+    pools.prepare_pool(workspace, pool, command)
     facts = {"pool": pool, "queue": queue_of(workspace), "limit": limit, "name": called, "workspace": str(workspace)}
     show(facts, as_json, f"{called} works for the pool {pool} in {workspace}, {limit} at a time; Ctrl-C ends it")
     sys.stdout.flush()

@@ -116,6 +116,7 @@ class Device:
             "backend": self.processes.backend,
             **({"compiled": True} if self.compiled else {}),
             **({} if self.processes.shares is None else {"strategy": "fsdp"}),
+            **({"launcher": "external"} if self.processes.external else {}),
         }
 
 

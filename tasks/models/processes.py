@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tasks.children import BACKEND, STRATEGY
+from tasks.children import BACKEND, MEETING, STRATEGY
 from tasks.errors import ResourceError
 from tasks.models.sharding import Shares
 
@@ -38,6 +38,11 @@ class Processes:
         self.shares = shares
         self.first = rank == 0
         self._share = 1.0
+
+    @property
+    def external(self) -> bool:
+        """Whether somebody else started the processes, on whatever machines."""
+        return self.count > 1 and MEETING in os.environ
 
     def share(self, rows: Rows) -> tuple[Rows, float]:
         """Return this process's rows of a batch and their share of it; where none is left, one row of share 0."""
@@ -141,6 +146,8 @@ def join(device: torch.device, threads: int) -> Processes:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
+    if MEETING in os.environ:
+        _meet_at(os.environ[MEETING], backend)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # else Accelerate chooses a number, and warns of it
     accelerator = Accelerator(
         cpu=device.type == "cpu",
@@ -154,3 +161,19 @@ def join(device: torch.device, threads: int) -> Processes:
     sharded = os.environ.get(STRATEGY) == "fsdp"
     shares = Shares(device, accelerator.num_processes) if sharded else None
     return Processes(accelerator.num_processes, accelerator.process_index, backend, accelerator, shares)
+
+
+def store_at(address: str, port: int, host: bool, patience: timedelta) -> Any:
+    """Return the store of a group, through which its processes find each other.
+
+    With `host` it is made here; otherwise whoever made it is waited for, and torch's DistError raised when nobody has in time.
+    """
+    return torch.distributed.TCPStore(address, port, None, host, timeout=patience, wait_for_workers=False)
+
+
+def _meet_at(meeting: str, backend: str) -> None:
+    """Bring the process group together at a place of its own in the store, where one training after the other finds room."""
+    held = store_at(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), host=False, patience=PATIENCE)
+    store = torch.distributed.PrefixStore(f"{meeting}/torch", held)
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)

@@ -107,12 +107,36 @@ class Registry(Section):
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
-class Launcher(Section):
-    """Several processes of this machine that train one model together: `tasks.running.launch`."""
+EXTERNAL: Final = "external"
 
-    processes: Positive
+
+def _processes(value: object) -> object:
+    if value == EXTERNAL or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError(
+        f"got {value!r}; a number from 1 on (so many processes of this machine), or external (those that torchrun, srun or "
+        "another launcher started) is allowed"
+    )
+
+
+class Launcher(Section):
+    """Several processes that train one model together: of this machine (`tasks.running.launch`), or as many as somebody else
+    has started, `external` (`tasks.running.join`).
+    """
+
+    processes: Annotated[int | Literal["external"], PlainValidator(_processes)]
     backend: Literal["auto", "gloo", "nccl"]
     strategy: Literal["ddp", "fsdp"]
+
+    @property
+    def external(self) -> bool:
+        """Whether somebody else starts the processes."""
+        return self.processes == EXTERNAL
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one process."""
+        return self.processes == EXTERNAL or self.processes > 1
 
 
 # Stages that compute for long: another machine is worth the seconds of the way to it.
@@ -143,10 +167,17 @@ class Runtime(Section):
             raise ValueError(f"{', '.join(strange)}: allowed are {', '.join(POOLED)}, or one of them as distill@r1")
         return value
 
+    @field_validator("launcher", mode="before")
+    @classmethod
+    def _is_whole(cls, value: object) -> object:
+        if value == EXTERNAL:
+            raise ValueError("got 'external'; write {processes: external, backend: auto, strategy: ddp}")
+        return value
+
     @property
     def sharded(self) -> bool:
         """Whether each process holds a share of the weights alone."""
-        return self.launcher is not None and self.launcher.processes > 1 and self.launcher.strategy == "fsdp"
+        return self.launcher is not None and self.launcher.several and self.launcher.strategy == "fsdp"
 
     @model_validator(mode="after")
     def _compiles_whole_models(self) -> Self:

@@ -24,7 +24,7 @@ TRAINING: Final = ("teacher", "distill", "random_init")
 
 def in_several(stage: str, launcher: Launcher) -> bool:
     """Return whether a stage is to be started in several processes from here: it trains, and is not one of them already."""
-    return launcher.processes > 1 and stage in TRAINING and int(os.environ.get("WORLD_SIZE", 1)) == 1
+    return not launcher.external and launcher.several and stage in TRAINING and int(os.environ.get("WORLD_SIZE", 1)) == 1
 
 
 def launch(stage: str, launcher: Launcher, work: Callable[[], object]) -> None:
@@ -32,7 +32,7 @@ def launch(stage: str, launcher: Launcher, work: Callable[[], object]) -> None:
 
     Otherwise all are ended and the fault is raised: the UserError that one of them raised, else StageError.
     """
-    count = launcher.processes
+    count = int(launcher.processes)
     # A fork has what this process has imported; where Python advises against forks, each process imports anew.
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     refusals = context.SimpleQueue()
@@ -43,7 +43,7 @@ def launch(stage: str, launcher: Launcher, work: Callable[[], object]) -> None:
         "MASTER_PORT": children.free_port(),
         children.BACKEND: launcher.backend,
         children.STRATEGY: launcher.strategy,
-        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+        "GLOO_SOCKET_IFNAME": children.loopback_name(),
     }
     ranks = []
     try:

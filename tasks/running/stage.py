@@ -38,7 +38,8 @@ from tasks.lineage.begun import begin
 from tasks.lineage.loaded import AT_IMPORT, Code
 from tasks.lineage.receipts import Execution, collect_receipt
 from tasks.progress import say
-from tasks.running.launch import in_several, launch
+from tasks.running.launch import TRAINING, in_several, launch
+from tasks.running.meet import is_bystander, leave_group, lost, meet, refuse_idle_others
 
 InPath = Annotated[Path, "input"]
 OutPath = Annotated[Path, "output"]
@@ -84,6 +85,10 @@ def main(argv: Sequence[str], since: Code = AT_IMPORT) -> int:
     except StageError as error:  # of one of several processes, which has said more
         say(f"error: {error}")
         return EXIT_STAGE_ERROR
+    except SystemExit as ended:  # of a group that others started, all but the first end when the training has
+        if children.MEETING not in os.environ:
+            raise
+        return int(ended.code or 0)
 
 
 def _work(argv: Sequence[str], started: float, since: Code) -> int:
@@ -91,6 +96,8 @@ def _work(argv: Sequence[str], started: float, since: Code) -> int:
     try:
         return _main(argv, started, since)
     except Exception as error:
+        if (gone := lost(error, os.environ.get("DVC_STAGE", argv[0]))) is not None:
+            raise gone from None
         if not _disk_is_full(error):
             if isinstance(error, outside_errors()) and not os.environ.get(TRACE):
                 raise UserError(explained(error)) from None
@@ -111,6 +118,8 @@ def _main(argv: Sequence[str], started: float, since: Code) -> int:
         wanted = argv and argv[0] not in ("-h", "--help")
         say(f"usage: python -m tasks STAGE --help\nstages: {', '.join(STAGES)}")
         return EXIT_USER_ERROR if wanted or not argv else 0
+    if is_bystander(argv[0], os.environ):
+        return 0
     run, roles = stage_function(argv[0])
     options = _parser(argv[0], run).parse_args(argv[1:])
     paths = {name: role for name, role in roles.items() if getattr(options, name) is not None}
@@ -122,6 +131,12 @@ def _main(argv: Sequence[str], started: float, since: Code) -> int:
         # each of them comes back to this place, and goes on from it
         launch(os.environ.get("DVC_STAGE", argv[0]), launcher, functools.partial(_work, argv, started, since))
         return 0
+    if argv[0] not in TRAINING:
+        leave_group(os.environ)
+    elif launcher is not None and launcher.external:
+        meet(argv, launcher, begun, inputs)
+    else:
+        refuse_idle_others(os.environ)
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)
     arguments = {name: getattr(options, name) for name in _keywords(run)}
