@@ -27,6 +27,7 @@ from typing import Any, Final, Literal, Self
 from tasks import children, errors
 from tasks.errors import ResourceError, StageError, UserError
 from tasks.params.file import read_yaml
+from tasks.progress import say
 
 Outcome = Literal["executed", "restored", "skipped"]
 os.environ["DVC_NO_ANALYTICS"] = "1"
@@ -236,7 +237,7 @@ def _restore(name: str) -> int:
         except RunCacheNotFoundError:
             return UNKNOWN_RUN
         except (DvcException, OSError) as error:
-            sys.stderr.write(f"{error}\n")
+            say(str(error))
             return 1
     return 0
 

@@ -27,10 +27,10 @@ PIPELINE = """stages:
 """
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose data was checked and committed: short good and bad lines."""
-    folder = tmp_path / "project"
+    folder = tmp_path_factory.mktemp("accepted") / "project"
     folder.mkdir()
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / "params.yaml").write_text(apply_overrides((ROOT / "params.yaml").read_text(), [DRIFT], "params.yaml"))
@@ -40,6 +40,11 @@ def project(tmp_path: Path) -> Path:
     check(folder, ["a good one", "a bad one"] * 50, ["1", "0"] * 50)
     commit(folder)
     return folder
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "project", symlinks=True))
 
 
 def check(folder: Path, texts: list[str], labels: list[str]) -> None:
@@ -96,6 +101,7 @@ def test_without_a_result_or_its_profile_nothing_is_compared_and_that_is_told(
     assert caplog.text == ""
 
 
+@pytest.mark.slow
 def test_the_profile_is_fetched_where_only_the_remote_has_it(project: Path) -> None:
     shell(project, sys.executable, "-m", "dvc", "remote", "add", "-q", "--default", "shelf", str(project.parent / "shelf"))
     shell(project, sys.executable, "-m", "dvc", "push", "-q")

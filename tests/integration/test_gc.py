@@ -87,6 +87,7 @@ def numbers(project: Path) -> list[str]:
     return [entry.version for entry in Tracker(project, NAME).versions(NAME)]
 
 
+@pytest.mark.slow
 def test_a_look_changes_nothing_and_says_why_each_version_stays(project: Path) -> None:
     before = digest(project, ("run.lock",))
     answer = gone(project, 1, yes=False)
@@ -100,6 +101,7 @@ def test_a_look_changes_nothing_and_says_why_each_version_stays(project: Path) -
     assert gone(project, 3, yes=False)["versions"] == []
 
 
+@pytest.mark.slow
 def test_what_goes_is_gone_and_what_stays_is_whole(project: Path) -> None:
     tracker = Tracker(project, NAME)
     stays = {entry.version: entry.tags["compactlm.model_id"] for entry in tracker.versions(NAME)}
@@ -147,6 +149,7 @@ def test_a_run_of_which_nothing_stays_goes_whole(project: Path) -> None:
     assert registry_faults(Tracker(project, NAME), NAME) == []
 
 
+@pytest.mark.slow
 def test_what_a_decision_names_stays_even_a_refused_one(project: Path) -> None:
     refused = {"verdict": "fail", "sentence": "no", "rules": []}
     decide(Tracker(project, NAME), NAME, Request("promote", "3", "try", "tester"), lambda *_: refused)
@@ -155,6 +158,7 @@ def test_what_a_decision_names_stays_even_a_refused_one(project: Path) -> None:
     assert numbers(project) == ["1", "2", "3", "5"]
 
 
+@pytest.mark.slow
 def test_the_tip_of_a_branch_keeps_what_its_lock_names(project: Path) -> None:
     shell(project, "git", "branch", "kept", "HEAD~1")
     lock = shell(project, "git", "show", "kept:dvc.lock")
@@ -166,6 +170,7 @@ def test_the_tip_of_a_branch_keeps_what_its_lock_names(project: Path) -> None:
     assert all(object_path(project / ".dvc/cache", name).exists() for name in named)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["take_away", "remove_objects"])
 def test_a_removal_that_was_cut_short_is_finished_by_the_next(project: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def dies(*_: object) -> None:
@@ -182,6 +187,7 @@ def test_a_removal_that_was_cut_short_is_finished_by_the_next(project: Path, ste
     assert registry_faults(Tracker(project, NAME), NAME) == []
 
 
+@pytest.mark.slow
 def test_a_shared_cache_and_a_shared_store_are_left_alone(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shell(project, sys.executable, "-m", "dvc", "cache", "dir", "-q", str(tmp_path / "cache"))
     shutil.copytree(project / ".dvc/cache", tmp_path / "cache")
@@ -194,6 +200,7 @@ def test_a_shared_cache_and_a_shared_store_are_left_alone(project: Path, tmp_pat
     assert answer["notes"][0].startswith("the versions of a shared MLflow server stay")
 
 
+@pytest.mark.slow
 def test_leftovers_go_when_nobody_can_be_at_work_on_them(project: Path) -> None:
     owned = project / ".compactlm"
     for name in ("audit-old", "audit-new", "models/.partial-old", "scratch/teacher"):
@@ -208,6 +215,7 @@ def test_leftovers_go_when_nobody_can_be_at_work_on_them(project: Path) -> None:
     assert not any((owned / name).exists() for name in ("audit-old", "models/.partial-old", "scratch/teacher"))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_known_is_refused(project: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--keep 0: at least 1 version of each model stays"):
         gone(project, 0)
@@ -218,6 +226,7 @@ def test_what_cannot_be_known_is_refused(project: Path, tmp_path: Path) -> None:
         gone(tmp_path / "shallow", 1)
 
 
+@pytest.mark.slow
 def test_dvc_runs_a_stage_again_that_both_sides_of_a_merge_changed(project: Path) -> None:
     ours = (project / "dvc.lock").read_text(encoding="utf-8")
     head, mark, tail = ours.partition("  select:\n")

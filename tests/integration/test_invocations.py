@@ -38,6 +38,7 @@ exported, WRITTEN = predicted.exported, predicted.WRITTEN
 PROGRAM = """
 import sys
 from tasks.cli.app import main
+from tests.marks import quick
 try:
     main()
 finally:
@@ -209,7 +210,10 @@ def test_it_is_light_and_ends_with_130(exported: Path, how: int) -> None:
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize(("option", "form"), [("--int8", "onnx_int8"), ("--torch", "torch")])
+FORMS = [("--int8", "onnx_int8"), ("--torch", "torch")]
+
+
+@pytest.mark.parametrize(("option", "form"), quick(FORMS, FORMS[:1]))
 def test_the_other_forms_answer_as_predict_does(exported: Path, option: str, form: str) -> None:
     with serving(exported, option) as other:
         assert other.facts["form"] == form

@@ -35,6 +35,7 @@ from tasks.running.stage import main
 from tests.integration.test_extra_losses_stage import params_of
 from tests.integration.test_processes import killed_at
 from tests.integration.trainings import assert_same_training, losses, stage, student_of
+from tests.marks import quick
 
 ROOT = Path(__file__).parents[2]
 ENDED_SECONDS = 90.0  # in which torchrun has ended as well, which waits for what it ends
@@ -132,7 +133,7 @@ def by_srun(count: int = 2) -> list[dict[str, str]]:
     ]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", quick(["ddp", "fsdp"], ["ddp"]))
 def test_two_tasks_of_slurm_train_what_one_process_and_two_of_one_machine_train(
     tiny_families: Path, workspace: Path, strategy: str
 ) -> None:
@@ -199,6 +200,7 @@ def test_nodes_with_other_files_are_refused_by_all_of_them(
     assert "bring that node to the same commit, params.yaml and files" in said
 
 
+@pytest.mark.slow
 def test_a_node_that_does_not_appear_is_named(
     tiny_families: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -313,6 +315,7 @@ def test_all_of_a_joined_command_end_with_its_code_and_see_no_group(workspace: P
     assert "joined: process 2 of 2 (rank 1)" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_a_joined_node_refuses_ends_all_and_the_first_says_it(
     tiny_families: Path, workspace: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -176,6 +176,7 @@ def test_the_hub_gets_one_commit_of_all_files(exported: Path, tmp_path: Path, hu
     assert sent["model.safetensors"] == (exported / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_what_the_hub_refuses_is_a_sentence(exported: Path, tmp_path: Path, hub: str) -> None:
     for repository, words in (("team/taken", "has config.json already"), ("team/denied", "was not uploaded")):
         code, printed, said = push(tmp_path, exported, f"hub:{repository}", HF_ENDPOINT=hub, HF_TOKEN="hf_made_up")
