@@ -39,6 +39,7 @@ PROGRAM = """
 import sys
 from tasks.cli.app import main
 from tests.marks import quick
+from tests.marks import quick
 try:
     main()
 finally:
