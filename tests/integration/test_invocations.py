@@ -31,6 +31,7 @@ from tasks.using.model import ONNX_FILES, find_model
 from tasks.using.server import listening
 from tasks.using.session import load_light, open_file
 from tests.integration import test_predict as predicted
+from tests.marks import quick
 
 ROOT = Path(__file__).resolve().parents[2]
 exported, WRITTEN = predicted.exported, predicted.WRITTEN
@@ -38,7 +39,6 @@ exported, WRITTEN = predicted.exported, predicted.WRITTEN
 PROGRAM = """
 import sys
 from tasks.cli.app import main
-from tests.marks import quick
 from tests.marks import quick
 try:
     main()
