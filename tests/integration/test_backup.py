@@ -187,7 +187,8 @@ def test_what_differs_is_not_written_over(project: Path, tmp_path: Path, change:
     assert digest(project)["sha256"] == before
 
 
-@pytest.mark.parametrize("calls", quick([0, 60], [60]))
+@pytest.mark.slow
+@pytest.mark.parametrize("calls", [0, 60])
 def test_what_was_cut_short_is_finished_by_the_same_command(
     project: Path, tmp_path: Path, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -325,6 +325,7 @@ def test_what_the_card_shows_works_when_pasted(exported: Path) -> None:
     assert label in read_json(exported / "config.json")["id2label"].values()
 
 
+@pytest.mark.slow
 def test_what_the_report_shows_works_when_pasted(finished: Project) -> None:
     page = (finished.folder / "artifacts/report.html").read_text(encoding="utf-8")
     chosen = read_json(finished.folder / "artifacts/selection.json")["selected"]

@@ -137,6 +137,7 @@ def test_a_version_that_is_lost_stops_a_rebuild_before_another_takes_its_number(
         assert models(project) == before
 
 
+@pytest.mark.slow
 def test_a_clone_without_records_uses_the_commits(project: Project, tmp_path: Path) -> None:
     before = models(project)
     who = ("-c", "user.name=t", "-c", "user.email=t@example.org")
