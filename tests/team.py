@@ -97,8 +97,9 @@ class Team:
         running, self._children = self._children, []
         for child in running:
             family = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
-            for process in (*family, psutil.Process(child.pid)) if family else ():
+            for process in reversed(family):  # so that each is taken note of by its parent, whatever process 1 does here
                 process.kill()
+                psutil.wait_procs([process], timeout=5)
             child.kill()
             child.wait()
             assert child.stdout is not None
