@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -98,7 +98,8 @@ class Team:
         for child in running:
             family = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
             for process in reversed(family):  # so that each is taken note of by its parent, whatever process 1 does here
-                process.kill()
+                with suppress(psutil.NoSuchProcess):  # a child of it that went was its end
+                    process.kill()
                 psutil.wait_procs([process], timeout=5)
             child.kill()
             child.wait()
