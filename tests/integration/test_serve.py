@@ -1,4 +1,4 @@
-"""`compactlm serve` with a real Prefect server: a promotion that waits for people holds no process, and then goes on."""
+"""`compactlm schedule` with a real Prefect server: a promotion that waits for people holds no process, and then goes on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 
 from tasks.running.identity import workspace_id
 from tests.integration import test_approvals as people
+from tests.integration.conftest import shell
 
 registry_template, project, compactlm, keys = people.registry_template, people.project, people.compactlm, people.keys
 PATIENCE_SECONDS = 300
@@ -43,7 +44,8 @@ def test_a_served_promotion_is_suspended_and_goes_on(project: Path, compactlm: A
     from prefect.exceptions import ObjectNotFound
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    command = [sys.executable, "-c", "from tasks.cli.app import main; main()", "serve", "--json", "--cron", "0 0 1 1 *"]
+    shell(project, sys.executable, "-m", "dvc", "init", "-q")
+    command = [sys.executable, "-c", "from tasks.cli.app import main; main()", "schedule", "--json", "--cron", "0 0 1 1 *"]
     with subprocess.Popen(
         command, cwd=project, env={**os.environ, "PYTHONPATH": str(people.story.ROOT)}, stdout=subprocess.PIPE, text=True
     ) as serving:
