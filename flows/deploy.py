@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -91,17 +92,19 @@ def serve(workspace: Path, times: Times, api_url: str) -> None:
 def end_dead_runs(workspace: Path, schedule: Schedule | None = None) -> int:
     """Return how many runs were still called running though nothing runs here, and mark them as crashed.
 
-    Those of runs in the workspace, or of a schedule's. They are left by a machine or a server that was stopped in their middle.
+    Those of runs in the workspace, and of a schedule's. They are left by a machine or a server that was stopped in their middle.
     Prefect keeps their place in the limit of one run at a time, and would cancel each later tick for it.
     """
-    try:
-        if schedule is not None:
-            with only_tick(schedule):
-                return mark_dead(workspace, [scheduled_run.name], UNDER_WAY, {"name": schedule.name})
-        with only_run(workspace):
-            return mark_dead(workspace, [compress.name, audit_champion.name], UNDER_WAY)
-    except ResourceError:  # what is called running does run: `compactlm run`, or another server of flows
-        return 0
+    ended = 0
+    with (
+        suppress(ResourceError),
+        only_run(workspace),
+    ):  # else what is called running does run: here, or by another server of flows
+        ended += mark_dead(workspace, [compress.name, audit_champion.name], UNDER_WAY)
+    if schedule is not None:
+        with suppress(ResourceError), only_tick(schedule):
+            ended += mark_dead(workspace, [scheduled_run.name], UNDER_WAY, {"name": schedule.name})
+    return ended
 
 
 def take_over(workspace: Path) -> int:

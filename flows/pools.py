@@ -43,7 +43,6 @@ LATE_SECONDS: Final = 30.0  # without a worker, until that is told
 AWAY_SECONDS: Final = 600.0  # that the server may be away while a worker works
 QUERY_SECONDS: Final = "1.5"  # between two looks of a worker; Prefect's default of 10 would be most of the way of a stage
 END_SECONDS: Final = 30.0
-OUTCOMES: Final[tuple[Outcome, ...]] = ("executed", "restored", "skipped")
 console = logging.getLogger("compactlm")
 
 

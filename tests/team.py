@@ -131,7 +131,7 @@ def go_through(team: Team, project: Project) -> dict[str, float]:
     with team.timed("run of all stages"):
         ended = team.trigger(at["home"])
     assert ended["state"] == "Completed", ended
-    receipts = {path.stem for path in at["worker"].glob(".compactlm/work/*/artifacts/receipts/distill@*.json")}
+    receipts = {path.stem for path in at["worker"].glob(".compactlm/worker/*/artifacts/receipts/distill@*.json")}
     assert receipts == {"distill@r1", "distill@r2", "distill@r3"}
     assert not (at["home"] / "artifacts").exists()
     assert not (at["worker"] / ".compactlm/mlflow").exists()

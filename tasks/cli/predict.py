@@ -12,14 +12,16 @@ import typer
 from tasks.cli.console import answers_file, err, print_json
 from tasks.errors import ParamsError
 
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A folder with a model, MODEL[@ALIAS|/VERSION], VERSION or ALIAS alone, or a round such as r3."
+    ),
+]
+
 
 def predict(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="A folder with a model, MODEL[@ALIAS|/VERSION], VERSION or ALIAS alone, or a round such as r3."
-        ),
-    ],
+    model: Model,
     file: Annotated[str, typer.Argument(metavar="FILE", help=".csv, .tsv, .jsonl, .parquet or .txt; - is standard input.")],
     onnx: Annotated[
         bool | None,

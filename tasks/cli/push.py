@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tasks.cli.console import Json, err, show, shown
+from tasks.cli.predict import Model
 
 if TYPE_CHECKING:
     from tasks.using.model import Found
 
 
 def push(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="A folder with a model, MODEL[@ALIAS|/VERSION], VERSION or ALIAS alone, or a round such as r3."
-        ),
-    ],
+    model: Model,
     target: Annotated[str, typer.Argument(metavar="FOLDER|hub:ORG/NAME", help="A new or empty folder, or repository.")],
     license_: Annotated[
         str | None, typer.Option("--license", metavar="SPDX", help="License of the weights, such as Apache-2.0.")

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from tasks.cli.console import Json, err, out, print_json, show
+from tasks.cli.predict import Model
 from tasks.cli.project import find_project, params_of
 from tasks.cli.schedule import NIGHTLY, Audits, Cron, Overlap, Zone, schedule
 from tasks.errors import ParamsError
@@ -19,12 +20,7 @@ ROWS, BYTES = 1_000, 1_000_000  # that one request may have
 
 
 def serve(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="A folder with a model, MODEL[@ALIAS|/VERSION], VERSION or ALIAS alone, or a round such as r3."
-        ),
-    ],
+    model: Model,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free one.")] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines ask.")] = "127.0.0.1",
     onnx: Annotated[

@@ -19,7 +19,7 @@ from tasks.git import git
 from tasks.params.base import Params
 from tasks.params.file import parse_yaml, read_yaml
 from tasks.params.parts import Drift
-from tasks.running.objects import Objects, objects_of
+from tasks.running.objects import Objects, object_path, objects_of
 
 STAGE: Final = "validate_data"
 BEFORE: Final = "prepare"  # the first stage that works with what was checked
@@ -88,8 +88,6 @@ def _profile(workspace: Path, entry: Mapping[str, Any]) -> Profile | None:
 
 def _object(objects: Objects, name: str) -> bytes | None:
     """Return the bytes of an object of DVC's, by its name in dvc.lock."""
-    from tasks.running.objects import object_path
-
     place = object_path(objects.cache, name)
     if not place.exists():
         objects.fetch([name])

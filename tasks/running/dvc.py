@@ -268,7 +268,7 @@ def bring(workspace: Path) -> str:
 
 def _quietly(workspace: Path, *words: str) -> str:
     """Return the last line of what a command of DVC complains of, empty when it went well."""
-    code, said = _told(workspace, ["dvc", *words, "--quiet"])
+    code, said = _told(workspace, ["dvc", "--wait-for-lock", *words, "--quiet"])  # stages run side by side
     return said if code else ""
 
 

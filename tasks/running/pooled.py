@@ -14,14 +14,14 @@ from typing import Final
 
 from tasks.errors import ResourceError, UserError
 from tasks.git import commit_of, drop_at, edits, fetch_objects, first_commit, has_commit, push_commit, remotes
-from tasks.params.base import Params, Runtime
+from tasks.params.base import Runtime
 from tasks.running.dvc import Outcome, Stage, StageRunner, default_remote, pull, push, read_graph, restore
 from tasks.running.servers import PREFECT
 from tasks.running.worktrees import worktree_at
 
 HOME: Final = "COMPACTLM_WORKER_HOME"  # names a worker's own clone
-BELOW: Final = Path(".compactlm") / "work"
-REFS: Final = "refs/compactlm/work"  # at the Git remote: commits that workers are given, for as long as a run lasts
+BELOW: Final = Path(".compactlm") / "worker"
+REFS: Final = "refs/compactlm/offered"  # at the Git remote: commits that workers are given, for as long as a run lasts
 SLOTS: Final = 64
 GENERATED: Final = ("dvc.lock", "decisions.jsonl")  # which a run writes, and hands over itself
 
@@ -148,8 +148,3 @@ def _slot(home: Path) -> Iterator[Path]:
             yield home / BELOW / str(number)
             return
     raise ResourceError(f"{home}: {SLOTS} stages run here already")
-
-
-def pools_of(params: Params) -> list[str]:
-    """Return the work pools that a run uses, by name."""
-    return sorted(set((params.runtime.pools or {}).values()))

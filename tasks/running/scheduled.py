@@ -222,9 +222,3 @@ def only_tick(schedule: Schedule) -> Iterator[None]:
         except BlockingIOError:
             raise ResourceError(f"{schedule.name}: an earlier run of this schedule is under way") from None
         yield
-
-
-def schedules_of(home: Path) -> list[Schedule]:
-    """Return the schedules that have run in a workspace, by name."""
-    records = sorted((home / BELOW).glob("*.json"))
-    return [Schedule(home, path.stem, read_json(path)["ref"]) for path in records]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tasks.params.file import apply_overrides
 from tasks.running.dvc import StageRunner, read_graph
 from tests.once import made_once
 
+Outside = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parents[2]
 STAGES_FILES = (Path(__file__).with_name("small_stages.py"), ROOT / "tests/quality_builder.py")
 
@@ -24,6 +25,35 @@ def shell(folder: Path, *command: str) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Outside:
+    """Run `compactlm ARGUMENTS` outside of any project: exit code, standard output and standard error."""
+    from tasks.cli.app import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["compactlm", *map(str, arguments)])
+        with pytest.raises(SystemExit) as leave:
+            main()
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return int(leave.value.code or 0), said.out, said.err
+
+    return run
+
+
+def publish_in(folder: Path, built_template: Path, store_template: Path) -> Path:
+    """Return a project below `folder`: the one that is built, recorded in a store of its own, with a first champion."""
+    from tasks.promotion.first_champion import settle_champion
+    from tasks.registry.publish import publish
+
+    project = Path(shutil.copytree(built_template, folder / "project", symlinks=True))
+    (project / ".compactlm/mlflow").mkdir(parents=True)
+    shutil.copyfile(store_template, project / ".compactlm/mlflow/mlflow.db")
+    publish(project, settle_champion)
+    return project
 
 
 @pytest.fixture(scope="session")

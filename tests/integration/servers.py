@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from infra.cluster import postgres_program
 from infra.stack import MEMORY, Stack
-from tasks.errors import ResourceError
 from tasks.params.file import apply_overrides
+from tests.marks import need_postgres
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,7 @@ class Team:
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """The servers: PostgreSQL, MLflow and Prefect with users, S3 in memory."""
-    try:
-        postgres_program("initdb")
-    except ResourceError as error:
-        pytest.skip(str(error))
+    need_postgres()
     # Not below pytest's folder, which no other user may enter, and PostgreSQL does not run as root.
     with tempfile.TemporaryDirectory(prefix="compactlm-stack-") as name:
         Path(name).chmod(0o711)

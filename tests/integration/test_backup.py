@@ -20,17 +20,15 @@ from tasks.git import refs_of
 from tasks.promotion.decide import Request, decide
 from tasks.promotion.decisions import read_log
 from tasks.promotion.drift import registry_faults
-from tasks.promotion.first_champion import settle_champion
 from tasks.registry.backup import backup
 from tasks.registry.listing import list_models
-from tasks.registry.live import publish
 from tasks.registry.restore import restore
 from tasks.registry.tracking import Tracker
 from tasks.running.dvc import pending, read_graph
 from tasks.running.identity import workspace_id
 from tasks.running.start import only_run
 from tasks.running.vault import Vault
-from tests.integration.conftest import shell
+from tests.integration.conftest import publish_in, shell
 from tests.marks import quick
 from tests.once import made_once
 
@@ -43,12 +41,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, built_template: Path, sto
     """A project with a registry, a decision and a refused one, and params that are not committed."""
 
     def make(folder: Path) -> None:
-        project = Path(shutil.copytree(built_template, folder / "project", symlinks=True))
-        (project / ".compactlm/mlflow").mkdir(parents=True)
-        shutil.copyfile(store_template, project / ".compactlm/mlflow/mlflow.db")
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-            publish(project, settle_champion)
+            project = publish_in(folder, built_template, store_template)
             refused = {"verdict": "fail", "sentence": "no", "rules": []}
             decide(Tracker(project, NAME), NAME, Request("promote", "1", "try", "tester"), lambda *_: refused)
         with (project / "params.yaml").open("a", encoding="utf-8") as file:

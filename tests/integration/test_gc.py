@@ -30,7 +30,7 @@ from tasks.running.identity import take_id
 from tasks.running.merge_lock import merge
 from tasks.running.objects import names_here, object_path
 from tasks.running.start import only_run
-from tests.integration.conftest import shell
+from tests.integration.conftest import publish_in, shell
 from tests.once import made_once
 
 NAME = "compactlm-sentiment"
@@ -54,12 +54,9 @@ def thrice(tmp_path_factory: pytest.TempPathFactory, built_template: Path, store
     """A project after three runs: versions 1 to 3, 4 and 5; r2 is champion, and r3 was another each time."""
 
     def make(folder: Path) -> None:
-        project = Path(shutil.copytree(built_template, folder / "project", symlinks=True))
-        (project / ".compactlm/mlflow").mkdir(parents=True)
-        shutil.copyfile(store_template, project / ".compactlm/mlflow/mlflow.db")
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-            publish(project, settle_champion)
+            project = publish_in(folder, built_template, store_template)
             run_again(project, "4.0e-3")
             run_again(project, "3.0e-3")
 

@@ -9,17 +9,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from flows.server import API, prefect_server
 from tasks.errors import UserError
 from tasks.params.file import apply_overrides, load_params
 from tasks.running.check import look
-from tasks.running.dvc import read_graph
+from tasks.running.dvc import push, read_graph
 from tasks.running.pooled import HOME, REFS, Offer, git_remote, pool_faults, queue_of, run_handed_over
 from tests.integration.conftest import shell
 from tests.integration.test_serve import wait_for
@@ -63,13 +65,28 @@ def test_a_stage_is_handed_over_and_its_files_come_back(here: Path, there: Path)
     assert run_handed_over(there, stage.name, commit, lock_text(here), print) == "executed"
     assert run_handed_over(there, stage.name, commit, lock_text(here), print) == "restored"
     assert restore(here, stage.name)
-    receipts = [*there.glob(".compactlm/work/*/artifacts/receipts/distill@r2.json"), here / "artifacts/receipts/distill@r2.json"]
+    receipts = [
+        *there.glob(".compactlm/worker/*/artifacts/receipts/distill@r2.json"),
+        here / "artifacts/receipts/distill@r2.json",
+    ]
     assert len({path.read_bytes() for path in receipts}) == 1
     assert len(receipts) == 2
     assert shell(here, "git", "ls-remote", "origin", f"{REFS}/*").split() == [commit, f"{REFS}/{commit}"]
     offer.close()
     assert shell(here, "git", "ls-remote", "origin", f"{REFS}/*") == ""
     assert queue_of(here) == queue_of(there)
+
+
+def test_files_are_handed_over_while_another_stage_holds_dvc(here: Path) -> None:
+    from dvc.repo import Repo
+
+    with ThreadPoolExecutor(1) as beside, Repo(str(here)) as repo:
+        with repo.lock:
+            pushed = beside.submit(push, here, ["prune@r2"])
+            with pytest.raises(TimeoutError):
+                pushed.result(timeout=3)
+        assert pushed.result(timeout=120) == ""
+    assert any((here.parent / "shelf").rglob("*"))
 
 
 def test_edits_that_a_worker_would_not_see_are_refused(here: Path) -> None:
@@ -150,29 +167,60 @@ def test_a_run_gives_stages_to_a_worker_and_goes_on_with_what_comes_back(here: P
     assert states["distill@r2"] == "executed"
     assert "distill@r2: goes to the pool gpu" in record["lines"]
     assert "small stage distill@r2" in record["lines"]  # as the worker said it
-    assert [path.name for path in (there / ".compactlm/work").glob("*/artifacts/receipts/distill@r2.json")] == ["distill@r2.json"]
+    assert [path.name for path in (there / ".compactlm/worker").glob("*/artifacts/receipts/distill@r2.json")] == [
+        "distill@r2.json"
+    ]
     assert not (there / ".compactlm/mlflow").exists()
     second = run(here, server)  # no worker is there, and nothing has to run
     assert second["state"] == "no change"
 
 
+def misbehave(there: Path, how: str) -> Path:
+    """Have a stage go wrong at the worker; return the file that says so."""
+    tree = there / ".compactlm/worker/0"
+    tree.mkdir(parents=True)
+    shell(there, "git", "worktree", "add", "-q", "--detach", "--force", str(tree), "HEAD")
+    exclude = Path(shell(there, "git", "rev-parse", "--path-format=absolute", "--git-path", "info/exclude").strip())
+    exclude.write_text("misbehave.json\n")
+    (tree / "misbehave.json").write_text(json.dumps({"stage": "distill@r2", "how": how}))
+    return tree / "misbehave.json"
+
+
 @pytest.mark.slow
-def test_what_a_worker_refuses_and_what_dies_is_told_by_the_run(here: Path, there: Path, server: str) -> None:
-    plan = {"stage": "distill@r2", "how": "refuse"}
+def test_what_a_worker_refuses_is_told_by_the_run(here: Path, there: Path, server: str) -> None:
+    plan = misbehave(there, "refuse")
     with working(there, server):
         _wait_for_worker(server)
-        (there / ".compactlm/work/0").mkdir(parents=True, exist_ok=True)
-        shell(there, "git", "worktree", "add", "-q", "--detach", "--force", str(there / ".compactlm/work/0"), "HEAD")
-        exclude = Path(shell(there, "git", "rev-parse", "--path-format=absolute", "--git-path", "info/exclude").strip())
-        exclude.write_text("misbehave.json\n")
-        (there / ".compactlm/work/0/misbehave.json").write_text(json.dumps(plan))
         done = subprocess.run(
             [*COMMAND, "run", "--commit"], cwd=here, env=environment(server), capture_output=True, text=True, check=False
         )
         assert done.returncode == 2, done.stderr
         assert "distill@r2: on a worker of gpu: " in done.stderr
-        (there / ".compactlm/work/0/misbehave.json").unlink()
+        plan.unlink()
         assert run(here, server)["state"] == "completed"
+
+
+@pytest.mark.slow
+def test_a_stage_that_is_killed_is_given_out_again(here: Path, there: Path, server: str) -> None:
+    plan = misbehave(there, "wait")
+    with working(there, server) as worker:
+        _wait_for_worker(server)
+        command = [*COMMAND, "run", "--commit", "--json"]
+        with subprocess.Popen(
+            command, cwd=here, env=environment(server), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as asked:
+            held = plan.with_name("waiting")
+            wait_for(held.exists)
+            above = psutil.Process(int(held.read_text())).parents()
+            own = {worker.pid, *(process.pid for process in psutil.Process(worker.pid).children())}
+            engine = next(process for process in above if process.ppid() in own and process.pid not in own)
+            plan.unlink()
+            engine.kill()
+            said, told = asked.communicate(timeout=300)
+        assert asked.returncode == 0, told
+    states = {row["name"]: row["state"] for row in json.loads(said)["stages"]}
+    assert states["distill@r2"] == "executed"
+    assert told.count(b"distill@r2: goes to the pool gpu") == 2
 
 
 def _wait_for_worker(server: str) -> None:

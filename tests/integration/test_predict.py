@@ -8,8 +8,7 @@ import io
 import json
 import re
 import shutil
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,17 @@ import onnxruntime
 import pytest
 
 from tasks.artifacts import RoundPaths
-from tasks.cli import app as cli
 from tasks.errors import UserError
 from tasks.exports import onnx as door
 from tasks.files import read_json, write_json
 from tasks.report.use import snippets
 from tasks.using import answers
 from tasks.using.model import ONNX_FILES, find_model, longest_text
+from tests.integration.conftest import Outside
 from tests.integration.tiny_run import TEXTS
 
 LONG = "great film " * 60
 WRITTEN = [*TEXTS, LONG, "A fine, fine film; not dull.", "x"]
-Predict = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +52,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def predict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Predict:
+def predict(outside: Outside) -> Outside:
     """Run `compactlm predict ARGUMENTS` outside of any project: exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["compactlm", "predict", *map(str, arguments)])
-        with pytest.raises(SystemExit) as leave:
-            cli.main()
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return int(leave.value.code or 0), said.out, said.err
-
-    return run
+    return partial(outside, "predict")
 
 
 def stock(folder: Path, **more: Any) -> list[dict[str, Any]]:
@@ -90,7 +78,7 @@ def of_runtime(folder: Path, file: str) -> list[float]:
     return found
 
 
-def test_torch_answers_as_stock_pipelines_do(exported: Path, file: Path, predict: Predict) -> None:
+def test_torch_answers_as_stock_pipelines_do(exported: Path, file: Path, predict: Outside) -> None:
     code, printed, said = predict(exported, file, "--json", "--all")
     assert code == 0
     rows = [json.loads(line) for line in printed.splitlines()]
@@ -129,7 +117,7 @@ def test_so_does_what_mlflow_serves(exported: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("option", "name"), [("--onnx", "model.onnx"), ("--int8", "model.int8.onnx")])
-def test_onnx_files_answer_as_onnx_runtime_does(option: str, name: str, exported: Path, file: Path, predict: Predict) -> None:
+def test_onnx_files_answer_as_onnx_runtime_does(option: str, name: str, exported: Path, file: Path, predict: Outside) -> None:
     code, printed, _ = predict(exported, file, option, "--all")
     assert code == 0
     rows = list(csv.DictReader(io.StringIO(printed)))
@@ -147,7 +135,7 @@ def test_an_answer_hangs_on_its_text_alone(exported: Path, tmp_path: Path) -> No
         np.testing.assert_allclose([one.score for one in together if one], [one.score for one in alone if one], atol=1e-5)
 
 
-def test_a_file_with_labels_and_blank_texts(exported: Path, predict: Predict, tmp_path: Path) -> None:
+def test_a_file_with_labels_and_blank_texts(exported: Path, predict: Outside, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text('label,review\n1,a fine film\n0," "\n1,"dull, slow"\n')
     code, printed, said = predict(exported, "rows.csv", "--out", "answers.tsv")
     assert (code, printed) == (0, "")
@@ -169,14 +157,14 @@ def test_a_file_with_labels_and_blank_texts(exported: Path, predict: Predict, tm
 
 
 def test_what_takes_long_tells_how_far_it_is(
-    exported: Path, file: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
+    exported: Path, file: Path, predict: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seconds, told in ((600.0, False), (0.0, True)):
         monkeypatch.setattr(answers, "INTERVAL_SECONDS", seconds)
         assert ("progress: predict 33/33 rows 100%" in predict(exported, file)[2]) is told
 
 
-def test_faults_are_sentences(exported: Path, tiny_model: Path, file: Path, predict: Predict, tmp_path: Path) -> None:
+def test_faults_are_sentences(exported: Path, tiny_model: Path, file: Path, predict: Outside, tmp_path: Path) -> None:
     broken = shutil.copytree(exported, tmp_path / "broken")
     (broken / "onnx/model.onnx").write_bytes(b"no model")
     (broken / "model.safetensors").write_bytes(b"no weights")

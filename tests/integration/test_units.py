@@ -19,15 +19,14 @@ from typing import Any
 import pytest
 
 from infra import render
-from infra.cluster import postgres_program
 from infra.forms import systemd
 from infra.forms.shared import Places
 from infra.members import make_members
 from infra.program import as_user
 from infra.stack import Stack
 from tasks.children import LOOPBACK, free_port
-from tasks.errors import ResourceError
 from tasks.running.servers import ask_mlflow, ask_prefect, rights_at
+from tests.marks import need_postgres
 from tests.tiny_project import ROOT
 
 pytestmark = pytest.mark.slow  # starts three servers; tests/unit/ground/test_render.py is the quick sister
@@ -73,10 +72,7 @@ def started(unit: dict[str, str], secrets: str, log: Path) -> Iterator[None]:
 
 
 def test_the_servers_of_the_units_answer_and_know_the_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    try:
-        postgres_program("initdb")
-    except ResourceError as error:
-        pytest.skip(str(error))
+    need_postgres()
     for name in [name for name in os.environ if name.startswith(("MLFLOW_", "PREFECT_"))]:
         monkeypatch.delenv(name)
     ports = {name: free_port() for name in render.PORTS}
