@@ -47,7 +47,7 @@ def outside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 def publish_in(folder: Path, built_template: Path, store_template: Path) -> Path:
     """Return a project below `folder`: the one that is built, recorded in a store of its own, with a first champion."""
     from tasks.promotion.first_champion import settle_champion
-    from tasks.registry.publish import publish
+    from tasks.registry.live import publish
 
     project = Path(shutil.copytree(built_template, folder / "project", symlinks=True))
     (project / ".compactlm/mlflow").mkdir(parents=True)
